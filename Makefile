@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?= +experiment=quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-full lint format bench stream sample evaluate notebooks clean
+
+help:  ## print this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(BIN)/.installed  ## make .venv and install everything into it
+
+train: install  ## train the quickstart, or ARGS="+experiment=wikiart ..."
+	$(BIN)/python -m diffusion_art.train $(ARGS)
+
+test: install  ## the default test suite, minutes on two cores
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network" $(ARGS_TEST)
+
+test-full: install  ## also the slow tests
+	$(BIN)/python -m pytest -m "not gpu and not network" $(ARGS_TEST)
+
+lint: install  ## ruff, import floors, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: install  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## run every benchmark and write benchmarks/results/
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+stream: install  ## serve shards: make stream ARGS="data.path=data/painter-32px"
+	$(BIN)/python -m diffusion_art.stream $(ARGS)
+
+sample: install  ## paint: make sample ARGS="run=logs/quickstart 'prompts=[...]'"
+	$(BIN)/python -m diffusion_art.sample $(ARGS)
+
+evaluate: install  ## measure caption following: make evaluate ARGS="run=logs/quickstart"
+	$(BIN)/python -m diffusion_art.evaluate $(ARGS)
+
+notebooks: install  ## open the notebooks
+	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks
+
+clean:  ## remove the environment and caches, never data or runs
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,54 @@
+"""`loss.png`: training and validation loss over the steps, drawn from `metrics.csv`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class LossPlot(Callback):
+    """Draws the curve after every validation and at the end of training."""
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking and trainer.global_step > 0:
+            self.draw(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.draw(trainer)
+
+    def draw(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        metrics = self.folder / "metrics.csv"
+        if metrics.exists():
+            plot_losses(pd.read_csv(metrics), self.folder / "loss.png")
+
+
+def plot_losses(metrics: pd.DataFrame, path: Path) -> None:
+    """Loss against step as a PNG: every logged training loss faintly, its running mean, and the validation loss."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.0), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    if "train/loss" in metrics and metrics["train/loss"].notna().any():
+        train = metrics[["step", "train/loss"]].dropna()
+        smooth = train["train/loss"].ewm(span=max(2, len(train) // 20)).mean()
+        axes.plot(train["step"], train["train/loss"], color="#9db4c0", linewidth=0.8, label="train")
+        axes.plot(train["step"], smooth, color="#1d3557", linewidth=1.8, label="train, running mean")
+        axes.set_ylim(0, float(train["train/loss"].quantile(0.98)) * 1.15)
+    if "val/loss" in metrics and metrics["val/loss"].notna().any():
+        val = metrics[["step", "val/loss"]].dropna()
+        axes.plot(val["step"], val["val/loss"], color="#e63946", marker="o", markersize=3, label="validation (averaged weights)")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.25)
+    if axes.has_data():
+        axes.legend(frameon=False)
+    FigureCanvasAgg(figure).print_png(str(path))

@@ -1,0 +1,115 @@
+"""Pictures of the same captions and seeds at fixed steps: the film of a training run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.images import save_grid
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random state too."""
+    training = pl_module.training
+    pl_module.eval()
+    devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            pl_module.ema.averaged(),
+            trainer.precision_plugin.forward_context(),
+        ):
+            yield
+    finally:
+        pl_module.train(training)
+
+
+class SampleGrid(Callback):
+    """Writes `step_00001000.png` and, beside it, what was asked as `.json`, at step 0, every N steps, at listed ones and at the end.
+
+    Uses the averaged weights, the same `prompts` and seeds (`seed`, `seed + 1`, ...) at each visit. Training is
+    untouched: weights, train mode and random state are as they were. With several processes, the first one paints.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        prompts: list[str],
+        sampler: Sampler,
+        guidance_scale: float = 1.0,
+        every_n_steps: int = 1000,
+        at_steps: list[int] | None = None,
+        seed: int = 0,
+        columns: int | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self.folder = Path(folder)
+        self.prompts = list(prompts)
+        self.sampler = sampler
+        self.guidance_scale = guidance_scale
+        self.every_n_steps = every_n_steps
+        self.at_steps = set(at_steps or ())
+        self.seed = seed
+        self.columns = columns
+        self.batch_size = batch_size
+        self._painted = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            self.paint(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        due = step in self.at_steps or (self.every_n_steps > 0 and step % self.every_n_steps == 0)
+        if due and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.paint(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.paint(trainer, pl_module)
+
+    def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._painted or not self.prompts:
+            return
+        self._painted = step
+        seeds = [self.seed + row for row in range(len(self.prompts))]
+        with painting(trainer, pl_module):
+            images = pl_module.model.generate(
+                self.prompts,
+                seeds=seeds,
+                sampler=self.sampler,
+                guidance_scale=self.guidance_scale,
+                batch_size=self.batch_size,
+            )
+        name = f"step_{step:08d}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.png"
+        save_grid(images, self.prompts, path, columns=self.columns, title=f"step {step:,}")
+        asked = {
+            "step": step,
+            "prompts": self.prompts,
+            "seeds": seeds,
+            "guidance_scale": self.guidance_scale,
+            "sampler": self.sampler.describe(),
+            "weights": "ema",
+        }
+        (self.folder / f"{name}.json").write_text(json.dumps(asked, indent=1, ensure_ascii=False))
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [str(path)], step=step)
+        log.info("step %d: samples in %s", step, path)

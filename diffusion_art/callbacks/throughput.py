@@ -1,0 +1,82 @@
+"""Pictures per second, and the share of time training stood waiting for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diffusion_art.tensors import Batch
+
+log = logging.getLogger(__name__)
+
+
+class Throughput(Callback):
+    """Logs `time/images_per_s`, `time/data_wait_share`, `images_seen` and `epoch` every `every_n_steps` steps.
+
+    The time of sample grids, validation and checkpoints is left out. Where waiting takes more than `warn_share` of a window, a
+    line says so, once per run, with what to try. The first window, in which workers start, is not judged.
+    """
+
+    def __init__(self, *, every_n_steps: int = 20, warn_share: float = 0.05) -> None:
+        self.every_n_steps = every_n_steps
+        self.warn_share = warn_share
+        self.images_per_s = 0.0
+        self.data_wait_share = 0.0
+        self._images = 0
+        self._busy_s = 0.0
+        self._wait_s = 0.0
+        self._began = 0.0
+        self._windows = 0
+        self._warned = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._wait_s = self._waited(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._busy_s += time.perf_counter() - self._began
+        self._images += len(batch) * trainer.world_size
+        if trainer.global_step % self.every_n_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        waited = self._waited(trainer) - self._wait_s
+        total = self._busy_s + waited
+        self.images_per_s = self._images / total if total else 0.0
+        self.data_wait_share = waited / total if total else 0.0
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        pl_module.log_dict(
+            {
+                "time/images_per_s": self.images_per_s,
+                "time/data_wait_share": self.data_wait_share,
+                "images_seen": float(batch.cursor * datamodule.global_batch_size),
+                "epoch": datamodule.epoch,
+            },
+            rank_zero_only=True,
+        )
+        self._judge(trainer)
+        self._images, self._busy_s, self._wait_s = 0, 0.0, self._waited(trainer)
+        self._windows += 1
+
+    def _judge(self, trainer: Trainer) -> None:
+        if self._warned or self._windows == 0 or self.data_wait_share <= self.warn_share:
+            return
+        self._warned = True
+        workers = trainer.datamodule.num_workers  # type: ignore[attr-defined]
+        log.warning(
+            "training waited for data %.0f %% of the time (%.0f images/s). Try data.num_workers=%d, data.window=8, or a "
+            "server nearer by.",
+            100 * self.data_wait_share,
+            self.images_per_s,
+            workers + 2,
+        )
+
+    @staticmethod
+    def _waited(trainer: Trainer) -> float:
+        loader = trainer.datamodule.train_loader  # type: ignore[attr-defined]
+        return loader.wait_s if loader is not None else 0.0

@@ -1,0 +1,207 @@
+"""Checkpoints: finding the right file, and making a `TextToImage` of it.
+
+A checkpoint is a Lightning one that `torch.load(weights_only=True)` reads. `state_dict` holds the raw
+trainable weights, their names beginning with `model.`; under `diffusion_art` stand
+
+    format        1
+    config        the resolved run config, plain dicts and lists
+    ema           the averaged trainable weights, by name
+    step          optimiser updates
+    versions, commit, text_encoder (what `TextEncoder.describe` said)
+
+so the file alone is enough to paint. Frozen encoders are named, not copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from diffusion_art.config import build
+from diffusion_art.errors import UserError
+from diffusion_art.models.text_to_image import TextToImage
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+KEY = "diffusion_art"
+PREFIX = "model."  # of the raw weights' names in state_dict
+TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
+
+
+def load_text_to_image(
+    path: str | Path, *, weights: Literal["ema", "raw"] = "ema", device: str | torch.device = "cpu"
+) -> TextToImage:
+    """The model of a checkpoint file, a run folder (its newest checkpoint) or a folder of runs (the newest).
+
+    `weights` are the averaged ones or those the optimiser held.
+
+    Raises:
+        UserError: nothing there, a truncated file, another program's or version's, or another text encoder.
+    """
+    found = find_checkpoint(path)
+    return model_of(read_checkpoint(found), weights=weights, origin=found).to(device)
+
+
+def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) -> TextToImage:
+    """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
+    ours = checkpoint[KEY]
+    if weights not in ("ema", "raw"):
+        raise UserError(
+            f"weights={weights!r} is neither ema (the averaged weights) nor raw (the optimiser's)."
+        )
+    model = build(ours["config"]["model"])
+    if not isinstance(model, TextToImage):
+        raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
+    _check_text_encoder(model, ours.get("text_encoder"), origin)
+    raw = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+    model.load_trainable_state(ours["ema"] if weights == "ema" else raw)
+    return model.eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file, checked to be ours; tensors stay in the file until they are used.
+
+    Raises:
+        UserError: not there, truncated, holding more than plain data, or of another program or version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {path}. {TRAIN_ONE}")
+    if not is_whole(path):
+        raise UserError(
+            f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
+            "should). Use another one of its run, or copy it again."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than weights and plain data, so it was not read: it could run code. "
+            "Checkpoints of this program never do."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again."
+        ) from error
+    ours = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict):
+        raise UserError(f"{path} is a checkpoint of another program: it has no {KEY!r} part. {TRAIN_ONE}")
+    if ours.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {ours.get('format')}, and this version of diffusion_art reads "
+            f"format {FORMAT}. Use the version that wrote it, or train again."
+        )
+    return checkpoint
+
+
+def find_run(path: str | Path) -> Path:
+    """The run folder that `path` means: itself, that of a checkpoint in it, or the newest run below it.
+
+    Raises:
+        UserError: nothing there, or no run in it.
+    """
+    path = Path(path)
+    if path.is_file() and path.parent.name == "checkpoints":
+        return path.parent.parent
+    if _checkpoint_files(path):
+        return path
+    if not path.exists():
+        raise UserError(f"there is no run at {path}. {TRAIN_ONE}")
+    runs = {folder.parent for depth in ("*", "*/*", "*/*/*") for folder in path.glob(f"{depth}/checkpoints")}
+    dated = {
+        max(file.stat().st_mtime for file in files): run for run in runs if (files := _checkpoint_files(run))
+    }
+    if not dated:
+        raise UserError(f"there is no run with a checkpoint in {path}. {TRAIN_ONE}")
+    return dated[max(dated)]
+
+
+def find_checkpoint(path: str | Path, which: str = "last") -> Path:
+    """A checkpoint file: `path` itself, or of the run it means the `last`, the `best` or one of that name.
+
+    `last` is the newest that is whole: one cut short by a full disk is passed over, and that is said.
+
+    Raises:
+        UserError: nothing there, or nothing whole.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.suffix == ".ckpt":
+        raise UserError(f"there is no checkpoint at {path}. Give a run folder for its newest one.")
+    run = find_run(path)
+    if which != "last":
+        named = run / "checkpoints" / (which if which.endswith(".ckpt") else f"{which}.ckpt")
+        if not named.is_file():
+            present = ", ".join(file.stem for file in _checkpoint_files(run))
+            raise UserError(f"{run} has no checkpoint named {which!r}; it has {present}.")
+        return named
+    broken = []
+    for file in _newest_first(run):
+        if is_whole(file):
+            if broken:
+                log.warning("%s is not whole; going on with %s", ", ".join(map(str, broken)), file.name)
+            return file
+        broken.append(file)
+    raise UserError(f"no checkpoint of {run} is whole ({len(broken)} are truncated). {TRAIN_ONE}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint file ends as it should: its table of contents, written last, is there and fits."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def checkpoint_id(path: str | Path) -> str:
+    """`step_00000500-3f9c21ab`: its step, and a hash of all it holds, read from the checksums in the file."""
+    path = Path(path).resolve()
+    with zipfile.ZipFile(path) as archive:
+        parts = [
+            f"{entry.filename.partition('/')[2]} {entry.CRC} {entry.file_size}"
+            for entry in archive.infolist()
+        ]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"{path.stem}-{digest[:8]}"
+
+
+def _checkpoint_files(run: Path) -> list[Path]:
+    return sorted(file for file in run.glob("checkpoints/*.ckpt") if file.is_file())
+
+
+def _newest_first(run: Path) -> list[Path]:
+    """What `last.ckpt` points to, then by step."""
+    files = {file.resolve(): file for file in _checkpoint_files(run)}
+
+    last = (run / "checkpoints" / "last.ckpt").resolve()
+
+    def age(file: Path) -> tuple[bool, int, float]:
+        step = re.search(r"step_(\d+)", file.name)
+        return file == last, int(step[1]) if step else -1, file.stat().st_mtime
+
+    return sorted(files, key=age, reverse=True)
+
+
+def _check_text_encoder(model: TextToImage, trained_with: dict[str, Any] | None, origin: str | Path) -> None:
+    """A frozen tower is not in the checkpoint, so make sure that it is the same one."""
+    here = model.text_encoder.describe()
+    if trained_with and here.get("sha256") != trained_with.get("sha256"):
+        raise UserError(
+            f"{origin} was trained with the text encoder {trained_with.get('model')} / "
+            f"{trained_with.get('pretrained')}, weights {str(trained_with.get('sha256'))[:12]}; those found here "
+            f"are {str(here.get('sha256'))[:12]}. Give it the same weights."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

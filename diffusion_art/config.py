@@ -1,0 +1,118 @@
+"""From yaml to objects: `build` makes what a config node describes, from an allow-list of classes only.
+
+A config can come out of a checkpoint that somebody else wrote, and Hydra's `instantiate` will call whatever
+`_target_` names. So every target is checked twice before anything is built: by its dotted path, and, once
+found, by the module it was really defined in (`diffusion_art.sample.os.system` passes the first check only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import isclass, isfunction
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_art.errors import UserError
+
+OWN_PACKAGES = tuple(
+    f"diffusion_art.{part}." for part in ("diffusion", "models", "sources", "data", "training", "callbacks")
+)
+LIBRARY_PACKAGES = (
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.profilers.",
+)
+LIBRARY_CLASSES = (
+    "lightning.pytorch.Trainer",
+    "torch.optim.AdamW",
+    "torch.optim.Adam",
+    "torch.optim.SGD",
+    "torch.optim.RAdam",
+    "torch.optim.Adafactor",
+)
+
+
+def allowed(target: str) -> bool:
+    """Whether `_target_: target` may be built."""
+    if any(part.startswith("_") for part in target.split(".")):
+        return False
+    return target in LIBRARY_CLASSES or target.startswith((*OWN_PACKAGES, *LIBRARY_PACKAGES))
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` value below `node`, depth first."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
+    """The object a config node describes; with `_partial_: true`, a callable that still wants arguments.
+
+    Raises:
+        UserError: a `_target_` outside the allow-list, an unknown key, or a value its constructor refused.
+    """
+    if isinstance(node, (dict, list)):
+        node = OmegaConf.create(node)
+    for target in targets(plain(node)):
+        _check(target)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **overrides)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError)):
+            key = str(error).partition("full_key:")[2].strip()
+            where = f" (in the config at `{key}`)" if key else ""
+            raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
+        raise
+
+
+def _check(target: str) -> None:
+    refusal = UserError(
+        f"the config asks to build `{target}`, which is not on the list of classes a config may name. "
+        f"Use a class of diffusion_art, a Lightning callback, logger or profiler, or one of: {', '.join(LIBRARY_CLASSES)}."
+    )
+    if not allowed(target):
+        raise refusal
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:
+        raise UserError(
+            f"the config names `{target}`, which does not exist: {_first_line(error)}."
+        ) from error
+    home = f"{getattr(found, '__module__', '')}."
+    homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.")
+    if not (isclass(found) or isfunction(found)) or not home.startswith(homes):
+        raise refusal
+
+
+def plain(node: Any) -> Any:
+    """A config node as dicts, lists, strings and numbers, with every interpolation resolved.
+
+    Raises:
+        UserError: a mandatory value (`???`) was not given, or an interpolation leads nowhere.
+    """
+    if not isinstance(node, (DictConfig, ListConfig)):
+        return node
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        if "Missing mandatory value" in str(error):
+            raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
+        raise UserError(f"{_first_line(error)} (at `{key}`).") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,244 @@
+"""Shards, server and loaders of one run, and the one integer that says how far it has read.
+
+The state of the data is the *cursor*: global batches trained on. Every batch carries its own; the callback
+`callbacks/cursor.py` stores the one just trained on here, and the checkpoint saves it. Loaders keep no state:
+they prefetch, so theirs would be ahead of training.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from diffusion_art.data.dataset import Reader, StreamDataset
+from diffusion_art.data.transforms import Augmentation
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.client import ShardReader, StreamClient
+from diffusion_art.streaming.process import ServerProcess
+from diffusion_art.tensors import Batch
+
+log = logging.getLogger(__name__)
+
+
+class TimedLoader(DataLoader):
+    """A `DataLoader` that adds up how long training stood waiting for a batch, in seconds."""
+
+    wait_s = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.dataset.settle()  # type: ignore[attr-defined]
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.wait_s += time.perf_counter() - began
+            yield batch
+
+    def state_dict(self) -> dict:
+        """Empty: the cursor lives in the data module. Having the method tells Lightning that resuming is exact."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class StreamDataModule(LightningDataModule):
+    """Feeds a run from shards, over a socket or straight from disk.
+
+    `url`: `auto` starts a server for this run on a free loopback port, and restarts it should it die; `shards`
+    reads the shards without a socket (the batches are identical); anything else is the address of a running
+    server, or a list of them. `prepare_shards` returns the shard folder, building it first where needed; it is
+    not called when a `url` is given.
+
+    Raises:
+        UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
+            other data, batch size or seed.
+    """
+
+    def __init__(
+        self,
+        *,
+        prepare_shards: Callable[[], Path],
+        url: str | list[str] = "auto",
+        token: str | None = None,
+        image_size_px: int,
+        global_batch_size: int,
+        val_samples: int = 1024,
+        num_workers: int = 1,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        window: int = 4,
+        max_bad: int = 100,
+    ) -> None:
+        super().__init__()
+        self.prepare_shards = prepare_shards
+        self.url = url
+        self.token = token
+        self.image_size_px = image_size_px
+        self.global_batch_size = global_batch_size
+        self.val_samples = val_samples
+        self.num_workers = num_workers
+        self.seed = seed
+        self.augmentation = augmentation
+        self.window = window
+        self.max_bad = max_bad
+        self.cursor = 0
+        self.info: Any = None
+        self.train_loader: TimedLoader | None = None
+        self._server: ServerProcess | None = None
+        self._restored: dict | None = None
+        self._open_reader: Callable[[], Reader] | None = None
+
+    # ------------------------------------------------------------------ set-up
+
+    def prepare_data(self) -> None:
+        """Build the shards where they are missing. Lightning calls this in one process only."""
+        if self.url in ("auto", "shards"):
+            self.prepare_shards()
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._open_reader is not None:
+            return
+        if self.url == "shards":
+            self._open_reader = partial(ShardReader, self.prepare_shards())
+        else:
+            urls = self.url
+            if urls == "auto":
+                self._server = ServerProcess(self.prepare_shards())
+                urls = self._server.url
+            self._open_reader = partial(StreamClient, urls, token=self.token)
+        reader = self._open_reader()
+        self.info = reader.info()
+        reader.close()
+        self._check_restored()
+        world = self._world()[1]
+        if self.global_batch_size % world:
+            raise UserError(
+                f"a global batch of {self.global_batch_size} pictures cannot be shared by {world} processes. "
+                f"Set data.global_batch_size to a multiple of {world}."
+            )
+        if not self.info.splits.get("train"):
+            raise UserError(f"the data set `{self.info.name}` has no training pictures: {self.info.splits}.")
+        log.info(
+            "data: %s, %s, global batch %d, from %s",
+            self.info.name,
+            ", ".join(f"{count:,} {split}" for split, count in self.info.splits.items()),
+            self.global_batch_size,
+            self._server.url if self._server else self.url,
+        )
+
+    def teardown(self, stage: str | None = None) -> None:
+        if self._server is not None:
+            self._server.stop()
+        self._server = None
+        self._open_reader = None
+
+    # ------------------------------------------------------------------ loaders
+
+    def train_dataloader(self) -> TimedLoader:
+        batches = self._total_batches()
+        dataset = self._dataset(
+            split="train",
+            seed=self.seed,
+            last_batch=batches,
+            first_batch=lambda: self.cursor,
+            augmentation=self.augmentation,
+        )
+        self.train_loader = self._loader(dataset)
+        return self.train_loader
+
+    def val_dataloader(self) -> TimedLoader | list:
+        """The first `val_samples` of the validation split in stored order: always the same pictures."""
+        samples = min(self.val_samples, self.info.splits.get("val", 0))
+        if samples == 0:
+            return []
+        batches = -(-samples // self.global_batch_size)
+        return self._loader(self._dataset(split="val", seed=None, last_batch=batches, samples=samples))
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training split so far."""
+        return self.cursor * self.global_batch_size / self.info.splits["train"] if self.info else 0.0
+
+    def batches_of(self, epochs: float) -> int:
+        """Global batches that make `epochs` passes over the training split."""
+        return -(-int(epochs * self.info.splits["train"]) // self.global_batch_size)
+
+    def _dataset(self, *, split: str, samples: int | None = None, **kwargs: Any) -> StreamDataset:
+        rank, world = self._world()
+        assert self._open_reader is not None, "setup() opens the stream"
+        return StreamDataset(
+            self._open_reader,
+            split=split,
+            samples=samples or self.info.splits[split],
+            global_batch_size=self.global_batch_size,
+            image_size_px=self.image_size_px,
+            rank=rank,
+            world=world,
+            window=self.window,
+            max_bad=self.max_bad,
+            **kwargs,
+        )
+
+    def _loader(self, dataset: StreamDataset) -> TimedLoader:
+        return TimedLoader(
+            dataset,
+            batch_size=None,
+            num_workers=self.num_workers,
+            prefetch_factor=4 if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _total_batches(self) -> int:
+        trainer = self.trainer
+        if trainer is None or trainer.max_steps < 0:
+            return self.batches_of(max(1, (trainer.max_epochs or 1) if trainer else 1))
+        return trainer.max_steps * trainer.accumulate_grad_batches
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "cursor": self.cursor,
+            "seed": self.seed,
+            "global_batch_size": self.global_batch_size,
+            "digest": self.info.digest if self.info else None,
+            "name": self.info.name if self.info else None,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.cursor = int(state_dict["cursor"])
+        self._restored = state_dict
+        self._check_restored()
+
+    def _check_restored(self) -> None:
+        """A cursor means something only in the order it was counted in."""
+        if self._restored is None or self.info is None:
+            return
+        saved = self._restored
+        mends = {"seed": "seed", "global_batch_size": "data.global_batch_size"}
+        for field, key in mends.items():
+            if saved[field] != getattr(self, field):
+                raise UserError(
+                    f"the checkpoint was trained with {key}={saved[field]}, this run has {getattr(self, field)}: its place "
+                    f"in the data would be lost. Resume with {key}={saved[field]}."
+                )
+        if saved["digest"] not in (None, self.info.digest):
+            raise UserError(
+                f"the checkpoint was trained on data set `{saved['name']}` ({saved['digest'][:12]}), this run reads "
+                f"`{self.info.name}` ({self.info.digest[:12]}). Resume with the data.path or data.url it was trained on."
+            )

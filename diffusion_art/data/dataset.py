@@ -1,0 +1,155 @@
+"""The stream as a PyTorch data set: whole batches, each knowing its place.
+
+Global batch `k` is the positions `[k B, (k+1) B)` of the endless order. Rank `r` takes its slice of every global
+batch, loader worker `w` of `W` prepares every `W`-th batch; what a run sees depends on neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from diffusion_art.data.transforms import Augmentation, BadPicture, decode, fit, to_tensor
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.client import ReadRequest
+from diffusion_art.streaming.order import rank_slice
+from diffusion_art.streaming.shards import Sample
+from diffusion_art.tensors import Batch
+
+log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """A `StreamClient` or a `ShardReader`: whole requests in, their samples out, in order."""
+
+    def read(self, requests, *, window: int = 8) -> Iterator[list[Sample]]: ...
+
+    def close(self) -> None: ...
+
+
+class StreamDataset(IterableDataset):
+    """Batches `first_batch() .. last_batch` of a split, this rank's and this worker's share of them.
+
+    Pictures that cannot be decoded are replaced, at their place in the batch, by the next readable sample of
+    the order (the same one whatever the rank or worker), counted and logged; after `max_bad` of them in one
+    worker the run stops, since then something is wrong with the shards.
+
+    Raises:
+        UserError: more than `max_bad` unreadable pictures.
+    """
+
+    def __init__(
+        self,
+        open_reader: Callable[[], Reader],
+        *,
+        split: str,
+        seed: int | None,
+        samples: int,
+        global_batch_size: int,
+        last_batch: int,
+        image_size_px: int,
+        first_batch: Callable[[], int] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        augmentation: Augmentation | None = None,
+        window: int = 4,
+        max_bad: int = 100,
+    ) -> None:
+        self.open_reader = open_reader
+        self.split = split
+        self.seed = seed  # None reads the split in its stored order
+        self.samples = samples
+        self.global_batch_size = global_batch_size
+        self.first_batch = first_batch
+        self.last_batch = last_batch
+        self.image_size_px = image_size_px
+        self.rank = rank
+        self.world = world
+        self.augmentation = augmentation
+        self.window = window
+        self.max_bad = max_bad
+        self.start = 0
+        self.bad = 0  # unreadable pictures met so far, in this process
+
+    def __len__(self) -> int:
+        """Batches of the whole run, those before a resume included: progress bars show true totals."""
+        return self.last_batch
+
+    def __getstate__(self) -> dict:
+        """What a spawned worker needs; where to begin was settled before it started."""
+        return {**self.__dict__, "first_batch": None}
+
+    def settle(self) -> None:
+        """Fix where to begin. Called in the main process just before the loader's workers start."""
+        if self.first_batch is not None:
+            self.start = self.first_batch()
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        numbers = [k for k in range(self.start + offset, self.last_batch, stride) if self._slice(k)[1] > self._slice(k)[0]]
+        reader = self.open_reader()
+        try:
+            answers = reader.read((self._request(*self._slice(k)) for k in numbers), window=self.window)
+            for k, samples in zip(numbers, answers, strict=True):
+                yield self._batch(list(samples), *self._slice(k), cursor=k + 1)
+        finally:
+            reader.close()
+
+    def _slice(self, k: int) -> tuple[int, int]:
+        start, stop = rank_slice(k, self.global_batch_size, self.rank, self.world)
+        if self.seed is None:  # one pass: the last global batch may be short
+            start, stop = min(start, self.samples), min(stop, self.samples)
+        return start, stop
+
+    def _request(self, start: int, stop: int) -> ReadRequest:
+        return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
+
+    def _batch(self, samples: list[Sample], start: int, stop: int, *, cursor: int) -> Batch:
+        images = []
+        for place, position in enumerate(range(start, stop)):
+            image = self._decode(samples[place])
+            while image is None:
+                position += 1
+                samples[place] = self._replacement(position)
+                image = self._decode(samples[place])
+            images.append(image)
+        positions = np.arange(start, stop)
+        if self.augmentation is not None:
+            images = self.augmentation(images, seed=self.seed or 0, positions=positions)
+        return Batch(
+            images=to_tensor(images),
+            captions=[sample.caption for sample in samples],
+            keys=[sample.key for sample in samples],
+            positions=positions.tolist(),
+            cursor=cursor,
+        )
+
+    def _decode(self, sample: Sample) -> np.ndarray | None:
+        try:
+            return fit(decode(sample.image), self.image_size_px)
+        except BadPicture as error:
+            self.bad += 1
+            if self.bad > self.max_bad:
+                raise UserError(
+                    f"{self.bad} pictures of split `{self.split}` could not be read, the last one with key {sample.key}. "
+                    f"Build the shards again (`python -m diffusion_art.prepare ...`), or raise data.max_bad above "
+                    f"{self.max_bad}."
+                ) from error
+            log.warning(
+                "sample %s of split %s cannot be read (%s); the next one takes its place", sample.key, self.split, error
+            )
+            return None
+
+    def _replacement(self, position: int) -> Sample:
+        if self.seed is None:
+            position %= self.samples
+        reader = self.open_reader()
+        try:
+            return next(iter(reader.read([self._request(position, position + 1)], window=1)))[0]
+        finally:
+            reader.close()

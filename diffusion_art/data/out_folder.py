@@ -1,0 +1,101 @@
+"""The folder a build writes to: whose it is, who may write, and how finished files get there.
+
+Everything grows in `<out>/.building`. Finished files are moved out of it and the manifest goes last, so a
+folder with a manifest is whole, and a folder without one is never taken for shards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.data.tally import BAD_PICTURES_FILE
+from diffusion_art.errors import UserError
+from diffusion_art.sources.detect import BUILDING_FOLDER
+from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest
+
+_OURS = re.compile(r"(train|val)-\d{6}\.tar|index-(train|val)\.npy|manifest\.json|bad_pictures\.txt")
+
+
+class OutFolder:
+    """`path`, to hold a build of `settings` (plain JSON, kept in the manifest and compared)."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+        self.path = path
+        self.building = path / BUILDING_FOLDER
+        self.staging = self.building / "shards"
+        self.spool = self.building / "spool"
+        self._settings = settings
+        self._overwrite = overwrite
+
+    def finished(self) -> Manifest | None:
+        """The manifest of a finished build of the same settings. UserError for one of others."""
+        if self._overwrite or not (self.path / MANIFEST_FILE).is_file():
+            return None
+        manifest = Manifest.load(self.path)
+        for name, old, new in _differences(manifest.extra.get("settings"), self._settings, ""):
+            raise UserError(
+                f"{self.path} was built with {name}={old}, and now {name}={new} is asked for. Give another "
+                "folder with out=..., or replace it: `python -m diffusion_art.prepare ... overwrite=true`"
+            )
+        return manifest
+
+    def check_free(self) -> None:
+        """UserError unless the folder is new, empty, to be replaced, or left by an interrupted build."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is a file. Give a folder: out=data/NAME.")
+        names = {path.name for path in self.path.iterdir()}
+        ours = {name for name in names if _OURS.fullmatch(name)}
+        foreign = names - ours - {BUILDING_FOLDER}
+        if not names & {MANIFEST_FILE, BUILDING_FOLDER}:  # tars, but of somebody else
+            foreign |= ours - {BAD_PICTURES_FILE}
+        if foreign:
+            raise UserError(
+                f"{self.path} holds other files ({min(foreign)}). Give a new or empty folder: out=data/NAME."
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One build of a folder at a time; a second process waits here."""
+        while True:
+            self.building.mkdir(parents=True, exist_ok=True)
+            path = self.building / "lock"
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # The build before us removed the lock with everything else: then ours is on a nameless file.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield
+                    return
+
+    def publish(self) -> None:
+        """Move the staged files into place; what an older build left goes first."""
+        (self.path / MANIFEST_FILE).unlink(missing_ok=True)
+        for old in self.path.iterdir():
+            if _OURS.fullmatch(old.name):
+                old.unlink()
+        for file in sorted(self.staging.iterdir(), key=lambda file: (file.name == MANIFEST_FILE, file.name)):
+            file.replace(self.path / file.name)
+        shutil.rmtree(self.building)
+
+    def abandon(self) -> None:
+        """Leave nothing half-written, nor an empty folder; finished shards stay."""
+        shutil.rmtree(self.building, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            self.path.rmdir()
+
+
+def _differences(before: Any, after: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, old, new) wherever two JSON values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*after, *before]):
+            yield from _differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+    elif before != after:
+        yield name or "settings", before, after

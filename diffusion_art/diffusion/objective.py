@@ -1,0 +1,119 @@
+"""The training loss: one number per image.
+
+    loss_i = w(t_i) mean_chw |out_i - target_i|^2,   out = backbone(x_t, t),   t ~ times
+
+A weighting by SNR is stated once, as the weight of the squared error in x_0, and carried into the
+prediction's own space by the square of `x0_error_scale`. So it asks for the same thing whether the network
+outputs epsilon, v, x_0 or flow; only `NoWeighting` leaves the choice to the prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.diffusion.denoiser import Backbone, image_scales
+from diffusion_art.diffusion.predictions import Prediction
+from diffusion_art.diffusion.schedules import Schedule
+from diffusion_art.diffusion.times import Times
+from diffusion_art.errors import UserError
+
+
+class Weighting(ABC):
+    """The weight of an image's loss, by its time."""
+
+    @abstractmethod
+    def __call__(
+        self, t: Float[Tensor, " b"], *, schedule: Schedule, prediction: Prediction
+    ) -> Float[Tensor, " b"]:
+        """What to multiply the squared error of the backbone's own output by."""
+
+
+class NoWeighting(Weighting):
+    """Weight 1 in the prediction's own space: on the x_0 error that is SNR for epsilon, SNR + 1 for v."""
+
+    def __call__(self, t: Tensor, *, schedule: Schedule, prediction: Prediction) -> Tensor:
+        return torch.ones_like(t)
+
+
+class X0Weighting(Weighting):
+    """A weighting stated on the x_0 error, the same one for every prediction."""
+
+    @abstractmethod
+    def x0_weight(self, t: Float[Tensor, " b"], *, schedule: Schedule) -> Float[Tensor, " b"]:
+        """The weight of the squared error in x_0, for t in (0, 1)."""
+
+    def __call__(self, t: Tensor, *, schedule: Schedule, prediction: Prediction) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(t)
+        return self.x0_weight(t, schedule=schedule) * prediction.x0_error_scale(alpha, sigma) ** 2
+
+
+class MinSNR(X0Weighting):
+    """x_0 weight min(SNR, gamma): epsilon's weight, but easy, nearly clean images no longer dominate.
+
+    Multiplies an x0 loss by min(SNR, gamma), an epsilon loss by that over SNR, a v loss by that over SNR + 1.
+
+    Paper: Hang et al. 2023, https://arxiv.org/abs/2303.09556
+    """
+
+    def __init__(self, *, gamma: float = 5.0) -> None:
+        if not gamma > 0:
+            raise UserError(f"min-SNR gamma must be positive, not {gamma}; the paper uses 5")
+        self.gamma = gamma
+
+    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
+        return schedule.log_snr(t).clamp(max=math.log(self.gamma)).exp()
+
+
+class Sigmoid(X0Weighting):
+    """sigmoid(bias - log SNR) on the epsilon error, per unit of log SNR: the ELBO minus fine detail.
+
+    On the x_0 error that is e^bias sigmoid(log SNR - bias); the factor -d log_snr / dt makes uniform t
+    uniform in log SNR. Pair it with `Stratified` times: it already is a bell over t, so `LogitNormal` would
+    count the middle twice. A lower bias spends more on coarse structure.
+
+    Papers: Kingma & Gao 2023, https://arxiv.org/abs/2303.00848; Hoogeboom et al. 2024 (SiD2), section 3.1,
+    https://arxiv.org/abs/2410.19324
+    """
+
+    def __init__(self, *, bias: float = 0.0) -> None:
+        self.bias = bias
+
+    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
+        weight = math.exp(self.bias) * torch.sigmoid(schedule.log_snr(t) - self.bias)
+        return -schedule.log_snr_slope(t) * weight
+
+
+class Objective:
+    """Times and weighting: what training minimises, one loss per image.
+
+    Draw `t = objective.times(global_batch_size, generator=...)` for the whole global batch and slice it by
+    rank, so that the loss does not depend on the world size.
+    """
+
+    def __init__(self, *, times: Times, weighting: Weighting) -> None:
+        self.times = times
+        self.weighting = weighting
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        *,
+        schedule: Schedule,
+        prediction: Prediction,
+        x_0: Float[Tensor, "b c h w"],
+        eps: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
+        """Weighted mean squared error over c h w, in float32 whatever the backbone's dtype."""
+        alpha, sigma = image_scales(schedule, t)
+        out = backbone(alpha * x_0 + sigma * eps, t)
+        error = out.float() - prediction.target(x_0, eps, alpha, sigma).float()
+        mse = cast(Tensor, reduce(error**2, "b c h w -> b", "mean"))
+        return self.weighting(t, schedule=schedule, prediction=prediction) * mse

@@ -1,0 +1,9 @@
+"""The one exception type for mistakes that the person at the keyboard can mend."""
+
+
+class UserError(Exception):
+    """What happened, with the value, and how to mend it: one or two plain sentences.
+
+    Commands print it as `error: ...` and exit with status 1, without a traceback. Raise it for bad input
+    (a missing folder, a truncated tar, a checkpoint of another format), never for a bug of ours.
+    """

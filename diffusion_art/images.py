@@ -1,0 +1,193 @@
+"""The door between tensors and files: [-1, 1] floats inside, 8-bit PNGs with their story outside.
+
+Every picture we write says in its text chunks what was asked for; `read_metadata` reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
+GAP_PX = 8
+CAPTION_PX = 12
+TITLE_PX = 16
+CAPTION_LINES = 4
+PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
+
+
+def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[np.ndarray, "*b h w c"]:
+    """[-1, 1] floats to 8-bit pixels, channels last. Values outside are clipped; NaNs come out grey."""
+    images = images.detach().float().cpu()
+    if not torch.isfinite(images).all():
+        log.warning("a picture holds values that are not finite; they are painted grey")
+        images = images.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+
+
+def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
+    return Image.fromarray(to_uint8(image))
+
+
+def to_png(
+    image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metadata: Mapping[str, Any]
+) -> Path:
+    """Write one picture with `metadata` in its text chunks: strings as they are, the rest as JSON.
+
+    The file appears under its name only when it is whole.
+    """
+    picture = image if isinstance(image, Image.Image) else to_pil(image)
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in metadata.items():
+        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    picture.save(part, format="PNG", pnginfo=chunks)
+    part.replace(path)
+    return path
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The text chunks of a PNG."""
+    with Image.open(path) as picture:
+        picture.load()
+        return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
+
+
+def save_grid(
+    images: Float[Tensor, "b c h w"],
+    captions: Sequence[str],
+    path: str | Path,
+    *,
+    columns: int | None = None,
+    title: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `grid(...)` as a PNG that also holds the captions as text."""
+    picture = grid(images, captions, columns=columns, title=title)
+    return to_png(picture, path, {"captions": list(captions), **(metadata or {})})
+
+
+def grid(
+    images: Float[Tensor, "b c h w"],
+    captions: Sequence[str],
+    *,
+    columns: int | None = None,
+    title: str | None = None,
+) -> Image.Image:
+    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} pictures came with {len(captions)} captions")
+    columns = min(columns or nice_columns(len(images)), len(images))
+    tiles = [_tile(pixels, caption) for pixels, caption in zip(to_uint8(images), captions)]
+    return _sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
+
+
+def film_strip(
+    frames: Sequence[Float[Tensor, "b c h w"]], labels: Sequence[str], *, title: str | None = None
+) -> Image.Image:
+    """One row for each picture, one column for each frame, with the frames' labels below."""
+    if len(frames) != len(labels):
+        raise ValueError(f"{len(frames)} frames came with {len(labels)} labels")
+    pixels = [to_uint8(frame) for frame in frames]
+    rows = range(len(frames[0]))
+    return _sheet([[_tile(p[row], label) for p, label in zip(pixels, labels)] for row in rows], title)
+
+
+def nice_columns(count: int) -> int:
+    """A width for `count` tiles: full rows where possible, rather wide than tall, 8 at most."""
+    full = [width for width in range(3, 9) if count % width == 0 and width * width >= count]
+    return full[0] if full else min(8, max(1, int(np.ceil(count**0.5))))
+
+
+def wrap(text: str, *, width_px: int, max_lines: int, size_px: int = CAPTION_PX) -> list[str]:
+    """`text` broken into lines of at most `width_px`, with an ellipsis where it had to be cut.
+
+    Breaks at spaces, and inside a word only where the word alone is too wide.
+    """
+    lines, line = [], ""
+    for word in text.split():
+        candidate = f"{line} {word}".strip()
+        if _width(candidate, size_px) <= width_px:
+            line = candidate
+            continue
+        if line:
+            lines.append(line)
+        while _width(word, size_px) > width_px and len(word) > 1:
+            head = next(
+                n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size_px) <= width_px
+            )
+            lines.append(word[:head])
+            word = word[head:]
+        line = word
+        if len(lines) > max_lines:
+            break
+    lines = [*lines, line] if line else lines
+    if len(lines) <= max_lines:
+        return lines
+    last = lines[max_lines - 1]
+    while last and _width(f"{last}…", size_px) > width_px:
+        last = last[:-1]
+    return [*lines[: max_lines - 1], f"{last.rstrip()}…"]
+
+
+# ---------------------------------------------------------------------- drawing
+
+Tile = tuple[Image.Image, list[str], str]  # picture, caption lines, the whole caption
+
+
+def _tile(pixels: UInt8[np.ndarray, "h w c"], caption: str) -> Tile:
+    picture = Image.fromarray(pixels)
+    factor = max(1, -(-TILE_PX // picture.width))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    lines = wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES)
+    return picture, lines or ["(no caption)"], caption
+
+
+def _sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
+    line_px = CAPTION_PX + 3
+    width_px, height_px = rows[0][0][0].size
+    heights = [height_px + 4 + line_px * max(len(lines) for _, lines, _ in row) for row in rows]
+    top = GAP_PX + (TITLE_PX + GAP_PX if title else 0)
+    sheet = Image.new(
+        "RGB",
+        (GAP_PX + len(rows[0]) * (width_px + GAP_PX), top + sum(heights) + GAP_PX * len(rows)),
+        PAPER,
+    )
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((GAP_PX, GAP_PX - 2), title, font=_font(TITLE_PX), fill=INK)
+    y = top
+    for row, height in zip(rows, heights):
+        for place, (picture, lines, caption) in enumerate(row):
+            x = GAP_PX + place * (width_px + GAP_PX)
+            sheet.paste(picture, (x, y))
+            ink = INK if caption.strip() else FADED
+            for number, line in enumerate(lines):
+                pen.text((x, y + height_px + 2 + number * line_px), line, font=_font(CAPTION_PX), fill=ink)
+        y += height + GAP_PX
+    return sheet
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships: Latin with all accents, Greek, Cyrillic and more."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)
+
+
+def _width(text: str, size_px: int) -> float:
+    return _font(size_px).getlength(text)

@@ -1,0 +1,136 @@
+"""Finding and loading the text half of a pretrained open_clip model."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import open_clip
+from huggingface_hub import try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.factory import get_model_config, parse_model_name
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.transformer import TextTransformer
+
+from diffusion_art.errors import UserError
+
+LOCAL_DIR = "local-dir:"
+REACH_TIMEOUT_S = 5.0
+MENDS = (
+    "Run once where the Hugging Face hub can be reached (the weights are then cached), or give a file of "
+    "them: model.text_encoder.pretrained=FILE, or train a small text tower along instead: "
+    "model/text_encoder=open_clip_scratch."
+)
+
+
+def weights_reachable(model: str, pretrained: str | None) -> bool:
+    """Whether `load_text_tower` would find its weights: on disk, in a cache, or on a hub that answers now."""
+    model, pretrained = _local_dir_is_a_model(model, pretrained)
+    schema, name = parse_model_name(model)
+    if schema == "local-dir":
+        folder = Path(name)
+        return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
+    if schema == "hf-hub":
+        return _on_hub(name, "")
+    if pretrained and Path(pretrained).is_file():
+        return True
+    source = get_pretrained_cfg(name.replace("/", "-"), pretrained or "")
+    if hub := source.get("hf_hub"):
+        return _on_hub(*os.path.split(hub))
+    return bool(source.get("url")) and _at_url(source["url"])
+
+
+def load_text_tower(model: str, pretrained: str | None, *, precision: str = "fp32") -> TextTransformer:
+    """The text tower of an open_clip model with its weights, frozen: ids -> (pooled [b p], tokens [b l d]).
+
+    `model` is an open_clip name, `hf-hub:ORG/REPO` or `local-dir:FOLDER`; `pretrained` goes with the first,
+    a tag or a file.
+
+    Raises:
+        UserError: an unknown model or tag, a tokenizer that is not CLIP's, or weights that cannot be had.
+    """
+    model, pretrained = _local_dir_is_a_model(model, pretrained)
+    schema, _ = parse_model_name(model)
+    if schema is None:
+        _check_names(model, pretrained)
+        _check_tokenizer(model)
+    if not weights_reachable(model, pretrained):
+        raise UserError(f"the weights of open_clip {called(model, pretrained)} cannot be reached. {MENDS}")
+    if schema is not None:
+        _check_tokenizer(model)
+    try:
+        clip: Any = open_clip.create_model(
+            model, pretrained or None, precision=precision, force_custom_text=True, require_pretrained=True
+        )
+    except Exception as error:  # open_clip, the hub, safetensors and pickle each raise their own
+        raise UserError(
+            f"what lies at {called(model, pretrained)} are no weights of that open_clip model "
+            f"({type(error).__name__}). {MENDS}"
+        ) from error
+    tower: TextTransformer = clip.text
+    tower.output_tokens = True
+    return tower.eval().requires_grad_(False)
+
+
+def called(model: str, pretrained: str | None) -> str:
+    return f"{model} / {pretrained}" if pretrained else model
+
+
+def _local_dir_is_a_model(model: str, pretrained: str | None) -> tuple[str, str | None]:
+    """open_clip takes a local folder as the model's name, but people give it as the weights too."""
+    if pretrained and pretrained.startswith(LOCAL_DIR):
+        return pretrained, None
+    return model, None if parse_model_name(model)[0] else pretrained
+
+
+def _check_names(model: str, pretrained: str | None) -> None:
+    name = model.replace("/", "-")
+    if name not in open_clip.list_models():
+        near = get_close_matches(name, open_clip.list_models(), n=3) or ["ViT-B-32", "ViT-L-14"]
+        raise UserError(f"open_clip has no model named {model!r}; did you mean {' or '.join(near)}?")
+    tags = list_pretrained_tags_by_model(name)
+    if not pretrained or not (get_pretrained_cfg(name, pretrained) or Path(pretrained).is_file()):
+        raise UserError(
+            f"pretrained={pretrained!r} is neither a file nor a tag of open_clip {model}. "
+            f"Its tags are: {', '.join(tags) or 'none'}."
+        )
+
+
+def _check_tokenizer(model: str) -> None:
+    try:
+        text = (get_model_config(model) or {}).get("text_cfg", {})
+    except Exception as error:  # a folder without a readable config, a hub that went away
+        raise UserError(
+            f"open_clip {model} has no readable open_clip_config.json ({error}). {MENDS}"
+        ) from error
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+        raise UserError(
+            f"the text tower of open_clip {model} needs another tokenizer than CLIP's, the only one here. "
+            "Choose a model that has CLIP's, such as ViT-B-32, ViT-L-14 or ViT-H-14."
+        )
+
+
+def _on_hub(repo: str, filename: str) -> bool:
+    names = [filename or HF_WEIGHTS_NAME, HF_SAFE_WEIGHTS_NAME]
+    names += [str(Path(name).with_suffix(".safetensors")) for name in names[:1]]
+    if any(isinstance(try_to_load_from_cache(repo, name), str) for name in names):
+        return True
+    try:
+        huggingface_hub.HfApi().model_info(repo, timeout=REACH_TIMEOUT_S)
+    except Exception:  # offline, refused, renamed: in each case not reachable
+        return False
+    return True
+
+
+def _at_url(url: str) -> bool:
+    if (Path.home() / ".cache" / "clip" / Path(url).name).is_file():
+        return True
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,224 @@
+"""The whole model: captions and noise in, pictures out. Everything below Lightning, above the maths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from torch import Tensor, nn
+
+from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.guidance import ClassifierFreeGuidance
+from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.predictions import Prediction, check_prediction
+from diffusion_art.diffusion.samplers import Callback, Sampler
+from diffusion_art.diffusion.schedules import Schedule
+from diffusion_art.errors import UserError
+from diffusion_art.models.codec import Codec
+from diffusion_art.models.text_encoder import TextEncoder
+from diffusion_art.models.unet import UNet
+from diffusion_art.tensors import Conditioning
+
+
+class TextToImage(nn.Module):
+    """Backbone, schedule, prediction, text encoder and codec, checked against each other.
+
+    `backbone` is either built, or still wants `channels`, `sample_size`, `cross_attention_dim` and
+    `pooled_dim`, which are then those of the codec, the image size and the text encoder: so another text
+    encoder is one override.
+
+    Raises:
+        UserError: sizes that do not agree (both numbers are named), or epsilon prediction under a schedule
+            that leaves no signal at t = 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: UNet | Callable[..., UNet],
+        schedule: Schedule,
+        prediction: Prediction,
+        text_encoder: TextEncoder,
+        codec: Codec,
+        image_size_px: int,
+    ):
+        super().__init__()
+        check_prediction(prediction, schedule)
+        if image_size_px % codec.factor:
+            raise UserError(
+                f"image_size_px={image_size_px} is not a multiple of {codec.factor}, by which the codec "
+                f"{type(codec).__name__} shrinks images. Choose another image_size_px, or model/codec=pixel."
+            )
+        sizes = {
+            "channels": codec.channels,
+            "sample_size": image_size_px // codec.factor,
+            "cross_attention_dim": text_encoder.dim,
+            "pooled_dim": text_encoder.pooled_dim,
+        }
+        self.backbone = backbone if isinstance(backbone, nn.Module) else backbone(**sizes)
+        for name, wanted in sizes.items():
+            if (built := getattr(self.backbone, name)) != wanted:
+                raise UserError(
+                    f"the backbone was built for {name}={built}, and its neighbours need {wanted} ("
+                    f"{type(codec).__name__}, {type(text_encoder).__name__}, {image_size_px} px). "
+                    f"Build it with {name}={wanted}."
+                )
+        self.schedule = schedule
+        self.prediction = prediction
+        self.text_encoder = text_encoder
+        self.codec = codec
+        self.image_size_px = image_size_px
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """c h w of what we diffuse."""
+        side = self.image_size_px // self.codec.factor
+        return self.codec.channels, side, side
+
+    def encode_captions(self, captions: Sequence[str]) -> Conditioning:
+        """What the backbone is told about each caption; `""` is no caption."""
+        return self.text_encoder.encode(list(captions))
+
+    def denoise(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """The raw backbone: what it outputs is `prediction`'s business."""
+        return self.backbone(x_t, t, cond)
+
+    def denoiser(
+        self,
+        cond: Conditioning,
+        *,
+        null: Conditioning | None = None,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
+    ) -> Denoiser | ClassifierFreeGuidance:
+        """x_0_hat for these captions, guided away from `null` (no caption if not given).
+
+        Guidance doubles the batch of one network call. At scale 1 there is none, and `null` is not asked;
+        at 0 it is the denoiser of `null`.
+        """
+        plain = self._bind(cond)
+        if guidance_scale == 1:
+            return plain
+        if null is None:
+            null = self.encode_captions([""] * len(cond))
+        if guidance_scale == 0 and interval is None:
+            return self._bind(null)
+        doubled = self._bind(Conditioning.cat([cond, null]))
+        return ClassifierFreeGuidance(
+            plain, guidance_scale=guidance_scale, doubled=doubled, interval=interval, rescale=rescale
+        )
+
+    def _bind(self, cond: Conditioning) -> Denoiser:
+        return Denoiser(
+            lambda x_t, t: self.denoise(x_t, t, cond),
+            schedule=self.schedule,
+            prediction=self.prediction,
+            clip=self.codec.bounded,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        sampler: Sampler,
+        guidance_scale: float = 1.0,
+        negative_prompts: Sequence[str] | None = None,
+        interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
+        batch_size: int = 16,
+        callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1], one per prompt, on the CPU in float32.
+
+        Each image has its own seed and generator, so row 7 is the same picture alone, in any batch and at
+        any `batch_size`. An empty prompt asks for any picture (no caption); one longer than the text encoder
+        reads is cut, and that is reported. `callback(step_index, t, x_t, x_0_hat)` is called for each batch.
+
+        Raises:
+            UserError: no prompts, prompts that are not text, or another number of seeds or negative prompts.
+        """
+        prompts, seeds, negatives = _check_request(prompts, seeds, negative_prompts, batch_size)
+        starts = range(0, len(prompts), batch_size)
+        images = []
+        for start in track(starts, "painting", disable=not progress, transient=True):
+            rows = slice(start, start + batch_size)
+            denoiser = self.denoiser(
+                self.encode_captions(prompts[rows]),
+                null=self.encode_captions(negatives[rows]),
+                guidance_scale=guidance_scale,
+                interval=interval,
+                rescale=rescale,
+            )
+            noise = NoiseSource(seeds[rows], self.latent_shape, device=self.device)
+            x_0 = sampler.sample(denoiser, noise.x_T(), noise=noise, callback=callback)
+            images.append(self.codec.decode(x_0).float().clamp(-1, 1).cpu())
+        return torch.cat(images)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The trainable weights by name: all that a checkpoint needs to hold."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_trainable_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+        """Copy weights in by name.
+
+        Raises:
+            UserError: with `strict`, missing or surplus names; in any case, a weight of another shape.
+        """
+        own = self.trainable_state()
+        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if strict and (missing or surplus):
+            raise UserError(
+                f"these weights belong to another model: {len(missing)} are missing{_example(missing)} and "
+                f"{len(surplus)} unknown{_example(surplus)}. Load them into the model of their own config."
+            )
+        for name in own.keys() & state.keys():
+            if own[name].shape != state[name].shape:
+                raise UserError(
+                    f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
+                    f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
+                )
+            own[name].copy_(state[name])
+
+
+def _check_request(
+    prompts: Any, seeds: Any, negative_prompts: Any, batch_size: int
+) -> tuple[list[str], list[int], list[str]]:
+    prompts, seeds = (
+        list(prompts) if not isinstance(prompts, str) else [prompts],
+        [int(seed) for seed in seeds],
+    )
+    if not prompts:
+        raise UserError(
+            "there is nothing to paint: give at least one prompt, such as 'prompts=[\"a red house\"]'."
+        )
+    negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
+    for prompt in (*prompts, *negatives):
+        if not isinstance(prompt, str):
+            raise UserError(f"a prompt is text, and {prompt!r} is not: put it in quotes.")
+    for name, values in (("seeds", seeds), ("negative prompts", negatives)):
+        if len(values) != len(prompts):
+            raise UserError(
+                f"{len(prompts)} prompts came with {len(values)} {name}: give one for each prompt."
+            )
+    if batch_size < 1:
+        raise UserError(
+            f"batch_size={batch_size} is too small: it is the number of pictures painted at a time."
+        )
+    return prompts, seeds, negatives
+
+
+def _example(names: list[str]) -> str:
+    return f" (such as {names[0]})" if names else ""

@@ -1,0 +1,43 @@
+"""Command: a collection of pictures -> a shard folder to train from.
+
+python -m diffusion_art.prepare source=painter image_size_px=32
+python -m diffusion_art.prepare source=wikiart image_size_px=128
+python -m diffusion_art.prepare source=folder source.path=~/paintings out=data/paintings fit=letterbox
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from diffusion_art.cli import command
+from diffusion_art.config import build, plain
+from diffusion_art.data.build import build_shards, check_settings, default_out
+
+
+@command("prepare")
+def main(config: DictConfig) -> None:
+    """Build the shards of `config.source`, or say that they are there already."""
+    settings = {name: value for name, value in plain(config).items() if name not in ("source", "out")}
+    check_settings(settings)
+    source = build(config.source)
+    if config.out is None:
+        out = default_out(source, image_size_px=config.image_size_px)
+    else:
+        out = Path(config.out).expanduser()
+    manifest = build_shards(source, out, **settings)
+    pictures = sum(manifest.splits.values())
+    Console().print(
+        f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"
+        f"  python -m diffusion_art.train data=parquet data.path={out} "
+        f"data.image_size_px={manifest.image_size_px}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A finished or running run, opened for looking: its config, metrics, grids, and its model as a callable.
+
+run = diffusion_art.load_run("logs/quickstart")
+run.metrics.plot(y="train/loss")
+run(["a red square on white"], seed=3, guidance_scale=4)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.checkpoints import (
+    KEY,
+    checkpoint_id,
+    find_checkpoint,
+    find_run,
+    model_of,
+    read_checkpoint,
+)
+from diffusion_art.config import build
+from diffusion_art.diffusion.samplers import Callback, Sampler
+from diffusion_art.errors import UserError
+from diffusion_art.models.text_to_image import TextToImage
+
+
+def load_run(path: str | Path, *, which: str = "last", weights: str = "ema", device: str = "cpu") -> Run:
+    """The run at `path`: a run folder, a checkpoint file in one, or a folder of runs (the newest is taken).
+
+    `which` is `last`, `best` or a checkpoint's name. The model is loaded when it is first used.
+
+    Raises:
+        UserError: no run there, or no checkpoint that can be read.
+    """
+    path = Path(path)
+    checkpoint = path if path.is_file() else find_checkpoint(find_run(path), which=which)
+    return Run(checkpoint, weights=weights, device=device)
+
+
+class Run:
+    """One run, seen from one of its checkpoints. Everything is read when it is asked for."""
+
+    def __init__(self, checkpoint: Path, *, weights: str = "ema", device: str | torch.device = "cpu"):
+        self.checkpoint = checkpoint
+        self.weights = weights
+        self.device = torch.device(device)
+        in_a_run = checkpoint.parent.name == "checkpoints"
+        self.path = checkpoint.parent.parent if in_a_run else checkpoint.parent
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, step={self.step}, weights={self.weights!r})"
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return read_checkpoint(self.checkpoint)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config the run was made with, as its checkpoint holds it."""
+        return self._content[KEY]["config"]
+
+    @property
+    def step(self) -> int:
+        """Optimiser updates behind the checkpoint."""
+        return int(self._content[KEY]["step"])
+
+    @cached_property
+    def checkpoint_id(self) -> str:
+        return checkpoint_id(self.checkpoint)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """`metrics.csv`: one row per logged step, one column per metric, empty where it was not logged."""
+        file = self.path / "metrics.csv"
+        if not file.is_file():
+            raise UserError(f"{self.path} has no metrics.csv: it was trained without the csv logger.")
+        return pd.read_csv(file)
+
+    @property
+    def caption_following(self) -> dict[str, Any] | None:
+        """How often its pictures show what was asked, if it was measured."""
+        file = self.path / "caption_following.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    @property
+    def grids(self) -> dict[int, Path]:
+        """The sample grids painted in training, by step."""
+        files = sorted((self.path / "samples").glob("step_*.png"))
+        return {int(found[1]): file for file in files if (found := re.fullmatch(r"step_(\d+)", file.stem))}
+
+    @cached_property
+    def model(self) -> TextToImage:
+        return model_of(self._content, weights=self.weights, origin=self.checkpoint).to(self.device)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of its sample grids."""
+        return list(self.config.get("prompts") or [])
+
+    def sampler(self, sampler: Sampler | None = None, *, num_steps: int | None = None) -> Sampler:
+        """The sampler of its grids, or the one given, in `num_steps` steps if given."""
+        settings = {"_target_": f"{Sampler.__module__}.{Sampler.__qualname__}"}
+        settings |= self.config.get("sampler") or {"name": "dpmpp_2m", "num_steps": 20}
+        if sampler is not None:
+            settings |= sampler.describe()
+        return build(settings | ({"num_steps": num_steps} if num_steps is not None else {}))
+
+    def guidance_scale(self, guidance_scale: float | None = None) -> float:
+        """The guidance of its grids, or the one given."""
+        return float(self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale)
+
+    def sample(
+        self,
+        prompts: Sequence[str] | str,
+        *,
+        seed: int = 0,
+        negative_prompt: str = "",
+        guidance_scale: float | None = None,
+        num_steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 16,
+        callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1] for these prompts; picture i is painted from seed + i.
+
+        What is not given is as in the run's own sample grids.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self.model.generate(
+            prompts,
+            seeds=[seed + row for row in range(len(prompts))],
+            negative_prompts=[negative_prompt] * len(prompts),
+            guidance_scale=self.guidance_scale(guidance_scale),
+            sampler=self.sampler(sampler, num_steps=num_steps),
+            batch_size=batch_size,
+            callback=callback,
+            progress=progress,
+        )
+
+    __call__ = sample

@@ -1,0 +1,121 @@
+"""Paint from captions: `python -m diffusion_art.sample run=logs/quickstart 'prompts=["..."]'`.
+
+Writes a PNG for each picture and a grid of them all. Each PNG says in its text chunks what was asked: prompt,
+negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_art import __version__
+from diffusion_art.cli import command, config_dir
+from diffusion_art.config import build, plain
+from diffusion_art.errors import UserError
+from diffusion_art.images import save_grid, to_png
+from diffusion_art.runs import Run, load_run
+
+log = logging.getLogger(__name__)
+
+# Hydra reads `prompts=[...]` as a choice among conf/prompts/, so the list travels under a key of its own.
+TYPED, READ = "prompts=", "asked="
+
+
+def sample(config: DictConfig) -> Path:
+    """Paint what the config asks for. Returns the folder of the pictures."""
+    settings = plain(config)
+    run = load_run(
+        settings["run"],
+        which=settings["checkpoint"],
+        weights=settings["weights"],
+        device=pick_device(settings),
+    )
+    prompts = [prompt for prompt in prompts_of(settings["asked"], run) for _ in range(settings["count"])]
+    seeds = [settings["seed"] + row for row in range(len(prompts))]
+    chosen = build(settings["sampler"]) if settings.get("sampler") else None
+    sampler = run.sampler(chosen, num_steps=settings["num_steps"])
+    guidance_scale = run.guidance_scale(settings["guidance_scale"])
+
+    started = time.monotonic()
+    images = run.model.generate(
+        prompts,
+        seeds=seeds,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        negative_prompts=[settings["negative_prompt"]] * len(prompts),
+        batch_size=settings["batch_size"],
+        progress=sys.stderr.isatty(),
+    )
+    taken_s = time.monotonic() - started
+
+    out = Path(settings["out"] or run.path / "samples" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    shared: dict[str, Any] = {
+        "negative_prompt": settings["negative_prompt"],
+        "checkpoint": run.checkpoint_id,
+        "weights": run.weights,
+        "run": str(run.path),
+        "sampler": sampler.describe(),
+        "num_steps": sampler.num_steps,
+        "guidance_scale": guidance_scale,
+        "software": f"diffusion_art {__version__}",
+    }
+    for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
+        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", {"prompt": prompt, "seed": seed, **shared})
+    title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
+    save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
+    log.info("%d pictures in %.1f s: %s", len(images), taken_s, out / "grid.png")
+    return out
+
+
+def prompts_of(asked: Any, run: Run) -> list[str]:
+    """A list as it is; a name of `conf/prompts/`; other text as one prompt; nothing: the run's own prompts.
+
+    Raises:
+        UserError: nothing asked for, and a run without prompts.
+    """
+    if asked is None:
+        if not run.prompts:
+            raise UserError('give prompts to paint, such as \'prompts=["a red house", "a blue house"]\'.')
+        return run.prompts
+    if isinstance(asked, list):
+        return [str(prompt) if isinstance(prompt, (int, float)) else prompt for prompt in asked]
+    listed = config_dir() / "prompts" / f"{asked}.yaml"
+    if re.fullmatch(r"\w+", str(asked)) and listed.is_file():
+        return list(plain(OmegaConf.load(listed))["prompts"])
+    return [str(asked)]
+
+
+def slug(prompt: str) -> str:
+    """A prompt as part of a file name: short, plain and never empty."""
+    plain_letters = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain_letters)[:48].strip("-") or "picture"
+
+
+def pick_device(settings: dict[str, Any]) -> str:
+    """The device asked for, or the best there is."""
+    if settings["device"] != "auto":
+        return settings["device"]
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+_run_command = command("sample")(sample)
+
+
+def main() -> None:
+    sys.argv[1:] = [READ + arg.removeprefix(TYPED) if arg.startswith(TYPED) else arg for arg in sys.argv[1:]]
+    _run_command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Any picture file -> upright sRGB uint8 of the size training wants -> JPEG, encoded once.
+
+    header checks -> decode -> upright -> over white -> resize -> sRGB -> uint8 [s s 3]
+
+Colour management runs after the resize, on a few thousand pixels instead of millions. JPEGs are decoded at
+1/2, 1/4 or 1/8 scale where that still leaves twice the wanted resolution for the resize to filter.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageCms, ImageOps
+
+from diffusion_art.errors import UserError
+
+Fit = Literal["crop", "letterbox", "stretch"]
+
+MAX_PIXELS = 50_000_000  # a header promising more is refused before a byte of it is decoded
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "AVIF",
+    "PPM",
+)  # never EPS: it would run an interpreter
+FULL_CHROMA_UP_TO_PX = 128  # 4:4:4 below; halving the chroma of a small painting smears its colours
+WHITE = (255, 255, 255)
+
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+class BadPictureError(Exception):
+    """One picture cannot be used; the message is the reason. The builder counts, names and skips it."""
+
+
+def check_fit(fit: str) -> Fit:
+    """`fit`, proved to be a known mode. UserError for any other."""
+    known = {name: name for name in get_args(Fit)}
+    if fit not in known:
+        raise UserError(f"fit={fit} is not a way to fit a picture. Choose one of: {', '.join(known)}.")
+    return known[fit]
+
+
+def load_picture(
+    data: bytes | np.ndarray, *, image_size_px: int, fit: Fit = "crop"
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The picture as uint8 RGB [s s 3], and its original upright (width, height).
+
+    `crop` keeps the largest centred square, `letterbox` keeps everything on a white square, `stretch` ignores
+    the aspect ratio. An array that already has the wanted size is returned as it is.
+
+    Raises:
+        BadPictureError: broken, of no known format, empty, or over `MAX_PIXELS`.
+    """
+    if isinstance(data, np.ndarray):
+        if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape:
+            raise BadPictureError(f"an array of {data.dtype} {list(data.shape)} is not uint8 [h w 3]")
+        height, width = data.shape[:2]
+        if (height, width) == (image_size_px, image_size_px):
+            return np.ascontiguousarray(data), (width, height)
+        image = Image.fromarray(data)
+        return np.asarray(_resize(image, image_size_px, fit)), (width, height)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of odd metadata and of size; we check the size ourselves
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                return _load(opened, image_size_px, fit)
+    except (BadPictureError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise BadPictureError(f"not a picture in a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise BadPictureError(f"over the cap of {MAX_PIXELS / 1e6:g} megapixels: {error}") from None
+    except Exception as error:  # Pillow raises two dozen types on broken files, SyntaxError among them
+        raise BadPictureError(f"{type(error).__name__}: {error}") from error
+
+
+def encode_jpeg(image: np.ndarray, *, quality: int = 92) -> bytes:
+    """uint8 RGB [h w 3] as JPEG; full chroma resolution up to `FULL_CHROMA_UP_TO_PX`, 4:2:0 above."""
+    subsampling = "444" if max(image.shape[:2]) <= FULL_CHROMA_UP_TO_PX else "420"
+    return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=subsampling)
+
+
+def _load(image: Image.Image, size: int, fit: Fit) -> tuple[np.ndarray, tuple[int, int]]:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadPictureError(f"{width} x {height} pixels, over the cap of {MAX_PIXELS / 1e6:g} megapixels")
+    if image.format in ("JPEG", "MPO"):
+        wanted = _inner_size(width, height, size, fit)
+        image.draft(None, (2 * wanted[0], 2 * wanted[1]))
+    profile = image.info.get("icc_profile")
+    if image.getexif().get(_ORIENTATION, 1) >= 5:
+        width, height = height, width
+    upright = ImageOps.exif_transpose(image)
+    small = _resize(_over_white(_eight_bit(upright)), size, fit)
+    return np.asarray(_to_srgb(small, profile)), (width, height)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Wide modes to L: 16-bit by 257, other integers and floats by the range their peak suggests."""
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    if image.mode.startswith("I;16"):
+        peak = 65535.0
+    else:
+        limits = (1.0, 255.0, 65535.0, 2.0**32 - 1) if image.mode == "F" else (255.0, 65535.0, 2.0**32 - 1)
+        peak = next((limit for limit in limits if values.max() <= limit), float(values.max()))
+    return Image.fromarray((values * (255.0 / peak)).round().clip(0, 255).astype(np.uint8))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Transparency onto white; then only L, RGB, CMYK are left."""
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        picture = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (*WHITE, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(image, lab, _SRGB, outputMode="RGB") or image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+
+
+def _inner_size(width: int, height: int, size: int, fit: Fit) -> tuple[int, int]:
+    """(width, height) the whole picture would have at the scale it is resized to."""
+    if fit == "stretch":
+        return size, size
+    scale = size / (min(width, height) if fit == "crop" else max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Antialiased (Lanczos) to exactly size x size."""
+    width, height = image.size
+    if fit == "letterbox":
+        inner = _inner_size(width, height, size, fit)
+        small = image.resize(inner, Image.Resampling.LANCZOS)
+        white = {"L": 255, "RGB": WHITE, "CMYK": (0, 0, 0, 0)}[image.mode]
+        page = Image.new(image.mode, (size, size), white)
+        page.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return page
+    if fit == "stretch":
+        return image.resize((size, size), Image.Resampling.LANCZOS)
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """By the embedded ICC profile where there is a usable one, else by Pillow's plain formulas."""
+    if profile:
+        transform = _transform(profile, image.mode)
+        if transform is not None:
+            return ImageCms.applyTransform(image, transform) or image.convert("RGB")
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None where the profile is broken or belongs to another colour space than `mode`."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.buildTransform(opened, _SRGB, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None

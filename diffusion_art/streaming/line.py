@@ -1,0 +1,128 @@
+"""One connection to one stream server. What may pass is a LineError, what will not is a UserError."""
+
+import logging
+import os
+
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.wire import (
+    MAX_FRAME_BYTES,
+    SUBPROTOCOL,
+    Frame,
+    Hello,
+    Message,
+    StreamInfo,
+    WireError,
+    decode_frame,
+    pack_message,
+    unpack_message,
+)
+
+_CLOSE_WITHIN_S = 1
+
+_quiet = logging.getLogger("websockets.client.stream")  # what went wrong is in our errors
+_quiet.setLevel(logging.CRITICAL)
+
+
+class LineError(Exception):
+    """The connection is of no more use; another one may be."""
+
+
+class Line:
+    """An open connection; `info` is what the server holds.
+
+    LineError when the server is not open within `open_within_s` or then leaves us waiting for `timeout_s`,
+    UserError when it is none of ours or wants another token.
+    """
+
+    def __init__(self, url: str, *, token: str | None, timeout_s: float, open_within_s: float) -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._owner = os.getpid()
+        try:
+            self._connection = connect(
+                url,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
+                open_timeout=open_within_s,
+                close_timeout=_CLOSE_WITHIN_S,
+                ping_interval=None,  # a server that hangs is noticed by the wait for its answer
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                proxy=None,
+                logger=_quiet,
+                create_connection=_Connection,
+                legacy=True,
+            )
+        except InvalidURI as error:
+            raise UserError(
+                f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws"
+            ) from None
+        except InvalidStatus as error:
+            raise _explain(url, error.response.status_code, token) from None
+        except (OSError, WebSocketException) as error:
+            raise LineError(f"{url}: {_one_line(error)}") from None
+        try:
+            self.info = self._greet(open_within_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, within_s: float) -> StreamInfo:
+        if self._connection.subprotocol != SUBPROTOCOL:
+            raise UserError(
+                f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours"
+            )
+        self.send(Hello())
+        answer = self.receive(within_s=within_s)
+        if not isinstance(answer, StreamInfo):
+            raise LineError(f"{self.url}: greeted with {type(answer).__name__}")
+        return answer
+
+    def send(self, message: Message) -> None:
+        """Send a control message."""
+        try:
+            self._connection.send(pack_message(message))
+        except (OSError, WebSocketException) as error:
+            raise LineError(f"{self.url}: {_one_line(error)}") from None
+
+    def receive(self, *, within_s: float | None = None) -> Frame | Message:
+        """The next thing the server says, frames without a copy of their samples."""
+        try:
+            data = self._connection.recv(within_s or self._timeout_s)
+            return unpack_message(data) if isinstance(data, str) else decode_frame(data)
+        except TimeoutError:
+            raise LineError(f"{self.url}: no answer within {within_s or self._timeout_s:g} s") from None
+        except (OSError, WebSocketException, WireError) as error:
+            raise LineError(f"{self.url}: {_one_line(error)}") from None
+
+    def close(self) -> None:
+        """Hang up. Does nothing in a forked child of the process that dialled: the line is not its own."""
+        if os.getpid() == self._owner:
+            self._connection.close()
+
+
+class _Connection(ClientConnection):
+    recv_bufsize = 2**18  # frames are a megabyte
+
+
+def _explain(url: str, status: int, token: str | None) -> UserError | LineError:
+    if status in (401, 403):
+        what = (
+            "asks for a token; set data.token"
+            if token is None
+            else "does not accept our token; check data.token"
+        )
+        return UserError(f"the stream server at {url} {what}")
+    if status >= 500:
+        return LineError(f"{url}: HTTP status {status}")
+    return UserError(
+        f"{url} answers with HTTP status {status} and not as a stream; an address looks like ws://host:8000/ws"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,70 @@
+"""Shapes by name, and the two records that cross module borders.
+
+Legend: `b` batch, `c` channels, `h w` pixels or latents, `l` tokens, `d` features.
+Images are floats in [-1, 1] here and everywhere between `data/transforms.py` and `images.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One rank's slice of a global batch. Not frozen: Lightning moves it to the device field by field."""
+
+    images: Float[Tensor, "b c h w"]  # [-1, 1]
+    captions: list[str]  # b
+    keys: list[str]  # b, the samples' stable keys
+    positions: list[int]  # b, place of each sample in the endless order (epoch * samples + place in epoch)
+    cursor: int  # global batches consumed once this one has been trained on
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass
+class Conditioning:
+    """What the backbone is told about each caption."""
+
+    tokens: Float[Tensor, "b l d"]  # token states, for cross-attention
+    mask: Bool[Tensor, "b l"]  # True where a token is real, False for padding
+    pooled: Float[Tensor, "b p"]  # one vector per caption, joined to the time embedding
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Conditioning:
+        """The chosen rows, still batched."""
+        return Conditioning(self.tokens[rows], self.mask[rows], self.pooled[rows])
+
+    def to(self, *args, **kwargs) -> Conditioning:
+        return Conditioning(
+            self.tokens.to(*args, **kwargs), self.mask.to(self.tokens.device), self.pooled.to(*args, **kwargs)
+        )
+
+    @staticmethod
+    def cat(parts: list[Conditioning]) -> Conditioning:
+        """Stack along the batch, padding every part to the longest token length."""
+        length = max(part.tokens.shape[1] for part in parts)
+        padded = [part.pad_to(length) for part in parts]
+        return Conditioning(
+            torch.cat([part.tokens for part in padded]),
+            torch.cat([part.mask for part in padded]),
+            torch.cat([part.pooled for part in padded]),
+        )
+
+    def pad_to(self, length: int) -> Conditioning:
+        """Pad the token axis with masked zeros up to `length`."""
+        missing = length - self.tokens.shape[1]
+        if missing <= 0:
+            return self
+        return Conditioning(
+            torch.nn.functional.pad(self.tokens, (0, 0, 0, missing)),
+            torch.nn.functional.pad(self.mask, (0, missing)),
+            self.pooled,
+        )

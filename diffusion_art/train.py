@@ -1,0 +1,299 @@
+"""Train a model: `python -m diffusion_art.train +experiment=quickstart`.
+
+Composes the run from `conf/`, makes its shards where they are missing, trains, and leaves a run folder that explains itself
+(`logs/<name>/<run>/`). With several processes that nobody else started, starts them from the saved config.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from diffusion_art.callbacks.graceful_stop import GracefulStop
+from diffusion_art.checkpoints import find_checkpoint, find_run
+from diffusion_art.cli import command, config_dir
+from diffusion_art.config import build, plain
+from diffusion_art.data.build import ensure_shards
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.errors import UserError
+from diffusion_art.models.text_encoder import weights_reachable
+from diffusion_art.sources.detect import open_source
+from diffusion_art.streaming.manifest import MANIFEST_FILE
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.provenance import provenance
+
+log = logging.getLogger(__name__)
+
+# What train.py itself reads of the `data` node; the rest is the data module's.
+SHARD_KEYS = ("path", "source", "fit", "jpeg_quality", "val_fraction", "caption_template")
+
+
+def run_stamp() -> str:
+    """The name of a run nobody named: SLURM's job, or the time it started.
+
+    All processes of one torchrun share their parent, and so its start time.
+    """
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm-{job}"
+    parent = psutil.Process(os.getppid()) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    return time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(parent.create_time() if parent else None))
+
+
+def wandb_offline() -> bool:
+    """Whether there is no key to upload with."""
+    return "WANDB_API_KEY" not in os.environ and not (Path.home() / ".netrc").exists()
+
+
+OmegaConf.register_new_resolver("stamp", run_stamp, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
+
+
+# ---------------------------------------------------------------------- settling the config
+
+
+def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """The config as plain data with every choice made: run folder, precision, text encoder.
+
+    What it returns rides in the checkpoint and builds the same run anywhere.
+    """
+    with open_dict(config):
+        config.paths.run_dir = str(run_dir)
+        config.run = (
+            run_dir.name if "run" not in config or OmegaConf.is_missing(config, "run") else config.run
+        )
+        if config.trainer.precision == "auto":
+            config.trainer.precision = best_precision(str(config.trainer.accelerator))
+        _settle_text_encoder(config)
+    return plain(config)
+
+
+def best_precision(accelerator: str) -> str:
+    """`bf16-mixed` where the processor computes in bf16, else full precision."""
+    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return "32-true"
+    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if bf16 else "32-true"
+
+
+def _settle_text_encoder(config: DictConfig) -> None:
+    """Where the pretrained tower cannot be had and the experiment names another to go on with, take that one, loudly."""
+    fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
+    if fallback is None or not str(encoder._target_).endswith("OpenClipPretrained"):
+        return
+    if weights_reachable(encoder.model, encoder.pretrained):
+        return
+    path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
+    if not path.is_file():
+        raise UserError(f"text_encoder_fallback={fallback} is no choice of model/text_encoder.")
+    log.warning(
+        "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) takes their "
+        "place; captions will be followed less well. To train with the real one, run once where the hub can be reached, "
+        "or give model.text_encoder.pretrained=<file>.",
+        encoder.model,
+        encoder.pretrained,
+        fallback,
+    )
+    config.model.text_encoder = OmegaConf.load(path)
+
+
+# ---------------------------------------------------------------------- building the run
+
+
+def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
+    """The shard folder of `data.path`: itself when it is one, else built from what lies there, or from `data.source`.
+
+    Raises:
+        UserError: there is nothing at the path and no source to make it from.
+    """
+    path = Path(data["path"])
+    settings = {
+        key: data[key] for key in ("image_size_px", "fit", "jpeg_quality", "val_fraction", "caption_template")
+    }
+    finished = (path / MANIFEST_FILE).is_file()
+    if finished and not _cheap(data["source"]):
+        return path
+    if path.exists() and not finished:
+        source = open_source(path)
+        return ensure_shards(
+            source, out=Path(data_dir) / f"{source.name}-{data['image_size_px']}px", **settings
+        )
+    if data["source"] is None:
+        raise UserError(
+            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's layout, of WebDataset "
+            "tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
+        )
+    return ensure_shards(build(data["source"]), out=path, **settings)
+
+
+def _cheap(source: dict[str, Any] | None) -> bool:
+    """Whether a source costs nothing to open, so that finished shards can be checked against its settings."""
+    return source is not None and "painter" in source["_target_"]
+
+
+def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
+    data = settings["data"]
+    node = {key: value for key, value in data.items() if key not in SHARD_KEYS}
+    return build({**node, "_partial_": True})(
+        prepare_shards=partial(locate_shards, data, settings["paths"]["data_dir"])
+    )
+
+
+def build_module(settings: dict[str, Any]) -> DiffusionModule:
+    optim = dict(settings["optim"])
+    weight_decay = optim.pop("weight_decay", 0.0)
+    return DiffusionModule(
+        build(settings["model"]),
+        build(settings["objective"]),
+        optimizer=build(optim),
+        lr_schedule=build(settings["lr_schedule"]),
+        ema=build(settings["ema"]),
+        weight_decay=weight_decay,
+        caption_dropout=settings["caption_dropout"],
+        seed=settings["seed"],
+        config=settings,
+        provenance=provenance(),
+        compile_network=settings["compile"],
+    )
+
+
+def build_trainer(settings: dict[str, Any]) -> Trainer:
+    callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
+    loggers = [build(node) for node in settings["logger"].values() if node]
+    return build(
+        settings["trainer"],
+        callbacks=None,
+        logger=None,
+        default_root_dir=settings["paths"]["run_dir"],
+        _partial_=True,
+    )(callbacks=callbacks, logger=loggers, enable_checkpointing=True)
+
+
+def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        UserError: none where one was asked for, or one where none was.
+    """
+    if wanted not in (None, "last", "best", "auto"):
+        return find_checkpoint(Path(wanted))
+    present = any(run_dir.glob("checkpoints/*.ckpt"))
+    if wanted is None and present:
+        raise UserError(
+            f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
+        )
+    if wanted is None or (wanted == "auto" and not present):
+        return None
+    if not present:
+        raise UserError(
+            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or give a path "
+            "(ckpt_path=logs/NAME/RUN)."
+        )
+    return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+def processes_wanted(trainer: DictConfig) -> int:
+    """How many processes this machine should run and nobody has started: 1 under torchrun, SLURM or one device."""
+    started = {"LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+    devices = trainer.devices
+    if started or not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
+        return 1
+    if devices in ("auto", -1, "-1"):
+        return max(1, torch.cuda.device_count())
+    return int(devices) if isinstance(devices, int | str) else len(devices)
+
+
+def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
+    """Run the settled config in `processes` processes: none of them composes anything, so none can differ."""
+    saved = (run_dir / "config.yaml").resolve()
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    log.info("starting %d processes from %s", processes, saved)
+    child = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            *("-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", "config"),
+            *(f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra.job.name=train"),
+        ],
+        check=False,
+    )
+    if child.returncode:
+        raise UserError(
+            f"the run of {processes} processes ended with status {child.returncode}; its messages are above."
+        )
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def train(config: DictConfig) -> float | None:
+    """One run. Returns the value of `optimized_metric`, for sweeps."""
+    run_dir = _relative(Path(HydraConfig.get().runtime.output_dir))
+    settings = settle(config, run_dir)
+    if (processes := processes_wanted(config.trainer)) > 1:
+        launch(settings, run_dir, processes)
+        return None
+    if rank_zero_only.rank != 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    quieten()
+    torch.set_float32_matmul_precision("high")
+    seed_everything(settings["seed"], workers=False, verbose=False)
+
+    checkpoint = resume_from(settings["ckpt_path"], run_dir)
+    datamodule = build_datamodule(settings)
+    module = build_module(settings)
+    trainer = build_trainer(settings)
+    log.info(
+        "run: %s (%s, %s, %s trainable weights)",
+        run_dir,
+        trainer.strategy.root_device,
+        settings["trainer"]["precision"],
+        f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}",
+    )
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    stop = next((c for c in trainer.callbacks if isinstance(c, GracefulStop)), None)
+    if stop is not None and stop.stopped_by:
+        log.info("stopped at step %d; go on with: ckpt_path=%s", trainer.global_step, run_dir)
+        raise SystemExit(128 + stop.stopped_by)
+    value = trainer.callback_metrics.get(settings["optimized_metric"])
+    return None if value is None else float(value)
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def quieten() -> None:
+    """Hints of Lightning that do not hold here."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+main = command("train")(train)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""`metrics.csv`: one row per logged step, kept across resumes.
+
+Lightning's own CSV logger starts the file anew when a run is resumed in its folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunCSVLogger(Logger):
+    """Writes metrics as columns, the step first; rows after the step a run resumes from are dropped.
+
+    Rows are appended; a new column, or a value for a row already written, makes the file be written again, whole,
+    under another name and renamed. A kill loses at most the `flush_every_n` rows not yet written.
+    """
+
+    def __init__(self, *, folder: str, flush_every_n: int = 10) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self.flush_every_n = flush_every_n
+        self.rows: list[dict[str, Any]] | None = None
+        self._columns: list[str] = []  # of the file as it stands
+        self._written = 0  # rows of the file that are as they should be
+        self._appendable = False
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> RunCSVLogger:
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder's `config.yaml` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        step = int(step or 0)
+        rows = self._rows(step)
+        if rows and rows[-1]["step"] == step:
+            rows[-1].update(metrics)
+            self._appendable = self._appendable and len(rows) > self._written
+        else:
+            rows.append({"step": step, **metrics})
+        if len(rows) - self._written >= self.flush_every_n:
+            self.save()
+
+    def _rows(self, step: int) -> list[dict[str, Any]]:
+        if self.rows is None:
+            self.rows = []
+            if self.path.exists():
+                with self.path.open(newline="") as file:
+                    for row in csv.DictReader(file):
+                        kept = {name: value for name, value in row.items() if value}
+                        if int(kept["step"]) < step:
+                            self.rows.append({**kept, "step": int(kept["step"])})
+        return self.rows
+
+    @rank_zero_only
+    def save(self) -> None:
+        if not self.rows:
+            return
+        names = {name for row in self.rows for name in row} - {"step"}
+        columns = ["step", *sorted(names)]
+        if columns == self._columns and self._appendable:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, columns).writerows(self.rows[self._written :])
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.path.with_suffix(".csv.new")
+            with fresh.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            os.replace(fresh, self.path)
+        self._columns, self._written, self._appendable = columns, len(self.rows), True
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()

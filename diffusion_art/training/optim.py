@@ -1,0 +1,102 @@
+"""Parameter groups and learning-rate schedules: each schedule is a factor on the optimiser's own rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels only; biases, norms and other vectors go without."""
+    named = [(name, p) for name, p in named if p.requires_grad]
+    decayed = [p for _, p in named if p.ndim >= 2]
+    plain = [p for _, p in named if p.ndim < 2]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def build_optimizer(
+    factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0
+) -> Optimizer:
+    return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+
+
+class Constant:
+    """Linear warm-up over `warmup_steps`, then the full rate."""
+
+    def __init__(self, *, warmup_steps: int = 0) -> None:
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step: int) -> float:
+        return self.warmup(step)
+
+    def warmup(self, step: int) -> float:
+        return min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+class Cosine(Constant):
+    """Linear warm-up, then half a cosine down to `floor` at `total_steps`.
+
+    Paper: Loshchilov & Hutter 2017, SGDR, https://arxiv.org/abs/1608.03983
+    """
+
+    def __init__(self, *, total_steps: int, warmup_steps: int = 0, floor: float = 0.0) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        self.total_steps = total_steps
+        self.floor = floor
+
+    def __call__(self, step: int) -> float:
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, done))))
+        return self.warmup(step) * (self.floor + (1.0 - self.floor) * fall)
+
+
+class Plateau(Constant):
+    """Linear warm-up, then times `factor` whenever `patience` validations in a row bring nothing better.
+
+    "Better" is lower by a share of `threshold`, as in `torch.optim.lr_scheduler.ReduceLROnPlateau`.
+    """
+
+    def __init__(
+        self,
+        *,
+        warmup_steps: int = 0,
+        patience: int = 16,
+        factor: float = 0.2,
+        threshold: float = 1e-4,
+        floor: float = 0.0,
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        self.patience = patience
+        self.factor = factor
+        self.threshold = threshold
+        self.floor = floor
+        self.best = math.inf
+        self.waited = 0
+        self.scale = 1.0
+
+    def __call__(self, step: int) -> float:
+        return self.warmup(step) * self.scale
+
+    def observe(self, loss: float) -> None:
+        """Hear of a validation loss."""
+        if loss < self.best * (1.0 - self.threshold):
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.patience:
+            self.scale, self.waited = max(self.floor, self.scale * self.factor), 0
+
+
+def attach(schedule: Constant, optimizer: Optimizer) -> LambdaLR:
+    """The schedule as a torch scheduler; its state (a plateau's memory too) is saved with the checkpoint."""
+    return LambdaLR(optimizer, schedule)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """2-norm of all gradients together."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,0 +1,170 @@
+"""What a run sees: every sample once per epoch, the same on any number of ranks, workers and restarts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_art.data.build import build_shards
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.data.dataset import StreamDataset
+from diffusion_art.data.transforms import Augmentation
+from diffusion_art.errors import UserError
+from diffusion_art.sources.painter import Painter
+from diffusion_art.streaming.client import ShardReader
+from diffusion_art.streaming.shards import ShardSet
+
+
+def _dataset(shards, **settings) -> StreamDataset:
+    count = ShardSet.open(shards).splits["train"]
+    defaults = {
+        "split": "train",
+        "seed": 0,
+        "samples": count,
+        "global_batch_size": 12,
+        "last_batch": 24,
+        "image_size_px": 16,
+        "augmentation": Augmentation(horizontal_flip=0.5, min_crop=0.8),
+    }
+    return StreamDataset(partial(ShardReader, shards), **{**defaults, **settings})
+
+
+def _loaded(dataset: StreamDataset, workers: int) -> list:
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers)
+    return list(loader)
+
+
+def test_every_sample_once_per_epoch(painter_shards):
+    dataset = _dataset(painter_shards, augmentation=None)
+    keys = [key for batch in dataset for key in batch.keys]
+    epochs = len(keys) // dataset.samples
+    assert epochs >= 2
+    for epoch in range(epochs):
+        assert len(set(keys[epoch * dataset.samples : (epoch + 1) * dataset.samples])) == dataset.samples
+    assert keys[: dataset.samples] != keys[dataset.samples : 2 * dataset.samples]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_change_nothing(painter_shards, workers):
+    plain, parallel = list(_dataset(painter_shards)), _loaded(_dataset(painter_shards), workers)
+    assert len(plain) == len(parallel) == 24
+    for one, other in zip(plain, parallel, strict=True):
+        assert (one.keys, one.captions, one.cursor) == (other.keys, other.captions, other.cursor)
+        assert torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_each_global_batch(painter_shards, world):
+    whole = list(_dataset(painter_shards))
+    shares = [list(_dataset(painter_shards, rank=rank, world=world)) for rank in range(world)]
+    for k, batch in enumerate(whole):
+        parts = [share[k] for share in shares]
+        assert [len(part) for part in parts] == [12 // world] * world
+        assert [key for part in parts for key in part.keys] == batch.keys
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+def test_a_resumed_dataset_goes_on_where_it_stopped(painter_shards):
+    whole = list(_dataset(painter_shards))
+    for cut, workers in ((7, 0), (11, 2)):
+        rest = _dataset(painter_shards, first_batch=lambda cut=cut: cut)
+        rest.settle()
+        resumed = _loaded(rest, workers)
+        assert [batch.keys for batch in resumed] == [batch.keys for batch in whole[cut:]]
+        assert [batch.cursor for batch in resumed] == list(range(cut + 1, 25))
+        assert len(rest) == len(whole)  # the total of the run, so that progress bars are true
+
+
+def test_validation_is_read_once_in_stored_order_with_a_short_last_batch(painter_shards):
+    shard_set = ShardSet.open(painter_shards)
+    count = shard_set.splits["val"]
+    dataset = _dataset(
+        painter_shards, split="val", seed=None, samples=count, last_batch=-(-count // 12), augmentation=None
+    )
+    keys = [key for batch in dataset for key in batch.keys]
+    assert keys == [shard_set.key("val", i) for i in range(count)]
+    assert not set(keys) & {shard_set.key("train", i) for i in range(shard_set.splits["train"])}
+
+
+@pytest.fixture
+def shards_with_a_bad_picture(tmp_path):
+    """Shards in which the bytes of one training picture were overwritten in place: sizes still agree."""
+    out = tmp_path / "shards"
+    build_shards(Painter(count=40, image_size_px=16), out, image_size_px=16, val_fraction=0.0, progress=False, workers=1)
+    sample = ShardSet.open(out).read("train", 5)
+    image, key = bytes(sample.image), sample.key
+    tar = next(out.glob("train-*.tar"))
+    data = tar.read_bytes()
+    tar.write_bytes(data.replace(image, b"\x00" * len(image)))
+    return out, key
+
+
+def test_a_bad_picture_is_replaced_the_same_way_on_every_rank(shards_with_a_bad_picture, caplog):
+    shards, bad = shards_with_a_bad_picture
+    settings = {"global_batch_size": 8, "last_batch": 5, "augmentation": None}
+    whole = [key for batch in _dataset(shards, **settings) for key in batch.keys]
+    assert bad in caplog.text
+    assert bad not in whole
+    assert len(whole) == 40
+    assert len(set(whole)) == 39
+    halves = [list(_dataset(shards, rank=rank, world=2, **settings)) for rank in (0, 1)]
+    assert whole == [key for pair in zip(*halves, strict=True) for batch in pair for key in batch.keys]
+
+
+def test_too_many_bad_pictures_stop_the_run(shards_with_a_bad_picture):
+    shards, bad = shards_with_a_bad_picture
+    with pytest.raises(UserError, match=bad):
+        list(_dataset(shards, global_batch_size=8, last_batch=5, max_bad=0))
+
+
+def test_socket_and_disk_give_identical_batches(painter_shards):
+    def batches(url):
+        module = StreamDataModule(
+            prepare_shards=lambda: painter_shards,
+            url=url,
+            image_size_px=16,
+            global_batch_size=12,
+            num_workers=0,
+        )
+        module.setup()
+        try:
+            return [batch for batch, _ in zip(module.train_dataloader(), range(10))], module.info.digest
+        finally:
+            module.teardown()
+
+    (direct, one), (streamed, other) = batches("shards"), batches("auto")
+    assert one == other
+    for left, right in zip(direct, streamed, strict=True):
+        assert left.keys == right.keys
+        assert torch.equal(left.images, right.images)
+
+
+def test_a_cursor_of_other_data_is_refused(painter_shards):
+    def module(**settings):
+        defaults = {"image_size_px": 16, "global_batch_size": 12, "num_workers": 0, "url": "shards"}
+        made = StreamDataModule(prepare_shards=lambda: painter_shards, **{**defaults, **settings})
+        made.setup()
+        return made
+
+    first = module()
+    first.cursor = 4
+    state = first.state_dict()
+    again = module()
+    again.load_state_dict(state)
+    assert again.cursor == 4
+    with pytest.raises(UserError, match="data.global_batch_size=12"):
+        module(global_batch_size=6).load_state_dict(state)
+    with pytest.raises(UserError, match="seed=0"):
+        module(seed=9).load_state_dict(state)
+    with pytest.raises(UserError, match="data set `painter`"):
+        module().load_state_dict({**state, "digest": "f" * 64})
+
+
+def test_images_are_in_range(painter_shards):
+    batch = next(iter(_dataset(painter_shards)))
+    assert batch.images.shape == (12, 3, 16, 16)
+    assert -1.0 <= float(batch.images.min()) < float(batch.images.max()) <= 1.0
+    assert np.isfinite(batch.images.numpy()).all()

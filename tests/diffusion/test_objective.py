@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diffusion_art.diffusion.objective import MinSNR, NoWeighting, Objective, Sigmoid
+from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, eps_of_x0
+from diffusion_art.diffusion.schedules import CosineSchedule
+from diffusion_art.diffusion.schedules import Flow as FlowSchedule
+from diffusion_art.diffusion.times import Stratified
+from diffusion_art.errors import UserError
+from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, WavyNetwork, shelf
+
+OBJECTIVES = shelf("objective")
+B = 65
+T = torch.linspace(0, 1, B + 2, dtype=torch.float64)[1:-1]
+SNR = CosineSchedule().log_snr(T).exp()
+
+
+def draw(dtype=torch.float64):
+    return torch.randn(3, B, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def loss_of(weighting, *, schedule, prediction, x_0, eps, x_0_hat, t=T):
+    """The objective's loss for a network whose output stands for x_0_hat."""
+    alpha, sigma = (scale[:, None, None, None] for scale in schedule.alpha_sigma(t))
+
+    def network(x_t, t):
+        return prediction.target(x_0_hat, eps_of_x0(x_0_hat, x_t, alpha, sigma), alpha, sigma)
+
+    objective = Objective(times=Stratified(), weighting=weighting)
+    return objective(network, schedule=schedule, prediction=prediction, x_0=x_0, eps=eps, t=t)
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+@pytest.mark.parametrize("weighting", [MinSNR(), MinSNR(gamma=1.0), Sigmoid(), Sigmoid(bias=-1.5)])
+def test_snr_weightings_agree_across_predictions_as_an_x0_loss(weighting, schedule, prediction):
+    """The same x_0_hat costs the same whatever the network outputs: weight(SNR) times the x_0 error."""
+    schedule, prediction = SCHEDULES[schedule], PREDICTIONS[prediction]
+    x_0, eps, x_0_hat = draw()
+    loss = loss_of(weighting, schedule=schedule, prediction=prediction, x_0=x_0, eps=eps, x_0_hat=x_0_hat)
+    snr = schedule.log_snr(T).exp()
+    if isinstance(weighting, MinSNR):
+        weight = snr.clamp(max=weighting.gamma)
+    else:
+        weight = snr / (1 + snr * math.exp(-weighting.bias)) * -schedule.log_snr_slope(T)
+    torch.testing.assert_close(loss, weight * (x_0_hat - x_0).square().mean((1, 2, 3)), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "multiplier"),
+    [
+        (X0(), SNR.clamp(max=5)),
+        (Epsilon(), SNR.clamp(max=5) / SNR),
+        (V(), SNR.clamp(max=5) / (SNR + 1)),  # not min(SNR, gamma) / SNR, which is epsilon's
+    ],
+)
+def test_min_snr_multiplies_by_the_published_weight(prediction, multiplier):
+    """Hang et al. 2023, section 3.4, for a variance-preserving schedule."""
+    weight = MinSNR(gamma=5.0)(T, schedule=CosineSchedule(), prediction=prediction)
+    torch.testing.assert_close(weight, multiplier)
+
+
+def test_min_snr_on_the_flow_path():
+    """x_0 = x_t - t out there, so an x_0 error is t times a flow error."""
+    weight = MinSNR(gamma=5.0)(T, schedule=FlowSchedule(), prediction=Flow())
+    snr = ((1 - T) / T) ** 2
+    torch.testing.assert_close(weight, snr.clamp(max=5) * T**2)
+
+
+@pytest.mark.parametrize("bias", [-2.0, 0.0, 1.0])
+def test_sigmoid_weights_the_epsilon_error_per_unit_of_log_snr(bias):
+    schedule = CosineSchedule()
+    weight = Sigmoid(bias=bias)(T, schedule=schedule, prediction=Epsilon())
+    expected = torch.sigmoid(bias - schedule.log_snr(T)) * 2 * math.pi / torch.sin(math.pi * T)
+    torch.testing.assert_close(weight, expected)
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_is_finite_at_every_time_it_draws(objective, schedule, prediction):
+    objective = OBJECTIVES[objective]
+    drawn = objective.times(B - 2, generator=torch.Generator().manual_seed(0))
+    t = torch.cat([torch.tensor([1e-5, 1 - 1e-5]), drawn])
+    x_0, eps, _ = draw(torch.float32)
+    loss = objective(
+        WavyNetwork(),
+        schedule=SCHEDULES[schedule],
+        prediction=PREDICTIONS[prediction],
+        x_0=x_0,
+        eps=eps,
+        t=t,
+    )
+    assert loss.shape == (B,)
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss).all()
+    assert (loss >= 0).all()
+    assert loss.sum() > 0
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+@pytest.mark.parametrize("weighting", [NoWeighting(), MinSNR(), Sigmoid()])
+def test_the_truth_costs_nothing(weighting, schedule, prediction):
+    x_0, eps, _ = draw()
+    kwargs = {"schedule": SCHEDULES[schedule], "prediction": PREDICTIONS[prediction]}
+    loss = loss_of(weighting, **kwargs, x_0=x_0, eps=eps, x_0_hat=x_0)
+    torch.testing.assert_close(loss, torch.zeros_like(loss), atol=1e-7, rtol=0)
+
+
+def test_no_weighting_is_the_mean_squared_error_of_the_output():
+    x_0, eps, noise_hat = draw()
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    loss = objective(
+        lambda x_t, t: noise_hat, schedule=CosineSchedule(), prediction=Epsilon(), x_0=x_0, eps=eps, t=T
+    )
+    torch.testing.assert_close(loss, (noise_hat - eps).square().mean((1, 2, 3)), check_dtype=False)
+
+
+def test_the_network_sees_x_t_at_its_own_time():
+    x_0, eps, _ = draw()
+    seen = {}
+
+    def network(x_t, t):
+        seen.update(x_t=x_t, t=t)
+        return x_t
+
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    objective(network, schedule=FlowSchedule(), prediction=Flow(), x_0=x_0, eps=eps, t=T)
+    t = T[:, None, None, None]
+    assert torch.equal(seen["t"], T)
+    torch.testing.assert_close(seen["x_t"], (1 - t) * x_0 + t * eps)
+
+
+def test_a_bfloat16_output_is_compared_in_float32():
+    x_0, eps, _ = draw(torch.float32)
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    out = (eps - x_0).bfloat16()
+    loss = objective(
+        lambda x_t, t: out, schedule=FlowSchedule(), prediction=Flow(), x_0=x_0, eps=eps, t=T.float()
+    )
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, (out.float() - (eps - x_0)).square().mean((1, 2, 3)))
+    assert loss.min() > 0  # a difference taken in bfloat16 would be exactly 0
+
+
+def test_gamma_must_be_positive():
+    with pytest.raises(UserError, match="gamma must be positive, not 0"):
+        MinSNR(gamma=0.0)

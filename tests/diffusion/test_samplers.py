@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+
+from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.predictions import Flow as FlowPrediction
+from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, ancestral, ddim, euler
+from diffusion_art.diffusion.schedules import Flow
+from diffusion_art.diffusion.time_grids import SPACINGS, time_grid
+from diffusion_art.errors import UserError
+from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, WavyNetwork, shelf
+
+# every sampler of the shelf, and DDIM with noise: name -> Sampler(num_steps)
+KINDS = {name: {"name": name} for name in SAMPLERS} | {"ddim_half": {"name": "ddim", "eta": 0.5}}
+DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m"]
+SECOND_ORDER = ["heun", "dpmpp_2m"]
+
+
+def moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, float]:
+    """Mean and standard deviation of the pictures, exactly, without drawing any.
+
+    For Gaussian data a sampler is an affine map of x_T and of each step's fresh noise, all independent unit
+    normals. So it is run on zeros for the mean, and on a unit vector of each of them for its coefficient.
+    """
+    sources = 1 + sampler.num_steps  # x_T, then the noise of each step
+    rows = torch.cat([torch.zeros(1, sources), torch.eye(sources)]).double()[..., None, None, None]
+    end = sampler.sample(denoiser, rows[:, 0], noise=lambda step: rows[:, 1 + step]).flatten()
+    return end[0].item(), (end[1:] - end[0]).square().sum().sqrt().item()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "spacing"),
+    [(schedule, "uniform") for schedule in SCHEDULES]
+    + [(schedule, spacing) for schedule in ("linear_beta", "flow") for spacing in ("log_snr", "karras")],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gaussian_data_comes_back_with_its_mean_and_spread(kind, schedule, spacing):
+    sampler = Sampler(**KINDS[kind], num_steps=200, spacing=spacing)
+    mean, std = moments(sampler, GaussianDenoiser(SCHEDULES[schedule], mean=0.3, std=0.5))
+    assert mean == pytest.approx(0.3, abs=0.002)
+    assert std == pytest.approx(0.5, abs=0.002 if kind in SECOND_ORDER else 0.02)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_each_pixel_ends_where_the_exact_ode_takes_it(kind, schedule):
+    """And the error falls by the sampler's order: twice the steps, half or a quarter of the error."""
+    denoiser = GaussianDenoiser(SCHEDULES[schedule])
+    x_T = torch.linspace(-3, 3, 25, dtype=torch.float64).reshape(25, 1, 1, 1)
+    errors = [
+        (Sampler(kind, n, "log_snr").sample(denoiser, x_T) - denoiser.transport(x_T)).abs().max().item()
+        for n in (64, 128)
+    ]
+    assert errors[1] < (0.001 if kind in SECOND_ORDER else 0.04)
+    assert errors[0] / errors[1] == pytest.approx(4.1 if kind in SECOND_ORDER else 2.0, abs=0.25)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_painting_is_found_exactly_in_any_number_of_steps(kind, schedule):
+    """Data that is one picture: x_0_hat is always that picture, and float32 is enough to end on it."""
+    picture = torch.linspace(-1, 1, 48).reshape(1, 3, 4, 4).expand(2, 3, 4, 4)
+
+    class OnePicture:
+        def __init__(self, schedule):
+            self.schedule = schedule
+
+        def __call__(self, x_t, t):
+            assert torch.isfinite(x_t).all()
+            return picture
+
+    noise = NoiseSource([1, 2], (3, 4, 4))
+    for num_steps, spacing in product([1, 2, 3, 30], SPACINGS):
+        sampler = Sampler(**KINDS[kind], num_steps=num_steps, spacing=spacing)
+        end = sampler.sample(OnePicture(SCHEDULES[schedule]), noise.x_T(), noise=noise)
+        assert end.dtype == torch.float32
+        torch.testing.assert_close(end, picture, atol=1e-5, rtol=0)
+
+
+def wavy(schedule) -> Denoiser:
+    """A denoiser that is no formula: the answer of a small random network, predicting flow."""
+    return Denoiser(
+        WavyNetwork(dtype=torch.float64), schedule=schedule, prediction=FlowPrediction(), clip=True
+    )
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_two_derivations_agree(schedule):
+    """Euler in straight coordinates is DDIM without noise; the DDPM posterior is DDIM with eta = 1."""
+    denoiser, source = wavy(SCHEDULES[schedule]), NoiseSource([1, 2], (3, 8, 8))
+    x_T, times = source.x_T().double(), time_grid(SCHEDULES[schedule], 12, spacing="karras")
+    torch.testing.assert_close(euler(denoiser, x_T, times=times), ddim(denoiser, x_T, times=times))
+    torch.testing.assert_close(
+        ancestral(denoiser, x_T, times=times, noise=source),
+        ddim(denoiser, x_T, times=times, noise=source, eta=1.0),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_does_not_depend_on_its_batch(kind):
+    def paint(seeds):
+        noise = NoiseSource(seeds, (3, 8, 8))
+        denoiser = Denoiser(WavyNetwork(), schedule=Flow(), prediction=FlowPrediction())
+        return Sampler(**KINDS[kind], num_steps=8).sample(denoiser, noise.x_T(), noise=noise)
+
+    together = paint([10, 11, 12, 13, 14])
+    torch.testing.assert_close(paint([13])[0], together[3], atol=1e-6, rtol=0)
+    assert (together[3] - together[2]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_callback_sees_every_step(kind):
+    schedule, seen = Flow(), []
+    denoiser, noise = GaussianDenoiser(schedule), NoiseSource([0], (1, 2, 2))
+    x_T = noise.x_T()
+    sampler = Sampler(**KINDS[kind], num_steps=6)
+    end = sampler.sample(denoiser, x_T, noise=noise, callback=lambda *step: seen.append(step))
+    assert [step for step, *_ in seen] == list(range(6))
+    assert [t for _, t, *_ in seen] == time_grid(schedule, 6)[:-1].tolist()
+    assert torch.equal(seen[0][2], x_T)
+    for _, t, x_t, x_0_hat in seen:
+        torch.testing.assert_close(denoiser(x_t, torch.full((1,), t)), x_0_hat)
+    torch.testing.assert_close(seen[-1][3], end)  # the last step ends on its x_0_hat
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("ddim", 10), ("euler", 10), ("dpmpp_2m", 10), ("heun", 19)])
+def test_network_calls(kind, calls):
+    denoiser = GaussianDenoiser(Flow())
+    Sampler(kind, num_steps=10).sample(denoiser, torch.zeros(1, 1, 2, 2))
+    assert denoiser.calls == calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_keeps_no_graph(kind):
+    weight = torch.ones((), requires_grad=True)
+    exact = GaussianDenoiser(Flow())
+
+    class Trainable:
+        schedule = Flow()
+
+        def __call__(self, x_t, t):
+            return weight * exact(x_t, t)
+
+    noise = NoiseSource([0], (1, 2, 2))
+    assert not Sampler(**KINDS[kind], num_steps=3).sample(Trainable(), noise.x_T(), noise=noise).requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_can_start_and_stop_half_way(kind):
+    """From the exact x_t at t = 0.6 down to t = 0.2, the spread is that of the exact x_t there."""
+    denoiser = GaussianDenoiser(Flow(), mean=0.0, std=0.5)
+    sources, spread = 201, math.hypot(0.4 * 0.5, 0.6)
+    rows = torch.eye(sources, dtype=torch.float64)[..., None, None, None]
+    settings = {"eta": KINDS[kind]["eta"]} if "eta" in KINDS[kind] else {}
+    end = SAMPLERS[KINDS[kind]["name"]](
+        denoiser,
+        rows[:, 0] * spread,
+        times=torch.linspace(0.6, 0.2, sources),
+        noise=lambda step: rows[:, 1 + step],
+        **settings,
+    )
+    assert end.square().sum().sqrt().item() == pytest.approx(math.hypot(0.8 * 0.5, 0.2), rel=0.01)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_time_grids_fall_from_1_to_0(schedule, spacing):
+    for num_steps in (1, 2, 20, 1000):
+        times = time_grid(SCHEDULES[schedule], num_steps, spacing=spacing)
+        assert times.shape == (num_steps + 1,)
+        assert (times[0], times[-1]) == (1, 0)
+        assert (times.diff() < 0).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_spacings_are_even_in_what_they_name(schedule):
+    schedule, inner = SCHEDULES[schedule], slice(1, -1)  # the ends may be infinite
+    uniform, log_snr, karras = (time_grid(schedule, 20, spacing=spacing) for spacing in SPACINGS)
+    ratio = torch.exp(-schedule.log_snr(karras[inner]) / 2)
+    for even in (uniform, schedule.log_snr(log_snr[inner]), ratio ** (1 / 7)):
+        steps = even.diff()
+        torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-5, atol=0)
+    assert ratio[-1].item() == pytest.approx(0.002)
+
+
+def test_every_yaml_is_a_sampler_that_describes_itself():
+    built = shelf("sampler")
+    assert {sampler.name for sampler in built.values()} == set(SAMPLERS)
+    for name, sampler in built.items():
+        assert sampler.describe() == {
+            "name": name,
+            "num_steps": sampler.num_steps,
+            "spacing": "uniform",
+            "eta": 0.0,
+        }
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "dimm"}, "no sampler named 'dimm'; choose one of ddim"),
+        ({"name": "ddim", "num_steps": 0}, "num_steps must be at least 1, not 0"),
+        ({"name": "ddim", "spacing": "cubic"}, "no time spacing named 'cubic'; choose one of uniform"),
+        ({"name": "ddim", "eta": 1.5}, r"eta must lie in \[0, 1\], not 1.5"),
+        ({"name": "heun", "eta": 0.5}, "sampler heun has no eta"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        Sampler(**settings)
+
+
+@pytest.mark.parametrize("times", [[1.0], [0.0, 1.0], [1.0, 0.5, 0.5, 0.0], [1.2, 0.0], [0.5, -0.1]])
+def test_a_grid_that_does_not_fall_is_refused(times):
+    with pytest.raises(ValueError, match="must fall strictly"):
+        ddim(GaussianDenoiser(Flow()), torch.zeros(1, 1, 2, 2), times=torch.tensor(times))
+
+
+@pytest.mark.parametrize("settings", [{"name": "ancestral"}, {"name": "ddim", "eta": 0.5}])
+def test_a_stochastic_sampler_asks_for_noise(settings):
+    with pytest.raises(ValueError, match="give it noise"):
+        Sampler(**settings).sample(GaussianDenoiser(Flow()), torch.zeros(1, 1, 2, 2))

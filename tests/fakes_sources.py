@@ -1,0 +1,110 @@
+"""Small real collections of pictures, made in a test's own folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from diffusion_art.sources.base import Picture
+
+# The columns and types of `Artificio/WikiArt`.
+WIKIART_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("title", "artist", "date", "genre", "style", "description", "filename")]
+    + [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("embeddings_pca512", pa.list_(pa.float32())),
+    ]
+)
+
+
+def picture(number: int, *, width: int = 24, height: int = 20) -> np.ndarray:
+    """uint8 [h w 3], smooth and different for each number."""
+    rng = np.random.default_rng(number)
+    corners = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def encoded(image: np.ndarray | Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def wikiart_rows(count: int, *, first: int = 0) -> list[dict[str, Any]]:
+    """Rows with the rough edges of the original: "None" dates, floats as years, doubled spaces, non-ASCII."""
+    rows = []
+    for number in range(first, first + count):
+        date = ("None", "1968.0", "c.1502")[number % 3]
+        row = {
+            "title": f"Étude  {number}",
+            "artist": f"Artist {number % 7}",
+            "date": date,
+            "genre": "landscape",
+            "style": "Impressionism",
+            "description": f"Artist {number % 7} / Étude  {number} / Impressionism / landscape / {date}",
+            "filename": f"Impressionism/etude-{number}.jpg",
+            "image": {"bytes": encoded(picture(number)), "path": f"etude-{number}.jpg"},
+            "embeddings_pca512": None,
+        }
+        rows.append(row)
+    return rows
+
+
+def write_parquet(
+    file: Path, rows: list[dict[str, Any]], *, schema: pa.Schema = WIKIART_SCHEMA, **options: Any
+) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, **options)
+    return file
+
+
+def wikiart_folder(folder: Path, *, count: int = 10, files: int = 2) -> Path:
+    """A folder in WikiArt's layout: `data/train-*.parquet`, `count` pictures in each."""
+    for number in range(files):
+        name = f"train-{number:05d}-of-{files:05d}.parquet"
+        write_parquet(folder / "data" / name, wikiart_rows(count, first=number * count))
+    return folder
+
+
+class Swatches:
+    """Source of `count` smooth arrays of `size_px`, in chunks of `chunk_size`."""
+
+    columns = ("title", "artist")
+    caption_template = "{artist} / {title}"
+
+    def __init__(self, count: int, *, size_px: int = 16, chunk_size: int = 8) -> None:
+        self.name, self.count = "swatches", count
+        self._size_px, self._chunk_size = size_px, chunk_size
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "swatches", "count": self.count, "size_px": self._size_px}
+
+    def chunks(self) -> Iterator[range]:
+        for start in range(0, self.count, self._chunk_size):
+            yield range(start, min(start + self._chunk_size, self.count))
+
+    def pictures(self, chunk: range) -> Iterator[Picture]:
+        for number in chunk:
+            image = picture(number, width=self._size_px, height=self._size_px)
+            columns = {"title": f"Swatch {number}", "artist": "None"}
+            yield Picture(image, columns, identity=b"swatch/%d" % number, name=f"swatch {number}")
+
+
+class FussyError(Exception):
+    """Cannot be unpickled: its constructor wants two arguments, and `args` holds one."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"{number} {what}")
+
+
+def raise_fussy_error(number: int) -> None:
+    raise FussyError(number, "of two")

@@ -1,0 +1,61 @@
+"""`sources/detect.py` and `sources/naming.py`: what lies at a path, and what to call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.parquet import Parquet
+from diffusion_art.sources.tars import Tars
+from tests.fakes_sources import encoded, picture, wikiart_folder
+from tests.sources.test_tars import sample, write_tar
+
+
+def test_each_kind_is_known_by_its_look(tmp_path: Path) -> None:
+    parquet = wikiart_folder(tmp_path / "parquet", count=1)
+    (tmp_path / "tars").mkdir()
+    tar = write_tar(tmp_path / "tars" / "0.tar", sample(0))
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    (tmp_path / "pictures" / "deep" / "a.png").write_bytes(encoded(picture(0), "PNG"))
+    assert isinstance(open_source(parquet), Parquet)
+    assert isinstance(open_source(next(parquet.rglob("*.parquet"))), Parquet)
+    assert isinstance(open_source(tar.parent), Tars)
+    assert isinstance(open_source(tar), Tars)
+    source = open_source(tmp_path / "pictures", name="mine", caption_template="{file_name}")
+    assert isinstance(source, ImageFolder)
+    assert (source.name, source.caption_template) == ("mine", "{file_name}")
+
+
+def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*nowhere"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds nothing to learn from"):
+        open_source(tmp_path)
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar"):
+        open_source(tmp_path / "a.zip")
+
+
+def test_a_half_built_shard_folder_is_no_source(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-000000.tar", sample(0))
+    (tmp_path / ".building").mkdir()
+    with pytest.raises(UserError, match="unfinished build"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("WikiArt/data", "wikiart"),
+        ("My Paintings (2024)", "my-paintings-2024"),
+        ("Kunst/Gemälde/train/", "gemalde"),
+        ("open_clip.art", "open_clip-art"),
+    ],
+)
+def test_names_come_from_the_nearest_telling_folder(path: str, name: str) -> None:
+    assert data_set_name(Path("/collections") / path) == name

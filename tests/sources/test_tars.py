@@ -1,0 +1,131 @@
+"""`sources/tars.py`: WebDataset tars, friendly and hostile."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Picture, Source
+from diffusion_art.sources.tars import Tars
+from tests.fakes_sources import encoded, picture
+
+
+def write_tar(file: Path, members: list[tuple[str, bytes]], *, mode: str = "w") -> Path:
+    with tarfile.open(file, mode) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file
+
+
+def sample(number: int) -> list[tuple[str, bytes]]:
+    columns = {"title": f"T{number}", "artist": "A", "date": 1900 + number, "nested": {"x": 1}, "none": None}
+    return [
+        (f"{number:04d}.jpg", encoded(picture(number))),
+        (f"{number:04d}.json", json.dumps(columns).encode()),
+    ]
+
+
+def samples(numbers: Iterable[int]) -> list[tuple[str, bytes]]:
+    return [member for number in numbers for member in sample(number)]
+
+
+def read(source: Tars) -> list[Picture | BadPicture]:
+    source = pickle.loads(pickle.dumps(source))
+    return [item for chunk in source.chunks() for item in source.pictures(chunk)]
+
+
+def test_samples_of_several_tars_come_in_order(tmp_path: Path) -> None:
+    write_tar(tmp_path / "b.tar", samples([300, 301]))
+    write_tar(tmp_path / "a.tar", samples(range(140)))
+    source = Tars(tmp_path, name="mine")
+    assert isinstance(source, Source)
+    assert (source.name, source.caption_template) == ("mine", "{artist} / {title} / {date}")
+    assert [len(chunk.entries) for chunk in source.chunks()] == [128, 12, 2]
+    items = read(source)
+    assert [item.columns["title"] for item in items] == [f"T{n}" for n in (*range(140), 300, 301)]
+    assert items[0].image == items[0].identity == encoded(picture(0))
+    assert items[0].columns == {"title": "T0", "artist": "A", "date": "1900", "filename": "0000.jpg"}
+    assert items[-1].name == "b.tar 0301"
+
+
+def test_txt_captions_folders_and_other_members(tmp_path: Path) -> None:
+    members = [
+        ("van.gogh/0001.PNG", encoded(picture(0), "PNG")),
+        ("van.gogh/0001.cls", b"7"),
+        ("van.gogh/0001.pkl", b"cos\nsystem\n(S'touch pwned'\ntR."),
+        ("van.gogh/0001.txt", "Blüten".encode()),
+        ("van.gogh/0002.txt", b"no image"),
+    ]
+    first, second = read(Tars(write_tar(tmp_path / "a.tar", members)))
+    assert isinstance(first, Picture)
+    assert first.columns == {"caption": "Blüten", "filename": "van.gogh/0001.png"}
+    assert second == BadPicture("a.tar van.gogh/0002", "no image among its members")
+
+
+def test_hostile_members_lead_nowhere(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(encoded(picture(9)))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (
+            ("0.jpg", tarfile.SYMTYPE),
+            ("1.jpg", tarfile.LNKTYPE),
+            ("2.jpg", tarfile.CHRTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, str(secret)
+            tar.addfile(info)
+        info = tarfile.TarInfo("../../escape.jpg")
+        info.size = len(secret.read_bytes())
+        tar.addfile(info, io.BytesIO(secret.read_bytes()))
+    (tmp_path / "cwd").mkdir()
+    items = read(Tars(tmp_path / "a.tar"))
+    assert [item.name for item in items] == ["a.tar ../../escape"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tar", "cwd", "secret.jpg"]
+
+
+@pytest.mark.parametrize("text", [b"{broken", b"[" * 100_000, b" " * (2**20 + 1)])
+def test_a_json_that_cannot_be_read_makes_a_bad_picture(tmp_path: Path, text: bytes) -> None:
+    (item,) = read(Tars(write_tar(tmp_path / "a.tar", [("0.jpg", encoded(picture(0))), ("0.json", text)])))
+    assert isinstance(item, BadPicture)
+
+
+@pytest.mark.parametrize("cut", [1, 512, 700, 1536, 2100])
+def test_a_truncated_tar_stops_with_its_name(tmp_path: Path, cut: int) -> None:
+    """Cut in the content or the header of the last member; a missing end mark alone is no harm."""
+    whole = write_tar(tmp_path / "a.tar", samples(range(4))).read_bytes()
+    content = whole.rstrip(b"\0")
+    with pytest.raises(UserError, match=r"b\.tar is no whole tar"):
+        read(Tars(_written(tmp_path / "b.tar", content[:-cut])))
+    padded = content + b"\0" * (-len(content) % 512)
+    assert len(read(Tars(_written(tmp_path / "c.tar", padded)))) == 4
+
+
+def test_no_tar_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no"):
+        Tars(tmp_path / "nowhere.tar")
+    with pytest.raises(UserError, match=r"holds no \.tar file"):
+        Tars(tmp_path)
+    with pytest.raises(UserError, match="is no whole tar"):
+        Tars(_written(tmp_path / "a.tar", b"hello" * 1000))
+    with pytest.raises(UserError, match="is compressed"):
+        Tars(write_tar(tmp_path / "b.tar", sample(0), mode="w:gz"))
+
+
+def test_columns_like_wikiarts_give_the_art_template(tmp_path: Path) -> None:
+    columns = dict.fromkeys(("title", "artist", "style", "genre", "date"), "x")
+    members = [("0.jpg", encoded(picture(0))), ("0.json", json.dumps(columns).encode())]
+    assert Tars(write_tar(tmp_path / "a.tar", members)).caption_template == ART_TEMPLATE
+
+
+def _written(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
+    return file

@@ -1,0 +1,23 @@
+"""Shards and a server of theirs, shared by the tests that only read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.streaming.server import ServerProcess
+from tests.streaming.toy import write_toy
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 training and 10 validation samples in five shards."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(toy: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(toy) as process:
+        yield process

@@ -1,0 +1,241 @@
+"""The real command: run folders, kills and resumes, several processes, sweeps, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_art.checkpoints import KEY, load_text_to_image
+from tests.conftest import ROOT
+
+TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
+
+
+@pytest.fixture
+def tiny(painter_shards) -> list[str]:
+    return [*TINY, f"data.path={painter_shards}"]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    """Everything that training changes, by name, from a run's newest checkpoint."""
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    found = {f"raw {name}": value for name, value in saved["state_dict"].items()}
+    found |= {f"ema {name}": value for name, value in saved[KEY]["ema"].items()}
+    for index, state in saved["optimizer_states"][0]["state"].items():
+        found |= {f"adam {index} {name}": torch.as_tensor(value) for name, value in state.items()}
+    return found
+
+
+def _assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different, f"{len(different)} of {len(one)} tensors differ: {different[:5]}"
+
+
+def _start(arguments: list[str], cwd: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffusion_art.train", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+# ---------------------------------------------------------------------- a run
+
+
+def test_a_run_explains_itself(tiny, run_command, tmp_path):
+    said = run_command("train", *tiny, "run=first", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = tmp_path / "logs" / "tiny" / "first"
+    for name in ("config.yaml", "train.log", "metrics.csv", "loss.png", "report.md"):
+        assert (run / name).stat().st_size > 0, name
+    grids = sorted(path.name for path in (run / "samples").glob("*.png"))
+    assert grids == ["step_00000000.png", "step_00000006.png", "step_00000012.png"]
+    assert Image.open(run / "samples" / grids[-1]).size[0] > 100
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["train/loss"].notna().sum() == 12
+    assert metrics["val/loss"].notna().sum() == 2
+    assert metrics["images_seen"].max() == 12 * 8
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved[KEY]["config"]["model"]["backbone"]["block_channels"] == [16, 32]
+    assert saved["StreamDataModule"]["cursor"] == 12
+    assert load_text_to_image(run).image_size_px == 16
+
+
+def test_sample_grids_leave_training_untouched(tiny, run_command, tmp_path):
+    for name, extra in (("with", ["callbacks.samples.every_n_steps=1"]), ("without", ["callbacks.samples=null"])):
+        said = run_command("train", *tiny, f"run={name}", *extra, cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+    runs = tmp_path / "logs" / "tiny"
+    assert len(list((runs / "with" / "samples").glob("*.png"))) == 13
+    _assert_equal(_weights(runs / "with"), _weights(runs / "without"))
+
+
+# ---------------------------------------------------------------------- kills and resumes
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny, run_command, tmp_path):
+    long = [*tiny, "trainer.max_steps=80", "trainer.val_check_interval=25", "callbacks.samples.every_n_steps=40"]
+    said = run_command("train", *long, "run=whole", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    broken = [*long, "run=broken"]
+    checkpoints = tmp_path / "logs" / "tiny" / "broken" / "checkpoints"
+
+    def newest() -> int:
+        return max((int(path.stem[5:]) for path in checkpoints.glob("step_*.ckpt")), default=0)
+
+    for until, extra in ((15, ["data.num_workers=1"]), (45, ["data.num_workers=2", "ckpt_path=last"])):
+        process = _start([*broken, *extra], tmp_path)
+        _wait_for(lambda until=until: newest() >= until, process)
+        time.sleep(0.11)  # somewhere between two checkpoints
+        process.kill()
+        process.wait()
+        assert 0 < newest() < 80
+    said = run_command("train", *broken, "data.num_workers=0", "ckpt_path=last", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    _assert_equal(_weights(tmp_path / "logs/tiny/whole"), _weights(tmp_path / "logs/tiny/broken"))
+    losses = [pd.read_csv(tmp_path / f"logs/tiny/{name}/metrics.csv") for name in ("whole", "broken")]
+    assert losses[0]["train/loss"].tolist() == losses[1]["train/loss"].tolist()
+    assert losses[0]["val/loss"].dropna().tolist() == losses[1]["val/loss"].dropna().tolist()
+
+
+@pytest.mark.slow
+def test_a_server_killed_mid_run_changes_nothing(tiny, run_command, tmp_path):
+    long = [*tiny, "trainer.max_steps=80", "callbacks.samples=null"]
+    said = run_command("train", *long, "run=calm", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    process = _start([*long, "run=stormy"], tmp_path)
+    checkpoints = tmp_path / "logs/tiny/stormy/checkpoints"
+    killed = 0
+    for step in (9, 30, 51):
+        _wait_for(lambda step=step: any(int(p.stem[5:]) >= step for p in checkpoints.glob("step_*.ckpt")), process)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "diffusion_art.streaming" in " ".join(child.cmdline()):
+                child.kill()
+                killed += 1
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert killed >= 2
+    _assert_equal(_weights(tmp_path / "logs/tiny/calm"), _weights(tmp_path / "logs/tiny/stormy"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tiny, run_command, tmp_path, number):
+    process = _start([*tiny, "trainer.max_steps=2000", "run=asked", "callbacks.checkpoints.every_n_steps=1000"], tmp_path)
+    metrics = tmp_path / "logs/tiny/asked/metrics.csv"
+    _wait_for(metrics.exists, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert "ckpt_path=" in output
+    saved = torch.load(tmp_path / "logs/tiny/asked/checkpoints/last.ckpt", weights_only=True)
+    assert 0 < saved["global_step"] < 2000
+    assert saved["StreamDataModule"]["cursor"] == saved["global_step"]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.mark.slow
+def test_accumulated_steps_resume_exactly(tiny, run_command, tmp_path):
+    settings = [*tiny, "trainer.accumulate_grad_batches=2", "callbacks.samples=null"]
+    for arguments in (["run=whole"], ["run=cut", "trainer.max_steps=6"]):
+        said = run_command("train", *settings, "lr_schedule=constant", *arguments, cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+    said = run_command("train", *settings, "lr_schedule=constant", "run=cut", "ckpt_path=last", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    _assert_equal(_weights(tmp_path / "logs/tiny/whole"), _weights(tmp_path / "logs/tiny/cut"))
+
+
+# ---------------------------------------------------------------------- several processes, several runs
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
+    settings = [*tiny, "trainer.max_steps=20", "trainer.precision=32-true", "callbacks.checkpoints.every_n_steps=20"]
+    said = run_command("train", *settings, "run=one", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    said = run_command("train", *settings, "run=two", "trainer=ddp", "trainer.devices=2", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    one, two = (_weights(tmp_path / "logs/tiny" / name) for name in ("one", "two"))
+    for name in one:
+        if not name.startswith("adam"):
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    assert [path.name for path in (tmp_path / "logs/tiny").iterdir() if path.name not in ("one", "two")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["-m", "model/schedule=cosine,flow"], ["+sweep=schedules"]])
+def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
+    said = run_command("train", *tiny, "trainer.max_steps=4", "trainer.val_check_interval=4", *arguments, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    runs = sorted((tmp_path / "logs/tiny").glob("sweep_*/*/config.yaml"))
+    assert [path.parent.name for path in runs] == ["0", "1"]
+    assert "CosineSchedule" in runs[0].read_text()
+    assert "schedules.Flow" in runs[1].read_text()
+    assert all((path.parent / "checkpoints" / "last.ckpt").exists() for path in runs)
+
+
+# ---------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trainer.max_step=5"], ["trainer.max_step", "trainer.max_steps"]),
+        (["model/schedule=cosin"], ["cosin", "cosine"]),
+        (["data.path=nowhere/at/all"], ["nowhere/at/all", "data.url"]),
+        (["data.url=ws://127.0.0.1:9/ws"], ["ws://127.0.0.1:9/ws", "diffusion_art.stream"]),
+        (["ckpt_path=last"], ["ckpt_path=last", "run=NAME"]),
+        (["ckpt_path=pyproject.toml"], ["pyproject.toml"]),
+        (["model/schedule=squaredcos_cap_v2", "model.schedule.zero_terminal_snr=true", "model/prediction=epsilon"], ["epsilon"]),
+        (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
+    ],
+)
+def test_a_mistake_gets_one_sentence(tiny, run_command, tmp_path, arguments, words):
+    (tmp_path / "pyproject.toml").write_text("not a checkpoint")
+    said = run_command("train", *tiny, *arguments, cwd=tmp_path)
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "Traceback" not in said.stderr + said.stdout
+    errors = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said.stderr
+    for word in words:
+        assert word in errors[0]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_an_unknown_experiment_names_the_known_ones(run_command, tmp_path):
+    said = run_command("train", "+experiment=wikiat", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "wikiat" in said.stderr
+    assert "wikiart" in said.stderr.replace("wikiat", "")
+    assert "Traceback" not in said.stderr
+
+
+def test_a_run_is_not_overwritten(tiny, run_command, tmp_path):
+    assert run_command("train", *tiny, "run=mine", "trainer.max_steps=3", cwd=tmp_path).returncode == 0
+    again = run_command("train", *tiny, "run=mine", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "ckpt_path=last" in again.stderr

@@ -1,0 +1,84 @@
+"""The average of the weights: which, how fast, and the one door."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_art.training.ema import Ema
+
+
+def _net() -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net[0].requires_grad_(False)
+    return net
+
+
+def test_follows_the_formula_and_shadows_trainable_weights_only():
+    net = _net()
+    ema = Ema(net, decay=0.9, warmup=False)
+    assert sorted(ema.shadow) == ["1.bias", "1.weight"]
+    expected = net[1].weight.detach().clone()
+    for _ in range(5):
+        with torch.no_grad():
+            net[1].weight.add_(1.0)
+        ema.update()
+        expected = 0.9 * expected + 0.1 * net[1].weight.detach()
+    torch.testing.assert_close(ema.shadow["1.weight"], expected)
+
+
+def test_warm_up_forgets_the_start():
+    net = _net()
+    slow, quick = Ema(net, decay=0.9999, warmup=False), Ema(net, decay=0.9999, warmup=True)
+    with torch.no_grad():
+        net[1].bias.fill_(7.0)
+    for _ in range(50):
+        slow.update()
+        quick.update()
+    assert (quick.shadow["1.bias"] - 7.0).abs().max() < 0.01
+    assert (slow.shadow["1.bias"] - 7.0).abs().max() > 5.0
+
+
+def test_decay_zero_is_the_weights_themselves():
+    net = _net()
+    ema = Ema(net, decay=0.0)
+    with torch.no_grad():
+        net[1].weight.mul_(3.0)
+    ema.update()
+    assert torch.equal(ema.shadow["1.weight"], net[1].weight)
+
+
+def test_the_door_restores_to_the_bit_even_after_an_error():
+    net = _net()
+    ema = Ema(net, decay=0.5, warmup=False)
+    with torch.no_grad():
+        net[1].weight.add_(torch.rand_like(net[1].weight))
+    ema.update()
+    raw = net[1].weight.detach().clone()
+    with pytest.raises(ZeroDivisionError), ema.averaged():
+        assert torch.equal(net[1].weight, ema.shadow["1.weight"])
+        assert not torch.equal(net[1].weight, raw)
+        1 / 0  # noqa: B018 - the error under test
+    assert torch.equal(net[1].weight, raw)
+
+
+def test_the_door_does_not_open_twice():
+    ema = Ema(_net())
+    with ema.averaged(), pytest.raises(RuntimeError, match="already"), ema.averaged():
+        pass
+
+
+def test_state_round_trip_and_a_model_it_does_not_fit():
+    net = _net()
+    ema = Ema(net, decay=0.5)
+    with torch.no_grad():
+        net[1].weight.add_(1.0)
+    ema.update()
+    other = Ema(_net(), decay=0.5)
+    other.load_state_dict(ema.state_dict())
+    assert other.updates == 1
+    assert torch.equal(other.shadow["1.weight"], ema.shadow["1.weight"])
+    with pytest.raises(KeyError, match="do not fit"):
+        other.load_state_dict({"updates": 0, "shadow": {"else": torch.zeros(1)}})
