@@ -2,7 +2,8 @@
 
     python benchmarks/overhead.py [rounds=5] [steps=60]
 
-Each round trains the quickstart model for `steps` steps twice: with the shell, as `train` builds it (server process, socket,
+Each round trains the quickstart model for `steps` steps twice: with the shell, as `train` builds it (server
+process, socket,
 loader worker, all callbacks; no sample grid or validation falls inside the steps timed), and in a plain PyTorch loop on
 the same pictures already decoded. The sides alternate, the first ten steps of each are left out, and the ratio is
 that of the pair; its median over the rounds is the claim.
@@ -97,7 +98,9 @@ def main(rounds: int = 5, steps: int = 60) -> None:
     quieten()
     with tempfile.TemporaryDirectory() as folder:
         settings = settings_of(steps, Path(folder))
-        datamodule = build_datamodule({**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}})
+        datamodule = build_datamodule(
+            {**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}}
+        )
         datamodule.prepare_data()
         datamodule.setup()
         loader = datamodule.train_dataloader()
@@ -110,7 +113,9 @@ def main(rounds: int = 5, steps: int = 60) -> None:
             else:
                 ours, theirs = sides[0](), sides[1]()
             pairs.append((ours, theirs))
-            print(f"round {number + 1}: shell {ours:.1f}, bare {theirs:.1f} images/s, ratio {ours / theirs:.3f}")
+            print(
+                f"round {number + 1}: shell {ours:.1f}, bare {theirs:.1f} images/s, ratio {ours / theirs:.3f}"
+            )
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     row = claim(
         "quickstart images/s, 2 cores: Lightning + callbacks + stream",

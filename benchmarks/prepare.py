@@ -2,10 +2,10 @@
 
     python benchmarks/prepare.py [rounds=5] [pictures=3000] [size=64] [path=FOLDER_OF_PARQUET_FILES]
 
-Ours is a whole build, from starting the processes to the manifest. The bare sides only decode, crop, resize and
-encode pictures that already lie in each process's memory, on as many processes, the start of which is not
-counted: once as one would write it in Pillow, once with the very functions `prepare` uses. Sides alternate; the
-ratio is the median over the rounds. Without `path` the pictures are paintings of 300 px in WikiArt's layout.
+Ours is a whole build, from starting the processes to the manifest. The bare sides only decode, crop, resize
+and encode pictures that already lie in each process's memory, on as many processes, the start of which is not
+counted: once as one would write it in Pillow, once with the very functions `prepare` uses. Sides alternate;
+the ratio is the median over the rounds. Without `path` the pictures are paintings of 300 px in WikiArt's layout.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ def paintings(folder: Path, count: int) -> Path:
         x, y = number // 100 % 80, number // 40 % 80
         buffer = io.BytesIO()
         painted[number % 100].crop((x, y, x + 300, y + 300)).save(buffer, "JPEG", quality=90)
-        rows.append(
-            {"title": str(number), "artist": "a", "image": {"bytes": buffer.getvalue(), "path": None}}
-        )
+        rows.append({"title": str(number), "artist": "a", "image": {"bytes": buffer.getvalue(), "path": None}})
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema([("title", pa.string()), ("artist", pa.string()), ("image", image)])
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "train.parquet", row_group_size=1000)
@@ -111,9 +109,7 @@ def main(rounds: str = "5", pictures: str = "3000", size: str = "64", path: str 
                 rates.append(side())
             latest = [round(rates[-1]) for rates, _ in sides]
             print(
-                "round {}: painter {}, parquet {}, Pillow {}, own functions {} pictures/s".format(
-                    number + 1, *latest
-                )
+                "round {}: painter {}, parquet {}, Pillow {}, own functions {} pictures/s".format(number + 1, *latest)
             )
     command = f"python benchmarks/prepare.py rounds={rounds} pictures={pictures} size={size}" + (
         " path=..." if path else ""

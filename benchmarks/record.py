@@ -13,9 +13,19 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def claim(
-    measure: str, *, ours: float, peer: float, peer_name: str, ratio: float, goal: str, holds: bool, **more: Any
+    measure: str,
+    *,
+    ours: float,
+    peer: float,
+    peer_name: str,
+    ratio: float,
+    goal: str,
+    holds: bool,
+    **more: Any,
 ) -> dict[str, Any]:
-    """One row: what was measured, both sides, their ratio (median of interleaved pairs) and whether the goal was met."""
+    """One row: what was measured, both sides, their ratio (median of interleaved pairs) and whether the goal
+    was met.
+    """
     row = {
         "measure": measure,
         "ours": round(ours, 3),
@@ -29,7 +39,9 @@ def claim(
         **more,
     }
     verdict = "holds" if holds else "MISSED"
-    print(f"{measure}: {row['ours']} against {row['peer']} ({peer_name}): ratio {row['ratio']}, goal {goal}: {verdict}")
+    print(
+        f"{measure}: {row['ours']} against {row['peer']} ({peer_name}): ratio {row['ratio']}, goal {goal}: {verdict}"
+    )
     return row
 
 

@@ -81,7 +81,8 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
 def _check(target: str) -> None:
     refusal = UserError(
         f"the config asks to build `{target}`, which is not on the list of classes a config may name. "
-        f"Use a class of diffusion_art, a Lightning callback, logger or profiler, or one of: {', '.join(LIBRARY_CLASSES)}."
+        f"Use a class of diffusion_art, a Lightning callback, logger or profiler, or one of: "
+        f"{', '.join(LIBRARY_CLASSES)}."
     )
     if not allowed(target):
         raise refusal

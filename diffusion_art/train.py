@@ -1,6 +1,7 @@
 """Train a model: `python -m diffusion_art.train +experiment=quickstart`.
 
-Composes the run from `conf/`, makes its shards where they are missing, trains, and leaves a run folder that explains itself
+Composes the run from `conf/`, makes its shards where they are missing, trains, and leaves a run folder that
+explains itself
 (`logs/<name>/<run>/`). With several processes that nobody else started, starts them from the saved config.
 """
 
@@ -72,9 +73,7 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
-        config.run = (
-            run_dir.name if "run" not in config or OmegaConf.is_missing(config, "run") else config.run
-        )
+        config.run = run_dir.name if "run" not in config or OmegaConf.is_missing(config, "run") else config.run
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
         _settle_text_encoder(config)
@@ -92,7 +91,9 @@ def best_precision(accelerator: str) -> str:
 
 
 def _settle_text_encoder(config: DictConfig) -> None:
-    """Where the pretrained tower cannot be had and the experiment names another to go on with, take that one, loudly."""
+    """Where the pretrained tower cannot be had and the experiment names another to go on with, take that one,
+    loudly.
+    """
     fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
     if fallback is None or not str(encoder._target_).endswith("OpenClipPretrained"):
         return
@@ -102,8 +103,10 @@ def _settle_text_encoder(config: DictConfig) -> None:
     if not path.is_file():
         raise UserError(f"text_encoder_fallback={fallback} is no choice of model/text_encoder.")
     log.warning(
-        "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) takes their "
-        "place; captions will be followed less well. To train with the real one, run once where the hub can be reached, "
+        "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) "
+        "takes their "
+        "place; captions will be followed less well. To train with the real one, run once where the hub can be "
+        "reached, "
         "or give model.text_encoder.pretrained=<file>.",
         encoder.model,
         encoder.pretrained,
@@ -122,20 +125,17 @@ def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
         UserError: there is nothing at the path and no source to make it from.
     """
     path = Path(data["path"])
-    settings = {
-        key: data[key] for key in ("image_size_px", "fit", "jpeg_quality", "val_fraction", "caption_template")
-    }
+    settings = {key: data[key] for key in ("image_size_px", "fit", "jpeg_quality", "val_fraction", "caption_template")}
     finished = (path / MANIFEST_FILE).is_file()
     if finished and not _cheap(data["source"]):
         return path
     if path.exists() and not finished:
         source = open_source(path)
-        return ensure_shards(
-            source, out=Path(data_dir) / f"{source.name}-{data['image_size_px']}px", **settings
-        )
+        return ensure_shards(source, out=Path(data_dir) / f"{source.name}-{data['image_size_px']}px", **settings)
     if data["source"] is None:
         raise UserError(
-            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's layout, of WebDataset "
+            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's "
+            f"layout, of WebDataset "
             "tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
         )
     return ensure_shards(build(data["source"]), out=path, **settings)
@@ -201,7 +201,8 @@ def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
         return None
     if not present:
         raise UserError(
-            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or give a path "
+            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or "
+            f"give a path "
             "(ckpt_path=logs/NAME/RUN)."
         )
     return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
@@ -289,6 +290,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

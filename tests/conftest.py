@@ -30,7 +30,13 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_command("train", "seed=1", cwd=...)` runs the real command and returns what it said."""
 
     def run(name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300, env: dict | None = None):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **(env or {})}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "WANDB_MODE": "offline",
+            **(env or {}),
+        }
         environment["PYTHONPATH"] = str(ROOT)
         return subprocess.run(
             [sys.executable, "-m", f"diffusion_art.{name}", *arguments],

@@ -85,7 +85,10 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
 
 
 def test_sample_grids_leave_training_untouched(tiny, run_command, tmp_path):
-    for name, extra in (("with", ["callbacks.samples.every_n_steps=1"]), ("without", ["callbacks.samples=null"])):
+    for name, extra in (
+        ("with", ["callbacks.samples.every_n_steps=1"]),
+        ("without", ["callbacks.samples=null"]),
+    ):
         said = run_command("train", *tiny, f"run={name}", *extra, cwd=tmp_path)
         assert said.returncode == 0, said.stderr
     runs = tmp_path / "logs" / "tiny"
@@ -98,7 +101,12 @@ def test_sample_grids_leave_training_untouched(tiny, run_command, tmp_path):
 
 @pytest.mark.slow
 def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny, run_command, tmp_path):
-    long = [*tiny, "trainer.max_steps=80", "trainer.val_check_interval=25", "callbacks.samples.every_n_steps=40"]
+    long = [
+        *tiny,
+        "trainer.max_steps=80",
+        "trainer.val_check_interval=25",
+        "callbacks.samples.every_n_steps=40",
+    ]
     said = run_command("train", *long, "run=whole", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     broken = [*long, "run=broken"]
@@ -145,7 +153,9 @@ def test_a_server_killed_mid_run_changes_nothing(tiny, run_command, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tiny, run_command, tmp_path, number):
-    process = _start([*tiny, "trainer.max_steps=2000", "run=asked", "callbacks.checkpoints.every_n_steps=1000"], tmp_path)
+    process = _start(
+        [*tiny, "trainer.max_steps=2000", "run=asked", "callbacks.checkpoints.every_n_steps=1000"], tmp_path
+    )
     metrics = tmp_path / "logs/tiny/asked/metrics.csv"
     _wait_for(metrics.exists, process)
     process.send_signal(number)
@@ -174,7 +184,12 @@ def test_accumulated_steps_resume_exactly(tiny, run_command, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
-    settings = [*tiny, "trainer.max_steps=20", "trainer.precision=32-true", "callbacks.checkpoints.every_n_steps=20"]
+    settings = [
+        *tiny,
+        "trainer.max_steps=20",
+        "trainer.precision=32-true",
+        "callbacks.checkpoints.every_n_steps=20",
+    ]
     said = run_command("train", *settings, "run=one", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     said = run_command("train", *settings, "run=two", "trainer=ddp", "trainer.devices=2", cwd=tmp_path)
@@ -210,7 +225,14 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
         (["data.url=ws://127.0.0.1:9/ws"], ["ws://127.0.0.1:9/ws", "diffusion_art.stream"]),
         (["ckpt_path=last"], ["ckpt_path=last", "run=NAME"]),
         (["ckpt_path=pyproject.toml"], ["pyproject.toml"]),
-        (["model/schedule=squaredcos_cap_v2", "model.schedule.zero_terminal_snr=true", "model/prediction=epsilon"], ["epsilon"]),
+        (
+            [
+                "model/schedule=squaredcos_cap_v2",
+                "model.schedule.zero_terminal_snr=true",
+                "model/prediction=epsilon",
+            ],
+            ["epsilon"],
+        ),
         (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
     ],
 )

@@ -13,7 +13,8 @@ from diffusion_art.errors import UserError
 class RankAgreement(Callback):
     """Compares the config of every rank with rank 0's before the first step.
 
-    A sweep whose processes each drew their own values would otherwise average the gradients of different runs without a word.
+    A sweep whose processes each drew their own values would otherwise average the gradients of different runs
+    without a word.
 
     Raises:
         UserError: this rank's config is not rank 0's.
@@ -26,7 +27,8 @@ class RankAgreement(Callback):
         first = trainer.strategy.broadcast(mine)
         if mine != first:
             raise UserError(
-                f"process {trainer.global_rank} was started with another config ({mine[:12]}) than process 0 ({first[:12]}). "
+                f"process {trainer.global_rank} was started with another config ({mine[:12]}) than process 0 "
+                f"({first[:12]}). "
                 "Start all of them with the same command, and give the run a name: run=NAME."
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ class RunCheckpoints(Checkpoint):
     """`step_00001000.ckpt` every `every_n_steps`, `last.ckpt` for the newest, `best.ckpt` for the lowest `monitor`.
 
     The `keep_last` newest and the `keep_best` best are kept (-1 keeps all). `last.ckpt` and `best.ckpt` are links.
-    Lightning writes each file under another name and renames it when whole, and the links are replaced in one step, so a
+    Lightning writes each file under another name and renames it when whole, and the links are replaced in one
+    step, so a
     kill at any moment leaves a run that can be resumed.
     """
 
@@ -65,7 +65,7 @@ class RunCheckpoints(Checkpoint):
     def save(self, trainer: Trainer) -> Path:
         """Write this step's checkpoint (on every rank: it is a collective) and tidy up."""
         path = self.folder / _name(trainer.global_step)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             _link(self.folder / "last.ckpt", path.name)
             if self.best:
@@ -99,4 +99,4 @@ def _link(link: Path, target: str) -> None:
     fresh = link.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
-    os.replace(fresh, link)
+    fresh.replace(link)

@@ -17,7 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class GracefulStop(Callback):
     """Finishes the step in hand, lets the run save itself, and leaves. A second Ctrl-C does not wait.
 
-    `stopped_by` is the signal's number afterwards, 0 when there was none. With several processes they agree on the step.
+    `stopped_by` is the signal's number afterwards, 0 when there was none. With several processes they agree on
+    the step.
     """
 
     def __init__(self) -> None:

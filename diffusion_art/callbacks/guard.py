@@ -30,9 +30,7 @@ class NonFiniteGuard(Callback):
         self._batch: Batch | None = None
         self._pending: tuple[Tensor, Batch, int] | None = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -57,7 +55,8 @@ class NonFiniteGuard(Callback):
         path = self.folder / "non_finite.json"
         path.write_text(json.dumps(record, indent=1))
         raise UserError(
-            f"the loss became {loss.item()} at step {step}, on a batch with the pictures {', '.join(batch.keys[:4])}, ... "
+            f"the loss became {loss.item()} at step {step}, on a batch with the pictures "
+            f"{', '.join(batch.keys[:4])}, ... "
             f"(all of them in {path}). The last checkpoint is sound: resume it with a lower optim.lr, or with "
             f"trainer.precision=32-true."
         )

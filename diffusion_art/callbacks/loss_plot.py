@@ -45,7 +45,14 @@ def plot_losses(metrics: pd.DataFrame, path: Path) -> None:
         axes.set_ylim(0, float(train["train/loss"].quantile(0.98)) * 1.15)
     if "val/loss" in metrics and metrics["val/loss"].notna().any():
         val = metrics[["step", "val/loss"]].dropna()
-        axes.plot(val["step"], val["val/loss"], color="#e63946", marker="o", markersize=3, label="validation (averaged weights)")
+        axes.plot(
+            val["step"],
+            val["val/loss"],
+            color="#e63946",
+            marker="o",
+            markersize=3,
+            label="validation (averaged weights)",
+        )
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.25)

@@ -51,7 +51,14 @@ class RunReport(Callback):
             for name, value in json.loads(following.read_text()).items():
                 if isinstance(value, int | float):
                     rows.append((f"caption following, {name}", f"{value:.4g}"))
-        lines = [f"# {config.get('name', 'run')} / {self.folder.name}", "", f"    python -m diffusion_art.train {' '.join(sys.argv[1:])}", "", "| | |", "|---|---|"]
+        lines = [
+            f"# {config.get('name', 'run')} / {self.folder.name}",
+            "",
+            f"    python -m diffusion_art.train {' '.join(sys.argv[1:])}",
+            "",
+            "| | |",
+            "|---|---|",
+        ]
         lines += [f"| {name} | {value} |" for name, value in rows]
         grids = sorted((self.folder / "samples").glob("step_*.png"))
         if (self.folder / "loss.png").exists():

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random state too."""
+    """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random
+    state too.
+    """
     training = pl_module.training
     pl_module.eval()
     devices = [pl_module.device] if pl_module.device.type == "cuda" else []
@@ -37,7 +39,8 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
 
 
 class SampleGrid(Callback):
-    """Writes `step_00001000.png` and, beside it, what was asked as `.json`, at step 0, every N steps, at listed ones and at the end.
+    """Writes `step_00001000.png` and, beside it, what was asked as `.json`, at step 0, every N steps, at
+    listed ones and at the end.
 
     Uses the averaged weights, the same `prompts` and seeds (`seed`, `seed + 1`, ...) at each visit. Training is
     untouched: weights, train mode and random state are as they were. With several processes, the first one paints.

@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 class Throughput(Callback):
     """Logs `time/images_per_s`, `time/data_wait_share`, `images_seen` and `epoch` every `every_n_steps` steps.
 
-    The time of sample grids, validation and checkpoints is left out. Where waiting takes more than `warn_share` of a window, a
+    The time of sample grids, validation and checkpoints is left out. Where waiting takes more than
+    `warn_share` of a window, a
     line says so, once per run, with what to try. The first window, in which workers start, is not judged.
     """
 
@@ -69,7 +70,8 @@ class Throughput(Callback):
         self._warned = True
         workers = trainer.datamodule.num_workers  # type: ignore[attr-defined]
         log.warning(
-            "training waited for data %.0f %% of the time (%.0f images/s). Try data.num_workers=%d, data.window=8, or a "
+            "training waited for data %.0f %% of the time (%.0f images/s). Try data.num_workers=%d, "
+            "data.window=8, or a "
             "server nearer by.",
             100 * self.data_wait_share,
             self.images_per_s,

@@ -91,9 +91,7 @@ def build_shards(
         with folder.locked():
             manifest = _build(encoder, folder, settings, tally, workers=workers, progress=progress)
     except OSError as error:
-        raise UserError(
-            f"the build of {out} stopped: {error}. The same command goes on from there."
-        ) from error
+        raise UserError(f"the build of {out} stopped: {error}. The same command goes on from there.") from error
     if progress and tally.seen:
         text = tally.summary(folder.path, manifest, time.monotonic() - started)
         Console().print(text, soft_wrap=True, markup=False, highlight=False)
@@ -210,15 +208,11 @@ def _write_shards(
         shards = {split: infos for split, writer in writers.items() if (infos := writer.close())}
     if "train" not in shards:
         bad = f" ({len(tally.bad)} bad: {tally.bad[0].name}: {tally.bad[0].reason}; ...)" if tally.bad else ""
-        raise UserError(
-            f"{source.name} gave no picture to train on{bad}. Check source.path and val_fraction."
-        )
+        raise UserError(f"{source.name} gave no picture to train on{bad}. Check source.path and val_fraction.")
     return shards
 
 
-def _results(
-    encoder: Encoder, spool: Spool, workers: int | None
-) -> Generator[list[Encoded | BadPicture], None, None]:
+def _results(encoder: Encoder, spool: Spool, workers: int | None) -> Generator[list[Encoded | BadPicture], None, None]:
     """What each chunk gave: first as an interrupted build left it, then fresh, and remembered."""
     done = 0
     for results in spool.replay():

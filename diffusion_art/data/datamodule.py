@@ -234,11 +234,13 @@ class StreamDataModule(LightningDataModule):
         for field, key in mends.items():
             if saved[field] != getattr(self, field):
                 raise UserError(
-                    f"the checkpoint was trained with {key}={saved[field]}, this run has {getattr(self, field)}: its place "
+                    f"the checkpoint was trained with {key}={saved[field]}, this run has "
+                    f"{getattr(self, field)}: its place "
                     f"in the data would be lost. Resume with {key}={saved[field]}."
                 )
         if saved["digest"] not in (None, self.info.digest):
             raise UserError(
                 f"the checkpoint was trained on data set `{saved['name']}` ({saved['digest'][:12]}), this run reads "
-                f"`{self.info.name}` ({self.info.digest[:12]}). Resume with the data.path or data.url it was trained on."
+                f"`{self.info.name}` ({self.info.digest[:12]}). Resume with the data.path or data.url it was "
+                f"trained on."
             )

@@ -91,7 +91,11 @@ class StreamDataset(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        numbers = [k for k in range(self.start + offset, self.last_batch, stride) if self._slice(k)[1] > self._slice(k)[0]]
+        numbers = [
+            k
+            for k in range(self.start + offset, self.last_batch, stride)
+            if self._slice(k)[1] > self._slice(k)[0]
+        ]
         reader = self.open_reader()
         try:
             answers = reader.read((self._request(*self._slice(k)) for k in numbers), window=self.window)
@@ -136,12 +140,16 @@ class StreamDataset(IterableDataset):
             self.bad += 1
             if self.bad > self.max_bad:
                 raise UserError(
-                    f"{self.bad} pictures of split `{self.split}` could not be read, the last one with key {sample.key}. "
+                    f"{self.bad} pictures of split `{self.split}` could not be read, the last one with key "
+                    f"{sample.key}. "
                     f"Build the shards again (`python -m diffusion_art.prepare ...`), or raise data.max_bad above "
                     f"{self.max_bad}."
                 ) from error
             log.warning(
-                "sample %s of split %s cannot be read (%s); the next one takes its place", sample.key, self.split, error
+                "sample %s of split %s cannot be read (%s); the next one takes its place",
+                sample.key,
+                self.split,
+                error,
             )
             return None
 

@@ -46,9 +46,7 @@ class Encoder:
                 results.append(picture)
                 continue
             try:
-                image, (width, height) = load_picture(
-                    picture.image, image_size_px=self.image_size_px, fit=self.fit
-                )
+                image, (width, height) = load_picture(picture.image, image_size_px=self.image_size_px, fit=self.fit)
             except BadPictureError as error:
                 results.append(BadPicture(picture.name, str(error)))
                 continue

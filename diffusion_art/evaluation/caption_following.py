@@ -72,9 +72,7 @@ def caption_following(
     exclude = painter_captions(Painter()) if exclude is None else exclude
     judge = judge or load_judge()
     asked = [(prompt, False) for prompt in unseen_prompts(count, seed=seed, exclude=exclude)]
-    asked += [
-        (prompt, True) for prompt in unseen_prompts(held_out_count, seed=seed, held_out=True, exclude=exclude)
-    ]
+    asked += [(prompt, True) for prompt in unseen_prompts(held_out_count, seed=seed, held_out=True, exclude=exclude)]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(asked), batch_size):
         part = asked[start : start + batch_size]

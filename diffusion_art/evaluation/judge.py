@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,9 +85,7 @@ class Judge(nn.Module):
             nn.Linear(len(anchors()[0]) + 96, 64), nn.ReLU(inplace=True), nn.Linear(64, len(COLOUR_NAMES))
         )
 
-    def forward(
-        self, images: Float[Tensor, "b 3 h w"]
-    ) -> tuple[Float[Tensor, "b styles"], Float[Tensor, "b colours"]]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b styles"], Float[Tensor, "b colours"]]:
         images = at_judge_size(images)
         texture = self.texture(images)
         # mean and maximum over each quarter of the page: the styles differ in layout as well as in touch
@@ -118,10 +116,7 @@ def at_judge_size(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s s"]:
 
 def save_judge(judge: Judge, path: Path, *, scores: dict[str, float]) -> None:
     """Write weights in half precision (they lose nothing that shows), with labels and scores as metadata."""
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in judge.state_dict().items()
-    }
+    state = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
     labels = {"styles": [style.name for style in STYLES], "colours": list(COLOUR_NAMES)}
     save_file(
         {name: value.contiguous() for name, value in state.items()},
@@ -135,14 +130,17 @@ def load_judge(path: Path = WEIGHTS) -> Judge:
     """The shipped judge, in evaluation mode on the CPU.
 
     Raises:
-        UserError: no weights there, or they were trained for other styles or colours than the painter has.
+        UserError: no whole file of weights there, or trained for other styles or colours than the painter has.
     """
     mend = "Train it anew: python -m diffusion_art.evaluate judge=train"
     if not path.is_file():
         raise UserError(f"The judge's weights are not at {path}. {mend}")
-    with safe_open(path, framework="pt") as file:
-        labels = json.loads((file.metadata() or {}).get("labels", "{}"))
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    try:
+        with safe_open(path, framework="pt") as file:
+            labels = json.loads((file.metadata() or {}).get("labels", "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise UserError(f"The judge's weights in {path} cannot be read ({error}). {mend}") from error
     if labels != {"styles": [style.name for style in STYLES], "colours": list(COLOUR_NAMES)}:
         raise UserError(f"The judge in {path} knows other styles or colours than today's painter. {mend}")
     judge = Judge()

@@ -36,13 +36,9 @@ class Labelled:
     colours: Int[Tensor, "n 2"]  # ascending
 
     @staticmethod
-    def paint(
-        count: int, *, seed: int, image_size_px: int = JUDGE_SIZE_PX, held_out: bool = False
-    ) -> Labelled:
+    def paint(count: int, *, seed: int, image_size_px: int = JUDGE_SIZE_PX, held_out: bool = False) -> Labelled:
         """`count` pictures painted at `image_size_px` and averaged down to the judge's size."""
-        painter = Painter(
-            seed=seed + image_size_px, count=count, image_size_px=image_size_px, held_out=held_out
-        )
+        painter = Painter(seed=seed + image_size_px, count=count, image_size_px=image_size_px, held_out=held_out)
         step = image_size_px // JUDGE_SIZE_PX
         shape = (JUDGE_SIZE_PX, step, JUDGE_SIZE_PX, step, 3)
         images, styles, colours = [], [], []
@@ -117,9 +113,7 @@ def accuracy(judge: Judge, data: Labelled, *, degraded: bool = False) -> dict[st
     return {"style": style_hits / len(data), "palette": colour_hits / len(data)}
 
 
-def fit_judge(
-    data: Labelled, *, steps: int, batch_size: int = 128, peak_lr: float = 4e-3, seed: int = 0
-) -> Judge:
+def fit_judge(data: Labelled, *, steps: int, batch_size: int = 128, peak_lr: float = 4e-3, seed: int = 0) -> Judge:
     """Cross-entropy for the style plus binary cross-entropy for the colours; AdamW, one-cycle rate."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -141,8 +135,13 @@ def fit_judge(
     return judge.eval()
 
 
-def train_judge(path: Path = WEIGHTS, *, pictures: int = 24_000, steps: int = 1000) -> dict[str, float]:
-    """Paint, fit, measure on fresh pictures, write the weights; returns the scores stored with them."""
+def train_judge(
+    path: Path = WEIGHTS, *, pictures: int = 24_000, steps: int = 1000, test_share: float = 1.0
+) -> dict[str, float]:
+    """Paint, fit, measure on fresh pictures, write the weights; returns the scores stored with them.
+
+    `test_share` shrinks the test sets, for a quick try.
+    """
     sizes = {32: 0.75, 64: 0.18, 128: 0.07}  # share of the pictures painted at each size
     kept = HELD_OUT_PAIRS_PER_STYLE / len(PAIRS)  # share of the combinations that training never shows
     log.info("painting %d pictures", pictures)
@@ -161,12 +160,11 @@ def train_judge(path: Path = WEIGHTS, *, pictures: int = 24_000, steps: int = 10
         ("64px", 64, False, False, 1600),
         ("128px", 128, False, False, 800),
     ):
+        count = round(count * test_share)
         test = Labelled.paint(count, seed=TEST_SEED, image_size_px=size, held_out=held_out)
         for task, value in accuracy(judge, test, degraded=degraded).items():
             scores[f"{name}/{task}"] = round(value, 4)
         scores[f"{name}/count"] = count
-        log.info(
-            "%s: style %.4f, both colours %.4f", name, scores[f"{name}/style"], scores[f"{name}/palette"]
-        )
+        log.info("%s: style %.4f, both colours %.4f", name, scores[f"{name}/style"], scores[f"{name}/palette"])
     save_judge(judge, path, scores=scores)
     return scores

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import repeat
@@ -173,7 +173,7 @@ class OpenClipPretrained(TextEncoder):
         self.tokenizer = ClipTokenizer(context_length=tower.context_length)
         self.cache = CaptionCache(max_bytes=cache_mb * 2**20)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OpenClipPretrained:
         self.tower._apply(fn, recurse)
         return super()._apply(fn, recurse)
 

@@ -47,9 +47,7 @@ class ImageFolder:
         UserError: no folder, no picture in it, or a metadata file that cannot be read.
     """
 
-    def __init__(
-        self, path: str | Path, *, name: str | None = None, caption_template: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, name: str | None = None, caption_template: str | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             raise UserError(f"there is no folder {self.path}. Give the folder of pictures: source.path=...")
@@ -58,9 +56,7 @@ class ImageFolder:
         described = _read_metadata(self.path, files)
         pictures = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
         if not pictures:
-            raise UserError(
-                f"{self.path} holds no pictures ({' '.join(sorted(SUFFIXES))}). Give: source.path=..."
-            )
+            raise UserError(f"{self.path} holds no pictures ({' '.join(sorted(SUFFIXES))}). Give: source.path=...")
         captioned = any(str(PurePosixPath(file).with_suffix(".txt")) in files for file in pictures)
         self._digest = hashlib.blake2b(json.dumps([files, described]).encode(), digest_size=16).hexdigest()
         self._entries = [Entry(file, described.pop(file, {})) for file in pictures]

@@ -57,8 +57,7 @@ class Parquet:
         opened = [_open(file) for file in self._files]
         self.count = sum(file.metadata.num_rows for file in opened)
         self._row_groups = [
-            [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            for file in opened
+            [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] for file in opened
         ]
         schema = opened[0].schema_arrow
         for other, file in zip(self._files, opened):
@@ -198,9 +197,7 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
         return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return (
-        not pa.types.is_nested(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind)
-    )
+    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind)
 
 
 def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:

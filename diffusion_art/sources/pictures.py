@@ -72,9 +72,7 @@ def load_picture(
         return np.asarray(_resize(image, image_size_px, fit)), (width, height)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of odd metadata and of size; we check the size ourselves
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; we check the size ourselves
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 return _load(opened, image_size_px, fit)
     except (BadPictureError, MemoryError):

@@ -52,9 +52,7 @@ class Tars:
         UserError: nothing there, a compressed tar, or (while building) a truncated one.
     """
 
-    def __init__(
-        self, path: str | Path, *, name: str | None = None, caption_template: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, name: str | None = None, caption_template: str | None = None) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
         self._files = [str(file) for file in _find(self.path)]
@@ -119,9 +117,7 @@ def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(4)
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
-        raise UserError(
-            f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz)."
-        )
+        raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 
 
 def _scan(file: Path) -> Iterator[Entry]:

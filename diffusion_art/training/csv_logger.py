@@ -6,7 +6,6 @@ Lightning's own CSV logger starts the file anew when a run is resumed in its fol
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ class RunCSVLogger(Logger):
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
-            os.replace(fresh, self.path)
+            fresh.replace(self.path)
         self._columns, self._written, self._appendable = columns, len(self.rows), True
 
     @rank_zero_only

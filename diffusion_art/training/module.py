@@ -94,6 +94,24 @@ class DiffusionModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.ema.update()
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the 2-norm of all gradients, and logs it.
+
+        Lightning's own refuses fused optimisers in mixed precision, since with a gradient scaler they unscale inside;
+        bf16 needs no scaler.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
+        norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
+        self.log("train/grad_norm", norm)
+
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.optimizer_factory, self.model, weight_decay=self.weight_decay)
         schedule = attach(self.lr_schedule, optimizer)
@@ -155,4 +173,3 @@ class DiffusionModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint[KEY]
         self.ema.load_state_dict({"updates": ours["ema_updates"], "shadow": ours["ema"]})
-

@@ -19,9 +19,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def build_optimizer(
-    factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0
-) -> Optimizer:
+def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
     return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
 
 

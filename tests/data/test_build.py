@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_a_build_holds_what_the_source_has(tmp_path: Path) -> None:
             assert np.abs(image.astype(int) - np.asarray(whole)).mean() < 6
             assert split == split_of(sample.key, val_fraction=0.2)
     assert rows == {}
+
+
+def test_the_tars_are_what_tarfile_would_write(tmp_path: Path) -> None:
+    build_shards(Swatches(20), tmp_path / "out", **SMALL)
+    for file in (tmp_path / "out").glob("*.tar"):
+        data = file.read_bytes()
+        with tarfile.open(file) as tar:
+            for member in tar:
+                plain = tarfile.TarInfo(member.name)
+                plain.size, plain.mode = member.size, 0o644
+                assert data[member.offset : member.offset_data] == plain.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
@@ -167,9 +179,7 @@ def test_a_finished_build_is_not_touched_and_other_settings_are_refused(tmp_path
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert build_shards(Swatches(20), out, **SMALL) == first
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    with pytest.raises(
-        UserError, match=r"built with fit=crop, and now fit=stretch is asked for.*overwrite=true"
-    ):
+    with pytest.raises(UserError, match=r"built with fit=crop, and now fit=stretch is asked for.*overwrite=true"):
         build_shards(Swatches(20), out, fit="stretch", **SMALL)
     other = Swatches(30)
     with pytest.raises(UserError, match=r"source\.count=20, and now source\.count=30"):
@@ -193,9 +203,7 @@ def test_a_finished_build_is_not_touched_and_other_settings_are_refused(tmp_path
         ({"caption_template": "{medium}"}, "medium"),
     ],
 )
-def test_settings_out_of_range_are_refused_before_anything_is_made(
-    tmp_path: Path, setting, message: str
-) -> None:
+def test_settings_out_of_range_are_refused_before_anything_is_made(tmp_path: Path, setting, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_shards(Swatches(20), tmp_path / "out", **(SMALL | setting))
     assert not (tmp_path / "out").exists()

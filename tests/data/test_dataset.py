@@ -93,7 +93,14 @@ def test_validation_is_read_once_in_stored_order_with_a_short_last_batch(painter
 def shards_with_a_bad_picture(tmp_path):
     """Shards in which the bytes of one training picture were overwritten in place: sizes still agree."""
     out = tmp_path / "shards"
-    build_shards(Painter(count=40, image_size_px=16), out, image_size_px=16, val_fraction=0.0, progress=False, workers=1)
+    build_shards(
+        Painter(count=40, image_size_px=16),
+        out,
+        image_size_px=16,
+        val_fraction=0.0,
+        progress=False,
+        workers=1,
+    )
     sample = ShardSet.open(out).read("train", 5)
     image, key = bytes(sample.image), sample.key
     tar = next(out.glob("train-*.tar"))
@@ -155,7 +162,7 @@ def test_a_cursor_of_other_data_is_refused(painter_shards):
     again = module()
     again.load_state_dict(state)
     assert again.cursor == 4
-    with pytest.raises(UserError, match="data.global_batch_size=12"):
+    with pytest.raises(UserError, match=r"data\.global_batch_size=12"):
         module(global_batch_size=6).load_state_dict(state)
     with pytest.raises(UserError, match="seed=0"):
         module(seed=9).load_state_dict(state)

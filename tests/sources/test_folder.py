@@ -58,9 +58,7 @@ def test_metadata_of_both_kinds(folder: Path) -> None:
         {"file_name": "deep/c.png", "title": "overruled"},
     ]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    (folder / "deep" / "metadata.csv").write_text(
-        'file_name,title,artist\nc.png,"C, a picture",\n', "utf-8-sig"
-    )
+    (folder / "deep" / "metadata.csv").write_text('file_name,title,artist\nc.png,"C, a picture",\n', "utf-8-sig")
     source = ImageFolder(folder)
     assert source.columns == ("file_name", "title", "artist", "tags")
     assert captions(source) == {"a.jpg": "Ä / A", "b.JPG": "", "deep/c.png": "C, a picture"}

@@ -104,9 +104,7 @@ def test_the_first_frame_of_an_animation_counts(format: str) -> None:
     assert near(load(data)[8, 8], RED, 30)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "corner"), [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (6, (0, 1)), (8, (1, 0))]
-)
+@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (6, (0, 1)), (8, (1, 0))])
 def test_exif_rotation_is_applied(orientation: int, corner: tuple[int, int]) -> None:
     """The stored top left corner is red; where it belongs depends on the orientation."""
     image = Image.new("RGB", (48, 32), WHITE)
@@ -167,9 +165,7 @@ def test_an_array_of_the_wanted_size_is_kept_as_it_is() -> None:
     np.testing.assert_array_equal(load(image), image)
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
-)
+@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
     with pytest.raises(BadPictureError, match="is not uint8"):
         load_picture(array, image_size_px=16)

@@ -53,7 +53,12 @@ def test_caption_dropout_has_the_asked_rate():
     drops = torch.cat(
         [
             draw_step(
-                _batch(k, 0, 64, 64), (1, 1, 1), seed=0, global_batch_size=64, times=LogitNormal(), caption_dropout=0.1
+                _batch(k, 0, 64, 64),
+                (1, 1, 1),
+                seed=0,
+                global_batch_size=64,
+                times=LogitNormal(),
+                caption_dropout=0.1,
             ).dropped
             for k in range(100)
         ]

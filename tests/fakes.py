@@ -1,0 +1,105 @@
+"""Small real things: a model, a checkpoint, a run folder, a CLIP. All are built as the real ones are."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from diffusion_art.checkpoints import FORMAT, KEY, PREFIX
+from diffusion_art.config import build
+from diffusion_art.models.text_to_image import TextToImage
+
+SAMPLER_CONFIG = {"_target_": "diffusion_art.diffusion.samplers.Sampler", "name": "euler", "num_steps": 3}
+MODEL_CONFIG: dict[str, Any] = {
+    "_target_": "diffusion_art.models.text_to_image.TextToImage",
+    "image_size_px": 16,
+    "backbone": {
+        "_target_": "diffusion_art.models.unet.UNet",
+        "_partial_": True,
+        "block_channels": [8, 16],
+        "layers_per_block": 1,
+        "attention_sides": [4],
+        "head_channels": 8,
+        "norm_groups": 4,
+    },
+    "schedule": {"_target_": "diffusion_art.diffusion.schedules.Flow"},
+    "prediction": {"_target_": "diffusion_art.diffusion.predictions.Flow"},
+    "text_encoder": {
+        "_target_": "diffusion_art.models.text_encoder.OpenClipScratch",
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "vocab_size": 600,
+        "context_length": 16,
+    },
+    "codec": {"_target_": "diffusion_art.models.codec.Unshuffle2"},
+}
+
+
+def toy_model(seed: int = 0, **changes: dict[str, Any]) -> TextToImage:
+    """A 16 px model of some 30 thousand weights, every one of them random: also those that start at zero.
+
+    `changes` replace parts of the config: `toy_model(text_encoder={...})`.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = build(deepcopy(MODEL_CONFIG) | changes)
+        for weight in model.parameters():
+            if not weight.any():
+                torch.nn.init.normal_(weight, std=0.1)
+    return model.eval()
+
+
+def write_checkpoint(
+    path: Path, model: TextToImage, *, step: int = 5, config: dict[str, Any] | None = None, **ours: Any
+) -> Path:
+    """A checkpoint as training writes it; the averaged weights are half the raw ones, so that they can be told
+    apart.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = model.trainable_state()
+    config = config or {
+        "model": MODEL_CONFIG,
+        "sampler": SAMPLER_CONFIG,
+        "guidance_scale": 2.0,
+        "prompts": ["red", "blue"],
+    }
+    part = {"format": FORMAT, "config": config, "ema": {k: v / 2 for k, v in raw.items()}, "step": step, **ours}
+    torch.save({"state_dict": {PREFIX + name: value for name, value in raw.items()}, KEY: part}, path)
+    return path
+
+
+def toy_run(folder: Path, model: TextToImage | None = None, *, steps: tuple[int, ...] = (5,)) -> Path:
+    """A run folder with checkpoints, metrics and one sample grid."""
+    from diffusion_art.images import save_grid
+
+    model = model or toy_model()
+    checkpoints = folder / "checkpoints"
+    for step in steps:
+        write_checkpoint(checkpoints / f"step_{step:08d}.ckpt", model, step=step)
+    (checkpoints / "last.ckpt").symlink_to(f"step_{steps[-1]:08d}.ckpt")
+    (folder / "metrics.csv").write_text("step,train/loss,val/loss\n1,1.5,\n2,1.25,1.0\n")
+    save_grid(torch.zeros(2, 3, 16, 16), ["red", "blue"], folder / "samples" / "step_00000005.png")
+    return folder
+
+
+def tiny_clip(folder: Path, *, seed: int = 0) -> Path:
+    """A folder that open_clip reads as `local-dir:`: CLIP's tokenizer, a text tower of width 32, random weights."""
+    from open_clip.model import CLIP
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        save_file(CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    return folder
