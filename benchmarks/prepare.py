@@ -1,6 +1,6 @@
 """How fast `prepare` is: painted pictures per second, and parquet against the bare work on each picture.
 
-    python benchmarks/prepare.py [rounds=5] [pictures=3000] [size=64] [path=FOLDER_OF_PARQUET_FILES]
+    python benchmarks/prepare.py [rounds=3] [pictures=10000] [size=64] [path=FOLDER_OF_PARQUET_FILES]
 
 Ours is a whole build, from starting the processes to the manifest. The bare sides only decode, crop, resize
 and encode pictures that already lie in each process's memory, on as many processes, the start of which is not
@@ -91,7 +91,7 @@ def paintings(folder: Path, count: int) -> Path:
     return folder
 
 
-def main(rounds: str = "5", pictures: str = "3000", size: str = "64", path: str = "") -> None:
+def main(rounds: str = "3", pictures: str = "10000", size: str = "64", path: str = "") -> None:
     size_px = int(size)
     painted, shards, in_pillow, in_own = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -37,11 +37,11 @@ TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 
 
 def load_text_to_image(
-    path: str | Path, *, weights: Literal["ema", "raw"] = "ema", device: str | torch.device = "cpu"
+    path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu"
 ) -> TextToImage:
     """The model of a checkpoint file, a run folder (its newest checkpoint) or a folder of runs (the newest).
 
-    `weights` are the averaged ones or those the optimiser held.
+    `weights` are `ema`, the averaged ones, or `raw`, those the optimiser held.
 
     Raises:
         UserError: nothing there, a truncated file, another program's or version's, or another text encoder.

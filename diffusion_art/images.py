@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -42,9 +43,7 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(to_uint8(image))
 
 
-def to_png(
-    image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metadata: Mapping[str, Any]
-) -> Path:
+def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metadata: Mapping[str, Any]) -> Path:
     """Write one picture with `metadata` in its text chunks: strings as they are, the rest as JSON.
 
     The file appears under its name only when it is whole.
@@ -108,10 +107,10 @@ def film_strip(
     return _sheet([[_tile(p[row], label) for p, label in zip(pixels, labels)] for row in rows], title)
 
 
-def nice_columns(count: int) -> int:
-    """A width for `count` tiles: full rows where possible, rather wide than tall, 8 at most."""
-    full = [width for width in range(3, 9) if count % width == 0 and width * width >= count]
-    return full[0] if full else min(8, max(1, int(np.ceil(count**0.5))))
+def nice_columns(tiles: int) -> int:
+    """A width for so many tiles: full rows where possible, rather wide than tall, 8 at most."""
+    full = [width for width in range(2, 9) if tiles % width == 0 and width * width >= tiles]
+    return full[0] if full else min(8, max(1, int(np.ceil(tiles**0.5))))
 
 
 def wrap(text: str, *, width_px: int, max_lines: int, size_px: int = CAPTION_PX) -> list[str]:
@@ -120,22 +119,22 @@ def wrap(text: str, *, width_px: int, max_lines: int, size_px: int = CAPTION_PX)
     Breaks at spaces, and inside a word only where the word alone is too wide.
     """
     lines, line = [], ""
-    for word in text.split():
-        candidate = f"{line} {word}".strip()
-        if _width(candidate, size_px) <= width_px:
+    words = deque(text.split())
+    while words and len(lines) <= max_lines:
+        word = words.popleft()
+        candidate = f"{line} {word}" if line else word
+        if len(candidate) <= width_px and _width(candidate, size_px) <= width_px:
             line = candidate
-            continue
-        if line:
+        elif line:
             lines.append(line)
-        while _width(word, size_px) > width_px and len(word) > 1:
-            head = next(
-                n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size_px) <= width_px
-            )
+            line = ""
+            words.appendleft(word)
+        else:
+            head = 1  # the longest start of the word that fits
+            while head < min(len(word), width_px) and _width(word[: head + 1], size_px) <= width_px:
+                head += 1
             lines.append(word[:head])
-            word = word[head:]
-        line = word
-        if len(lines) > max_lines:
-            break
+            words.appendleft(word[head:])
     lines = [*lines, line] if line else lines
     if len(lines) <= max_lines:
         return lines

@@ -25,10 +25,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.callbacks.graceful_stop import GracefulStop
-from diffusion_art.checkpoints import find_checkpoint, find_run
+from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
-from diffusion_art.data.build import ensure_shards
+from diffusion_art.data.build import ensure_shards, unfinished
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import weights_reachable
@@ -129,7 +129,7 @@ def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
     finished = (path / MANIFEST_FILE).is_file()
     if finished and not _cheap(data["source"]):
         return path
-    if path.exists() and not finished:
+    if path.exists() and not finished and not (data["source"] and unfinished(path)):
         source = open_source(path)
         return ensure_shards(source, out=Path(data_dir) / f"{source.name}-{data['image_size_px']}px", **settings)
     if data["source"] is None:
@@ -182,6 +182,14 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         default_root_dir=settings["paths"]["run_dir"],
         _partial_=True,
     )(callbacks=callbacks, logger=loggers, enable_checkpointing=True)
+
+
+def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
+    """`resume_from`, and the file is one of ours and whole."""
+    found = resume_from(wanted, run_dir)
+    if found is not None:
+        read_checkpoint(found)
+    return found
 
 
 def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
@@ -258,7 +266,7 @@ def train(config: DictConfig) -> float | None:
     torch.set_float32_matmul_precision("high")
     seed_everything(settings["seed"], workers=False, verbose=False)
 
-    checkpoint = resume_from(settings["ckpt_path"], run_dir)
+    checkpoint = checked_resume(settings["ckpt_path"], run_dir)
     datamodule = build_datamodule(settings)
     module = build_module(settings)
     trainer = build_trainer(settings)

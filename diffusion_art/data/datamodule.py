@@ -27,6 +27,8 @@ from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)
 
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
+
 
 class TimedLoader(DataLoader):
     """A `DataLoader` that adds up how long training stood waiting for a batch, in seconds."""
@@ -42,6 +44,9 @@ class TimedLoader(DataLoader):
                 batch = next(batches)
             except StopIteration:
                 return
+            except UserError as error:
+                # A worker's error arrives with its traceback as text; its last line is what it had to say.
+                raise UserError(str(error).strip().splitlines()[-1].removeprefix(f"{_USER_ERROR}: ")) from None
             self.wait_s += time.perf_counter() - began
             yield batch
 
@@ -120,6 +125,8 @@ class StreamDataModule(LightningDataModule):
         reader = self._open_reader()
         self.info = reader.info()
         reader.close()
+        if self.url != "shards":  # workers connect on their own, to this data set and no other
+            self._open_reader = partial(self._open_reader, digest=self.info.digest)
         self._check_restored()
         world = self._world()[1]
         if self.global_batch_size % world:

@@ -6,13 +6,14 @@ whether they are `bounded` to [-1, 1] like the image itself, so that an estimate
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What `TextToImage` asks of a codec."""
 

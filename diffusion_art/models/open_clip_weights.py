@@ -104,9 +104,7 @@ def _check_tokenizer(model: str) -> None:
     try:
         text = (get_model_config(model) or {}).get("text_cfg", {})
     except Exception as error:  # a folder without a readable config, a hub that went away
-        raise UserError(
-            f"open_clip {model} has no readable open_clip_config.json ({error}). {MENDS}"
-        ) from error
+        raise UserError(f"open_clip {model} has no readable open_clip_config.json ({error}). {MENDS}") from error
     if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         raise UserError(
             f"the text tower of open_clip {model} needs another tokenizer than CLIP's, the only one here. "

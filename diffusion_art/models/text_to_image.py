@@ -201,22 +201,16 @@ def _check_request(
         [int(seed) for seed in seeds],
     )
     if not prompts:
-        raise UserError(
-            "there is nothing to paint: give at least one prompt, such as 'prompts=[\"a red house\"]'."
-        )
+        raise UserError("there is nothing to paint: give at least one prompt, such as 'prompts=[\"a red house\"]'.")
     negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
     for prompt in (*prompts, *negatives):
         if not isinstance(prompt, str):
             raise UserError(f"a prompt is text, and {prompt!r} is not: put it in quotes.")
     for name, values in (("seeds", seeds), ("negative prompts", negatives)):
         if len(values) != len(prompts):
-            raise UserError(
-                f"{len(prompts)} prompts came with {len(values)} {name}: give one for each prompt."
-            )
+            raise UserError(f"{len(prompts)} prompts came with {len(values)} {name}: give one for each prompt.")
     if batch_size < 1:
-        raise UserError(
-            f"batch_size={batch_size} is too small: it is the number of pictures painted at a time."
-        )
+        raise UserError(f"batch_size={batch_size} is too small: it is the number of pictures painted at a time.")
     return prompts, seeds, negatives
 
 

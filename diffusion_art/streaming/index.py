@@ -129,9 +129,7 @@ def _read_header(tar: mmap.mmap, position: int, suffix: str, *, path: Path) -> t
     match = _HEADER.fullmatch(header)
     if match is None or match["suffix"] != suffix.encode():
         name = header[:100].rstrip(b"\0").decode("utf-8", "backslashreplace")
-        raise _broken(
-            path, position, f"is truncated, or has {name!r} where a `<16 hex digits>.{suffix}` belongs"
-        )
+        raise _broken(path, position, f"is truncated, or has {name!r} where a `<16 hex digits>.{suffix}` belongs")
     return match["key"], int(match["size"], 8)
 
 

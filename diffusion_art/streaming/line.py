@@ -4,7 +4,7 @@ import logging
 import os
 
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from diffusion_art.errors import UserError
@@ -54,13 +54,10 @@ class Line:
                 max_size=MAX_FRAME_BYTES,
                 proxy=None,
                 logger=_quiet,
-                create_connection=_Connection,
                 legacy=True,
             )
         except InvalidURI as error:
-            raise UserError(
-                f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws"
-            ) from None
+            raise UserError(f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws") from None
         except InvalidStatus as error:
             raise _explain(url, error.response.status_code, token) from None
         except (OSError, WebSocketException) as error:
@@ -73,9 +70,7 @@ class Line:
 
     def _greet(self, within_s: float) -> StreamInfo:
         if self._connection.subprotocol != SUBPROTOCOL:
-            raise UserError(
-                f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours"
-            )
+            raise UserError(f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours")
         self.send(Hello())
         answer = self.receive(within_s=within_s)
         if not isinstance(answer, StreamInfo):
@@ -105,17 +100,9 @@ class Line:
             self._connection.close()
 
 
-class _Connection(ClientConnection):
-    recv_bufsize = 2**18  # frames are a megabyte
-
-
 def _explain(url: str, status: int, token: str | None) -> UserError | LineError:
     if status in (401, 403):
-        what = (
-            "asks for a token; set data.token"
-            if token is None
-            else "does not accept our token; check data.token"
-        )
+        what = "asks for a token; set data.token" if token is None else "does not accept our token; check data.token"
         return UserError(f"the stream server at {url} {what}")
     if status >= 500:
         return LineError(f"{url}: HTTP status {status}")

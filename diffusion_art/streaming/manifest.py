@@ -133,8 +133,6 @@ def _info(entry: dict[str, Any]) -> ShardInfo:
     info = ShardInfo(**entry)
     if info.file in {"", ".", ".."} or "/" in info.file or "\\" in info.file:
         raise ValueError(f"{info.file!r} is not a plain file name")
-    if not (
-        isinstance(info.samples, int) and isinstance(info.bytes, int) and min(info.samples, info.bytes) >= 0
-    ):
+    if not (isinstance(info.samples, int) and isinstance(info.bytes, int) and min(info.samples, info.bytes) >= 0):
         raise ValueError(f"samples and bytes of {info.file!r} must be counts")
     return info

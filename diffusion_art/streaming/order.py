@@ -41,9 +41,7 @@ class EpochOrder:
         """The samples (int64) at `positions` (int64), places of this epoch in [0, samples)."""
         positions = np.asarray(positions, dtype=np.int64)
         if positions.size and not 0 <= positions.min() <= positions.max() < self.samples:
-            raise ValueError(
-                f"places {positions.min()}..{positions.max()} are not all in [0, {self.samples})"
-            )
+            raise ValueError(f"places {positions.min()}..{positions.max()} are not all in [0, {self.samples})")
         places = self._permute(positions.astype(np.uint64))
         while (outside := np.flatnonzero(places >= self.samples)).size:
             places[outside] = self._permute(places[outside])
@@ -72,9 +70,7 @@ class SequentialOrder:
         return np.asarray(positions, dtype=np.int64)
 
 
-def epoch_order(
-    samples: int, *, seed: int | None, epoch: int, split: str, digest: str
-) -> EpochOrder | SequentialOrder:
+def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, digest: str) -> EpochOrder | SequentialOrder:
     """The shuffled order of `seed`, or the order of the index when `seed` is None."""
     if seed is None:
         return SequentialOrder(samples)

@@ -43,18 +43,14 @@ class ServerProcess:
         try:
             self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
         except OSError as error:
-            raise UserError(
-                f"cannot serve shards on port {port} ({error.strerror}); choose another one"
-            ) from None
+            raise UserError(f"cannot serve shards on port {port} ({error.strerror}); choose another one") from None
         self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}{PATH}"
         try:
             self._child = self._start()
         except BaseException:
             self._listener.close()
             raise
-        self._supervisor = threading.Thread(
-            target=self._supervise, name="stream server supervisor", daemon=True
-        )
+        self._supervisor = threading.Thread(target=self._supervise, name="stream server supervisor", daemon=True)
         self._supervisor.start()
 
     @property

@@ -98,9 +98,7 @@ async def open_server(
             **where,
         )
     except OSError as error:
-        raise UserError(
-            f"cannot listen on {host} port {port} ({error.strerror}); choose another with port=N"
-        ) from None
+        raise UserError(f"cannot listen on {host} port {port} ({error.strerror}); choose another with port=N") from None
 
 
 def serve(
@@ -181,15 +179,11 @@ def _quiet_logger() -> logging.Logger:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; ServerProcess adds the options a person has no use for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffusion_art.streaming.server", description="Serve shards."
-    )
+    parser = argparse.ArgumentParser(prog="python -m diffusion_art.streaming.server", description="Serve shards.")
     parser.add_argument("folder")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument(
-        "--listener", type=int, help="file descriptor of a listening socket, instead of host and port"
-    )
+    parser.add_argument("--listener", type=int, help="file descriptor of a listening socket, instead of host and port")
     parser.add_argument("--ready", type=int, help="file descriptor to write to when clients are answered")
     parser.add_argument("--parent", type=int, help="process id to stop with")
     options = parser.parse_args(arguments)

@@ -45,11 +45,7 @@ class Part:
     def take(self, frame: Frame) -> bool:
         """Append the samples of `frame` if it goes on where we are: this makes reading exactly-once."""
         end = self.place + len(frame.keys)
-        if (
-            frame.position != self.place
-            or not self.place < end <= self.stop
-            or frame.last != (end == self.stop)
-        ):
+        if frame.position != self.place or not self.place < end <= self.stop or frame.last != (end == self.stop):
             return False
         self.samples += samples_of(frame.keys, frame.captions, frame.images)
         self.place = end
@@ -77,9 +73,7 @@ class Session:
         """Take the next frame."""
         answer = self.line.receive()
         if isinstance(answer, Error):
-            raise UserError(
-                f"the stream server at {self.line.url} refuses a request: {answer.message} ({answer.code})"
-            )
+            raise UserError(f"the stream server at {self.line.url} refuses a request: {answer.message} ({answer.code})")
         if not isinstance(answer, Frame):
             raise LineError(f"{self.line.url}: sent a {type(answer).__name__} message for an answer")
         part = self._asked.get(answer.request)

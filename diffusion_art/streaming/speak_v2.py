@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import TypeAlias
 
 import numpy as np
 from websockets.asyncio.server import ServerConnection
@@ -25,24 +26,52 @@ _MAX_WAITING = 64  # requests of one client not yet begun; with more of them its
 log = logging.getLogger(__name__)
 
 
+Waiting: TypeAlias = asyncio.Queue[tuple[Read, np.ndarray] | Error]
+
+
 async def speak_v2(connection: ServerConnection, shards: ShardSet) -> None:
     """Answer a client until it leaves, or says something that is not the protocol and is sent away."""
-    waiting: asyncio.Queue[tuple[Read, np.ndarray] | Error] = asyncio.Queue(_MAX_WAITING)
-    answering = asyncio.create_task(_answer(connection, shards, waiting))
-    # We may stand waiting for room in the queue: the task that makes it must not end without us.
-    answering.add_done_callback(lambda _: connection.transport.abort())
+    waiting: Waiting = asyncio.Queue(_MAX_WAITING)
+    tasks = [
+        asyncio.create_task(_listen(connection, shards, waiting)),
+        asyncio.create_task(_answer(connection, shards, waiting)),
+    ]
     try:
-        async for text in connection:
-            message = _understand(text)
-            if isinstance(message, Hello):
-                await _send(connection, describe(shards))
-            else:
-                await waiting.put(refusal(shards, message) or _look_up(shards, message))
-    except WireError as error:
-        await _send(connection, Error(None, "bad_message", str(error)))
-        await connection.close(1002, "not protocol v2")
+        # Either may stand still for as long as the other is slow, so the end of one is the end of both.
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        answering.cancel()
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in results:
+        if isinstance(error, WireError):
+            await _send(connection, Error(None, "bad_message", str(error)))
+            await connection.close(1002, "not protocol v2")
+        elif isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
+            log.error("an answer failed, its client is dropped", exc_info=error)
+            await connection.close(1011, "internal error")
+
+
+async def _listen(connection: ServerConnection, shards: ShardSet, waiting: Waiting) -> None:
+    """Take requests until the client leaves. WireError when it does not keep to the protocol."""
+    async for text in connection:
+        message = _understand(text)
+        if isinstance(message, Hello):
+            await _send(connection, describe(shards))
+        else:
+            await waiting.put(refusal(shards, message) or _look_up(shards, message))
+
+
+async def _answer(connection: ServerConnection, shards: ShardSet, waiting: Waiting) -> None:
+    """Answer requests in order, until cancelled or the client is gone."""
+    while True:
+        task = await waiting.get()
+        if isinstance(task, Error):
+            await _send(connection, task)
+            continue
+        for frame in frames(shards, *task):
+            await connection.send(frame)
+            await asyncio.sleep(0)  # a send that does not wait would keep other clients from their turn
 
 
 def _understand(text: str | bytes) -> Hello | Read:
@@ -61,24 +90,6 @@ def _look_up(shards: ShardSet, read: Read) -> tuple[Read, np.ndarray]:
     samples = samples_at(shards, read)
     shards.prefetch(read.split, samples)
     return read, samples
-
-
-async def _answer(
-    connection: ServerConnection, shards: ShardSet, waiting: asyncio.Queue[tuple[Read, np.ndarray] | Error]
-) -> None:
-    try:
-        while True:
-            task = await waiting.get()
-            if isinstance(task, Error):
-                await _send(connection, task)
-                continue
-            for frame in frames(shards, *task):
-                await connection.send(frame)
-                await asyncio.sleep(0)  # a send that does not wait would keep other clients from their turn
-    except ConnectionClosed:
-        pass
-    except Exception:
-        log.exception("an answer failed, its client is dropped")
 
 
 async def _send(connection: ServerConnection, message: Message) -> None:

@@ -171,9 +171,7 @@ def encode_frame(
     caption_lengths = [0 if caption is None else len(caption) for caption in captions]
     body_bytes = _ROW_BYTES * len(keys) + sum(caption_lengths) + sum(image_lengths)
     if _HEADER.size + body_bytes > MAX_FRAME_BYTES:
-        raise WireError(
-            f"a frame of {_HEADER.size + body_bytes} bytes is over the limit of {MAX_FRAME_BYTES}"
-        )
+        raise WireError(f"a frame of {_HEADER.size + body_bytes} bytes is over the limit of {MAX_FRAME_BYTES}")
     flags = _LAST if last else 0
     frame = bytearray().join(
         [

@@ -175,3 +175,21 @@ def test_images_are_in_range(painter_shards):
     assert batch.images.shape == (12, 3, 16, 16)
     assert -1.0 <= float(batch.images.min()) < float(batch.images.max()) <= 1.0
     assert np.isfinite(batch.images.numpy()).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_complaint_from_a_worker_is_one_sentence(shards_with_a_bad_picture, workers):
+    shards, bad = shards_with_a_bad_picture
+    module = StreamDataModule(
+        prepare_shards=lambda: shards,
+        url="shards",
+        image_size_px=16,
+        global_batch_size=40,
+        num_workers=workers,
+        max_bad=0,
+    )
+    module.setup()
+    with pytest.raises(UserError) as raised:
+        next(iter(module.train_dataloader()))
+    assert bad in str(raised.value)
+    assert "\n" not in str(raised.value)

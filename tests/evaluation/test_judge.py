@@ -27,13 +27,14 @@ FRESH = 31  # a seed neither trained nor tested on
 
 @pytest.mark.parametrize(
     ("image_size_px", "held_out", "degraded", "count"),
-    [(32, False, False, 480), (32, True, False, 480), (32, False, True, 480), (64, False, False, 96)],
+    [(32, False, False, 320), (32, True, False, 320), (32, False, True, 320), (64, False, False, 112)],
 )
 def test_shipped_judge_is_right(image_size_px: int, held_out: bool, degraded: bool, count: int):
+    """At a true accuracy of 99.9 % or more, three misses in 320 hardly ever happen: the slow test asks closer."""
     fresh = Labelled.paint(count, seed=FRESH, image_size_px=image_size_px, held_out=held_out)
     scores = accuracy(load_judge(), fresh, degraded=degraded)
-    assert scores["style"] >= 0.99
-    assert scores["palette"] >= 0.99
+    assert (1 - scores["style"]) * count < 3.5
+    assert (1 - scores["palette"]) * count < 3.5
 
 
 @pytest.mark.slow
@@ -78,15 +79,17 @@ def test_a_picture_with_one_of_its_colours_replaced_is_told_apart():
 
 
 def test_soft_palette_measures_the_share_of_each_paint():
-    points, _ = anchors()
+    points, owners = anchors()
     paints = torch.from_numpy(points).float() / 127.5 - 1
     page = torch.empty(1, 3, 8, 8)
     page[..., :6] = paints[0][None, :, None, None]
     page[..., 6:] = paints[9][None, :, None, None]
     shares = SoftPalette()(page)[0] ** 2
-    assert shares[0].item() == pytest.approx(0.75, abs=0.01)
-    assert shares[9].item() == pytest.approx(0.25, abs=0.01)
-    assert shares.sum().item() == pytest.approx(1, abs=0.01)
+    of = torch.zeros(len(COLOUR_NAMES) + 1)  # the last one for neutrals
+    of.index_add_(0, torch.tensor(owners) % len(of), shares)
+    expected = torch.zeros(len(of))
+    expected[owners[0]], expected[owners[9]] = 0.75, 0.25
+    torch.testing.assert_close(of, expected, atol=0.03, rtol=0)
 
 
 def test_images_of_any_size_come_to_32_px():
@@ -116,11 +119,11 @@ def test_batches_show_every_picture_once_an_epoch():
 
 
 def test_training_learns_the_colours_of_a_few_pictures():
-    data = Labelled.paint(96, seed=FRESH)
+    data = Labelled.paint(64, seed=FRESH)
     untrained = accuracy(Judge().eval(), data)
-    trained = accuracy(fit_judge(data, steps=40, batch_size=32), data)
-    assert trained["style"] > untrained["style"] + 0.3
-    assert trained["palette"] > untrained["palette"] + 0.2
+    trained = accuracy(fit_judge(data, steps=60, batch_size=32), data)
+    assert trained["style"] > untrained["style"] + 0.5
+    assert trained["palette"] > untrained["palette"] + 0.3
 
 
 def test_saved_judge_gives_the_same_verdicts(tmp_path):

@@ -77,7 +77,7 @@ def test_an_encoder_can_be_described_in_plain_data(encoder):
 
 def test_the_scratch_tower_learns_which_word_it_was_from_the_pooled_vector_within_steps():
     torch.manual_seed(0)
-    encoder = scratch(width=32)
+    encoder = scratch(width=32, context_length=64)
     words = ["red", "blue", "green", "brown", "pink", "yellow", "violet", "orange"]
     captions = [f"composition in {a} and {b}, few planes / 1921" for a in words for b in words if a != b]
     wanted = torch.tensor([[float(w in caption.split("/")[0]) for w in words] for caption in captions])

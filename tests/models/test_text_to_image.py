@@ -10,7 +10,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import TextToImage, _check_request
 from diffusion_art.models.unet import UNet
 from tests.fakes import tiny_clip, toy_model
 
@@ -98,7 +98,6 @@ def test_a_prompt_of_10000_characters_is_cut_and_reported(caplog):
     ("wrong", "says"),
     [
         ({"prompts": []}, "nothing to paint"),
-        ({"prompts": [3]}, "3 is not"),
         ({"seeds": [1, 2]}, "1 prompts came with 2 seeds"),
         ({"negative_prompts": ["a", "b"]}, "2 negative prompts"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -109,6 +108,11 @@ def test_wrong_requests_are_refused_in_a_sentence(model, wrong, says):
     request = {"prompts": ["red"], "seeds": [0], "sampler": Sampler("euler", 1)} | wrong
     with pytest.raises(UserError, match=says):
         model.generate(**request)
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    with pytest.raises(UserError, match="a prompt is text, and 3 is not"):
+        _check_request([3], [0], None, 1)
 
 
 # ---------------------------------------------------------------------- parts that fit

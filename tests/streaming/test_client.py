@@ -22,9 +22,7 @@ from tests.conftest import ROOT
 from tests.streaming.toy import toy_caption, toy_image, toy_key, write_toy
 
 
-def batches(
-    size: int, count: int, *, split: str = "train", seed: int | None = 0, first: int = 0
-) -> list[ReadRequest]:
+def batches(size: int, count: int, *, split: str = "train", seed: int | None = 0, first: int = 0) -> list[ReadRequest]:
     return [ReadRequest(split, seed, size * k, size * (k + 1)) for k in range(first, first + count)]
 
 
@@ -70,9 +68,7 @@ def test_info_is_the_same_with_and_without_a_server(toy: Path, server: ServerPro
 
 def test_a_split_that_is_not_there_is_refused(toy: Path, server: ServerProcess):
     for reader in (StreamClient(server.url), ShardReader(toy)):
-        with pytest.raises(
-            UserError, match=r"'toy-0' has no samples in split 'test', but 100 in 'train', 10 in 'val'"
-        ):
+        with pytest.raises(UserError, match=r"'toy-0' has no samples in split 'test', but 100 in 'train', 10 in 'val'"):
             list(reader.read([ReadRequest("test", 0, 0, 1)]))
 
 
@@ -116,7 +112,7 @@ def test_a_server_that_hangs_is_left(toy: Path):
 
 @contextmanager
 def bad_network(url: str, *, seed: int) -> Iterator[str]:
-    """A relay to the server at `url` that cuts each connection, or flips a bit of it, after some random bytes."""
+    """A relay to the server at `url` that cuts each connection, or flips one bit of it, at a random byte."""
     chance = random.Random(seed)
     address = ("127.0.0.1", port_of(url))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -167,9 +163,7 @@ def bad_network(url: str, *, seed: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_network_that_cuts_and_damages_loses_and_repeats_nothing(
-    toy: Path, server: ServerProcess, seed: int
-):
+def test_a_network_that_cuts_and_damages_loses_and_repeats_nothing(toy: Path, server: ServerProcess, seed: int):
     requests = batches(16, 60)
     with bad_network(server.url, seed=seed) as url:
         client = StreamClient(url, timeout_s=0.5, connect_for_s=30)

@@ -9,9 +9,7 @@ from diffusion_art.streaming.order import EpochOrder, SequentialOrder, epoch_ord
 sizes = st.integers(1, 3000)
 
 
-def order(
-    samples: int, *, seed: int = 0, epoch: int = 0, split: str = "train", digest: str = "d"
-) -> EpochOrder:
+def order(samples: int, *, seed: int = 0, epoch: int = 0, split: str = "train", digest: str = "d") -> EpochOrder:
     return EpochOrder(samples, seed=seed, epoch=epoch, split=split, digest=digest)
 
 

@@ -61,9 +61,7 @@ def test_shards_are_plain_tars(toy: Path):
             f"{toy_key('train', 32)}.{s}" for s in ("jpg", "txt", "json")
         ]
         assert len(members) == 3 * 32
-        assert {(m.mtime, m.uid, m.gid, m.mode, m.uname, m.type) for m in members} == {
-            (0, 0, 0, 0o644, "", b"0")
-        }
+        assert {(m.mtime, m.uid, m.gid, m.mode, m.uname, m.type) for m in members} == {(0, 0, 0, 0o644, "", b"0")}
         content = tar.extractfile(members[0])
         assert content is not None
         assert content.read() == toy_image(32)
@@ -195,9 +193,7 @@ def cut(path: Path, by: int) -> None:
         (lambda d: cut(d / "index-train.npy", 48), r"index-train\.npy.*found \d+ bytes"),
     ],
 )
-def test_a_damaged_folder_is_refused_with_the_file_both_values_and_the_mend(
-    tmp_path: Path, damage, says: str
-):
+def test_a_damaged_folder_is_refused_with_the_file_both_values_and_the_mend(tmp_path: Path, damage, says: str):
     write_toy(tmp_path)
     damage(tmp_path)
     with pytest.raises(UserError, match=says) as caught:
@@ -311,9 +307,7 @@ def test_a_hundred_million_samples_open_in_seconds_and_little_memory(tmp_path: P
     for info in infos:
         with (tmp_path / info.file).open("wb") as file:
             file.truncate(size)
-    index = np.lib.format.open_memmap(
-        tmp_path / "index-train.npy", mode="w+", dtype=INDEX_ROW, shape=(count * each,)
-    )
+    index = np.lib.format.open_memmap(tmp_path / "index-train.npy", mode="w+", dtype=INDEX_ROW, shape=(count * each,))
     index["shard"][::each] = index["shard"][each - 1 :: each] = np.arange(count)
     index.flush()
     path = tmp_path / "index-train.npy"
@@ -334,9 +328,7 @@ def test_a_hundred_million_samples_open_in_seconds_and_little_memory(tmp_path: P
         "assert shards.splits == {'train': 10**8}; shards.key('train', 12345678)\n"
         "print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    output = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     seconds, gigabytes = map(float, output.stdout.split())
     assert seconds < 5
     assert gigabytes < 2

@@ -20,9 +20,7 @@ from diffusion_art.streaming.wire import (
     unpack_message,
 )
 
-samples = st.tuples(
-    st.integers(0, 2**64 - 1), st.none() | st.tuples(st.text(max_size=20), st.binary(max_size=50))
-)
+samples = st.tuples(st.integers(0, 2**64 - 1), st.none() | st.tuples(st.text(max_size=20), st.binary(max_size=50)))
 counts = st.integers(0, 2**63 - 1)
 messages = st.one_of(
     st.builds(Hello, version=st.integers(0, 2**16 - 1)),
@@ -136,9 +134,7 @@ def test_a_control_message_comes_back_as_it_was(message: Message):
     assert unpack_message(text) == message
 
 
-@given(
-    st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps)
-)
+@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
 def test_arbitrary_text_is_refused(text: str):
     with pytest.raises(WireError):
         unpack_message(text)

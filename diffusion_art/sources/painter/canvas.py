@@ -86,9 +86,7 @@ class Canvas:
 
     def ring(self, x: float, y: float, radius: float, width: float, fill: Colour) -> None:
         s, r = self.side, radius + width / 2
-        self.draw.ellipse(
-            ((x - r) * s, (y - r) * s, (x + r) * s, (y + r) * s), None, fill, max(1, round(width * s))
-        )
+        self.draw.ellipse(((x - r) * s, (y - r) * s, (x + r) * s, (y + r) * s), None, fill, max(1, round(width * s)))
 
     def pie(self, x: float, y: float, radius: float, start: float, stop: float, fill: Colour) -> None:
         """A slice from `start` to `stop`, degrees clockwise from three o'clock."""
@@ -96,9 +94,7 @@ class Canvas:
         box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
         self.draw.pieslice(box, start, stop, fill)
 
-    def line(
-        self, points: Sequence[Point] | np.ndarray, width: float, fill: Colour, *, smooth: bool = True
-    ) -> None:
+    def line(self, points: Sequence[Point] | np.ndarray, width: float, fill: Colour, *, smooth: bool = True) -> None:
         """A stroke through `points`, with round joints and ends if `smooth`."""
         s = self.side
         xy = [(float(x) * s, float(y) * s) for x, y in points]
@@ -154,9 +150,7 @@ def blob(
     orders = np.arange(2, 2 + lobes)
     weight = rng.normal(0, 1, lobes) / orders
     r = radius * (
-        1
-        + wobble
-        * (weight[:, None] * np.cos(orders[:, None] * phi + rng.uniform(0, 2 * np.pi, (lobes, 1)))).sum(0)
+        1 + wobble * (weight[:, None] * np.cos(orders[:, None] * phi + rng.uniform(0, 2 * np.pi, (lobes, 1)))).sum(0)
     )
     r = np.clip(r, 0.35 * radius, 1.7 * radius)
     return turned(list(zip((r * np.cos(phi)).tolist(), (squash * r * np.sin(phi)).tolist())), x, y, angle)

@@ -17,7 +17,7 @@ from diffusion_art.sources.painter.styles import STYLES
 
 
 def contact_sheet(
-    *, columns: int = 10, image_size_px: int = 64, zoom: int = 1, seed: int = 0, held_out: bool = False
+    *, columns: int = 10, image_size_px: int = 96, zoom: int = 1, seed: int = 0, held_out: bool = False
 ) -> Image.Image:
     """`columns` paintings of every style with the style's name at the left; `zoom` repeats pixels."""
     tile, gap, label = image_size_px * zoom, 4, 140
@@ -37,12 +37,10 @@ def contact_sheet(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="the PNG to write")
     parser.add_argument("--columns", type=int, default=10, help="pictures per style")
-    parser.add_argument("--image-size-px", type=int, default=64)
+    parser.add_argument("--image-size-px", type=int, default=96)
     parser.add_argument("--zoom", type=int, default=1, help="repeat each pixel this many times each way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", action="store_true", help="the combinations kept from training")

@@ -88,9 +88,7 @@ class Painter:
         chunk_size: int = 256,
     ) -> None:
         if image_size_px < 16 or image_size_px > 1024:
-            raise UserError(
-                f"The painter cannot paint at {image_size_px} px: choose image_size_px from 16 to 1024."
-            )
+            raise UserError(f"The painter cannot paint at {image_size_px} px: choose image_size_px from 16 to 1024.")
         if count < 1 or seed < 0 or chunk_size < 1:
             raise UserError(
                 f"The painter needs count, chunk_size >= 1 and seed >= 0, not {count}, {chunk_size}, {seed}."
@@ -135,9 +133,7 @@ class Painter:
         style = STYLES[number]
         pair = _choice(rng, _pairs_of(style.name, self.held_out))
         names = pair if rng.random() < 0.5 else (pair[1], pair[0])
-        subject, layout, artist = (
-            _choice(rng, words) for words in (style.subjects, style.layouts, style.artists)
-        )
+        subject, layout, artist = (_choice(rng, words) for words in (style.subjects, style.layouts, style.artists))
         return Commission(
             style=number,
             colours=(COLOUR_NAMES.index(names[0]), COLOUR_NAMES.index(names[1])),
@@ -173,9 +169,7 @@ def _vary(rng: np.random.Generator, name: str) -> Colour:
     return red, green, blue
 
 
-def _columns(
-    style: Style, names: tuple[str, str], subject: str, layout: str, artist: str, year: int
-) -> dict[str, str]:
+def _columns(style: Style, names: tuple[str, str], subject: str, layout: str, artist: str, year: int) -> dict[str, str]:
     pair = f"{names[0]} and {names[1]}"
     return {
         "title": f"{subject} in {pair}, {layout}",

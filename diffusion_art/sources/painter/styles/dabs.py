@@ -17,7 +17,7 @@ def pointillism(canvas: Canvas, brief: Brief) -> None:
     level = brief.subject == "Sail"
     slope = 0.0 if level else brief.uniform(-0.14, 0.14)
     swell, phase = (0.0 if level else brief.uniform(0.02, 0.06)), brief.uniform(0, 6.3)
-    pitch = max(2.4 * canvas.pixel, 0.03)
+    pitch = max(3.0 * canvas.pixel, 0.03)
     points = np.concatenate([scatter(brief, pitch), scatter(brief, pitch)])
     x, y = points[:, 0], points[:, 1]
     line = horizon + slope * (x - 0.5) + swell * np.sin(5 * x + phase)
@@ -30,9 +30,7 @@ def pointillism(canvas: Canvas, brief: Brief) -> None:
             tx, ty = (k + brief.uniform(0.3, 0.7)) / trees, horizon - brief.uniform(0.08, 0.16)
             crown = np.hypot(x - tx, (y - ty) * 0.85) < r
             trunk = (np.abs(x - tx) < 0.03) & (y > ty) & (y < horizon + 0.12)
-            light = np.where(
-                crown, 1.2 - 5 * (x - tx + y - ty + 0.5 * r) / r * 0.4, np.where(trunk, -2.0, light)
-            )
+            light = np.where(crown, 1.2 - 5 * (x - tx + y - ty + 0.5 * r) / r * 0.4, np.where(trunk, -2.0, light))
             below = below | crown | trunk
     elif brief.subject == "River":
         bank = brief.uniform(0.3, 0.7) + 0.2 * np.sin(4 * (y - horizon) + phase)
@@ -73,7 +71,7 @@ def impressionism(canvas: Canvas, brief: Brief) -> None:
     canvas.rectangle(0, horizon, 1, 1, brief.second)
     sun_x, sun_y = brief.uniform(0.2, 0.8), horizon * brief.uniform(0.3, 0.6)
     sun_r = brief.uniform(0.07, 0.1)
-    pitch = max(2.3 * canvas.pixel, 0.034)
+    pitch = max(2.8 * canvas.pixel, 0.034)
     points = scatter(brief, pitch)
     n = len(points)
     x, y = points[:, 0], points[:, 1]

@@ -112,15 +112,12 @@ def surrealism(canvas: Canvas, brief: Brief) -> None:
         ]
     else:  # Constellation
         bodies = [
-            (brief.uniform(0.1, 0.9), (k + brief.uniform(0.3, 0.7)) / 4, brief.uniform(0.13, 0.18))
-            for k in range(4)
+            (brief.uniform(0.1, 0.9), (k + brief.uniform(0.3, 0.7)) / 4, brief.uniform(0.13, 0.18)) for k in range(4)
         ]
         path = spline([(bx, by) for bx, by, _ in bodies], per_span=6)
         canvas.line(path, line, INK)
     for bx, by, r in bodies:
-        shape = blob(
-            rng, bx, by, r, wobble=0.45, squash=brief.uniform(0.7, 1.0), angle=brief.uniform(0, math.pi)
-        )
+        shape = blob(rng, bx, by, r, wobble=0.45, squash=brief.uniform(0.7, 1.0), angle=brief.uniform(0, math.pi))
         canvas.polygon([(px + 0.035, py + 0.04) for px, py in shape], shade(brief.first, 0.3))
         canvas.polygon(shape, brief.second)
         canvas.line([*shape, shape[0]], line, INK)

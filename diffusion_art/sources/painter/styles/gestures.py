@@ -21,7 +21,7 @@ def post_impressionism(canvas: Canvas, brief: Brief) -> None:
         for _ in range(brief.count(2, 3))
     ]
     canvas.rectangle(0, 0, 1, 1, shade(brief.first, 0.25))
-    pitch = max(1.75 * canvas.pixel, 0.03)
+    pitch = max(2.1 * canvas.pixel, 0.03)
     points = np.concatenate([scatter(brief, pitch * 1.2), scatter(brief, pitch * 1.3)])
     x, y = points[:, 0].copy(), points[:, 1].copy()
     land = y > horizon + ridge * np.sin(7 * x + phase)

@@ -21,17 +21,13 @@ def op_art(canvas: Canvas, brief: Brief) -> None:
     cells = brief.uniform(6.2, 8.0)
     if brief.subject == "Sphere":
         radius = brief.uniform(0.34, 0.44)
-        swell = np.where(
-            r < radius, (np.arcsin(np.minimum(r / radius, 1)) * 2 / math.pi) ** 1.6 * radius / r, 1
-        )
+        swell = np.where(r < radius, (np.arcsin(np.minimum(r / radius, 1)) * 2 / math.pi) ** 1.6 * radius / r, 1)
         u, v = dx * swell, dy * swell
         u, v = u * math.cos(turn) - v * math.sin(turn), u * math.sin(turn) + v * math.cos(turn)
         pattern = np.floor(u * cells) + np.floor(v * cells)
     elif brief.subject == "Waves":
         rows = cells * 0.9
-        sway = brief.uniform(0.05, 0.09) * np.sin(
-            2 * math.pi * (brief.uniform(1.0, 1.8) * x + brief.uniform(0, 1))
-        )
+        sway = brief.uniform(0.05, 0.09) * np.sin(2 * math.pi * (brief.uniform(1.0, 1.8) * x + brief.uniform(0, 1)))
         pinch = 1 + 0.5 * np.exp(-((dx / 0.28) ** 2))
         across = np.floor(rows * (dy + sway) * pinch)
         pattern = across + np.floor((x + sway) * cells * 0.55) if brief.chance(0.6) else across
@@ -73,7 +69,7 @@ def orphism(canvas: Canvas, brief: Brief) -> None:
         turn = brief.uniform(0, math.pi / 2)
         angle = np.mod(np.arctan2(y - dy, x - dx) + turn, 2 * math.pi)
         sectors = 4 if brief.chance(0.7) else 2
-        rings = max(3, round(radius / brief.uniform(0.075, 0.095)))
+        rings = max(3, round(radius / brief.uniform(0.09, 0.115)))
         ring = np.minimum((r / radius * rings).astype(np.intp), rings - 1)
         sector = (angle / (2 * math.pi) * sectors).astype(np.intp) % sectors  # rounding may reach a full turn
         paint = (ring + sector) % 2
@@ -154,11 +150,7 @@ def color_field(canvas: Canvas, brief: Brief) -> None:
         top = margin
         rest = int(heights.argmax())
         for k, height in enumerate(heights.tolist()):
-            fill = (
-                brief.second
-                if k == rest or bands == 2
-                else (tint(brief.first, 0.3) if k % 2 else brief.second)
-            )
+            fill = brief.second if k == rest or bands == 2 else (tint(brief.first, 0.3) if k % 2 else brief.second)
             if k != rest and bands == 2:
                 fill = tint(brief.second, brief.uniform(0.1, 0.3))
             block(margin, top, 1 - margin, top + height, fill, 0.93)

@@ -21,9 +21,7 @@ def _area_on_page(box: Box, turn: float) -> float:
     """The part of `box`, turned about the middle of the page, that the page shows; by 49 sample points."""
     left, top, right, bottom = box
     at = (0.07, 0.21, 0.36, 0.5, 0.64, 0.79, 0.93)
-    points = turned(
-        [(left + u * (right - left), top + v * (bottom - top)) for u in at for v in at], 0.5, 0.5, turn
-    )
+    points = turned([(left + u * (right - left), top + v * (bottom - top)) for u in at for v in at], 0.5, 0.5, turn)
     return _area(box) * sum(0 <= x <= 1 and 0 <= y <= 1 for x, y in points) / len(points)
 
 
@@ -60,7 +58,7 @@ def de_stijl(canvas: Canvas, brief: Brief) -> None:
     else:
         boxes = _divide(brief, (-reach, -reach, reach, reach), cells, 0.16)
     turn = math.pi / 4 if lozenge else 0.0
-    bar = brief.uniform(0.034, 0.05) if few else brief.uniform(0.026, 0.036)
+    bar = brief.uniform(0.045, 0.062) if few else brief.uniform(0.034, 0.045)
     seen = [_area_on_page(box, turn) for box in boxes]
     painted = {brief.first: 0.0, brief.second: 0.0}
     for k in sorted(range(len(boxes)), key=lambda k: -min(seen[k], 0.34) * brief.uniform(0.75, 1.25)):
@@ -93,9 +91,7 @@ def suprematism(canvas: Canvas, brief: Brief) -> None:
     if brief.subject == "Circle":
         x, y = at(side * brief.uniform(0.12, 0.22), -0.1)
         canvas.disc(x, y, brief.uniform(0.24, 0.29), brief.first)
-        canvas.beam(
-            *at(-side * 0.1, 0.12), brief.uniform(0.75, 0.95), brief.uniform(0.2, 0.25), lean, brief.second
-        )
+        canvas.beam(*at(-side * 0.1, 0.12), brief.uniform(0.75, 0.95), brief.uniform(0.2, 0.25), lean, brief.second)
     elif brief.subject == "Cross":
         canvas.beam(*at(0.0, 0.0), brief.uniform(0.85, 1.0), brief.uniform(0.22, 0.28), lean, brief.first)
         canvas.beam(

@@ -11,9 +11,7 @@ from diffusion_art.sources.painter.canvas import Canvas, turned
 from diffusion_art.sources.painter.palette import CREAM, INK, Colour, shade, tint
 
 
-def _bauhaus_tile(
-    canvas: Canvas, brief: Brief, x: float, y: float, s: float, ground: Colour, fill: Colour
-) -> None:
+def _bauhaus_tile(canvas: Canvas, brief: Brief, x: float, y: float, s: float, ground: Colour, fill: Colour) -> None:
     """One tile of side `s` with its top left corner at (x, y)."""
     canvas.rectangle(x, y, x + s, y + s, ground)
     kinds = {
@@ -64,9 +62,7 @@ def bauhaus(canvas: Canvas, brief: Brief) -> None:
         _bauhaus_tile(canvas, brief, float(cell % n) * s, float(cell // n) * s, s, ground, fill)
 
 
-def _emblem(
-    canvas: Canvas, subject: str, x: float, y: float, r: float, lean: float, fill: Colour, hot: Colour
-) -> None:
+def _emblem(canvas: Canvas, subject: str, x: float, y: float, r: float, lean: float, fill: Colour, hot: Colour) -> None:
     """The repeated motif of a sheet: about (x, y), radius `r`, outlined in ink, its eye in `hot`."""
     edge = max(0.075 * r, 0.5 * canvas.pixel)
     if subject == "Flowers":
@@ -104,11 +100,9 @@ def pop_art(canvas: Canvas, brief: Brief) -> None:
     s = 1 / n
     parity = brief.count(0, 1)
     slip = brief.uniform(-0.05, 0.05), brief.uniform(-0.05, 0.05)  # the screen is never quite in register
-    size, lean = s * brief.uniform(0.34, 0.42), brief.uniform(-0.3, 0.3)
+    size, lean = s * brief.uniform(0.36, 0.43), brief.uniform(-0.3, 0.3)
     gutter = brief.uniform(0.0, 0.015) if brief.chance(0.5) else 0.0
-    dots = (
-        round(s * canvas.size_px / 5) if canvas.size_px >= 64 else 0
-    )  # Ben-Day dots, if the page can show them
+    dots = round(s * canvas.size_px / 5) if canvas.size_px >= 64 else 0  # Ben-Day dots, if the page can show them
     for row in range(n):
         for column in range(n):
             ground, fill = brief.colours(flip=(row + column + parity) % 2 == 1)

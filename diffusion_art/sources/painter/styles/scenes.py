@@ -32,9 +32,7 @@ def ukiyo_e(canvas: Canvas, brief: Brief) -> None:
         slope = [flank(-1, t) for t in reversed(steps)] + [flank(1, t) for t in steps]
         canvas.polygon(slope, brief.second)
         snow = brief.uniform(0.24, 0.36)
-        cap = [flank(-1, t * snow) for t in (1, 0.66, 0.33, 0)] + [
-            flank(1, t * snow) for t in (0, 0.33, 0.66, 1)
-        ]
+        cap = [flank(-1, t * snow) for t in (1, 0.66, 0.33, 0)] + [flank(1, t * snow) for t in (0, 0.33, 0.66, 1)]
         teeth = np.linspace(cap[-1][0], cap[0][0], 8)[1:-1].tolist()
         cap += [(tx, peak + rise * snow * (0.66 if k % 2 == 0 else 1.2)) for k, tx in enumerate(teeth)]
         canvas.polygon(cap, CREAM)
@@ -97,9 +95,7 @@ def fauvism(canvas: Canvas, brief: Brief) -> None:
         for grow, colour in ((line / 2, INK), (-line / 2, fill)):
             for k in range(petals):
                 angle = turn + 2 * math.pi * k / petals
-                canvas.disc(
-                    x + 0.62 * r * math.cos(angle), y + 0.62 * r * math.sin(angle), 0.4 * r + grow, colour
-                )
+                canvas.disc(x + 0.62 * r * math.cos(angle), y + 0.62 * r * math.sin(angle), 0.4 * r + grow, colour)
         canvas.disc(x, y, 0.5 * r, fill)
         canvas.disc(x, y, 0.28 * r, INK if fill == CREAM else CREAM)
 

@@ -1,0 +1,105 @@
+"""What the callbacks promise, shown on real little runs."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from diffusion_art.callbacks.agreement import config_digest
+from diffusion_art.callbacks.checkpoint import RunCheckpoints
+from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.checkpoints import KEY
+
+TINY = [
+    "+experiment=quickstart",
+    "+debug=tiny",
+    "data.source=null",
+    "callbacks.progress=null",
+    "callbacks.samples=null",
+]
+
+
+@pytest.fixture
+def tiny(painter_shards) -> list[str]:
+    return [*TINY, f"data.path={painter_shards}", "data.num_workers=0"]
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(tiny, run_here, tmp_path):
+    status, said, complaints = run_here(
+        "train",
+        *tiny,
+        "run=kept",
+        "trainer.val_check_interval=2",
+        "callbacks.checkpoints.every_n_steps=2",
+        "callbacks.checkpoints.keep_last=2",
+        "callbacks.checkpoints.keep_best=2",
+    )
+    assert status == 0, said + complaints
+    run = tmp_path / "logs/tiny/kept"
+    val = pd.read_csv(run / "metrics.csv").dropna(subset=["val/loss"]).set_index("step")["val/loss"]
+    best = val.nsmallest(2)
+    folder = run / "checkpoints"
+    kept = {int(path.stem[5:]) for path in folder.glob("step_*.ckpt")}
+    assert kept == {12, 10} | {step + step % 2 for step in best.index}
+    assert (folder / "last.ckpt").resolve().name == "step_00000012.ckpt"
+    assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == best.index[0] + best.index[0] % 2
+
+
+def test_a_link_is_replaced_in_one_step(tmp_path):
+    saver = RunCheckpoints(folder=str(tmp_path), keep_last=2)
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"step_{step:08d}.ckpt").write_text(str(step))
+    saver.best = [(0.1, "step_00000001.ckpt")]
+    saver._prune()
+    assert sorted(path.name for path in tmp_path.glob("step_*.ckpt")) == [
+        "step_00000001.ckpt",
+        "step_00000003.ckpt",
+        "step_00000004.ckpt",
+    ]
+    again = RunCheckpoints(folder=str(tmp_path))
+    again.load_state_dict({"best": [[0.1, "step_00000001.ckpt"], [0.2, "step_00000002.ckpt"]]})
+    assert again.best == [(0.1, "step_00000001.ckpt")]  # the other file is gone
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(tiny, run_here, tmp_path):
+    status, _, complaints = run_here(
+        "train", *tiny, "run=burst", "optim.lr=1e30", "trainer.gradient_clip_val=null", "lr_schedule=constant"
+    )
+    assert status == 1
+    assert complaints.count("error: ") == 1
+    assert "the loss became" in complaints
+    run = tmp_path / "logs/tiny/burst"
+    record = json.loads((run / "non_finite.json").read_text())
+    assert len(record["keys"]) == 8
+    assert record["keys"][0] in complaints
+    for path in (run / "checkpoints").glob("step_*.ckpt"):
+        saved = torch.load(path, weights_only=True)
+        assert saved["global_step"] <= record["step"]
+
+
+def test_validation_uses_the_averaged_weights_and_says_the_same_twice(tiny, run_here, tmp_path):
+    for name, extra in (("one", []), ("two", ["data.num_workers=2"])):
+        status, said, complaints = run_here("train", *tiny, f"run={name}", *extra)
+        assert status == 0, said + complaints
+    tables = [pd.read_csv(tmp_path / f"logs/tiny/{name}/metrics.csv") for name in ("one", "two")]
+    for column in ("val/loss", "val/loss_clean", "val/loss_noisy", "train/loss"):
+        assert tables[0][column].dropna().tolist() == tables[1][column].dropna().tolist()
+        assert tables[0][column].notna().any()
+    saved = torch.load(tmp_path / "logs/tiny/one/checkpoints/last.ckpt", weights_only=True)
+    ema = saved[KEY]["ema"]
+    assert any(not torch.equal(ema[name], saved["state_dict"][f"model.{name}"]) for name in ema)
+
+
+def test_losses_are_drawn(tmp_path):
+    table = pd.DataFrame({"step": range(50), "train/loss": [1 / (1 + k) for k in range(50)]})
+    table["val/loss"] = [0.5 if step % 10 == 0 else None for step in range(50)]
+    plot_losses(table, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_config_digests_tell_configs_apart():
+    assert config_digest({"a": 1, "b": [1, 2]}) == config_digest({"b": [1, 2], "a": 1})
+    assert config_digest({"a": 1}) != config_digest({"a": 2})

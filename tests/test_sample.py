@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from diffusion_art.cli import config_dir
+from diffusion_art.errors import UserError
+from diffusion_art.images import read_metadata, to_uint8
+from diffusion_art.runs import load_run
+from diffusion_art.sample import prompts_of, sample, slug
+from tests.fakes import toy_model, toy_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return toy_run(tmp_path / "toy", toy_model())
+
+
+def paint(*overrides: str):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("sample", ["device=cpu", *overrides])
+    return sample(config)
+
+
+def test_pictures_and_a_grid_that_tell_what_was_asked(folder, tmp_path):
+    out = paint(
+        f"run={folder}",
+        'asked=["Größe / red", ""]',
+        "sampler=ddim",
+        "num_steps=2",
+        "guidance_scale=1.5",
+        "negative_prompt=blue",
+        "seed=7",
+        f"out={tmp_path / 'out'}",
+    )
+    files = sorted(file.name for file in out.iterdir())
+    assert files == ["000_groe-red.png", "001_picture.png", "grid.png"] or files[0].startswith("000_gro")
+    told = read_metadata(out / files[0])
+    assert told["prompt"] == "Größe / red"
+    assert told["seed"] == "7"
+    assert told["negative_prompt"] == "blue"
+    assert told["checkpoint"].startswith("step_00000005-")
+    assert json.loads(told["sampler"])["name"] == "ddim"
+    assert (told["num_steps"], told["guidance_scale"], told["weights"]) == ("2", "1.5", "ema")
+    assert read_metadata(out / "001_picture.png")["seed"] == "8"
+    assert json.loads(read_metadata(out / "grid.png")["captions"]) == ["Größe / red", ""]
+
+
+def test_a_picture_can_be_painted_again_from_its_own_words(folder):
+    out = paint(f"run={folder}", "asked=[red,blue]", "seed=3")
+    told = read_metadata(out / "001_blue.png")
+    run = load_run(told["run"])
+    again = run.sample(
+        told["prompt"],
+        seed=int(told["seed"]),
+        guidance_scale=float(told["guidance_scale"]),
+        num_steps=int(told["num_steps"]),
+    )
+    with Image.open(out / "001_blue.png") as picture:
+        difference = np.abs(np.asarray(picture).astype(int) - to_uint8(again[0]))
+    assert difference.max() <= 1  # alone or beside others: the last bit of a float at most
+
+
+def test_by_default_the_runs_own_prompts_sampler_and_guidance_into_the_run(folder):
+    out = paint(f"run={folder}")
+    assert out.parent == folder / "samples"
+    told = read_metadata(out / "000_red.png")
+    assert (told["prompt"], told["guidance_scale"], json.loads(told["sampler"])["name"]) == ("red", "2.0", "euler")
+
+
+def test_several_pictures_of_each_prompt(folder):
+    out = paint(f"run={folder}", "asked=[red,blue]", "count=2")
+    seeds = [int(read_metadata(file)["seed"]) for file in sorted(out.glob("0*.png"))]
+    assert seeds == [0, 1, 2, 3]
+
+
+def test_prompts_by_name_as_text_and_as_numbers(folder):
+    run = load_run(folder)
+    assert len(prompts_of("painter", run)) == 16
+    assert prompts_of("a red house", run) == ["a red house"]
+    assert prompts_of("unknown", run) == ["unknown"]
+    assert prompts_of(["a", 3], run) == ["a", "3"]
+    assert prompts_of(None, run) == ["red", "blue"]
+    run.config["prompts"] = None
+    with pytest.raises(UserError, match="give prompts"):
+        prompts_of(None, run)
+
+
+@pytest.mark.parametrize("name", ["painter", "wikiart", "openclipart"])
+def test_every_list_of_prompts_holds_different_texts(folder, name):
+    prompts = prompts_of(name, load_run(folder))
+    assert len(set(prompts)) == len(prompts) >= 8
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("A red, red House!", "a-red-red-house"), ("漢字", "picture"), ("../../etc", "etc"), ("x" * 99, "x" * 48)],
+)
+def test_file_names_are_plain(prompt, expected):
+    assert slug(prompt) == expected
+
+
+def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
+    for wrong in ("asked=[]", "seed=-1", "num_steps=0", "sampler.name=nope"):
+        overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
+        with pytest.raises(UserError):
+            paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_real_command(folder, tmp_path, run_command):
+    done = run_command(
+        "sample", f"run={folder}", 'prompts=["a, red", "b / (c)"]', "num_steps=2", "out=painted", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "painted").glob("*.png"))) == 3
+    wrong = run_command("sample", "run=nowhere", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: there is no run at nowhere")
+    assert "Traceback" not in wrong.stderr
