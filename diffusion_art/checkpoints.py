@@ -36,9 +36,7 @@ PREFIX = "model."  # of the raw weights' names in state_dict
 TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 
 
-def load_text_to_image(
-    path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu"
-) -> TextToImage:
+def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> TextToImage:
     """The model of a checkpoint file, a run folder (its newest checkpoint) or a folder of runs (the newest).
 
     `weights` are `ema`, the averaged ones, or `raw`, those the optimiser held.
@@ -54,9 +52,7 @@ def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) ->
     """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
     ours = checkpoint[KEY]
     if weights not in ("ema", "raw"):
-        raise UserError(
-            f"weights={weights!r} is neither ema (the averaged weights) nor raw (the optimiser's)."
-        )
+        raise UserError(f"weights={weights!r} is neither ema (the averaged weights) nor raw (the optimiser's).")
     model = build(ours["config"]["model"])
     if not isinstance(model, TextToImage):
         raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
@@ -88,9 +84,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Checkpoints of this program never do."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again."
-        ) from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
     ours = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict):
         raise UserError(f"{path} is a checkpoint of another program: it has no {KEY!r} part. {TRAIN_ONE}")
@@ -116,9 +110,7 @@ def find_run(path: str | Path) -> Path:
     if not path.exists():
         raise UserError(f"there is no run at {path}. {TRAIN_ONE}")
     runs = {folder.parent for depth in ("*", "*/*", "*/*/*") for folder in path.glob(f"{depth}/checkpoints")}
-    dated = {
-        max(file.stat().st_mtime for file in files): run for run in runs if (files := _checkpoint_files(run))
-    }
+    dated = {max(file.stat().st_mtime for file in files): run for run in runs if (files := _checkpoint_files(run))}
     if not dated:
         raise UserError(f"there is no run with a checkpoint in {path}. {TRAIN_ONE}")
     return dated[max(dated)]
@@ -167,10 +159,7 @@ def checkpoint_id(path: str | Path) -> str:
     """`step_00000500-3f9c21ab`: its step, and a hash of all it holds, read from the checksums in the file."""
     path = Path(path).resolve()
     with zipfile.ZipFile(path) as archive:
-        parts = [
-            f"{entry.filename.partition('/')[2]} {entry.CRC} {entry.file_size}"
-            for entry in archive.infolist()
-        ]
+        parts = [f"{entry.filename.partition('/')[2]} {entry.CRC} {entry.file_size}" for entry in archive.infolist()]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return f"{path.stem}-{digest[:8]}"
 

@@ -35,6 +35,7 @@ from diffusion_art.models.text_encoder import weights_reachable
 from diffusion_art.sources.detect import open_source
 from diffusion_art.streaming.manifest import MANIFEST_FILE
 from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.muon import computes_in_bf16
 from diffusion_art.training.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,7 @@ def best_precision(accelerator: str) -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return "32-true"
-    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if bf16 else "32-true"
+    return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
 
 
 def _settle_text_encoder(config: DictConfig) -> None:

@@ -63,7 +63,7 @@ class Labelled:
 
 
 def degrade(images: UInt8[Tensor, "b 3 s s"], generator: torch.Generator) -> Float[Tensor, "b 3 s s"]:
-    """What a young model does to a picture: JPEG, blur, fading, speckle, at random strength per picture.
+    """What a young model does to a picture: JPEG, blur, fading, speckle, blotches, each at random strength.
 
     A third of the pictures stay as they are.
     """
@@ -86,6 +86,8 @@ def degrade(images: UInt8[Tensor, "b 3 s s"], generator: torch.Generator) -> Flo
     grey = x.mean(1, keepdim=True)
     x = torch.lerp(grey, x, draw(0.75, 1.15)) * draw(0.88, 1.1) + draw(-0.08, 0.08)
     x = x + draw(0.0, 0.16) ** 2 * 4 * torch.randn(x.shape, generator=generator)
+    blotches = torch.randn(count, 3, 8, 8, generator=generator)
+    x = x + draw(0.0, 0.12) * F.interpolate(blotches, size=x.shape[-2:], mode="bilinear", align_corners=False)
     keep = torch.rand(count, 1, 1, 1, generator=generator) < 1 / 3
     return torch.where(keep, clean, x.clamp(-1, 1))
 

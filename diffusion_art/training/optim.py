@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
+OUTER = ("embedding", "conv_in", "conv_out")  # parts of the names of first and last layers and look-up tables
+
+
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels only; biases, norms and other vectors go without."""
-    named = [(name, p) for name, p in named if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim >= 2]
-    plain = [p for _, p in named if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """Weight decay for matrices and kernels only; biases, norms and other vectors go without.
+
+    The matrices between the first and the last layer are marked `hidden`, which Muon asks for and others ignore.
+    """
+    trained = [(name, p) for name, p in named if p.requires_grad]
+    hidden = [p for name, p in trained if p.ndim >= 2 and not any(part in name for part in OUTER)]
+    outer = [p for name, p in trained if p.ndim >= 2 and any(part in name for part in OUTER)]
+    vectors = [p for _, p in trained if p.ndim < 2]
+    groups = [
+        {"params": hidden, "weight_decay": weight_decay, "hidden": True},
+        {"params": outer, "weight_decay": weight_decay, "hidden": False},
+        {"params": vectors, "weight_decay": 0.0, "hidden": False},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
@@ -93,8 +104,3 @@ class Plateau(Constant):
 def attach(schedule: Constant, optimizer: Optimizer) -> LambdaLR:
     """The schedule as a torch scheduler; its state (a plateau's memory too) is saved with the checkpoint."""
     return LambdaLR(optimizer, schedule)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """2-norm of all gradients together."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

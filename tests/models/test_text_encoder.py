@@ -198,7 +198,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     file = tmp_path / "weights.pt"
     file.write_bytes(b"not weights")
     with pytest.raises(UserError, match="are no weights"):
-        OpenClipPretrained(model="ViT-B-32", pretrained=str(file))
+        OpenClipPretrained(model="ViT-S-32-alt", pretrained=str(file))
 
 
 # ---------------------------------------------------------------------- the cache

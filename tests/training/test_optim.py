@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_art.training.optim import Constant, Cosine, Plateau, attach, build_optimizer
+from diffusion_art.training.muon import Muon, orthogonalise
+from diffusion_art.training.optim import Constant, Cosine, Plateau, attach, build_optimizer, parameter_groups
 
 
 def test_constant_warms_up_linearly_and_stays():
@@ -55,3 +56,71 @@ def test_weight_decay_spares_vectors_and_frozen_weights_are_left_out():
     assert decayed["weight_decay"] == 0.1
     assert len(spared["params"]) == 3
     assert spared["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
+def test_orthogonalised_matrices_keep_their_directions_and_lose_their_scales(shape):
+    torch.manual_seed(0)
+    spread = torch.logspace(0, -1.5, min(shape[1:]))
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    out = orthogonalise(7.0 * u @ torch.diag_embed(spread.expand(shape[0], -1)) @ vh, dtype=torch.float32)
+    values = torch.linalg.svdvals(out)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+    aligned = torch.diagonal(u.mT @ out @ vh.mT, dim1=1, dim2=2)
+    torch.testing.assert_close(aligned, values.new_ones(aligned.shape), atol=0.4, rtol=0)
+
+
+def _groups(net: nn.Module) -> dict[str, list[str]]:
+    names = {id(p): name for name, p in net.named_parameters()}
+    found = parameter_groups(net.named_parameters(), weight_decay=0.1)
+    return {f"{group['hidden']} {group['weight_decay']}": [names[id(p)] for p in group["params"]] for group in found}
+
+
+def test_only_hidden_matrices_are_muons():
+    net = nn.ModuleDict(
+        {
+            "token_embedding": nn.Embedding(5, 4),
+            "conv_in": nn.Conv2d(3, 4, 3),
+            "middle": nn.Linear(4, 4),
+            "conv_out": nn.Conv2d(4, 3, 3),
+        }
+    )
+    assert _groups(net) == {
+        "True 0.1": ["middle.weight"],
+        "False 0.1": ["token_embedding.weight", "conv_in.weight", "conv_out.weight"],
+        "False 0.0": ["conv_in.bias", "middle.bias", "conv_out.bias"],
+    }
+
+
+def test_muons_adamw_half_is_torchs_adamw():
+    torch.manual_seed(0)
+    start = torch.randn(4, 3)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizers = [
+        Muon([ours], lr=0.1, weight_decay=0.1),
+        torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.99), weight_decay=0.1, fused=True),
+    ]
+    for _ in range(5):
+        for p, optimizer in zip((ours, theirs), optimizers, strict=True):
+            p.grad = p.detach() ** 2
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_muon_learns_and_resumes_exactly():
+    def run(steps: int, state: dict | None = None, weight: torch.Tensor | None = None):
+        torch.manual_seed(0)
+        target, p = torch.randn(6, 5), nn.Parameter(torch.zeros(6, 5) if weight is None else weight.clone())
+        optimizer = Muon([{"params": [p], "hidden": True}], lr=0.05)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            p.grad = p.detach() - target
+            optimizer.step()
+        return p.detach(), optimizer.state_dict(), float((p.detach() - target).norm() / target.norm())
+
+    whole, _, distance = run(60)
+    assert distance < 0.3
+    half, state, _ = run(30)
+    rest, _, _ = run(30, state, half)
+    assert torch.equal(whole, rest)

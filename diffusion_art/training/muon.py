@@ -1,0 +1,139 @@
+"""Muon for the hidden matrices, AdamW for everything else, as one optimiser.
+
+    M <- mu M + (1 - mu) G,   U = orthogonalise((1 - mu) G + mu M),   W <- W - lr (0.2 sqrt(max(r, c)) U + wd W)
+
+An update whose singular values are all about one moves every direction of a matrix alike, where Adam's moves along a few.
+A convolution's kernel counts as the matrix [out, in * h * w].
+
+Papers: Jordan et al. 2024, Muon, https://kellerjordan.github.io/posts/muon/; the factor 0.2 sqrt(max(r, c)), which
+gives the update the size of Adam's so that both share one learning rate: Liu et al. 2025, Muon is Scalable for LLM
+Training, https://arxiv.org/abs/2502.16982
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+ADAM_SIZE = 0.2  # root mean square of an AdamW update, over its learning rate (Liu et al. 2025, section 2.2)
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five steps suffice
+
+
+def orthogonalise(
+    matrices: Float[Tensor, "n r c"], *, steps: int = 5, dtype: torch.dtype = torch.bfloat16
+) -> Float[Tensor, "n r c"]:
+    """U V^T of each matrix's singular value decomposition, nearly: singular values land in about [0.7, 1.2].
+
+    Newton-Schulz iteration with a quintic: X <- a X + (b A + c A^2) X, A = X X^T, on the wide side.
+    """
+    a, b, c = QUINTIC
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(dtype)
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(dtype) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(Optimizer):
+    """Muon on groups marked `hidden`, AdamW on the others; `parameter_groups` marks them.
+
+    `betas` and `eps` are AdamW's, `momentum` (Nesterov) is Muon's. Weights and states stay in float32; the
+    orthogonalisation runs in bfloat16 where the machine computes in it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] | list[float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+        hidden: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "steps": steps,
+            "hidden": hidden,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if group["hidden"]:
+                self._muon(parameters, group)
+            elif parameters:
+                self._adamw(parameters, group)
+        return loss
+
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        for p in parameters:
+            alike[p.shape[0], p[0].numel()].append(p)
+        for (rows, columns), members in alike.items():
+            updates = []
+            for p in members:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                updates.append(p.grad.lerp(momentum, group["momentum"]).reshape(rows, columns))
+            dtype = torch.bfloat16 if computes_in_bf16(members[0].device) else torch.float32
+            stacked = orthogonalise(torch.stack(updates), steps=group["steps"], dtype=dtype)
+            size = ADAM_SIZE * max(rows, columns) ** 0.5
+            for p, update in zip(members, stacked):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.view_as(p), alpha=-group["lr"] * size)
+
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for p in parameters:
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        states = [self.state[p] for p in parameters]
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [p.grad for p in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are fast on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
