@@ -118,11 +118,14 @@ def save_judge(judge: Judge, path: Path, *, scores: dict[str, float]) -> None:
     """Write weights in half precision (they lose nothing that shows), with labels and scores as metadata."""
     state = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
     labels = {"styles": [style.name for style in STYLES], "colours": list(COLOUR_NAMES)}
+    half = path.with_name(f".{path.name}.half")
     save_file(
         {name: value.contiguous() for name, value in state.items()},
-        path,
+        half,
         metadata={"labels": json.dumps(labels), "scores": json.dumps(scores)},
     )
+    half.chmod(0o644)  # safetensors writes for the owner alone
+    half.replace(path)
 
 
 @lru_cache(maxsize=2)

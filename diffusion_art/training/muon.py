@@ -2,8 +2,8 @@
 
     M <- mu M + (1 - mu) G,   U = orthogonalise((1 - mu) G + mu M),   W <- W - lr (0.2 sqrt(max(r, c)) U + wd W)
 
-An update whose singular values are all about one moves every direction of a matrix alike, where Adam's moves along a few.
-A convolution's kernel counts as the matrix [out, in * h * w].
+An update whose singular values are all about one moves every direction of a matrix alike, where Adam's moves
+along a few. A convolution's kernel counts as the matrix [out, in * h * w].
 
 Papers: Jordan et al. 2024, Muon, https://kellerjordan.github.io/posts/muon/; the factor 0.2 sqrt(max(r, c)), which
 gives the update the size of Adam's so that both share one learning rate: Liu et al. 2025, Muon is Scalable for LLM

@@ -9,7 +9,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-
 OUTER = ("embedding", "conv_in", "conv_out")  # parts of the names of first and last layers and look-up tables
 
 

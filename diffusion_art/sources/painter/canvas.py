@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from diffusion_art.sources.painter.palette import Colour
 
-Point = Sequence[float]  # x, y
+Point = tuple[float, float]  # x, y
+Path = Sequence[Sequence[float]] | np.ndarray  # points in order, as drawing takes them
 
 
 @lru_cache(maxsize=4)
@@ -57,7 +58,7 @@ class Canvas:
         if x1 >= x0 and y1 >= y0:
             self.draw.rectangle((x0, y0, x1, y1), fill)
 
-    def polygon(self, points: Sequence[Point] | np.ndarray, fill: Colour) -> None:
+    def polygon(self, points: Path, fill: Colour) -> None:
         self.draw.polygon([(float(x) * self.side, float(y) * self.side) for x, y in points], fill)
 
     def beam(self, x: float, y: float, length: float, width: float, angle: float, fill: Colour) -> None:
@@ -94,7 +95,7 @@ class Canvas:
         box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
         self.draw.pieslice(box, start, stop, fill)
 
-    def line(self, points: Sequence[Point] | np.ndarray, width: float, fill: Colour, *, smooth: bool = True) -> None:
+    def line(self, points: Path, width: float, fill: Colour, *, smooth: bool = True) -> None:
         """A stroke through `points`, with round joints and ends if `smooth`."""
         s = self.side
         xy = [(float(x) * s, float(y) * s) for x, y in points]
@@ -128,7 +129,7 @@ class Canvas:
         return np.array(self.image.reduce(self.supersample))
 
 
-def turned(points: Sequence[Point], x: float, y: float, angle: float) -> list[Point]:
+def turned(points: Sequence[Sequence[float]], x: float, y: float, angle: float) -> list[Point]:
     """`points` about the origin, turned by `angle` radians and moved to (x, y)."""
     c, s = math.cos(angle), math.sin(angle)
     return [(x + c * px - s * py, y + s * px + c * py) for px, py in points]
@@ -156,7 +157,7 @@ def blob(
     return turned(list(zip((r * np.cos(phi)).tolist(), (squash * r * np.sin(phi)).tolist())), x, y, angle)
 
 
-def spline(points: Sequence[Point], *, per_span: int = 8) -> list[Point]:
+def spline(points: Sequence[Sequence[float]], *, per_span: int = 8) -> list[Point]:
     """A Catmull-Rom curve through `points`."""
     p = np.asarray(points, dtype=np.float64)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
