@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-ARGS   ?= +experiment=quickstart
+ARGS   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-full lint format bench stream sample evaluate notebooks clean
@@ -18,13 +18,13 @@ $(BIN)/.installed: pyproject.toml
 install: $(BIN)/.installed  ## make .venv and install everything into it
 
 train: install  ## train the quickstart, or ARGS="+experiment=wikiart ..."
-	$(BIN)/python -m diffusion_art.train $(ARGS)
+	$(BIN)/python -m diffusion_art.train $(or $(ARGS),+experiment=quickstart)
 
 test: install  ## the default test suite, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network" $(ARGS_TEST)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network" $(ARGS)
 
 test-full: install  ## also the slow tests
-	$(BIN)/python -m pytest -m "not gpu and not network" $(ARGS_TEST)
+	$(BIN)/python -m pytest -m "not gpu and not network" $(ARGS)
 
 lint: install  ## ruff, import floors, types
 	$(BIN)/ruff check .
@@ -37,16 +37,16 @@ format: install  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: install  ## run every benchmark and write benchmarks/results/
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 
-stream: install  ## serve shards: make stream ARGS="data.path=data/painter-32px"
-	$(BIN)/python -m diffusion_art.stream $(ARGS)
+stream: install  ## serve shards, those of the quickstart or ARGS="data.path=..."
+	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)
 
-sample: install  ## paint: make sample ARGS="run=logs/quickstart 'prompts=[...]'"
-	$(BIN)/python -m diffusion_art.sample $(ARGS)
+sample: install  ## paint with the quickstart model, or ARGS="run=... 'prompts=[...]'"
+	$(BIN)/python -m diffusion_art.sample $(or $(ARGS),run=logs/quickstart)
 
-evaluate: install  ## measure caption following: make evaluate ARGS="run=logs/quickstart"
-	$(BIN)/python -m diffusion_art.evaluate $(ARGS)
+evaluate: install  ## measure caption following of the quickstart, or ARGS="run=..."
+	$(BIN)/python -m diffusion_art.evaluate $(or $(ARGS),run=logs/quickstart)
 
 notebooks: install  ## open the notebooks
 	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks

@@ -98,9 +98,7 @@ def main(rounds: int = 5, steps: int = 60) -> None:
     quieten()
     with tempfile.TemporaryDirectory() as folder:
         settings = settings_of(steps, Path(folder))
-        datamodule = build_datamodule(
-            {**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}}
-        )
+        datamodule = build_datamodule({**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}})
         datamodule.prepare_data()
         datamodule.setup()
         loader = datamodule.train_dataloader()
@@ -113,9 +111,7 @@ def main(rounds: int = 5, steps: int = 60) -> None:
             else:
                 ours, theirs = sides[0](), sides[1]()
             pairs.append((ours, theirs))
-            print(
-                f"round {number + 1}: shell {ours:.1f}, bare {theirs:.1f} images/s, ratio {ours / theirs:.3f}"
-            )
+            print(f"round {number + 1}: shell {ours:.1f}, bare {theirs:.1f} images/s, ratio {ours / theirs:.3f}")
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     row = claim(
         "quickstart images/s, 2 cores: Lightning + callbacks + stream",

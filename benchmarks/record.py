@@ -39,9 +39,7 @@ def claim(
         **more,
     }
     verdict = "holds" if holds else "MISSED"
-    print(
-        f"{measure}: {row['ours']} against {row['peer']} ({peer_name}): ratio {row['ratio']}, goal {goal}: {verdict}"
-    )
+    print(f"{measure}: {row['ours']} against {row['peer']} ({peer_name}): ratio {row['ratio']}, goal {goal}: {verdict}")
     return row
 
 

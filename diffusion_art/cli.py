@@ -48,15 +48,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(str(error))
 
         def main() -> None:
-            run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
-                guarded
-            )
+            run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)
             if wants_traceback:
                 run()
                 return
-            os.environ["HYDRA_FULL_ERROR"] = (
-                "1"  # else Hydra prints its own traceback and exits before we see it
-            )
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
                 run()
             except (HydraException, OmegaConfBaseException) as error:

@@ -89,9 +89,7 @@ def _check(target: str) -> None:
     try:
         found = hydra.utils.get_object(target)
     except Exception as error:
-        raise UserError(
-            f"the config names `{target}`, which does not exist: {_first_line(error)}."
-        ) from error
+        raise UserError(f"the config names `{target}`, which does not exist: {_first_line(error)}.") from error
     home = f"{getattr(found, '__module__', '')}."
     homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.")
     if not (isclass(found) or isfunction(found)) or not home.startswith(homes):

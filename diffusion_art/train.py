@@ -124,6 +124,10 @@ def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
     Raises:
         UserError: there is nothing at the path and no source to make it from.
     """
+    if data["path"] is None:
+        raise UserError(
+            "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
+        )
     path = Path(data["path"])
     settings = {key: data[key] for key in ("image_size_px", "fit", "jpeg_quality", "val_fraction", "caption_template")}
     finished = (path / MANIFEST_FILE).is_file()
@@ -134,9 +138,8 @@ def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
         return ensure_shards(source, out=Path(data_dir) / f"{source.name}-{data['image_size_px']}px", **settings)
     if data["source"] is None:
         raise UserError(
-            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's "
-            f"layout, of WebDataset "
-            "tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
+            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's layout, "
+            "of WebDataset tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
         )
     return ensure_shards(build(data["source"]), out=path, **settings)
 

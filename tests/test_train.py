@@ -118,7 +118,7 @@ def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny,
         _wait_for(lambda until=until: newest() >= until, process)
         time.sleep(0.11)  # somewhere between two checkpoints
         process.kill()
-        process.wait()
+        process.communicate()
         assert 0 < newest() < 80
     said = run_command("train", *broken, "data.num_workers=0", "ckpt_path=last", cwd=tmp_path)
     assert said.returncode == 0, said.stderr

@@ -92,9 +92,7 @@ class StreamDataset(IterableDataset):
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         numbers = [
-            k
-            for k in range(self.start + offset, self.last_batch, stride)
-            if self._slice(k)[1] > self._slice(k)[0]
+            k for k in range(self.start + offset, self.last_batch, stride) if self._slice(k)[1] > self._slice(k)[0]
         ]
         reader = self.open_reader()
         try:

@@ -55,9 +55,7 @@ def uniforms(seed: int, positions: np.ndarray, *, stream: int) -> np.ndarray:
     Paper: Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators, https://doi.org/10.1145/2660193.2660195
     """
     with np.errstate(over="ignore"):
-        key = _mix(
-            np.array(seed & (2**64 - 1), np.uint64) + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03)
-        )
+        key = _mix(np.array(seed & (2**64 - 1), np.uint64) + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03))
         bits = _mix(_mix(positions.astype(np.uint64) ^ key) + key)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

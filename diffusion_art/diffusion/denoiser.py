@@ -12,9 +12,7 @@ from torch import Tensor
 from diffusion_art.diffusion.predictions import Prediction
 from diffusion_art.diffusion.schedules import Schedule
 
-Backbone = Callable[
-    [Tensor, Tensor], Tensor
-]  # (x_t [b c h w], t [b]) -> out [b c h w], captions already bound
+Backbone = Callable[[Tensor, Tensor], Tensor]  # (x_t [b c h w], t [b]) -> out [b c h w], captions already bound
 
 
 @runtime_checkable
@@ -40,9 +38,7 @@ class Denoiser:
     `clip` holds x_0_hat in [-1, 1]: right for codecs whose latents are pixels, wrong for a VAE's.
     """
 
-    def __init__(
-        self, backbone: Backbone, *, schedule: Schedule, prediction: Prediction, clip: bool = False
-    ) -> None:
+    def __init__(self, backbone: Backbone, *, schedule: Schedule, prediction: Prediction, clip: bool = False) -> None:
         self.backbone = backbone
         self.schedule = schedule
         self.prediction = prediction

@@ -29,9 +29,7 @@ class Weighting(ABC):
     """The weight of an image's loss, by its time."""
 
     @abstractmethod
-    def __call__(
-        self, t: Float[Tensor, " b"], *, schedule: Schedule, prediction: Prediction
-    ) -> Float[Tensor, " b"]:
+    def __call__(self, t: Float[Tensor, " b"], *, schedule: Schedule, prediction: Prediction) -> Float[Tensor, " b"]:
         """What to multiply the squared error of the backbone's own output by."""
 
 

@@ -26,9 +26,7 @@ class Schedule(ABC):
     variance_preserving: bool = True  # alpha^2 + sigma^2 = 1
 
     @abstractmethod
-    def alpha_sigma(
-        self, t: Float[Tensor, " *shape"]
-    ) -> tuple[Float[Tensor, " *shape"], Float[Tensor, " *shape"]]:
+    def alpha_sigma(self, t: Float[Tensor, " *shape"]) -> tuple[Float[Tensor, " *shape"], Float[Tensor, " *shape"]]:
         """Signal and noise scale at t in [0, 1]."""
 
     @abstractmethod

@@ -32,9 +32,7 @@ def uniform(schedule: Schedule, num_steps: int) -> Float[Tensor, " n"]:
 
 
 def log_snr(schedule: Schedule, num_steps: int) -> Float[Tensor, " n"]:
-    return schedule.t_of_log_snr(
-        torch.linspace(_first_log_snr(schedule), LOG_SNR_LAST, num_steps, dtype=torch.float64)
-    )
+    return schedule.t_of_log_snr(torch.linspace(_first_log_snr(schedule), LOG_SNR_LAST, num_steps, dtype=torch.float64))
 
 
 def karras(schedule: Schedule, num_steps: int) -> Float[Tensor, " n"]:

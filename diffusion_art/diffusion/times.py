@@ -82,9 +82,7 @@ class LogitNormal(Times):
     https://arxiv.org/abs/2403.03206
     """
 
-    def __init__(
-        self, *, mean: float = 0.0, std: float = 1.0, stratified: bool = True, shift: float = 1.0
-    ) -> None:
+    def __init__(self, *, mean: float = 0.0, std: float = 1.0, stratified: bool = True, shift: float = 1.0) -> None:
         super().__init__(stratified=stratified, shift=shift)
         if not std > 0:
             raise UserError(f"times std must be positive, not {std}; SD3 uses objective.times.std=1.0")

@@ -14,9 +14,7 @@ from diffusion_art.data.transforms import Augmentation, BadPicture, decode, fit,
 
 def _encoded(picture: np.ndarray, kind: str) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(picture).save(
-        buffer, kind, **({"quality": 98, "subsampling": 0} if kind == "JPEG" else {})
-    )
+    Image.fromarray(picture).save(buffer, kind, **({"quality": 98, "subsampling": 0} if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 

@@ -152,9 +152,7 @@ def test_dpmpp_2m(beta_schedule, prediction, zero_snr, spacing, num_steps):
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_dpmpp_2m_on_the_flow_path(shift):
-    theirs = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-    )
+    theirs = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
     theirs.set_timesteps(20)
     x_T = NoiseSource(SEEDS, SHAPE).x_T()
     x_t, network = x_T, WavyNetwork()

@@ -37,7 +37,5 @@ def test_clip_holds_x_0_hat_in_the_image_range():
 
 def test_a_half_precision_network_leaves_x_0_hat_in_float32():
     network = WavyNetwork(dtype=torch.bfloat16)
-    denoiser = Denoiser(
-        lambda x_t, t: network(x_t.bfloat16(), t.bfloat16()), schedule=CosineSchedule(), prediction=V()
-    )
+    denoiser = Denoiser(lambda x_t, t: network(x_t.bfloat16(), t.bfloat16()), schedule=CosineSchedule(), prediction=V())
     assert denoiser(torch.zeros(2, 3, 4, 4), torch.full((2,), 0.3)).dtype == torch.float32

@@ -60,9 +60,7 @@ def test_guiding_x_0_hat_is_guiding_eps(cond, null, guidance_scale):
         eps_of_x0(d(X_T, T), X_T, alpha, sigma)
         for d in (cond, null, ClassifierFreeGuidance(cond, null, guidance_scale=guidance_scale))
     )
-    torch.testing.assert_close(
-        eps_guided, eps_null + guidance_scale * (eps_cond - eps_null), atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(eps_guided, eps_null + guidance_scale * (eps_cond - eps_null), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"interval": (0.3, 0.7)}, {"rescale": 0.7}])

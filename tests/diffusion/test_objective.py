@@ -112,9 +112,7 @@ def test_the_truth_costs_nothing(weighting, schedule, prediction):
 def test_no_weighting_is_the_mean_squared_error_of_the_output():
     x_0, eps, noise_hat = draw()
     objective = Objective(times=Stratified(), weighting=NoWeighting())
-    loss = objective(
-        lambda x_t, t: noise_hat, schedule=CosineSchedule(), prediction=Epsilon(), x_0=x_0, eps=eps, t=T
-    )
+    loss = objective(lambda x_t, t: noise_hat, schedule=CosineSchedule(), prediction=Epsilon(), x_0=x_0, eps=eps, t=T)
     torch.testing.assert_close(loss, (noise_hat - eps).square().mean((1, 2, 3)), check_dtype=False)
 
 
@@ -137,9 +135,7 @@ def test_a_bfloat16_output_is_compared_in_float32():
     x_0, eps, _ = draw(torch.float32)
     objective = Objective(times=Stratified(), weighting=NoWeighting())
     out = (eps - x_0).bfloat16()
-    loss = objective(
-        lambda x_t, t: out, schedule=FlowSchedule(), prediction=Flow(), x_0=x_0, eps=eps, t=T.float()
-    )
+    loss = objective(lambda x_t, t: out, schedule=FlowSchedule(), prediction=Flow(), x_0=x_0, eps=eps, t=T.float())
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, (out.float() - (eps - x_0)).square().mean((1, 2, 3)))
     assert loss.min() > 0  # a difference taken in bfloat16 would be exactly 0

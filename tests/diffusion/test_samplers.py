@@ -84,9 +84,7 @@ def test_a_single_painting_is_found_exactly_in_any_number_of_steps(kind, schedul
 
 def wavy(schedule) -> Denoiser:
     """A denoiser that is no formula: the answer of a small random network, predicting flow."""
-    return Denoiser(
-        WavyNetwork(dtype=torch.float64), schedule=schedule, prediction=FlowPrediction(), clip=True
-    )
+    return Denoiser(WavyNetwork(dtype=torch.float64), schedule=schedule, prediction=FlowPrediction(), clip=True)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -50,9 +50,7 @@ def test_variance_preserving_says_so(schedule):
 def test_t_of_log_snr_inverts_log_snr(schedule):
     torch.testing.assert_close(schedule.t_of_log_snr(schedule.log_snr(INSIDE)), INSIDE, atol=1e-9, rtol=0)
     beyond = torch.tensor([math.inf, 100.0, -100.0, -math.inf], dtype=torch.float64)
-    torch.testing.assert_close(
-        schedule.t_of_log_snr(beyond), beyond.new_tensor([0, 0, 1, 1]), atol=1e-9, rtol=0
-    )
+    torch.testing.assert_close(schedule.t_of_log_snr(beyond), beyond.new_tensor([0, 0, 1, 1]), atol=1e-9, rtol=0)
 
 
 def test_log_snr_slope_is_the_derivative(schedule):
@@ -89,9 +87,7 @@ def test_cosine_without_zero_terminal_snr_ends_at_the_papers_floor():
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "beta_schedule"), [(SquaredCosCapV2, "squaredcos_cap_v2"), (LinearBeta, "linear")]
-)
+@pytest.mark.parametrize(("kind", "beta_schedule"), [(SquaredCosCapV2, "squaredcos_cap_v2"), (LinearBeta, "linear")])
 def test_discrete_knots_are_those_of_diffusers(kind, beta_schedule, zero_snr):
     theirs = DDIMScheduler(beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr)
     ours = kind(zero_terminal_snr=zero_snr)
