@@ -52,6 +52,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if wants_traceback:
                 run()
                 return
+            flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+            sys.argv[1:] = flags + [word for word in sys.argv[1:] if word not in flags]  # Hydra wants them first
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
                 run()

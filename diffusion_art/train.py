@@ -21,6 +21,7 @@ import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -178,13 +179,14 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
 def build_trainer(settings: dict[str, Any]) -> Trainer:
     callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
     loggers = [build(node) for node in settings["logger"].values() if node]
+    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return build(
         settings["trainer"],
         callbacks=None,
         logger=None,
         default_root_dir=settings["paths"]["run_dir"],
         _partial_=True,
-    )(callbacks=callbacks, logger=loggers, enable_checkpointing=True)
+    )(callbacks=callbacks, logger=loggers, enable_progress_bar=bar)
 
 
 def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
@@ -235,15 +237,16 @@ def processes_wanted(trainer: DictConfig) -> int:
 
 def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     """Run the settled config in `processes` processes: none of them composes anything, so none can differ."""
-    saved = (run_dir / "config.yaml").resolve()
+    saved = (run_dir / "launch.yaml").resolve()
     saved.parent.mkdir(parents=True, exist_ok=True)
-    saved.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    hydra = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
+    hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**settings, "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
     child = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *("-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", "config"),
-            *(f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra.job.name=train"),
+            *("-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", saved.stem),
         ],
         check=False,
     )
@@ -301,6 +304,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
