@@ -75,7 +75,6 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
-        config.run = run_dir.name if "run" not in config or OmegaConf.is_missing(config, "run") else config.run
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
         _settle_text_encoder(config)
