@@ -179,8 +179,11 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
     loggers = [build(node) for node in settings["logger"].values() if node]
     bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    node = dict(settings["trainer"])
+    if isinstance(node["val_check_interval"], int):  # steps to us, batches to Lightning
+        node["val_check_interval"] *= node["accumulate_grad_batches"]
     return build(
-        settings["trainer"],
+        node,
         callbacks=None,
         logger=None,
         default_root_dir=settings["paths"]["run_dir"],

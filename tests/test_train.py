@@ -174,6 +174,8 @@ def test_accumulated_steps_resume_exactly(tiny, run_command, tmp_path):
         assert said.returncode == 0, said.stderr
     said = run_command("train", *settings, "lr_schedule=constant", "run=cut", "ckpt_path=last", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
+    metrics = pd.read_csv(tmp_path / "logs/tiny/whole/metrics.csv")
+    assert metrics.dropna(subset="val/loss")["step"].tolist() == [5, 11]  # every 6 steps, not every 6 batches
     _assert_equal(_weights(tmp_path / "logs/tiny/whole"), _weights(tmp_path / "logs/tiny/cut"))
 
 
