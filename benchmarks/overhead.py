@@ -1,12 +1,12 @@
 """What Lightning, the callbacks and the stream cost over a bare loop on tensors in memory.
 
-    python benchmarks/overhead.py [rounds=5] [steps=60]
+    python benchmarks/overhead.py [pairs=12] [steps=20]
 
-Each round trains the quickstart model for `steps` steps twice: with the shell, as `train` builds it (server
-process, socket,
-loader worker, all callbacks; no sample grid or validation falls inside the steps timed), and in a plain PyTorch loop on
-the same pictures already decoded. The sides alternate, the first ten steps of each are left out, and the ratio is
-that of the pair; its median over the rounds is the claim.
+Trains the quickstart model with the shell, as `train` builds it (server process, socket, loader worker, callbacks; no
+sample grid, validation or checkpoint falls inside the time). After every `steps` steps the shell's processes are
+stopped where they stand, and a plain PyTorch loop trains a twin for `steps` steps on pictures already decoded. So
+the two sides share the machine's moods at a distance of seconds. The first pair warms up and is left out; the median
+over the other pairs' ratios is the claim.
 """
 
 from __future__ import annotations
@@ -15,26 +15,48 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 from record import claim, write
 
 from diffusion_art.cli import config_dir
+from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 from diffusion_art.training.seeding import draw_step
 
-SKIPPED = 10
 
+class Alternate(Callback):
+    """Times the shell window by window, and a bare window after each, with the shell's other processes stopped."""
 
-class Stamps(Callback):
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, bare_window: Callable[[], float], *, steps: int) -> None:
+        self.bare_window = bare_window
+        self.steps = steps
+        self.pairs: list[tuple[float, float]] = []  # seconds of the shell, seconds of the bare loop
+        self._began = 0.0
+        self._done = 0
+
+    def on_train_start(self, *args, **kwargs) -> None:
+        self._began = time.perf_counter()
 
     def on_train_batch_end(self, *args, **kwargs) -> None:
-        self.times.append(time.perf_counter())
+        self._done += 1
+        if self._done % self.steps:
+            return
+        shell_s = time.perf_counter() - self._began
+        others = psutil.Process().children(recursive=True)
+        for process in others:
+            process.suspend()
+        try:
+            self.pairs.append((shell_s, self.bare_window()))
+        finally:
+            for process in others:
+                process.resume()
+        self._began = time.perf_counter()
 
 
 def settings_of(steps: int, folder: Path) -> dict:
@@ -51,24 +73,27 @@ def settings_of(steps: int, folder: Path) -> dict:
         return settle(compose("train", overrides=overrides), folder / "run")
 
 
-def shell(settings: dict) -> float:
-    """Images/s of the whole training shell."""
-    datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
-    stamps = Stamps()
-    trainer.callbacks.append(stamps)
-    trainer.fit(module, datamodule=datamodule)
-    return _rate(stamps.times, settings)
+class Bare:
+    """The same maths in a plain loop, a window of steps at a time."""
 
+    def __init__(self, settings: dict, batches: list[Batch]) -> None:
+        self.module = build_module(settings)
+        self.module.train()
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.batches = batches
+        self.clip = settings["trainer"]["gradient_clip_val"]
+        self.autocast = settings["trainer"]["precision"] == "bf16-mixed"
 
-def bare(settings: dict, batches: list) -> float:
-    """Images/s of the same maths in a plain loop."""
-    module = build_module(settings)
-    module.train()
-    optimizer = module.configure_optimizers()["optimizer"]
-    autocast = settings["trainer"]["precision"] == "bf16-mixed"
-    times = []
-    for batch in batches:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    def __call__(self) -> float:
+        """Seconds of one step per batch."""
+        began = time.perf_counter()
+        for batch in self.batches:
+            self.step(batch)
+        return time.perf_counter() - began
+
+    def step(self, batch: Batch) -> None:
+        module = self.module
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             x_0 = module.model.codec.encode(batch.images)
             draw = draw_step(
                 batch,
@@ -81,48 +106,40 @@ def bare(settings: dict, batches: list) -> float:
             captions = ["" if drop else text for text, drop in zip(batch.captions, draw.dropped.tolist())]
             loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), settings["trainer"]["gradient_clip_val"])
-        optimizer.step()
-        optimizer.zero_grad()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         module.ema.update()
-        times.append(time.perf_counter())
-    return _rate(times, settings)
 
 
-def _rate(times: list[float], settings: dict) -> float:
-    steps = len(times) - SKIPPED - 1
-    return steps * settings["data"]["global_batch_size"] / (times[-2] - times[SKIPPED - 1])
-
-
-def main(rounds: int = 5, steps: int = 60) -> None:
+def main(pairs: int = 12, steps: int = 20) -> None:
     quieten()
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings_of(steps, Path(folder))
-        datamodule = build_datamodule({**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}})
-        datamodule.prepare_data()
-        datamodule.setup()
-        loader = datamodule.train_dataloader()
-        batches = [batch for batch, _ in zip(loader, range(steps))]
-        pairs = []
-        for number in range(rounds):
-            sides = [lambda: shell(settings), lambda: bare(settings, batches)]
-            if number % 2:
-                theirs, ours = sides[1](), sides[0]()
-            else:
-                ours, theirs = sides[0](), sides[1]()
-            pairs.append((ours, theirs))
-            print(f"round {number + 1}: shell {ours:.1f}, bare {theirs:.1f} images/s, ratio {ours / theirs:.3f}")
-    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        settings = settings_of(steps * (pairs + 1), Path(folder))
+        reading = build_datamodule({**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}})
+        reading.prepare_data()
+        reading.setup()
+        loaded = zip(reading.train_dataloader(), range(steps))
+        batches = [reading.on_after_batch_transfer(batch, 0) for batch, _ in loaded]
+        alternate = Alternate(Bare(settings, batches), steps=steps)
+        datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
+        trainer.callbacks.append(alternate)
+        trainer.fit(module, datamodule=datamodule)
+    timed = alternate.pairs[1:]
+    images = steps * settings["data"]["global_batch_size"]
+    for shell_s, bare_s in timed:
+        print(f"shell {images / shell_s:.1f}, bare {images / bare_s:.1f} images/s, ratio {bare_s / shell_s:.3f}")
+    ratio = statistics.median(bare_s / shell_s for shell_s, bare_s in timed)
     row = claim(
         "quickstart images/s, 2 cores: Lightning + callbacks + stream",
-        ours=statistics.median(ours for ours, _ in pairs),
-        peer=statistics.median(theirs for _, theirs in pairs),
+        ours=statistics.median(images / shell_s for shell_s, _ in timed),
+        peer=statistics.median(images / bare_s for _, bare_s in timed),
         peer_name="bare PyTorch loop on tensors in memory",
         ratio=ratio,
         goal=">= 0.95",
         holds=ratio >= 0.95,
-        rounds=rounds,
-        command=f"python benchmarks/overhead.py rounds={rounds} steps={steps}",
+        rounds=pairs,
+        command=f"python benchmarks/overhead.py pairs={pairs} steps={steps}",
     )
     write("overhead", [row])
 

@@ -13,6 +13,10 @@ from diffusion_art.callbacks.throughput import Throughput
 class Progress(RichProgressBar):
     """Lightning's rich bar; its total is the run's number of batches, so the time left is that of the whole run."""
 
+    @property
+    def total_train_batches(self) -> int | float:
+        return self.trainer.num_training_batches
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = trainer.callback_metrics
         items: dict[str, Any] = {}

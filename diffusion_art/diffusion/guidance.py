@@ -66,9 +66,7 @@ class ClassifierFreeGuidance:
         if self.guidance_scale == 1 or (inside is not None and not inside.any()):
             return self.cond(x_t, t)
         cond, null = self._both(x_t, t)
-        guided = null + self.guidance_scale * (cond - null)
-        if self.rescale:
-            guided = guided * (1 + self.rescale * (_spread(cond) / _spread(guided) - 1))
+        guided = guide(cond, null, scale=self.guidance_scale, rescale=self.rescale)
         if inside is not None:  # rows may stand at different times
             guided = torch.where(inside[:, None, None, None], guided, cond)
         return guided.clamp(-1, 1) if self.cond.clip else guided
@@ -86,6 +84,20 @@ class ClassifierFreeGuidance:
             return cond, null
         assert self.null is not None
         return self.cond.unclipped(x_t, t), self.null.unclipped(x_t, t)
+
+
+def guide(
+    cond: Float[Tensor, "b c h w"],
+    null: Float[Tensor, "b c h w"],
+    *,
+    scale: float | int | Float[Tensor, "b 1 1 1"],
+    rescale: float | int | Float[Tensor, "b 1 1 1"] = 0.0,
+) -> Float[Tensor, "b c h w"]:
+    """The guided x_0_hat, not clipped. Each image may have a scale and a rescale of its own."""
+    guided = null + scale * (cond - null)
+    if isinstance(rescale, Tensor) or rescale:
+        guided = guided * (1 + rescale * (_spread(cond) / _spread(guided) - 1))
+    return guided
 
 
 def _spread(x: Tensor) -> Tensor:

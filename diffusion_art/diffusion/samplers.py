@@ -3,28 +3,28 @@
     sampler(denoiser, x_T, times=time_grid(denoiser.schedule, 20)) -> x_0
 
 `times` falls from where x_T lives (1: unit noise) to where the answer lives (0: clean); n steps have n + 1
-times. The scales of a step are computed on the CPU in float64. Each formula is arranged to hold at alpha =
-0 (the start of a zero-terminal-SNR or flow schedule) and at sigma = 0 (the end), and under schedules of any
-variance.
-
-In the straight coordinates z = x / (alpha + sigma), u = sigma / (alpha + sigma), every schedule is flow
-matching: z = (1 - u) x_0 + u eps, and the probability-flow ODE reads dz/du = eps_hat - x_0_hat = (z -
-x_0_hat) / u, the form of Karras et al. 2022, Eq. 3 (https://arxiv.org/abs/2206.00364), but finite at both
-ends. Euler there is DDIM with eta = 0.
+times. What a sampler is made of stands in `calls.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_art.diffusion.calls import (
+    CALLS,
+    Call,
+    ancestral_calls,
+    ddim_calls,
+    dpmpp_2m_calls,
+    euler_calls,
+    heun_calls,
+)
 from diffusion_art.diffusion.denoiser import AnyDenoiser
-from diffusion_art.diffusion.predictions import eps_of_x0
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.time_grids import check_spacing, time_grid
 from diffusion_art.errors import UserError
@@ -33,7 +33,6 @@ Noise = Callable[[int], Tensor]  # step_index -> fresh unit noise of x's shape
 Callback = Callable[[int, float, Tensor, Tensor], None]  # step_index, t, x_t, x_0_hat
 
 
-@torch.no_grad()
 def ddim(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
@@ -49,17 +48,9 @@ def ddim(
 
     Paper: Song et al. 2020, Eq. 12 and 16, https://arxiv.org/abs/2010.02502
     """
-    x_t = x_T
-    for step in _steps(denoiser.schedule, times):
-        x_0_hat = _denoise(denoiser, x_t, step, callback)
-        eps_hat = eps_of_x0(x_0_hat, x_t, step.alpha, step.sigma)
-        fresh = eta * step.renewed_sigma
-        kept = math.sqrt(max(step.sigma_next**2 - fresh**2, 0.0))
-        x_t = step.alpha_next * x_0_hat + kept * eps_hat + _fresh_noise(noise, step, fresh, x_t)
-    return x_t
+    return follow(ddim_calls(denoiser.schedule, times, eta=eta), denoiser, x_T, noise=noise, callback=callback)
 
 
-@torch.no_grad()
 def ancestral(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
@@ -74,17 +65,9 @@ def ancestral(
 
     Paper: Ho et al. 2020, Eq. 6 and 7, https://arxiv.org/abs/2006.11239
     """
-    x_t = x_T
-    for step in _steps(denoiser.schedule, times):
-        x_0_hat = _denoise(denoiser, x_t, step, callback)
-        ratio = step.alpha / step.alpha_next
-        noise_share = ratio * (step.sigma_next / step.sigma) ** 2
-        mean = noise_share * x_t + (step.alpha_next - noise_share * step.alpha) * x_0_hat
-        x_t = mean + _fresh_noise(noise, step, step.renewed_sigma, x_t)
-    return x_t
+    return follow(ancestral_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
 
 
-@torch.no_grad()
 def euler(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
@@ -97,16 +80,9 @@ def euler(
 
     Paper: Karras et al. 2022, Algorithm 1 without its correction, https://arxiv.org/abs/2206.00364
     """
-    x_t = x_T
-    for step in _steps(denoiser.schedule, times):
-        x_0_hat = _denoise(denoiser, x_t, step, callback)
-        z = x_t / step.norm
-        slope = (z - x_0_hat) / step.u
-        x_t = (z + (step.u_next - step.u) * slope) * step.norm_next
-    return x_t
+    return follow(euler_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
 
 
-@torch.no_grad()
 def heun(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
@@ -121,21 +97,9 @@ def heun(
 
     Paper: Karras et al. 2022, Algorithm 1, https://arxiv.org/abs/2206.00364
     """
-    x_t = x_T
-    for step in _steps(denoiser.schedule, times):
-        x_0_hat = _denoise(denoiser, x_t, step, callback)
-        z = x_t / step.norm
-        slope = (z - x_0_hat) / step.u
-        z_next = z + (step.u_next - step.u) * slope
-        if step.u_next > 0:
-            x_0_hat = denoiser(z_next * step.norm_next, _rows_at(step.t_next, x_t))
-            slope_next = (z_next - x_0_hat) / step.u_next
-            z_next = z + (step.u_next - step.u) * (slope + slope_next) / 2
-        x_t = z_next * step.norm_next
-    return x_t
+    return follow(heun_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
 
 
-@torch.no_grad()
 def dpmpp_2m(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
@@ -151,16 +115,35 @@ def dpmpp_2m(
 
     Paper: Lu et al. 2022, Algorithm 2, https://arxiv.org/abs/2211.01095
     """
-    x_t = x_T
-    x_0_before, h_before = torch.zeros_like(x_T), math.inf
-    for step in _steps(denoiser.schedule, times):
-        x_0_hat = _denoise(denoiser, x_t, step, callback)
-        ahead = step.h / (2 * h_before) if step.h < math.inf else 0.0  # 1 / (2 r); 0 after an infinite step
-        data = x_0_hat + ahead * (x_0_hat - x_0_before)
-        shrink = step.sigma_next / step.sigma
-        x_t = shrink * x_t + (step.alpha_next - shrink * step.alpha) * data
-        x_0_before, h_before = x_0_hat, step.h
-    return x_t
+    return follow(dpmpp_2m_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
+
+
+@torch.no_grad()
+def follow(
+    calls: Iterable[Call],
+    denoiser: AnyDenoiser,
+    x_T: Float[Tensor, "b c h w"],
+    *,
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """The x that a sampler's calls lead to from x_T. ValueError where they ask for noise and there is none."""
+    x, memory = x_T, torch.zeros_like(x_T)
+    for call in calls:
+        x_0_hat = denoiser(x, _rows_at(call.t, x))
+        if callback is not None and not call.corrects:
+            callback(call.step_index, call.t, x, x_0_hat)
+        x_next = call.of_x * x + call.of_x0 * x_0_hat
+        if call.of_memory:
+            x_next = x_next + call.of_memory * memory
+        if call.of_noise:
+            if noise is None:
+                raise ValueError("this sampler draws noise at each step: give it noise=NoiseSource(...)")
+            x_next = x_next + call.of_noise * noise(call.step_index).to(x)
+        if call.remembers:
+            memory = call.memory_of_x * x + call.memory_of_x0 * x_0_hat
+        x = x_next
+    return x
 
 
 SAMPLERS = {sampler.__name__: sampler for sampler in (ddim, ancestral, euler, heun, dpmpp_2m)}
@@ -203,80 +186,16 @@ class Sampler:
         callback: Callback | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """From unit noise x_T to x_0. `noise` is needed by ancestral, and by ddim with eta > 0."""
-        times = time_grid(denoiser.schedule, self.num_steps, spacing=self.spacing)
+        return follow(self.calls(denoiser.schedule), denoiser, x_T, noise=noise, callback=callback)
+
+    def calls(self, schedule: Schedule) -> list[Call]:
+        """The network calls of sampling under `schedule`, from t = 1 to t = 0."""
+        times = time_grid(schedule, self.num_steps, spacing=self.spacing)
         settings = {"eta": self.eta} if self.name == "ddim" else {}
-        return SAMPLERS[self.name](denoiser, x_T, times=times, noise=noise, callback=callback, **settings)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One step down the grid, t -> t_next, with the scales at its two ends."""
-
-    index: int
-    t: float
-    t_next: float
-    alpha: float
-    sigma: float
-    alpha_next: float
-    sigma_next: float
-
-    @property
-    def norm(self) -> float:
-        return self.alpha + self.sigma
-
-    @property
-    def norm_next(self) -> float:
-        return self.alpha_next + self.sigma_next
-
-    @property
-    def u(self) -> float:
-        return self.sigma / self.norm
-
-    @property
-    def u_next(self) -> float:
-        return self.sigma_next / self.norm_next
-
-    @property
-    def h(self) -> float:
-        """Rise of log(alpha / sigma), half that of log SNR; inf from alpha = 0 and to sigma = 0."""
-        if self.alpha == 0 or self.sigma_next == 0:
-            return math.inf
-        return math.log(self.alpha_next * self.sigma / (self.sigma_next * self.alpha))
-
-    @property
-    def renewed_sigma(self) -> float:
-        """Standard deviation of q(x_s | x_t, x_0): the noise that ancestral sampling draws afresh."""
-        kept = self.alpha * self.sigma_next / (self.alpha_next * self.sigma)
-        return self.sigma_next * math.sqrt(max(1 - kept**2, 0.0))
-
-
-def _steps(schedule: Schedule, times: Tensor) -> Iterator[_Step]:
-    """The steps of a grid. ValueError unless it falls strictly within [0, 1]."""
-    grid = times.detach().double().cpu()
-    if len(grid) < 2 or not (grid.diff() < 0).all() or grid[0] > 1 or grid[-1] < 0:
-        raise ValueError(f"times must fall strictly within [0, 1], not {grid.tolist()}")
-    alpha, sigma = (scale.tolist() for scale in schedule.alpha_sigma(grid))
-    t = grid.tolist()
-    for i in range(len(t) - 1):
-        yield _Step(i, t[i], t[i + 1], alpha[i], sigma[i], alpha[i + 1], sigma[i + 1])
-
-
-def _denoise(denoiser: AnyDenoiser, x_t: Tensor, step: _Step, callback: Callback | None) -> Tensor:
-    x_0_hat = denoiser(x_t, _rows_at(step.t, x_t))
-    if callback is not None:
-        callback(step.index, step.t, x_t, x_0_hat)
-    return x_0_hat
+        return list(CALLS[self.name](schedule, times, **settings))
 
 
 def _rows_at(t: float, x_t: Tensor) -> Float[Tensor, " b"]:
     """t for every image, in float32 at least."""
     dtype = torch.float64 if x_t.dtype == torch.float64 else torch.float32
     return torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
-
-
-def _fresh_noise(noise: Noise | None, step: _Step, scale: float, x_t: Tensor) -> Tensor | float:
-    if scale == 0:
-        return 0.0
-    if noise is None:
-        raise ValueError("this sampler draws noise at each step: give it noise=NoiseSource(...)")
-    return scale * noise(step.index).to(x_t)
