@@ -14,12 +14,12 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art import __version__
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
+from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.images import save_grid, to_png
 from diffusion_art.runs import Run, load_run
@@ -37,7 +37,7 @@ def sample(config: DictConfig) -> Path:
         settings["run"],
         which=settings["checkpoint"],
         weights=settings["weights"],
-        device=pick_device(settings),
+        device=pick_device(settings["device"]),
     )
     prompts = [prompt for prompt in prompts_of(settings["asked"], run) for _ in range(settings["count"])]
     seeds = [settings["seed"] + row for row in range(len(prompts))]
@@ -98,15 +98,6 @@ def slug(prompt: str) -> str:
     """A prompt as part of a file name: short, plain and never empty."""
     plain_letters = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain_letters)[:48].strip("-") or "picture"
-
-
-def pick_device(settings: dict[str, Any]) -> str:
-    """The device asked for, or the best there is."""
-    if settings["device"] != "auto":
-        return settings["device"]
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 _run_command = command("sample")(sample)

@@ -31,12 +31,14 @@ from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.data.build import ensure_shards, unfinished
 from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import weights_reachable
 from diffusion_art.sources.detect import open_source
+from diffusion_art.streaming.leaks import refuse_leaks
 from diffusion_art.streaming.manifest import MANIFEST_FILE
+from diffusion_art.streaming.mixture import Component, ShardSpec, components_of, open_shards
 from diffusion_art.training.module import DiffusionModule
-from diffusion_art.training.muon import computes_in_bf16
 from diffusion_art.training.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -118,17 +120,30 @@ def _settle_text_encoder(config: DictConfig) -> None:
 # ---------------------------------------------------------------------- building the run
 
 
-def locate_shards(data: dict[str, Any], data_dir: str) -> Path:
-    """The shard folder of `data.path`: itself when it is one, else built from what lies there, or from `data.source`.
+def locate_shards(data: dict[str, Any], data_dir: str) -> ShardSpec:
+    """The shards of `data.path`: a folder of them, one built from what lies there or from `data.source`, or, where
+    `path` is a list to mix, each of its entries found or built in that way.
 
     Raises:
-        UserError: there is nothing at the path and no source to make it from.
+        UserError: there is nothing at a path and no source to make it from, or the entries of a list cannot be
+            mixed: their picture sizes differ, or one has training pictures that another keeps for validation.
     """
     if data["path"] is None:
         raise UserError(
             "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
         )
-    path = Path(data["path"])
+    if isinstance(data["path"], str | Path):
+        return _locate_folder(data, Path(data["path"]), data_dir)
+    alone = {**data, "source": None}  # a source makes one folder, so it cannot stand in for a list
+    found = [
+        Component(_locate_folder(alone, component.path, data_dir), component.weight)
+        for component in components_of(data["path"])
+    ]
+    refuse_leaks(open_shards(found))
+    return found
+
+
+def _locate_folder(data: dict[str, Any], path: Path, data_dir: str) -> Path:
     settings = {key: data[key] for key in ("image_size_px", "fit", "jpeg_quality", "val_fraction", "caption_template")}
     finished = (path / MANIFEST_FILE).is_file()
     if finished and not _cheap(data["source"]):
@@ -182,6 +197,8 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     node = dict(settings["trainer"])
     if isinstance(node["val_check_interval"], int):  # steps to us, batches to Lightning
         node["val_check_interval"] *= node["accumulate_grad_batches"]
+    if node["max_steps"] > 0:  # a short run leaves a curve too
+        node["log_every_n_steps"] = min(node["log_every_n_steps"], max(1, node["max_steps"] // 10))
     return build(
         node,
         callbacks=None,
@@ -304,9 +321,11 @@ def _relative(path: Path) -> Path:
 def quieten() -> None:
     """Hints of Lightning that do not hold here."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
+    warnings.filterwarnings("ignore", message=".*Dynamo detected a call to a `functools.lru_cache`.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -54,6 +54,7 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
     settings = _settled(tmp_path, "+experiment=wikiart_eir")
     assert settings["data"]["image_size_px"] == 128
     assert settings["data"]["global_batch_size"] == 128
+    assert settings["trainer"]["accumulate_grad_batches"] == 1
     assert settings["data"]["val_samples"] == 1024
     assert settings["trainer"]["max_steps"] == 50_000
     assert settings["trainer"]["gradient_clip_val"] == 1.0
@@ -118,3 +119,10 @@ def test_trackers_work_offline_beside_the_csv(logger, painter_shards, run_comman
     run = tmp_path / "logs/tiny/tracked"
     assert (run / "metrics.csv").exists()
     assert list(run.glob("wandb/offline-run-*" if logger == "wandb" else "tensorboard/events.*"))
+
+
+def test_the_trainer_counts_in_steps_and_logs_short_runs(tmp_path):
+    settings = _settled(tmp_path, "+experiment=wikiart", "trainer.max_steps=5", "trainer.accelerator=cpu")
+    trainer = build_trainer(settings)
+    assert trainer.val_check_interval == 4 * settings["trainer"]["val_check_interval"]  # four batches to a step
+    assert trainer.log_every_n_steps == 1

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from diffusion_art.devices import computes_in_bf16
+
 ADAM_SIZE = 0.2  # root mean square of an AdamW update, over its learning rate (Liu et al. 2025, section 2.2)
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five steps suffice
 
@@ -128,12 +130,3 @@ class Muon(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are fast on this device."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
