@@ -8,6 +8,7 @@ nowhere. Only images, `.txt` and `.json` are ever looked at: no pickles, no link
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ CAPTION_SUFFIXES = ("txt", "caption")
 SAMPLES_PER_CHUNK = 128
 MAX_TEXT_BYTES = 2**20  # of a caption or its json
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
+MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
 
 class Member(NamedTuple):
@@ -120,35 +122,50 @@ def _check_start(file: Path) -> None:
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 
 
-def _scan(file: Path) -> Iterator[Entry]:
-    """The samples of one tar, from its headers. A sample's members stand together, as WebDataset has it."""
+def headers(file: Path) -> Iterator[tarfile.TarInfo]:
+    """The header of every member of a tar, none of their contents. UserError when it is no whole tar."""
     size = file.stat().st_size
-    key, members = "", {}
     try:
-        with tarfile.open(file, "r:") as tar:
+        with _HeaderFile(file) as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
             while (info := tar.next()) is not None:
                 # tarfile remembers every header; a shard may have a million
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
-                if info.offset_data + info.size > size:
+                if info.size < 0 or info.offset_data + info.size > size:
                     raise tarfile.ReadError(f"member {info.name} ends at byte {info.offset_data + info.size}")
-                folder, _, base = info.name.rpartition("/")
-                stem, _, suffix = base.partition(".")
-                if not info.isreg() or info.issparse() or not stem or not suffix:
-                    continue
-                own_key = f"{folder}/{stem}" if folder else stem
-                if own_key != key and members:
-                    yield Entry(key, members)
-                if own_key != key:
-                    key, members = own_key, {}
-                members[suffix.lower()] = Member(info.offset_data, info.size)
+                yield info
             if tar.offset < size and not _only_zeros(file, tar.offset):
                 raise tarfile.ReadError(f"no member header at byte {tar.offset}")
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{file} is no whole tar ({error}; the file has {size} bytes). Copy or download it again."
         ) from error
+
+
+def _scan(file: Path) -> Iterator[Entry]:
+    """The samples of one tar, from its headers. A sample's members stand together, as WebDataset has it."""
+    key, members = "", {}
+    for info in headers(file):
+        folder, _, base = info.name.rpartition("/")
+        stem, _, suffix = base.partition(".")
+        if not info.isreg() or info.issparse() or not stem or not suffix:
+            continue
+        own_key = f"{folder}/{stem}" if folder else stem
+        if own_key != key and members:
+            yield Entry(key, members)
+        if own_key != key:
+            key, members = own_key, {}
+        members[suffix.lower()] = Member(info.offset_data, info.size)
     if members:
         yield Entry(key, members)
+
+
+class _HeaderFile(io.FileIO):
+    """A file from which headers are read: a header may say that it is gigabytes long, and is not believed."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes, at most {MAX_HEADER_BYTES} are read")
+        return super().read(size)
 
 
 def _only_zeros(file: Path, offset: int) -> bool:

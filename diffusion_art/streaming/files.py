@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,29 @@ def publish(file: BinaryIO, partial: Path, path: Path) -> None:
     os.fsync(file.fileno())
     file.close()
     partial.replace(path)
+
+
+def check_file(folder: Path, file: str, *, bytes: int) -> None:
+    """`file` is a plain file of `bytes`, in `folder`; UserError when not: a folder may come from anywhere."""
+    path = folder / file
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            path = path.resolve(strict=True)
+            if not path.is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"{folder / file} is a link to {path}, and files outside a shard folder are not read; if you "
+                    f"made it, copy what it means: cp -rL {folder} NEW"
+                )
+            status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise mismatch(folder, file, "no file of that name", f"{bytes} bytes") from None
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a name no file can have
+        raise mismatch(folder, file, f"nothing that can be read ({error})", f"{bytes} bytes") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise mismatch(folder, file, "no plain file", f"{bytes} bytes")
+    if status.st_size != bytes:
+        raise mismatch(folder, file, f"{status.st_size} bytes", f"{bytes} bytes")
 
 
 def sha256_of(path: Path) -> str:

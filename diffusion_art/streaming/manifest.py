@@ -90,13 +90,13 @@ class Manifest:
         mend = f"build it with {rebuild(folder)}"
         if not folder.is_dir():
             raise UserError(f"there is no shard folder {folder}; {mend}")
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        if not path.is_file():
             raise UserError(
                 f"{folder} has no {MANIFEST_FILE}: it is no shard folder, or its build did not finish; {mend}"
-            ) from None
-        except ValueError as error:
+            )
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid JSON ({error}); {mend}") from None
         found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
         if found != (FORMAT, VERSION):
@@ -112,6 +112,11 @@ class Manifest:
     @classmethod
     def _of(cls, content: dict[str, Any]) -> "Manifest":
         splits = content["splits"]
+        kinds = {"name": str, "image_size_px": int, "builder_version": str, "extra": dict, "splits": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+            raise ValueError(f"{wrong[0]} is {str(content[wrong[0]])[:100]!r}")
+        if not isinstance(content["caption_template"], str | None):
+            raise ValueError(f"caption_template is {str(content['caption_template'])[:100]!r}")
         manifest = cls(
             name=content["name"],
             image_size_px=content["image_size_px"],
@@ -131,7 +136,7 @@ class Manifest:
 def _info(entry: dict[str, Any]) -> ShardInfo:
     """A file entry, its name proved to be a plain name: a manifest may have come over a network."""
     info = ShardInfo(**entry)
-    if info.file in {"", ".", ".."} or "/" in info.file or "\\" in info.file:
+    if info.file in {"", ".", ".."} or not {"/", "\\", "\0"}.isdisjoint(info.file):
         raise ValueError(f"{info.file!r} is not a plain file name")
     if not (isinstance(info.samples, int) and isinstance(info.bytes, int) and min(info.samples, info.bytes) >= 0):
         raise ValueError(f"samples and bytes of {info.file!r} must be counts")

@@ -8,12 +8,26 @@ endless order: batches straddle epochs, nothing is dropped, every sample comes e
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from diffusion_art.errors import UserError
 
 _ROUNDS = 12
+_STRETCH = 4096  # places looked up at once
+_STRETCHES = 256  # remembered, 32 KiB each
+
+
+@runtime_checkable
+class Order(Protocol):
+    """Places of an epoch (int64, each in [0, samples)) -> the samples (int64) found there."""
+
+    samples: int
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray: ...
 
 
 class EpochOrder:
@@ -68,6 +82,35 @@ class SequentialOrder:
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The samples (int64) at `positions`: themselves."""
         return np.asarray(positions, dtype=np.int64)
+
+
+class OrderMemo:
+    """Ranges of an order, looked up in aligned stretches and remembered: readers go through an epoch together.
+
+    A lookup costs some 0.15 ms however few places it has, a remembered range next to nothing. `order` gives the
+    order of (split, seed, epoch). Thread-safe.
+    """
+
+    def __init__(self, order: Callable[[str, int | None, int], Order]) -> None:
+        self._order = order
+        self._stretch = lru_cache(_STRETCHES)(self._look_up)
+
+    def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The samples (int64, read-only) at places [start, stop)."""
+        if seed is None:  # cheaper than remembering
+            return self._order(split, seed, epoch)(np.arange(start, stop))
+        first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
+        if first == last:
+            found = self._stretch(split, seed, epoch, first)
+        else:
+            found = np.concatenate([self._stretch(split, seed, epoch, i) for i in range(first, last + 1)])
+        return found[start - first * _STRETCH : stop - first * _STRETCH]
+
+    def _look_up(self, split: str, seed: int, epoch: int, number: int) -> np.ndarray:
+        order = self._order(split, seed, epoch)
+        found = order(np.arange(number * _STRETCH, min(order.samples, (number + 1) * _STRETCH)))
+        found.flags.writeable = False
+        return found
 
 
 def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, digest: str) -> EpochOrder | SequentialOrder:

@@ -9,22 +9,24 @@ import json
 import mmap
 import resource
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_art.streaming.files import mismatch, sha256_of
+from diffusion_art.streaming.decoded import Decoded
+from diffusion_art.streaming.files import check_file, mismatch, sha256_of
 from diffusion_art.streaming.index import index_shard, open_index
 from diffusion_art.streaming.manifest import Manifest, ShardInfo
+from diffusion_art.streaming.order import Order, OrderMemo, epoch_order
 from diffusion_art.streaming.writer import ShardWriter, write_manifest
 
 __all__ = ["Manifest", "Sample", "ShardInfo", "ShardSet", "ShardWriter", "index_shard", "write_manifest"]
 
+_PREFETCH_CALLS = 64  # for so many requests after a page that was not in memory, pages are asked for ahead
 
-@dataclass(frozen=True)
-class Sample:
+
+class Sample(NamedTuple):
     """One picture as stored: `key` (16 hex digits), the encoded `image`, its `caption`.
 
     From a stream the image is a view into the frame that brought it, and empty where it could not be read.
@@ -44,25 +46,29 @@ class ShardSet:
     def __init__(self, folder: Path, manifest: Manifest, index: dict[str, np.ndarray]) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.decoded: Decoded | None = None  # see predecode.py
         self._index = index
         self._mapped: dict[tuple[str, int], tuple[mmap.mmap, memoryview]] = {}
         self._lock = threading.Lock()
+        self._faults = self._calls_left = -1
+        self._memo = OrderMemo(self.order)
         # Each map holds a file descriptor; leave half of them to everybody else.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_mapped = 2**15 if limit == resource.RLIM_INFINITY else max(1, limit // 2)
 
     @classmethod
     def open(cls, folder: str | Path) -> "ShardSet":
-        """Open `folder` after cheap checks: files present, of the manifest's size, index in range.
+        """Open `folder` after cheap checks: files present, in it, of the manifest's size, index in range.
 
-        UserError for a folder that is missing, unfinished, of another version, truncated or of two builds.
+        UserError for a folder that is missing, unfinished, of another version, truncated or of two builds, or
+        with a link that leads out of it.
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
         index = {}
         for split, shards in manifest.shards.items():
             for info in (*shards, manifest.indexes[split]):
-                _check_size(folder, info)
+                check_file(folder, info.file, bytes=info.bytes)
             index[split] = open_index(folder, manifest.indexes[split], shards)
         return cls(folder, manifest, index)
 
@@ -80,9 +86,21 @@ class ShardSet:
         return self.manifest.image_size_px
 
     @property
+    def caption_template(self) -> str | None:
+        return self.manifest.caption_template
+
+    @property
     def digest(self) -> str:
         """Names the samples and their order; see Manifest.digest."""
         return self.manifest.digest
+
+    def order(self, split: str, seed: int | None, epoch: int) -> Order:
+        """Place -> sample of one epoch of `split`; `seed` None is the order of the index."""
+        return epoch_order(self.splits[split], seed=seed, epoch=epoch, split=split, digest=self.digest)
+
+    def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The samples (int64, numbers for `views`) at places [start, stop) of that order."""
+        return self._memo.samples(split, seed, epoch, start, stop)
 
     def read(self, split: str, i: int) -> Sample:
         """Sample `i` of `split`. IndexError if there is none, OSError if its bytes cannot be read."""
@@ -90,46 +108,65 @@ class ShardSet:
         image, caption = self._slice(split, row, "image"), self._slice(split, row, "caption")
         return Sample(f"{int(row['key']):016x}", bytes(image), str(caption, "utf-8", "replace"))
 
+    def rows(self, split: str) -> np.ndarray:
+        """The index (INDEX_ROW), one row per sample: a map of its file, read from disk where touched."""
+        return self._index[split]
+
+    def keys(self, split: str) -> np.ndarray:
+        """The keys (uint64) of all samples: a column of the index."""
+        return self._index[split]["key"]
+
     def key(self, split: str, i: int) -> str:
         """The key of sample `i`, from the index alone."""
         return f"{int(self._row(split, i)['key']):016x}"
 
     def metadata(self, split: str, i: int) -> dict[str, Any]:
-        """The JSON stored with sample `i`: title, artist, date, genre, style, file name, ..."""
-        return json.loads(bytes(self._slice(split, self._row(split, i), "metadata")))
+        """The JSON stored with sample `i`: title, artist, date, genre, style, file name, ...
+
+        ValueError (RecursionError, if it is nested a thousand deep) when it is no JSON object.
+        """
+        found = json.loads(bytes(self._slice(split, self._row(split, i), "metadata")))
+        if not isinstance(found, dict):
+            raise ValueError(f"the metadata is {str(found)[:100]!r}, no JSON object")
+        return found
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """In what forms `views` gives pictures: `jpeg`, as stored, and once they were decoded `u8`, their pixels."""
+        return ("jpeg",) if self.decoded is None else ("jpeg", "u8")
 
     def views(
-        self, split: str, places: np.ndarray
+        self, split: str, places: np.ndarray, codec: str = "jpeg"
     ) -> tuple[np.ndarray, list[memoryview | None], list[memoryview | None]]:
         """Keys (uint64), captions (UTF-8) and images of many samples, as views into the shards: no copy.
 
         A sample that cannot be read (its shard was cut or taken away since `open`) is None, None.
         """
-        rows = self._index[split][places]
-        captions: list[memoryview | None] = []
-        images: list[memoryview | None] = []
-        # One conversion of the whole table; field access row by row would cost more than the reading.
-        spans = rows[["shard", "image_offset", "image_length", "caption_offset", "caption_length"]].tolist()
-        for shard, image_offset, image_length, caption_offset, caption_length in spans:
-            try:
-                view = self._view(split, shard, end=caption_offset + caption_length)
-            except OSError:
-                captions.append(None)
-                images.append(None)
-            else:
-                captions.append(view[caption_offset : caption_offset + caption_length])
-                images.append(view[image_offset : image_offset + image_length])
+        rows = self._index[split].take(places)
+        captions = self._members(split, rows, "caption")
+        if codec == "u8" and self.decoded is not None:
+            images = self.decoded.views(split, places)
+        else:
+            images = self._members(split, rows, "image")
+        if None in captions or None in images:
+            for i, pair in enumerate(zip(captions, images, strict=True)):
+                if None in pair:
+                    captions[i] = images[i] = None
         return rows["key"], captions, images
 
-    def prefetch(self, split: str, places: np.ndarray) -> None:
+    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> None:
         """Have the kernel read these samples from disk without waiting, so that reads of a cold disk overlap.
 
-        Costs about a microsecond a sample where they are in memory already.
+        Does nothing once everything is in memory: asking for it would cost as much as serving it.
         """
+        if not self._waits_for_disk():
+            return
+        if codec == "u8" and self.decoded is not None:
+            self.decoded.prefetch(split, places)
         rows = self._index[split][places]
         spans = rows[["shard", "image_offset", "caption_offset", "caption_length"]].tolist()
         for shard, start, caption_offset, caption_length in spans:
-            with contextlib.suppress(OSError):  # `views` will say so
+            with contextlib.suppress(OSError, ValueError, OverflowError):  # `views` will say so
                 tar, _ = self._mapped.get((split, shard)) or self._map(split, shard)
                 start -= start % mmap.PAGESIZE
                 tar.madvise(mmap.MADV_WILLNEED, start, caption_offset + caption_length - start)
@@ -138,7 +175,7 @@ class ShardSet:
         """Read every file, compare its SHA-256 with the manifest; UserError names the first that differs."""
         for split, shards in self.manifest.shards.items():
             for info in (*shards, self.manifest.indexes[split]):
-                _check_size(self.folder, info)
+                check_file(self.folder, info.file, bytes=info.bytes)
                 found = sha256_of(self.folder / info.file)
                 if found != info.sha256:
                     raise mismatch(self.folder, info.file, f"SHA-256 {found}", info.sha256)
@@ -154,6 +191,33 @@ class ShardSet:
         end = start + int(row[f"{member}_length"])
         return self._view(split, int(row["shard"]), end=end)[start:end]
 
+    def _waits_for_disk(self) -> bool:
+        """Whether this process had to wait for a page of some file in the last calls, or these are the first."""
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        if faults != self._faults:
+            self._faults, self._calls_left = faults, _PREFETCH_CALLS
+        self._calls_left -= 1
+        return self._calls_left >= 0
+
+    def _members(self, split: str, rows: np.ndarray, member: str) -> list[memoryview | None]:
+        """One member of each of `rows`, None where its bytes are not there."""
+        # Column by column: field access row by row would cost more than the reading.
+        shards, starts, lengths = rows["shard"].tolist(), rows[f"{member}_offset"], rows[f"{member}_length"]
+        spans = list(zip(shards, starts.tolist(), lengths.tolist(), strict=True))
+        infos = self.manifest.shards[split]
+        with contextlib.suppress(OSError, IndexError):  # then look at each row by itself
+            tars = {shard: self._view(split, shard, end=infos[shard].bytes) for shard in set(shards)}
+            found = [tars[shard][start : start + length] for shard, start, length in spans]
+            if sum(map(len, found)) == int(lengths.sum()):
+                return [*found]
+        return [self._slice_or_none(split, *span) for span in spans]
+
+    def _slice_or_none(self, split: str, shard: int, start: int, length: int) -> memoryview | None:
+        try:
+            return self._view(split, shard, end=start + length)[start : start + length]
+        except OSError:
+            return None
+
     def _view(self, split: str, shard: int, *, end: int) -> memoryview:
         """The mapped shard, proved to reach to byte `end`: to read past a file's end kills the process."""
         tar, view = self._mapped.get((split, shard)) or self._map(split, shard)
@@ -163,7 +227,10 @@ class ShardSet:
         return view
 
     def _map(self, split: str, shard: int) -> tuple[mmap.mmap, memoryview]:
-        info = self.manifest.shards[split][shard]
+        shards = self.manifest.shards[split]
+        if shard >= len(shards):
+            raise OSError(f"the index of split {split!r} names shard {shard} of {len(shards)}")
+        info = shards[shard]
         path = self.folder / info.file
         with self._lock:
             if path.stat().st_size != info.bytes:
@@ -174,12 +241,3 @@ class ShardSet:
                 tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._mapped[split, shard] = mapped = (tar, memoryview(tar))
         return mapped
-
-
-def _check_size(folder: Path, info: ShardInfo) -> None:
-    try:
-        size = (folder / info.file).stat().st_size
-    except FileNotFoundError:
-        raise mismatch(folder, info.file, "no file of that name", f"{info.bytes} bytes") from None
-    if size != info.bytes:
-        raise mismatch(folder, info.file, f"{size} bytes", f"{info.bytes} bytes")
