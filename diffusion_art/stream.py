@@ -2,32 +2,84 @@
 
 Trainings read them with `data.url=ws://HOST:8000/ws`, also from other machines. Runs until Ctrl-C or SIGTERM,
 and may be started again under running trainings: they wait, and go on as if nothing had happened.
+
+    python -m diffusion_art.stream --status ws://HOST:8000/ws     what servers are doing, as a live table
 """
 
+import functools
 import logging
+import os
+import sys
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.cli import command
+from diffusion_art.config import plain
 from diffusion_art.errors import UserError
+from diffusion_art.streaming import status
+from diffusion_art.streaming.bearer import TOKEN_VARIABLE
+from diffusion_art.streaming.limits import Limits
 from diffusion_art.streaming.server import serve
+from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.tls import Tls
 from diffusion_art.streaming.wire import StreamInfo
 
 log = logging.getLogger(__name__)
 
 
+def settings_of(config: DictConfig) -> Settings:
+    """How `config` wants its shards served. UserError for half a certificate, or a limit out of its range."""
+    certificate, key = config.tls.certificate, config.tls.key
+    if (certificate is None) != (key is None):
+        missing = "tls.key" if key is None else "tls.certificate"
+        raise UserError(f"{missing} is missing; a server with TLS needs tls.certificate=FILE and tls.key=FILE")
+    return Settings(
+        token=config.token or os.environ.get(TOKEN_VARIABLE) or None,
+        tls=None if certificate is None else Tls(certificate, key),
+        limits=Limits(**plain(config.limits)),
+        decode=config.decode,
+        cache=config.cache,
+        eir_seed=config.eir.seed,
+        eir_epochs=config.eir.epochs,
+        eir_state=config.eir.state,
+    )
+
+
 @command("stream")
-def main(config: DictConfig) -> None:
+def _serve(config: DictConfig) -> None:
     """Say what is served and where, then serve it."""
     if OmegaConf.is_missing(config.data, "path"):
         raise UserError("there is nothing to serve; name a folder of shards with data.path=data/NAME")
+    settings = settings_of(config)
 
     def announce(url: str, info: StreamInfo) -> None:
         counts = ", ".join(f"{samples:,} {split}" for split, samples in info.splits.items())
         log.info("serving %s (%s samples, %d px) at %s", info.name, counts, info.image_size_px, url)
-        log.info("train with data.url=%s%s; stop with Ctrl-C", url, " data.token=..." if config.token else "")
+        log.info("train with data.url=%s%s; stop with Ctrl-C", url, " data.token=..." if settings.token else "")
+        if settings.token and settings.tls is None:
+            log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
-    serve(config.data.path, host=config.host, port=config.port, token=config.token, ready=announce)
+    serve(
+        plain(config.data.path),
+        host=config.host,
+        port=config.port,
+        settings=settings,
+        processes=config.processes,
+        ready=announce,
+    )
+
+
+@functools.wraps(_serve)
+def main() -> None:
+    """Serve, or show the status of servers."""
+    arguments = sys.argv[1:]
+    if "--status" not in arguments:
+        _serve()
+        return
+    try:
+        sys.exit(status.main(arguments))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

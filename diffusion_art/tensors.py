@@ -1,15 +1,16 @@
 """Shapes by name, and the two records that cross module borders.
 
 Legend: `b` batch, `c` channels, `h w` pixels or latents, `l` tokens, `d` features.
-Images are floats in [-1, 1] here and everywhere between `data/transforms.py` and `images.py`.
+Images are floats in [-1, 1] here and everywhere between `data/transforms.py` and `images.py`; a batch on its way
+from a loader to the device carries them as bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ from torch import Tensor
 class Batch:
     """One rank's slice of a global batch. Not frozen: Lightning moves it to the device field by field."""
 
-    images: Float[Tensor, "b c h w"]  # [-1, 1]
+    images: Float[Tensor, "b c h w"] | UInt8[Tensor, "b c h w"]  # [-1, 1]; from a loader still 0..255
     captions: list[str]  # b
     keys: list[str]  # b, the samples' stable keys
     positions: list[int]  # b, place of each sample in the endless order (epoch * samples + place in epoch)
@@ -25,6 +26,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def pin_memory(self) -> Batch:
+        """What a loader with `pin_memory` calls, so that the pictures go to the device while it computes."""
+        return replace(self, images=self.images.pin_memory())
 
 
 @dataclass

@@ -8,10 +8,11 @@ they prefetch, so theirs would be ahead of training.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +20,24 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from diffusion_art.data.dataset import Reader, StreamDataset
-from diffusion_art.data.transforms import Augmentation
+from diffusion_art.data.ring import Ring
+from diffusion_art.data.transforms import Augmentation, to_float
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ShardReader, StreamClient
+from diffusion_art.streaming.eir_client import DIGEST as EIR_DIGEST
+from diffusion_art.streaming.eir_client import EirReader
+from diffusion_art.streaming.line import OtherProtocol
+from diffusion_art.streaming.mixture import ShardSpec, open_shards
+from diffusion_art.streaming.predecode import predecode
 from diffusion_art.streaming.process import ServerProcess
+from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.wire import CODECS
 from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)
+
+PREFETCH = 4  # batches that a worker prepares ahead
+HELD = 3  # batches that training may hold meanwhile, until a worker takes memory that is not used again
 
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
@@ -35,7 +47,7 @@ class TimedLoader(DataLoader):
 
     wait_s = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride] -- wraps torch's own
         self.dataset.settle()  # type: ignore[attr-defined]
         batches = super().__iter__()
         while True:
@@ -62,8 +74,14 @@ class StreamDataModule(LightningDataModule):
 
     `url`: `auto` starts a server for this run on a free loopback port, and restarts it should it die; `shards`
     reads the shards without a socket (the batches are identical); anything else is the address of a running
-    server, or a list of them. `prepare_shards` returns the shard folder, building it first where needed; it is
-    not called when a `url` is given.
+    server, or a list of them. `prepare_shards` returns the shard folder, or several to mix, building them first
+    where needed; it is not called when a `url` is given. A server that speaks only EIR's protocol is read too
+    (eir_client.py): batches are counted as ever, but their order is the server's.
+
+    `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
+    folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical. `crc`
+    proves that each frame arrived as it was sent. Loaders give pictures as bytes; they become floats in [-1, 1] on
+    the device.
 
     Raises:
         UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
@@ -73,9 +91,10 @@ class StreamDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        prepare_shards: Callable[[], Path],
+        prepare_shards: Callable[[], ShardSpec],
         url: str | list[str] = "auto",
         token: str | None = None,
+        ca: str | None = None,
         image_size_px: int,
         global_batch_size: int,
         val_samples: int = 1024,
@@ -84,11 +103,17 @@ class StreamDataModule(LightningDataModule):
         augmentation: Augmentation | None = None,
         window: int = 4,
         max_bad: int = 100,
+        codec: str = "jpeg",
+        crc: bool = True,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
+        if codec not in CODECS:
+            raise UserError(f"data.codec={codec} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
         self.prepare_shards = prepare_shards
         self.url = url
         self.token = token
+        self.ca = ca
         self.image_size_px = image_size_px
         self.global_batch_size = global_batch_size
         self.val_samples = val_samples
@@ -97,6 +122,9 @@ class StreamDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.window = window
         self.max_bad = max_bad
+        self.codec = codec
+        self.crc = crc
+        self.cache = cache
         self.cursor = 0
         self.info: Any = None
         self.train_loader: TimedLoader | None = None
@@ -107,26 +135,35 @@ class StreamDataModule(LightningDataModule):
     # ------------------------------------------------------------------ set-up
 
     def prepare_data(self) -> None:
-        """Build the shards where they are missing. Lightning calls this in one process only."""
+        """Build, and for `u8` decode, the shards where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
-            self.prepare_shards()
+            spec = self.prepare_shards()
+            if self.codec == "u8":
+                predecode(open_shards(spec), cache=self.cache)
 
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
             return
         if self.url == "shards":
-            self._open_reader = partial(ShardReader, self.prepare_shards())
+            self._open_reader = partial(ShardReader, self.prepare_shards(), codec=self.codec, cache=self.cache)
         else:
             urls = self.url
             if urls == "auto":
-                self._server = ServerProcess(self.prepare_shards())
+                settings = Settings(decode=self.codec == "u8", cache=self.cache)
+                self._server = ServerProcess(self.prepare_shards(), settings=settings)
                 urls = self._server.url
-            self._open_reader = partial(StreamClient, urls, token=self.token)
+            self._open_reader = partial(
+                StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
+            )
         reader = self._open_reader()
-        self.info = reader.info()
+        try:
+            self.info = reader.info()
+            if self.url != "shards":  # workers connect on their own, to this data set and no other
+                self._open_reader = partial(self._open_reader, digest=self.info.digest)
+        except OtherProtocol:
+            self._open_reader = open_eir = self._open_eir()
+            self.info = open_eir().info()
         reader.close()
-        if self.url != "shards":  # workers connect on their own, to this data set and no other
-            self._open_reader = partial(self._open_reader, digest=self.info.digest)
         self._check_restored()
         world = self._world()[1]
         if self.global_batch_size % world:
@@ -134,7 +171,7 @@ class StreamDataModule(LightningDataModule):
                 f"a global batch of {self.global_batch_size} pictures cannot be shared by {world} processes. "
                 f"Set data.global_batch_size to a multiple of {world}."
             )
-        if not self.info.splits.get("train"):
+        if not self.info.splits.get("train", self.info.digest == EIR_DIGEST):  # an EIR server need not say how many
             raise UserError(f"the data set `{self.info.name}` has no training pictures: {self.info.splits}.")
         log.info(
             "data: %s, %s, global batch %d, from %s",
@@ -143,6 +180,22 @@ class StreamDataModule(LightningDataModule):
             self.global_batch_size,
             self._server.url if self._server else self.url,
         )
+
+    def _open_eir(self) -> Callable[[], EirReader]:
+        """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
+        if self.codec != "jpeg":
+            raise UserError(f"an EIR server sends encoded pictures, not {self.codec}; set data.codec=jpeg")
+        log.info(
+            "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
+            "from where the server is",
+            self.url,
+        )
+        open_reader = partial(EirReader, self.url, token=self.token, ca=self.ca)
+        chosen = open_reader().choose_validation(self.val_samples) if self._world()[0] == 0 else None
+        if self._world()[1] > 1:
+            chosen = self.trainer.strategy.broadcast(chosen)  # type: ignore[union-attr]
+        validation, samples = chosen or ([], None)
+        return partial(open_reader, validation=validation, samples=samples)
 
     def teardown(self, stage: str | None = None) -> None:
         if self._server is not None:
@@ -172,13 +225,19 @@ class StreamDataModule(LightningDataModule):
         batches = -(-samples // self.global_batch_size)
         return self._loader(self._dataset(split="val", seed=None, last_batch=batches, samples=samples))
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Pictures become floats where they are used: a quarter of their bytes travelled."""
+        return replace(batch, images=to_float(batch.images))
+
     @property
     def epoch(self) -> float:
-        """Passes over the training split so far."""
-        return self.cursor * self.global_batch_size / self.info.splits["train"] if self.info else 0.0
+        """Passes over the training split so far; 0 where its length is not known."""
+        return self.cursor * self.global_batch_size / self.info.splits.get("train", math.inf) if self.info else 0.0
 
     def batches_of(self, epochs: float) -> int:
         """Global batches that make `epochs` passes over the training split."""
+        if "train" not in self.info.splits:
+            raise UserError(f"{self.info.name} does not say how many samples it has; set trainer.max_steps instead")
         return -(-int(epochs * self.info.splits["train"]) // self.global_batch_size)
 
     def _dataset(self, *, split: str, samples: int | None = None, **kwargs: Any) -> StreamDataset:
@@ -187,22 +246,25 @@ class StreamDataModule(LightningDataModule):
         return StreamDataset(
             self._open_reader,
             split=split,
-            samples=samples or self.info.splits[split],
+            samples=samples or self.info.splits.get(split, 0),
             global_batch_size=self.global_batch_size,
             image_size_px=self.image_size_px,
             rank=rank,
             world=world,
             window=self.window,
             max_bad=self.max_bad,
+            codec=self.codec,
             **kwargs,
         )
 
     def _loader(self, dataset: StreamDataset) -> TimedLoader:
+        if self.num_workers:
+            dataset.ring = Ring(workers=self.num_workers, slots=PREFETCH + HELD)
         return TimedLoader(
             dataset,
             batch_size=None,
             num_workers=self.num_workers,
-            prefetch_factor=4 if self.num_workers else None,
+            prefetch_factor=PREFETCH if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

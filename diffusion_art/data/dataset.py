@@ -1,7 +1,8 @@
 """The stream as a PyTorch data set: whole batches, each knowing its place.
 
 Global batch `k` is the positions `[k B, (k+1) B)` of the endless order. Rank `r` takes its slice of every global
-batch, loader worker `w` of `W` prepares every `W`-th batch; what a run sees depends on neither.
+batch, loader worker `w` of `W` prepares every `W`-th batch; what a run sees depends on neither. Pictures are decoded
+straight into their place in the batch, and travel as bytes: they become floats on the device (datamodule.py).
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from diffusion_art.data.transforms import Augmentation, BadPicture, decode, fit, to_tensor
+from diffusion_art.data.ring import Parcel, Ring, shared
+from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ReadRequest
 from diffusion_art.streaming.order import rank_slice
+from diffusion_art.streaming.pixels import UNPACK, BadPicture
 from diffusion_art.streaming.shards import Sample
 from diffusion_art.tensors import Batch
 
@@ -36,7 +41,8 @@ class StreamDataset(IterableDataset):
 
     Pictures that cannot be decoded are replaced, at their place in the batch, by the next readable sample of
     the order (the same one whatever the rank or worker), counted and logged; after `max_bad` of them in one
-    worker the run stops, since then something is wrong with the shards.
+    worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
+    `ring` where loader workers put their batches.
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -58,6 +64,8 @@ class StreamDataset(IterableDataset):
         augmentation: Augmentation | None = None,
         window: int = 4,
         max_bad: int = 100,
+        codec: str = "jpeg",
+        ring: Ring | None = None,
     ) -> None:
         self.open_reader = open_reader
         self.split = split
@@ -72,6 +80,8 @@ class StreamDataset(IterableDataset):
         self.augmentation = augmentation
         self.window = window
         self.max_bad = max_bad
+        self.codec = codec
+        self.ring = ring
         self.start = 0
         self.bad = 0  # unreadable pictures met so far, in this process
 
@@ -112,28 +122,30 @@ class StreamDataset(IterableDataset):
         return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
 
     def _batch(self, samples: list[Sample], start: int, stop: int, *, cursor: int) -> Batch:
-        images = []
-        for place, position in enumerate(range(start, stop)):
-            image = self._decode(samples[place])
-            while image is None:
+        home = self.ring and self.ring.take(len(samples), self.image_size_px)
+        images = home.images if home else _empty_images(len(samples), self.image_size_px)
+        rows = images.numpy()
+        for row, position in enumerate(range(start, stop)):
+            while not self._unpack(samples[row], rows[row]):
                 position += 1
-                samples[place] = self._replacement(position)
-                image = self._decode(samples[place])
-            images.append(image)
+                samples[row] = self._replacement(position)
         positions = np.arange(start, stop)
         if self.augmentation is not None:
-            images = self.augmentation(images, seed=self.seed or 0, positions=positions)
-        return Batch(
-            images=to_tensor(images),
+            self.augmentation(rows, seed=self.seed or 0, positions=positions)
+        batch = Batch(
+            images=images.permute(0, 3, 1, 2),
             captions=[sample.caption for sample in samples],
             keys=[sample.key for sample in samples],
             positions=positions.tolist(),
             cursor=cursor,
         )
+        return Parcel.of(batch, home) if home else batch
 
-    def _decode(self, sample: Sample) -> np.ndarray | None:
+    def _unpack(self, sample: Sample, row: np.ndarray) -> bool:
+        """Whether `row` (h w 3) now holds the pixels of `sample`."""
         try:
-            return fit(decode(sample.image), self.image_size_px)
+            UNPACK[self.codec](sample.image, row)
+            return True
         except BadPicture as error:
             self.bad += 1
             if self.bad > self.max_bad:
@@ -149,7 +161,7 @@ class StreamDataset(IterableDataset):
                 self.split,
                 error,
             )
-            return None
+            return False
 
     def _replacement(self, position: int) -> Sample:
         if self.seed is None:
@@ -159,3 +171,9 @@ class StreamDataset(IterableDataset):
             return next(iter(reader.read([self._request(position, position + 1)], window=1)))[0]
         finally:
             reader.close()
+
+
+def _empty_images(count: int, size_px: int) -> Tensor:
+    """Room for pictures (uint8, b h w 3); in a loader worker in memory that need not be copied for the trainer."""
+    shape = (count, size_px, size_px, 3)
+    return torch.empty(shape, dtype=torch.uint8) if get_worker_info() is None else shared(*shape)

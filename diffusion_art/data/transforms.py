@@ -1,4 +1,4 @@
-"""Bytes to pixels: decode, fit to size, augment. Images leave here as floats in [-1, 1].
+"""From decoded pixels to what training sees: augment as bytes on the loader, floats in [-1, 1] on the device.
 
 Every random choice is a pure function of (seed, position in the endless order), so the picture a run sees at a
 position does not depend on ranks, workers, or where the run was interrupted.
@@ -6,46 +6,11 @@ position does not depend on ranks, workers, or where the run was interrupted.
 
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
-import simplejpeg
 import torch
-from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
-
-JPEG_MAGIC = b"\xff\xd8"
-
-
-class BadPicture(Exception):
-    """The bytes of one sample are no picture we can read."""
-
-
-def decode(data: bytes | memoryview) -> np.ndarray:
-    """RGB uint8 `h w 3` from stored bytes: simplejpeg for JPEG, Pillow for the rest.
-
-    Raises:
-        BadPicture: the bytes are no picture, or are cut short.
-    """
-    try:
-        if bytes(data[:2]) == JPEG_MAGIC:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-        with Image.open(BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadPicture(str(error)) from error
-
-
-def fit(image: np.ndarray, size_px: int) -> np.ndarray:
-    """Square `size_px` picture: untouched when it already is, else centre-cropped and resized (Lanczos)."""
-    height, width = image.shape[:2]
-    if height == width == size_px:
-        return image
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(square.resize((size_px, size_px), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def uniforms(seed: int, positions: np.ndarray, *, stream: int) -> np.ndarray:
@@ -57,7 +22,7 @@ def uniforms(seed: int, positions: np.ndarray, *, stream: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         key = _mix(np.array(seed & (2**64 - 1), np.uint64) + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03))
         bits = _mix(_mix(positions.astype(np.uint64) ^ key) + key)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray(bits >> np.uint64(11), np.float64) * 2.0**-53
 
 
 def _mix(z: np.ndarray | np.uint64) -> np.ndarray | np.uint64:
@@ -82,16 +47,15 @@ class Augmentation:
         self.horizontal_flip = horizontal_flip
         self.min_crop = min_crop
 
-    def __call__(self, images: list[np.ndarray], *, seed: int, positions: np.ndarray) -> list[np.ndarray]:
-        """`images` are `h w 3`, one per position."""
-        images = list(images)
+    def __call__(self, images: UInt8[np.ndarray, "b h w 3"], *, seed: int, positions: np.ndarray) -> None:
+        """Augment `images` in place, each by its position."""
         if self.min_crop < 1.0:
             side, left, top = (uniforms(seed, positions, stream=stream) for stream in (1, 2, 3))
-            images = [self._crop(*row) for row in zip(images, side, left, top, strict=True)]
+            for image, *row in zip(images, side, left, top, strict=True):
+                image[...] = self._crop(image, *row)
         if self.horizontal_flip > 0.0:
-            mirrored = uniforms(seed, positions, stream=0) < self.horizontal_flip
-            images = [image[:, ::-1] if flip else image for image, flip in zip(images, mirrored, strict=True)]
-        return images
+            mirrored = np.flatnonzero(uniforms(seed, positions, stream=0) < self.horizontal_flip)
+            images[mirrored] = images[mirrored, :, ::-1]
 
     def _crop(self, image: np.ndarray, side: float, left: float, top: float) -> np.ndarray:
         size = image.shape[0]
@@ -101,7 +65,8 @@ class Augmentation:
         return np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def to_tensor(images: list[np.ndarray]) -> Float[Tensor, "b 3 h w"]:
-    """Stack `h w 3` uint8 pictures into one float batch in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(images))
-    return stacked.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
+def to_float(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """x / 127.5 - 1, in [-1, 1]; the same numbers on every device, in the memory layout of `images`."""
+    # A divisor on the device: by a plain number a GPU multiplies with its reciprocal, which rounds differently.
+    divisor = torch.full((), 127.5, device=images.device)
+    return images.to(torch.float32).div_(divisor).sub_(1.0)

@@ -1,13 +1,13 @@
 """From a request to its answer, without a socket: which samples are meant, and the frames that carry them."""
 
 import logging
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from diffusion_art.streaming.order import epoch_order
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.streaming.frame import Buffer, frame_parts
+from diffusion_art.streaming.mixture import Shards
 from diffusion_art.streaming.wire import (
     FRAME_BYTES,
     FRAME_SAMPLES,
@@ -16,7 +16,6 @@ from diffusion_art.streaming.wire import (
     Error,
     Read,
     StreamInfo,
-    encode_frame,
 )
 
 View: TypeAlias = memoryview | None
@@ -24,18 +23,19 @@ View: TypeAlias = memoryview | None
 log = logging.getLogger(__name__)
 
 
-def describe(shards: ShardSet) -> StreamInfo:
+def describe(shards: Shards) -> StreamInfo:
     """What a client is told of a data set."""
     return StreamInfo(
         name=shards.name,
         splits=shards.splits,
         digest=shards.digest,
         image_size_px=shards.image_size_px,
-        caption_template=shards.manifest.caption_template,
+        caption_template=shards.caption_template,
+        codecs=shards.codecs,
     )
 
 
-def refusal(shards: ShardSet, read: Read) -> Error | None:
+def refusal(shards: Shards, read: Read, *, max_count: int = MAX_COUNT) -> Error | None:
     """Why `read` cannot be answered, or None when it can."""
     samples = shards.splits.get(read.split)
     if samples is None:
@@ -43,22 +43,30 @@ def refusal(shards: ShardSet, read: Read) -> Error | None:
     if not read.start < read.stop <= samples:
         message = f"places {read.start} to {read.stop} of split {read.split!r} with {samples} samples"
         return Error(read.id, "bad_range", message)
-    if read.stop - read.start > MAX_COUNT:
-        message = f"{read.stop - read.start} samples in one request, at most {MAX_COUNT}"
+    if read.codec not in shards.codecs:
+        message = f"no codec {read.codec!r}, there are {', '.join(shards.codecs)}"
+        return Error(read.id, "unknown_codec", message)
+    if read.stop - read.start > max_count:
+        message = f"{read.stop - read.start} samples in one request, at most {max_count}"
         return Error(read.id, "too_many", message)
     return None
 
 
-def samples_at(shards: ShardSet, read: Read) -> np.ndarray:
+def samples_at(shards: Shards, read: Read) -> np.ndarray:
     """The samples (int64, numbers within the split) that `read` asks for."""
-    samples = shards.splits[read.split]
-    order = epoch_order(samples, seed=read.seed, epoch=read.epoch, split=read.split, digest=shards.digest)
-    return order(np.arange(read.start, read.stop))
+    return shards.samples(read.split, read.seed, read.epoch, read.start, read.stop)
 
 
-def views(shards: ShardSet, split: str, samples: np.ndarray) -> tuple[np.ndarray, list[View], list[View]]:
+def views(
+    shards: Shards, split: str, samples: np.ndarray, codec: str = "jpeg"
+) -> tuple[np.ndarray, list[View], list[View]]:
     """ShardSet.views, where a sample too large for a frame is one that cannot be read, with a warning."""
-    keys, captions, images = shards.views(split, samples)
+    keys, captions, images = shards.views(split, samples, codec)
+    try:
+        if int(_sizes(captions, images).max(initial=0)) <= MAX_SAMPLE_BYTES:
+            return keys, captions, images
+    except TypeError:  # one of them is None
+        pass
     for i, (caption, image) in enumerate(zip(captions, images, strict=True)):
         if caption is None or image is None or len(caption) + len(image) > MAX_SAMPLE_BYTES:
             captions[i] = images[i] = None
@@ -66,31 +74,39 @@ def views(shards: ShardSet, split: str, samples: np.ndarray) -> tuple[np.ndarray
     return keys, captions, images
 
 
-def frames(shards: ShardSet, read: Read, samples: np.ndarray) -> Iterator[bytearray]:
-    """The data frames that answer `read` with `samples`; each holds between one and FRAME_SAMPLES of them."""
+def frames(shards: Shards, read: Read, samples: np.ndarray) -> Iterator[list[Buffer]]:
+    """The data frames that answer `read` with `samples`, in parts; each holds between one and FRAME_SAMPLES."""
     position = read.start
     for first in range(0, len(samples), FRAME_SAMPLES):
-        keys, captions, images = views(shards, read.split, samples[first : first + FRAME_SAMPLES])
+        keys, captions, images = views(shards, read.split, samples[first : first + FRAME_SAMPLES], read.codec)
         for begin, end in _cut(captions, images):
-            yield encode_frame(
+            yield frame_parts(
                 keys[begin:end],
                 captions[begin:end],
                 images[begin:end],
                 request=read.id,
                 position=position,
                 last=position + end - begin == read.stop,
+                checksum=read.checksum,
             )
             position += end - begin
 
 
 def _cut(captions: list[View], images: list[View]) -> Iterator[tuple[int, int]]:
     """Consecutive ranges [begin, end) of about FRAME_BYTES; a sample larger than that has one of its own."""
-    begin = size = 0
-    for i, (caption, image) in enumerate(zip(captions, images, strict=True)):
-        length = len(caption or b"") + len(image or b"")
-        if i > begin and size + length > FRAME_BYTES:
-            yield begin, i
-            begin, size = i, 0
-        size += length
-    if begin < len(images):
-        yield begin, len(images)
+    try:
+        sizes = _sizes(captions, images)
+    except TypeError:
+        sizes = _sizes([caption or b"" for caption in captions], [image or b"" for image in images])
+    ends = np.cumsum(sizes)
+    begin = 0
+    while begin < len(ends):
+        before = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + FRAME_BYTES, side="right")))
+        yield begin, end
+        begin = end
+
+
+def _sizes(captions: Sequence[Any], images: Sequence[Any]) -> np.ndarray:
+    """Bytes of each sample. TypeError when one of them is None."""
+    return np.array([*map(len, captions)], np.int64) + np.array([*map(len, images)], np.int64)

@@ -7,8 +7,7 @@
 `ShardReader` is the same without a server, for debugging: identical samples straight from the shards.
 """
 
-import random
-import time
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,15 +15,18 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.answer import describe, samples_at, views
+from diffusion_art.streaming.bearer import TOKEN_VARIABLE
 from diffusion_art.streaming.line import Line, LineError
+from diffusion_art.streaming.mixture import Shards, ShardSpec, components_of, open_shards
+from diffusion_art.streaming.patience import Patience, jitter
 from diffusion_art.streaming.session import Part, ReadRequest, Session, parts_of, samples_of
-from diffusion_art.streaming.shards import Sample, ShardSet
+from diffusion_art.streaming.shards import Sample
 from diffusion_art.streaming.wire import StreamInfo
 
 __all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
 
 _START = "`python -m diffusion_art.stream data.path=FOLDER`"
-_jitter = random.SystemRandom()  # leaves the global generator, which training may use, alone
+_DECODE = "python -m diffusion_art.stream data.path=FOLDER decode=true"
 
 
 class StreamClient:
@@ -36,7 +38,14 @@ class StreamClient:
     be there, None for that of the first server. Connects when first read, so before that it may be sent to
     other processes.
 
-    UserError when no server answers for that long, the token is wrong, or a server holds another data set.
+    Without a `token` that of $DIFFUSION_ART_STREAM_TOKEN is used. `ca` is a PEM file of certificates to trust
+    (wss:// addresses), None for the system's.
+
+    `codec` is the form in which the pictures come (wire.py), `checksum` whether each frame is proved to have
+    arrived as it was sent. No more than about `window_bytes` are asked for ahead.
+
+    UserError when no server answers for that long, the token is wrong, or a server holds another data set, or
+    has not the codec.
     """
 
     def __init__(
@@ -44,7 +53,11 @@ class StreamClient:
         urls: str | Sequence[str],
         *,
         token: str | None = None,
+        ca: str | None = None,
         digest: str | None = None,
+        codec: str = "jpeg",
+        checksum: bool = True,
+        window_bytes: int = 64 * 2**20,
         timeout_s: float = 30.0,
         retry_for_s: float = 120.0,
         connect_for_s: float = 10.0,
@@ -52,9 +65,11 @@ class StreamClient:
         self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
         if not self.urls:
             raise UserError("data.url names no server; give an address such as ws://host:8000/ws, or auto")
-        self._token, self._digest, self._timeout_s = token, digest, timeout_s
+        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        self._ca, self._digest, self._timeout_s = ca, digest, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
-        self._url = _jitter.randrange(len(self.urls))  # so that readers spread over the servers
+        self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes
+        self._url = jitter.randrange(len(self.urls))  # so that readers spread over the servers
         self._info: StreamInfo | None = None
         self._lines: set[Line] = set()
 
@@ -72,21 +87,24 @@ class StreamClient:
     def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
         """The samples of each request, one list per request and in their order.
 
-        `window` requests are under way at once: all that a server may send ahead, all that is held here.
-        A sample that the server could not read has an empty image and caption.
+        Up to `window` requests are under way at once, as many as `window_bytes` has room for: all that a server
+        may send ahead, all that is held here. A sample that the server could not read has an empty image and
+        caption.
         """
         info = self.info()
         source, waiting = iter(requests), deque[list[Part]]()
         patience, session = self._patience(), None
+        room = _Room(self._window_bytes, mean_bytes=3 * info.image_size_px**2)
         try:
             while True:
-                while len(waiting) < max(1, window) and (request := next(source, None)) is not None:
+                while len(waiting) < max(1, window) and room.left() and (request := next(source, None)) is not None:
                     waiting.append(parts_of(request, info))
+                    room.asked(request.stop - request.start)
                 if not waiting:
                     return
                 while not all(part.done for part in waiting[0]):
                     try:
-                        session = session or Session(self._dial(patience))
+                        session = session or Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
                         session.ask(part for parts in waiting for part in parts)
                         session.receive()
                         patience.rewarded()
@@ -96,7 +114,9 @@ class StreamClient:
                             session = None
                         self._url += 1
                         patience.failed(error)
-                yield [sample for part in waiting.popleft() for sample in part.samples]
+                samples = [sample for part in waiting.popleft() for sample in part.samples]
+                room.came(samples)
+                yield samples
         finally:
             if session is not None:
                 self._hang_up(session.line)
@@ -109,11 +129,11 @@ class StreamClient:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lines": set()}
 
-    def _dial(self, patience: "_Patience") -> Line:
+    def _dial(self, patience: Patience) -> Line:
         """A line to the next server, proved to hold the data set we began with."""
         url = self.urls[self._url % len(self.urls)]
         open_within_s = min(self._timeout_s, max(1.0, patience.left_s()))
-        line = Line(url, token=self._token, timeout_s=self._timeout_s, open_within_s=open_within_s)
+        line = Line(url, token=self._token, ca=self._ca, timeout_s=self._timeout_s, open_within_s=open_within_s)
         self._lines.add(line)
         expected = self._digest or (self._info and self._info.digest)
         if expected and line.info.digest != expected:
@@ -124,6 +144,12 @@ class StreamClient:
                 f"the stream server at {url} holds data set {held}, this run reads {wanted}; "
                 f"serve that one there, or begin a new run"
             )
+        if self.codec not in line.info.codecs:
+            self._hang_up(line)
+            raise UserError(
+                f"the stream server at {url} has its pictures as {' or '.join(line.info.codecs)}, not as "
+                f"{self.codec}; start it again with `{_DECODE}`, or set data.codec=jpeg"
+            )
         self._info = line.info
         return line
 
@@ -131,24 +157,28 @@ class StreamClient:
         self._lines.discard(line)
         line.close()
 
-    def _patience(self) -> "_Patience":
+    def _patience(self) -> Patience:
         where = " or ".join(self.urls)
         if self._info is None:
             what = f"no stream server answers at {where}; start one with {_START}, or leave data.url at auto"
-            return _Patience(self._connect_for_s, what)
+            return Patience(self._connect_for_s, what)
         what = f"the stream server at {where} has broken off; start it again with {_START} and resume the run"
-        return _Patience(self._retry_for_s, what)
+        return Patience(self._retry_for_s, what)
 
 
 class ShardReader:
-    """Reads as StreamClient does, straight from the shards in `folder`, opened when first read."""
+    """Reads as StreamClient does, straight from the shards that `spec` names, opened when first read.
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
-        self._shards: ShardSet | None = None
+    With codec `u8` the pictures are decoded into the folder `cache` where that was not done before (predecode.py).
+    """
+
+    def __init__(self, spec: ShardSpec, *, codec: str = "jpeg", cache: str | Path | None = None) -> None:
+        self._components = components_of(spec)
+        self.codec, self._cache = codec, cache
+        self._shards: Shards | None = None
 
     def info(self) -> StreamInfo:
-        """What the folder holds."""
+        """What the shards hold."""
         return describe(self._open())
 
     def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
@@ -159,7 +189,7 @@ class ShardReader:
             parts = parts_of(request, info)
             for part in parts:
                 wanted = samples_at(shards, part.read(0))
-                part.samples += samples_of(*views(shards, part.split, wanted))
+                part.samples += samples_of(*views(shards, part.split, wanted, self.codec))
             yield [sample for part in parts for sample in part.samples]
 
     def close(self) -> None:
@@ -167,33 +197,38 @@ class ShardReader:
         self._shards = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_shards": None}
+        return {**self.__dict__, "_shards": None}
 
-    def _open(self) -> ShardSet:
+    def _open(self) -> Shards:
         if self._shards is None:
-            self._shards = ShardSet.open(self._folder)
+            shards = open_shards(self._components)
+            if self.codec == "u8":
+                from diffusion_art.streaming.predecode import predecode  # loads what is not needed otherwise
+
+                predecode(shards, cache=self._cache)
+            self._shards = shards
         return self._shards
 
 
-class _Patience:
-    """Waits longer after each failure in a row, and raises UserError when they go on for `limit_s`."""
+class _Room:
+    """How much may be asked for ahead: requests whose samples, as large as those that came, fill `limit_bytes`.
 
-    def __init__(self, limit_s: float, what: str) -> None:
-        self._limit_s, self._what = limit_s, what
-        self._failures, self._since = 0, 0.0
+    `mean_bytes` of a sample is believed until the first have come.
+    """
 
-    def left_s(self) -> float:
-        """How long failures may still go on."""
-        return self._limit_s - (time.monotonic() - self._since if self._failures else 0.0)
+    def __init__(self, limit_bytes: int, *, mean_bytes: float) -> None:
+        self._limit_bytes, self._mean_bytes = limit_bytes, mean_bytes
+        self._samples = 0  # under way
 
-    def rewarded(self) -> None:
-        self._failures = 0
+    def left(self) -> bool:
+        """Whether one more request may be made; always, when none is under way."""
+        return self._samples == 0 or self._samples * self._mean_bytes < self._limit_bytes
 
-    def failed(self, error: LineError) -> None:
-        if self._failures == 0:
-            self._since = time.monotonic()
-        self._failures += 1
-        if self.left_s() <= 0:
-            raise UserError(f"{self._what} (waited {self._limit_s:g} s, at last: {error})") from None
-        delay_s = min(2.0, 0.05 * 2 ** min(self._failures, 10)) * _jitter.uniform(0.5, 1.5)
-        time.sleep(max(0.0, min(delay_s, self.left_s())))
+    def asked(self, samples: int) -> None:
+        self._samples += samples
+
+    def came(self, samples: list[Sample]) -> None:
+        self._samples -= len(samples)
+        if samples:
+            mean = sum(len(sample.image) for sample in samples) / len(samples)
+            self._mean_bytes = max(mean, 0.5 * (self._mean_bytes + mean))  # quick to rise, slow to fall

@@ -1,13 +1,16 @@
 """One connection to one stream server. What may pass is a LineError, what will not is a UserError."""
 
-import logging
 import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
-from websockets.sync.client import connect
-from websockets.typing import Subprotocol
 
 from diffusion_art.errors import UserError
+from diffusion_art.streaming.bearer import headers_of
+from diffusion_art.streaming.connection import Connection
+from diffusion_art.streaming.tls import client_context
 from diffusion_art.streaming.wire import (
     MAX_FRAME_BYTES,
     SUBPROTOCOL,
@@ -21,47 +24,68 @@ from diffusion_art.streaming.wire import (
     unpack_message,
 )
 
-_CLOSE_WITHIN_S = 1
-
-_quiet = logging.getLogger("websockets.client.stream")  # what went wrong is in our errors
-_quiet.setLevel(logging.CRITICAL)
-
 
 class LineError(Exception):
     """The connection is of no more use; another one may be."""
+
+
+class OtherProtocol(UserError):
+    """The server answers, but speaks none of our subprotocols: perhaps EIR's protocol, which has none."""
+
+
+def dial(
+    url: str,
+    *,
+    token: str | None,
+    ca: str | None,
+    open_within_s: float,
+    subprotocol: str | None = None,
+    max_bytes: int = MAX_FRAME_BYTES,
+) -> Connection:
+    """A WebSocket to `url`; `ca` as in client_context. LineError and UserError as from Line."""
+    with explained(url, token):
+        return Connection(
+            url,
+            subprotocol=subprotocol,
+            headers=headers_of(token),
+            max_bytes=max_bytes,
+            open_within_s=open_within_s,
+            tls=client_context(ca) if url.lower().startswith("wss:") else None,
+        )
+
+
+@contextmanager
+def explained(url: str, token: str | None) -> Iterator[None]:
+    """What goes wrong while dialling `url` comes out as LineError or UserError."""
+    try:
+        yield
+    except InvalidURI as error:
+        raise UserError(f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws") from None
+    except InvalidStatus as error:
+        raise _explain(url, error.response.status_code, token) from None
+    except ssl.SSLCertVerificationError as error:
+        raise UserError(
+            f"the certificate of the stream server at {url} is not trusted ({error.verify_message}); give it, or that "
+            f"of the authority that signed it, with data.ca=FILE"
+        ) from None
+    except (OSError, WebSocketException) as error:
+        raise LineError(f"{url}: {one_line(error)}") from None
 
 
 class Line:
     """An open connection; `info` is what the server holds.
 
     LineError when the server is not open within `open_within_s` or then leaves us waiting for `timeout_s`,
-    UserError when it is none of ours or wants another token.
+    UserError when it is none of ours (then OtherProtocol) or wants another token.
     """
 
-    def __init__(self, url: str, *, token: str | None, timeout_s: float, open_within_s: float) -> None:
+    def __init__(
+        self, url: str, *, token: str | None, timeout_s: float, open_within_s: float, ca: str | None = None
+    ) -> None:
         self.url = url
         self._timeout_s = timeout_s
         self._owner = os.getpid()
-        try:
-            self._connection = connect(
-                url,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
-                open_timeout=open_within_s,
-                close_timeout=_CLOSE_WITHIN_S,
-                ping_interval=None,  # a server that hangs is noticed by the wait for its answer
-                compression=None,
-                max_size=MAX_FRAME_BYTES,
-                proxy=None,
-                logger=_quiet,
-                legacy=True,
-            )
-        except InvalidURI as error:
-            raise UserError(f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws") from None
-        except InvalidStatus as error:
-            raise _explain(url, error.response.status_code, token) from None
-        except (OSError, WebSocketException) as error:
-            raise LineError(f"{url}: {_one_line(error)}") from None
+        self._connection = dial(url, token=token, ca=ca, open_within_s=open_within_s, subprotocol=SUBPROTOCOL)
         try:
             self.info = self._greet(open_within_s)
         except BaseException:
@@ -70,7 +94,9 @@ class Line:
 
     def _greet(self, within_s: float) -> StreamInfo:
         if self._connection.subprotocol != SUBPROTOCOL:
-            raise UserError(f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours")
+            raise OtherProtocol(
+                f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours"
+            )
         self.send(Hello())
         answer = self.receive(within_s=within_s)
         if not isinstance(answer, StreamInfo):
@@ -82,7 +108,7 @@ class Line:
         try:
             self._connection.send(pack_message(message))
         except (OSError, WebSocketException) as error:
-            raise LineError(f"{self.url}: {_one_line(error)}") from None
+            raise LineError(f"{self.url}: {one_line(error)}") from None
 
     def receive(self, *, within_s: float | None = None) -> Frame | Message:
         """The next thing the server says, frames without a copy of their samples."""
@@ -92,7 +118,7 @@ class Line:
         except TimeoutError:
             raise LineError(f"{self.url}: no answer within {within_s or self._timeout_s:g} s") from None
         except (OSError, WebSocketException, WireError) as error:
-            raise LineError(f"{self.url}: {_one_line(error)}") from None
+            raise LineError(f"{self.url}: {one_line(error)}") from None
 
     def close(self) -> None:
         """Hang up. Does nothing in a forked child of the process that dialled: the line is not its own."""
@@ -105,11 +131,12 @@ def _explain(url: str, status: int, token: str | None) -> UserError | LineError:
         what = "asks for a token; set data.token" if token is None else "does not accept our token; check data.token"
         return UserError(f"the stream server at {url} {what}")
     if status >= 500:
-        return LineError(f"{url}: HTTP status {status}")
+        return LineError(f"{url}: HTTP status {status}{', it has all the clients it takes' * (status == 503)}")
     return UserError(
         f"{url} answers with HTTP status {status} and not as a stream; an address looks like ws://host:8000/ws"
     )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What `error` says."""
     return " ".join(str(error).split()) or type(error).__name__

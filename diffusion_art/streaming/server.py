@@ -1,8 +1,7 @@
-"""The stream server: a thin, stateless loop around the shards and the wire.
+"""The stream server as a process, or several of them: from a command line to SIGTERM.
 
-One process, one event loop. A request is answered from the mapped shards in frames of about a megabyte.
-Between two frames every other client has its turn. A client that does not read stops only its own answers:
-one frame of each client, at most, waits in the server's memory.
+One process serves from one event loop (service.py). Several share a port as a fleet (fleet.py), which this process
+then watches over.
 
     python -m diffusion_art.streaming.server FOLDER --port 8000
 """
@@ -10,204 +9,176 @@ one frame of each client, at most, waits in the server's memory.
 import argparse
 import asyncio
 import contextlib
-import hmac
-import ipaddress
-import logging
 import os
-import resource
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from http import HTTPStatus
-from pathlib import Path
-from typing import Any
-
-from websockets.asyncio.server import Server, ServerConnection
-from websockets.asyncio.server import serve as websocket_server
-from websockets.exceptions import ConnectionClosed, NegotiationError
-from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.answer import describe
-from diffusion_art.streaming.process import TOKEN_VARIABLE, ServerProcess
-from diffusion_art.streaming.shards import ShardSet
-from diffusion_art.streaming.speak_v2 import speak_v2
-from diffusion_art.streaming.wire import MAX_MESSAGE_BYTES, PATH, SUBPROTOCOL, StreamInfo
+from diffusion_art.streaming.bearer import TOKEN_VARIABLE
+from diffusion_art.streaming.fleet import Door, Fleet
+from diffusion_art.streaming.metrics import Row, Table
+from diffusion_art.streaming.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
+from diffusion_art.streaming.process import ServerProcess
+from diffusion_art.streaming.service import open_server
+from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.sockets import allow_many_files, listen, url_of
+from diffusion_art.streaming.wire import StreamInfo
 
 __all__ = ["ServerProcess", "open_server", "serve"]
 
-_PARENT_POLL_S = 0.5
+_BEAT_S = 0.25
 
-# A way of speaking for each WebSocket subprotocol a client may offer; None stands for offering none.
-PASSES: dict[str | None, Callable[[ServerConnection, ShardSet], Awaitable[None]]] = {SUBPROTOCOL: speak_v2}
-
-
-async def open_server(
-    shards: ShardSet,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    token: str | None = None,
-    listener: socket.socket | None = None,
-) -> Server:
-    """A running server, on `listener` when one is given; close it, or use it as an async context manager.
-
-    UserError when other machines could reach it and there is no token, or when the port is taken.
-    """
-    if token is None and listener is None and not _is_loopback(host):
-        raise UserError(
-            f"a stream server on {host} can be reached from other machines and has no token; set "
-            f"token=SECRET, or host=127.0.0.1 for this machine alone"
-        )
-
-    def admit(connection: ServerConnection, request: Request) -> Response | None:
-        if token is not None:
-            given = request.headers.get_all("Authorization")
-            if len(given) != 1 or not hmac.compare_digest(
-                given[0].encode(errors="surrogateescape"), f"Bearer {token}".encode()
-            ):
-                return connection.respond(HTTPStatus.UNAUTHORIZED, "This stream needs its token.\n")
-        if request.path.partition("?")[0] != PATH:
-            return connection.respond(HTTPStatus.NOT_FOUND, f"The stream is at {PATH}.\n")
-        return None
-
-    def choose(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        chosen = next((name for name in offered if name in PASSES), None)
-        if chosen is None and None not in PASSES:
-            raise NegotiationError(f"this server speaks {', '.join(filter(None, PASSES))}")
-        return chosen
-
-    async def converse(connection: ServerConnection) -> None:
-        _notice_dead_peers(connection)
-        with contextlib.suppress(ConnectionClosed):
-            await PASSES[connection.subprotocol](connection, shards)
-
-    where: dict[str, Any] = {"sock": listener} if listener else {"host": host, "port": port}
-    try:
-        return await websocket_server(
-            converse,
-            process_request=admit,
-            select_subprotocol=choose,
-            compression=None,  # JPEG does not shrink, and an inflater is a way to be flooded
-            max_size=MAX_MESSAGE_BYTES,
-            ping_interval=None,  # see _notice_dead_peers
-            close_timeout=2,
-            logger=_quiet_logger(),
-            **where,
-        )
-    except OSError as error:
-        raise UserError(f"cannot listen on {host} port {port} ({error.strerror}); choose another with port=N") from None
+Ready = Callable[[str, StreamInfo], None]
 
 
 def serve(
-    folder: str | Path,
+    spec: ShardSpec,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    token: str | None = None,
+    settings: Settings | None = None,
+    processes: int = 1,
     listener: socket.socket | None = None,
-    ready: Callable[[str, StreamInfo], None] | None = None,
+    ready: Ready | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve the shards in `folder` until SIGINT or SIGTERM, or until `parent` is no longer our parent.
+    """Serve the shards that `spec` names until SIGINT or SIGTERM, or until `parent` is no longer our parent.
 
-    `ready` is called with the address and what is served, once clients can connect. UserError as from
-    `ShardSet.open` and `open_server`.
+    With two processes or more this one watches over them. `ready` is called with the address and what is served,
+    once clients can connect. UserError as from `Settings.open` and `open_server`.
     """
-    _allow_many_files()
-    asyncio.run(_serve(ShardSet.open(folder), host, port, token, listener, ready, parent))
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        raise UserError(f"processes={processes!r} is no number of server processes; give 1 or more")
+    allow_many_files()
+    settings, components = settings or Settings(), components_of(spec)
+    if settings.tls is not None:
+        settings.tls.context()
+    with listener or listen(host, port, token=settings.token) as listener:
+        shards = settings.open(components, progress=True)
+        announce = partial(ready or _ignore, url_of(listener, settings), describe(shards))
+        if processes == 1:
+            asyncio.run(_serve_alone(shards, settings, listener, announce, parent))
+        else:
+            del shards
+            fleet = Fleet(components, settings, processes=processes, listener=listener)
+            asyncio.run(_serve_by(fleet, announce, parent))
 
 
-async def _serve(
-    shards: ShardSet,
-    host: str,
-    port: int,
-    token: str | None,
-    listener: socket.socket | None,
-    ready: Callable[[str, StreamInfo], None] | None,
-    parent: int | None,
+async def _serve_alone(
+    shards: Shards, settings: Settings, listener: socket.socket, ready: Callable[[], None], parent: int | None
 ) -> None:
+    """The one process of a server."""
+    table, stop = Table(1), _stop_on_signals()
+    table.rows[0].begin()
+    async with await open_server(shards, settings=settings, listener=listener, table=table):
+        ready()
+        await _live(stop, parent, table.rows[0])
+
+
+async def _serve_by(fleet: Fleet, ready: Callable[[], None], parent: int | None) -> None:
+    """The process that watches over the others."""
+    stop = _stop_on_signals()
+    life = asyncio.create_task(_live(stop, parent, None))
+    try:
+        await fleet.run(stop, ready)
+    finally:
+        life.cancel()
+
+
+async def _serve_at(
+    door: int, components: Sequence[Component], settings: Settings, table: Table, row: int, parent: int
+) -> None:
+    """One of the others."""
+    stop, counts = _stop_on_signals(), table.rows[row]
+    counts.begin()
+    entry = Door(door, counts, stop.set)
+    async with await open_server(
+        settings.open(components), settings=settings, listener=entry, table=table, counts=counts
+    ):
+        entry.send(b"r")  # eady
+        await _live(stop, parent, counts)
+
+
+async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> None:
+    """Until `stop`, or until `parent` is gone, which is then set; `counts` shows that we live."""
+    while not stop.is_set():
+        if counts is not None:
+            counts.show()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _BEAT_S)
+        if parent is not None and os.getppid() != parent:
+            stop.set()
+
+
+def _ignore(_: str, __: StreamInfo) -> None:
+    """Nobody wants to know."""
+
+
+def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await open_server(shards, host=host, port=port, token=token, listener=listener) as server:
-        if ready is not None:
-            ready(url_of(server), describe(shards))
-        while not stop.is_set() and (parent is None or os.getppid() == parent):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _PARENT_POLL_S if parent is not None else None)
-
-
-def url_of(server: Server) -> str:
-    """The address clients on this machine, or for a wildcard address on others, connect to."""
-    host, port = next(iter(server.sockets)).getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
-        host = socket.gethostname()
-    return f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _notice_dead_peers(connection: ServerConnection) -> None:
-    """Probe by TCP rather than by WebSocket pings: a trainer may pause for minutes and answer none."""
-    peer = connection.transport.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):  # Linux; elsewhere the system's two hours
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-
-
-def _allow_many_files() -> None:
-    """Every mapped shard and every client holds a file descriptor: take as many as we may have."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _quiet_logger() -> logging.Logger:
-    """Failed handshakes of strangers and port scanners are no tracebacks in our log."""
-    logger = logging.getLogger("websockets.server.stream")
-    logger.setLevel(logging.CRITICAL)
-    return logger
+    return stop
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; ServerProcess adds the options a person has no use for."""
+    """The command line. What a person has no use for is how ServerProcess and Fleet start their children."""
     parser = argparse.ArgumentParser(prog="python -m diffusion_art.streaming.server", description="Serve shards.")
-    parser.add_argument("folder")
+    parser.add_argument("folder", nargs="+", help="shards; several are read as one data set")
+    parser.add_argument("--weights", type=float, nargs="+", help="the share of each folder, to mix them by")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--processes", type=int, default=1, help="server processes that share the port")
+    parser.add_argument("--settings", action="store_true", help="read settings from standard input, as JSON")
     parser.add_argument("--listener", type=int, help="file descriptor of a listening socket, instead of host and port")
     parser.add_argument("--ready", type=int, help="file descriptor to write to when clients are answered")
     parser.add_argument("--parent", type=int, help="process id to stop with")
+    parser.add_argument("--scratch", help="folder of that process, to remove when it is gone")
+    parser.add_argument("--door", type=int, help="file descriptor by which a fleet hands over connections")
+    parser.add_argument("--table", type=int, help="file descriptor of the fleet's table of metrics")
+    parser.add_argument("--row", type=int, help="ours in that table")
+    parser.add_argument("--rows", type=int, help="all of that table")
     options = parser.parse_args(arguments)
-    listener = None if options.listener is None else socket.socket(fileno=options.listener)
+    folders = " ".join(options.folder)
 
     def ready(url: str, _: StreamInfo) -> None:
         if options.ready is None:
-            sys.stderr.write(f"serving {options.folder} at {url}\n")
+            sys.stderr.write(f"serving {folders} at {url}\n")
         else:
             os.write(options.ready, b"\n")
             os.close(options.ready)
 
     try:
+        spec = spec_of_arguments(options.folder, options.weights)
+        settings = Settings(token=os.environ.get(TOKEN_VARIABLE))
+        if options.settings:
+            settings = Settings.of_json(sys.stdin.read())
+        if options.door is not None:
+            allow_many_files()
+            table = Table(options.rows, descriptor=options.table)
+            work = _serve_at(options.door, components_of(spec), settings, table, options.row, options.parent)
+            asyncio.run(work)
+            return
         serve(
-            options.folder,
+            spec,
             host=options.host,
             port=options.port,
-            token=os.environ.get(TOKEN_VARIABLE),
-            listener=listener,
+            settings=settings,
+            processes=options.processes,
+            listener=None if options.listener is None else socket.socket(fileno=options.listener),
             ready=ready,
             parent=options.parent,
         )
     except UserError as error:
         sys.exit(f"error: {error}")
+    finally:
+        if options.scratch is not None and os.getppid() != options.parent:
+            shutil.rmtree(options.scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class Part:
     def done(self) -> bool:
         return self.place == self.stop
 
-    def read(self, number: int) -> Read:
-        return Read(number, self.split, self.seed, self.epoch, self.place, self.stop)
+    def read(self, number: int, codec: str = "jpeg", checksum: bool = True) -> Read:
+        return Read(number, self.split, self.seed, self.epoch, self.place, self.stop, codec, checksum)
 
     def take(self, frame: Frame) -> bool:
         """Append the samples of `frame` if it goes on where we are: this makes reading exactly-once."""
@@ -55,8 +55,9 @@ class Part:
 class Session:
     """What has been asked over one line and not yet answered."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, *, codec: str = "jpeg", checksum: bool = True) -> None:
         self.line = line
+        self._codec, self._checksum = codec, checksum
         self._asked: dict[int, Part] = {}
         self._numbers = count()
 
@@ -65,7 +66,7 @@ class Session:
         for part in parts:
             if part.session is not self and not part.done:
                 number = next(self._numbers)
-                self.line.send(part.read(number))
+                self.line.send(part.read(number, self._codec, self._checksum))
                 self._asked[number] = part
                 part.session = self
 

@@ -1,7 +1,13 @@
-"""Protocol v2 with one client: one task takes its requests, another answers them in order."""
+"""Protocol v2 with one client: one task takes its requests, another answers them in order.
+
+What a client can make the server hold: `_MAX_WAITING` requests, and the part of one frame that the network has not
+taken yet. When these are full its socket is left unread, and it is waited for.
+"""
 
 import asyncio
 import logging
+import time
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -9,7 +15,10 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from diffusion_art.streaming.answer import describe, frames, refusal, samples_at
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.streaming.frame import unreadable_in
+from diffusion_art.streaming.guest import note_answer, send_parts
+from diffusion_art.streaming.limits import Limits
+from diffusion_art.streaming.mixture import Shards
 from diffusion_art.streaming.wire import (
     VERSION,
     Error,
@@ -29,11 +38,11 @@ log = logging.getLogger(__name__)
 Waiting: TypeAlias = asyncio.Queue[tuple[Read, np.ndarray] | Error]
 
 
-async def speak_v2(connection: ServerConnection, shards: ShardSet) -> None:
+async def speak_v2(connection: ServerConnection, shards: Shards, limits: Limits) -> None:
     """Answer a client until it leaves, or says something that is not the protocol and is sent away."""
     waiting: Waiting = asyncio.Queue(_MAX_WAITING)
     tasks = [
-        asyncio.create_task(_listen(connection, shards, waiting)),
+        asyncio.create_task(_listen(connection, shards, limits, waiting)),
         asyncio.create_task(_answer(connection, shards, waiting)),
     ]
     try:
@@ -52,26 +61,32 @@ async def speak_v2(connection: ServerConnection, shards: ShardSet) -> None:
             await connection.close(1011, "internal error")
 
 
-async def _listen(connection: ServerConnection, shards: ShardSet, waiting: Waiting) -> None:
+async def _listen(connection: ServerConnection, shards: Shards, limits: Limits, waiting: Waiting) -> None:
     """Take requests until the client leaves. WireError when it does not keep to the protocol."""
     async for text in connection:
         message = _understand(text)
         if isinstance(message, Hello):
-            await _send(connection, describe(shards))
+            await _send(connection, replace(describe(shards), max_count=limits.max_request_samples))
         else:
-            await waiting.put(refusal(shards, message) or _look_up(shards, message))
+            refused = refusal(shards, message, max_count=limits.max_request_samples)
+            await waiting.put(refused or _look_up(shards, message))
 
 
-async def _answer(connection: ServerConnection, shards: ShardSet, waiting: Waiting) -> None:
+async def _answer(connection: ServerConnection, shards: Shards, waiting: Waiting) -> None:
     """Answer requests in order, until cancelled or the client is gone."""
     while True:
         task = await waiting.get()
+        began, unreadable = time.perf_counter(), 0
         if isinstance(task, Error):
             await _send(connection, task)
+            note_answer(connection, samples=0, seconds=time.perf_counter() - began)
             continue
         for frame in frames(shards, *task):
-            await connection.send(frame)
+            unreadable += unreadable_in(frame[0])
+            await send_parts(connection, frame)
             await asyncio.sleep(0)  # a send that does not wait would keep other clients from their turn
+        samples = len(task[1]) - unreadable
+        note_answer(connection, samples=samples, seconds=time.perf_counter() - began, unreadable=unreadable)
 
 
 def _understand(text: str | bytes) -> Hello | Read:
@@ -85,10 +100,10 @@ def _understand(text: str | bytes) -> Hello | Read:
     return message
 
 
-def _look_up(shards: ShardSet, read: Read) -> tuple[Read, np.ndarray]:
+def _look_up(shards: Shards, read: Read) -> tuple[Read, np.ndarray]:
     """The samples that `read` means, on their way from disk while earlier requests are answered."""
     samples = samples_at(shards, read)
-    shards.prefetch(read.split, samples)
+    shards.prefetch(read.split, samples, read.codec)
     return read, samples
 
 

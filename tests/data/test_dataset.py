@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 
 from diffusion_art.data.build import build_shards
@@ -170,11 +171,69 @@ def test_a_cursor_of_other_data_is_refused(painter_shards):
         module().load_state_dict({**state, "digest": "f" * 64})
 
 
-def test_images_are_in_range(painter_shards):
-    batch = next(iter(_dataset(painter_shards)))
-    assert batch.images.shape == (12, 3, 16, 16)
-    assert -1.0 <= float(batch.images.min()) < float(batch.images.max()) <= 1.0
-    assert np.isfinite(batch.images.numpy()).all()
+def test_pictures_travel_as_bytes_and_become_floats_on_the_device(painter_shards):
+    """The training module gets the numbers that decoding and dividing in double precision gives, rounded."""
+    module = StreamDataModule(
+        prepare_shards=lambda: painter_shards, url="shards", image_size_px=16, global_batch_size=12, num_workers=1
+    )
+    module.setup()
+    loaded = next(iter(module.train_dataloader()))
+    assert loaded.images.shape == (12, 3, 16, 16)
+    assert loaded.images.dtype == torch.uint8
+    shards = ShardSet.open(painter_shards)
+    stored = {sample.key: sample.image for sample in (shards.read("train", i) for i in range(shards.splits["train"]))}
+    batch = module.on_after_batch_transfer(loaded, 0)
+    assert (batch.keys, batch.captions, batch.cursor) == (loaded.keys, loaded.captions, loaded.cursor)
+    for key, image in zip(batch.keys, batch.images, strict=True):
+        expected = simplejpeg.decode_jpeg(stored[key], "RGB").transpose(2, 0, 1) / 127.5 - 1.0
+        np.testing.assert_allclose(image.numpy(), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_codecs_and_ways_give_identical_batches(painter_shards, tmp_path, workers):
+    """Also fitted to another size than the stored one."""
+
+    def batches(url, codec, crc=True):
+        module = StreamDataModule(
+            prepare_shards=lambda: painter_shards,
+            url=url,
+            image_size_px=12,
+            global_batch_size=12,
+            num_workers=workers,
+            augmentation=Augmentation(horizontal_flip=0.5, min_crop=0.8),
+            codec=codec,
+            crc=crc,
+            cache=str(tmp_path),
+        )
+        module.prepare_data()
+        module.setup()
+        try:
+            return [batch for batch, _ in zip(module.train_dataloader(), range(6))]
+        finally:
+            module.teardown()
+
+    plain = batches("shards", "jpeg")
+    for other in (batches("shards", "u8"), batches("auto", "u8"), batches("auto", "jpeg", crc=False)):
+        for left, right in zip(plain, other, strict=True):
+            assert (left.keys, left.captions, left.cursor) == (right.keys, right.captions, right.cursor)
+            assert torch.equal(left.images, right.images)
+
+
+def test_an_unknown_codec_is_refused(painter_shards):
+    with pytest.raises(UserError, match=r"data\.codec=webp is not one of jpeg, u8"):
+        StreamDataModule(prepare_shards=lambda: painter_shards, image_size_px=16, global_batch_size=12, codec="webp")
+
+
+def test_bad_pictures_are_replaced_alike_whatever_the_codec(shards_with_a_bad_picture, tmp_path):
+    shards, bad = shards_with_a_bad_picture
+    settings = {"global_batch_size": 8, "last_batch": 10, "augmentation": None}
+    stored = list(_dataset(shards, **settings))
+    reader = partial(ShardReader, shards, codec="u8", cache=tmp_path)
+    decoded = list(StreamDataset(reader, split="train", seed=0, samples=40, image_size_px=16, codec="u8", **settings))
+    assert bad not in [key for batch in decoded for key in batch.keys]
+    for left, right in zip(stored, decoded, strict=True):
+        assert left.keys == right.keys
+        assert torch.equal(left.images, right.images)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,83 +1,70 @@
-"""Bytes to pixels, and augmentation that depends on the position alone."""
+"""From decoded pixels to what training sees, with augmentation that depends on the position alone."""
 
 from __future__ import annotations
-
-from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from diffusion_art.data.transforms import Augmentation, BadPicture, decode, fit, to_tensor, uniforms
-
-
-def _encoded(picture: np.ndarray, kind: str) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, kind, **({"quality": 98, "subsampling": 0} if kind == "JPEG" else {}))
-    return buffer.getvalue()
+from diffusion_art.data.transforms import Augmentation, to_float, uniforms
 
 
-@pytest.fixture
-def picture() -> np.ndarray:
-    y, x = np.mgrid[0:24, 0:24]
-    return np.stack([x * 10, y * 10, (x + y) * 5], axis=-1).astype(np.uint8)
+def test_floats_are_those_of_the_formula_in_single_precision():
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    floats = to_float(values)
+    assert floats.dtype == torch.float32
+    expected = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    for row in floats.reshape(6, 256):
+        np.testing.assert_array_equal(row.numpy(), expected)
+    assert (float(floats.min()), float(floats.max())) == (-1.0, 1.0)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_decodes_what_shards_may_hold(picture, kind):
-    decoded = decode(_encoded(picture, kind))
-    assert decoded.shape == picture.shape
-    assert np.abs(decoded.astype(int) - picture).mean() < 4
+def test_floats_keep_the_layout_in_which_the_pictures_were_decoded():
+    rows = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    images = rows.permute(0, 3, 1, 2)
+    assert to_float(images).stride() == images.stride()
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xe0nonsense", b"not a picture at all"])
-def test_says_when_bytes_are_no_picture(data):
-    with pytest.raises(BadPicture):
-        decode(data)
-
-
-def test_a_jpeg_cut_short_is_bad(picture):
-    noisy = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    data = _encoded(noisy, "JPEG")
-    with pytest.raises(BadPicture):
-        decode(data[: len(data) // 2])
-
-
-def test_fit_crops_the_centre():
-    wide = np.zeros((8, 24, 3), np.uint8)
-    wide[:, 8:16] = 255
-    assert (fit(wide, 8) == 255).all()
-    assert fit(wide, 16).shape == (16, 16, 3)
-
-
-def test_tensor_range():
-    images = to_tensor([np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)])
-    assert images.dtype == torch.float32
-    assert images[0].unique().tolist() == [-1.0]
-    assert images[1].unique().tolist() == [1.0]
+@pytest.mark.gpu
+def test_floats_are_the_same_numbers_on_the_gpu():
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert torch.equal(to_float(values.cuda()).cpu(), to_float(values))
 
 
 def test_augmentation_is_a_function_of_the_position():
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(40)]
+    images = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
     positions = np.arange(100, 140)
     augment = Augmentation(horizontal_flip=0.5, min_crop=0.7)
-    whole = augment(images, seed=3, positions=positions)
-    parts = augment(images[:13], seed=3, positions=positions[:13]) + augment(
-        images[13:], seed=3, positions=positions[13:]
-    )
-    for one, other in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(one, other)
-    another = augment(images, seed=4, positions=positions)
-    assert any(not np.array_equal(one, other) for one, other in zip(whole, another, strict=True))
+    whole, parts, other = images.copy(), images.copy(), images.copy()
+    augment(whole, seed=3, positions=positions)
+    augment(parts[:13], seed=3, positions=positions[:13])
+    augment(parts[13:], seed=3, positions=positions[13:])
+    augment(other, seed=4, positions=positions)
+    np.testing.assert_array_equal(whole, parts)
+    assert not np.array_equal(whole, other)
+    assert not np.array_equal(whole, images)
+
+
+def test_crops_are_squares_cut_and_resized():
+    """Of a picture whose colour is its place, a crop shows a range of places, in order."""
+    ramp = np.broadcast_to(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], (16, 16, 3))
+    images = np.stack([ramp] * 50)
+    Augmentation(min_crop=0.5)(images, seed=0, positions=np.arange(50))
+    spans = images[:, 8, -1, 0].astype(int) - images[:, 8, 0, 0]
+    assert spans.min() >= 80
+    assert spans.max() <= 240
+    assert len(set(spans.tolist())) > 5
 
 
 def test_half_of_the_pictures_are_mirrored():
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    flipped = Augmentation(horizontal_flip=0.5)([image] * 2000, seed=0, positions=np.arange(2000))
-    share = np.mean([not np.array_equal(out, image) for out in flipped])
-    assert 0.46 < share < 0.54
+    images = np.stack([image] * 2000)
+    Augmentation(horizontal_flip=0.5)(images, seed=0, positions=np.arange(2000))
+    mirrored = (images == image[:, ::-1]).all((1, 2, 3))
+    assert (mirrored | (images == image).all((1, 2, 3))).all()
+    assert 0.46 < mirrored.mean() < 0.54
 
 
 def test_uniforms_are_uniform_and_streams_independent():

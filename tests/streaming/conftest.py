@@ -25,3 +25,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(toy: Path) -> Iterator[ServerProcess]:
     with ServerProcess(toy) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def painter_server(painter_shards: Path) -> Iterator[ServerProcess]:
+    """A server of pictures that can be decoded."""
+    with ServerProcess(painter_shards) as process:
+        yield process

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ReadRequest, Sample, ShardReader, StreamClient
 from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.session import Part, Session
 from tests.conftest import ROOT
 from tests.streaming.toy import toy_caption, toy_image, toy_key, write_toy
 
@@ -168,6 +169,26 @@ def test_a_network_that_cuts_and_damages_loses_and_repeats_nothing(toy: Path, se
     with bad_network(server.url, seed=seed) as url:
         client = StreamClient(url, timeout_s=0.5, connect_for_s=30)
         assert list(client.read(requests, window=4)) == list(ShardReader(toy).read(requests))
+
+
+@pytest.mark.parametrize(("window_bytes", "most"), [(1, 1), (3 * 16 * 3072, 3), (2**40, 20)])
+def test_no_more_is_asked_ahead_than_there_is_room_for(
+    toy: Path, server: ServerProcess, monkeypatch: pytest.MonkeyPatch, window_bytes: int, most: int
+):
+    """Until the first samples have come they are taken for as large as decoded ones, 3072 bytes each."""
+    ahead: list[int] = []
+    ask = Session.ask
+
+    def counted(session: Session, parts: Iterable[Part]) -> None:
+        ask(session, parts)
+        ahead.append(len(session._asked))
+
+    monkeypatch.setattr(Session, "ask", counted)
+    requests = [ReadRequest("train", 0, 0, 16)] * 60
+    client = StreamClient(server.url, window_bytes=window_bytes)
+    assert list(client.read(requests, window=20)) == list(ShardReader(toy).read(requests))
+    assert ahead[0] == most
+    assert max(ahead) == (1 if window_bytes == 1 else 20)  # the toy's samples are small, so soon there is room
 
 
 def test_no_server_is_an_error_with_the_address_and_the_mend():

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server import ServerProcess, open_server
+from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.shards import ShardSet
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
+from tests.streaming.running import running
 from tests.streaming.toy import write_toy
 
 
@@ -106,11 +109,10 @@ def test_what_is_not_the_protocol_ends_the_connection_and_not_the_server(
 
 
 def test_a_client_of_no_known_protocol_is_turned_away(server: ServerProcess):
-    for offered in (None, ["eir.v9"]):
-        with pytest.raises(InvalidStatus) as refused, talk(server.url, subprotocols=offered):
-            pass
-        assert refused.value.response.status_code == 400
-        assert SUBPROTOCOL in refused.value.response.body.decode()
+    with pytest.raises(InvalidStatus) as refused, talk(server.url, subprotocols=["eir.v9"]):
+        pass
+    assert refused.value.response.status_code == 400
+    assert SUBPROTOCOL in refused.value.response.body.decode()
 
 
 def test_a_client_that_does_not_read_stops_nobody_and_fills_nothing(tmp_path: Path):
@@ -152,26 +154,29 @@ def test_many_clients_at_once_each_get_their_own(toy: Path, server: ServerProces
 
 @pytest.fixture
 def guarded(toy: Path) -> Iterator[str]:
-    """The address of a server that wants the token "sésame"."""
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(open_server(ShardSet.open(toy), token="sésame"))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/ws"
-    server.close()
-    asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    """The address of a server that wants the token "s浮ésame"."""
+    with running(toy, Settings(token="s浮ésame")) as url:
+        yield url
 
 
 def test_a_token_is_asked_for_before_anything_is_said(guarded: str):
-    assert StreamClient(guarded, token="sésame").info().name == "toy-0"
+    assert StreamClient(guarded, token="s浮ésame").info().name == "toy-0"
     with pytest.raises(UserError, match=r"asks for a token; set data\.token"):
         StreamClient(guarded).info()
-    for wrong in ("sesame", "", "Sésame"):
+    with pytest.raises(InvalidStatus) as refused, talk(guarded):
+        pass
+    assert refused.value.response.headers["WWW-Authenticate"] == "Bearer"
+    for wrong in ("sesame", " ", "S浮ésame"):
         with pytest.raises(UserError, match=r"does not accept our token; check data\.token"):
             StreamClient(guarded, token=wrong).info()
+
+
+def test_a_token_that_nobody_gave_is_that_of_the_environment(guarded: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIFFUSION_ART_STREAM_TOKEN", "s浮ésame")
+    assert StreamClient(guarded).info().name == "toy-0"
+    assert StreamClient(guarded, token="s浮ésame").info().name == "toy-0"
+    with pytest.raises(UserError, match="does not accept our token"):
+        StreamClient(guarded, token="wrong").info()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
@@ -220,44 +225,69 @@ def test_a_server_that_can_no_longer_start_is_given_up(tmp_path: Path, caplog: p
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_server_process_ends_with_its_parent(toy: Path, how: signal.Signals):
+def test_a_server_process_ends_with_its_parent_and_tidies_up(toy: Path, tmp_path: Path, how: signal.Signals):
     program = (
         "import sys, time; from diffusion_art.streaming.server import ServerProcess\n"
         "server = ServerProcess(sys.argv[1]); print(server.pid, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(toy)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(how)
         parent.wait()
         wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_server_is_light(toy: Path):
     program = (
-        "import sys, diffusion_art.streaming.server, diffusion_art.streaming.client\n"
+        "import sys, diffusion_art.streaming.server\n"
         "print(*sorted({'torch', 'hydra', 'lightning', 'PIL'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert output.stdout.strip() == ""
 
 
-def test_the_command_serves_until_it_is_interrupted(toy: Path):
+def test_the_command_serves_until_it_is_told_to_stop(toy: Path):
     command = [sys.executable, "-m", "diffusion_art.stream", f"data.path={toy}", "port=0"]
-    for how in (signal.SIGINT, signal.SIGTERM):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            first = process.stdout.readline()
-            assert re.match(r"serving toy-0 \(100 train, 10 val samples, 32 px\) at ws://127\.0\.0\.1:\d+/ws$", first)
-            url = first.split()[-1]
-            assert f"data.url={url}" in process.stdout.readline()
-            samples = next(StreamClient(url).read([ReadRequest("train", 0, 0, 10)]))
-            assert len(samples) == 10
-            process.send_signal(how)
-            assert process.wait(10) == 0
-            assert process.stderr.read() == ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        assert re.match(r"serving toy-0 \(100 train, 10 val samples, 32 px\) at ws://127\.0\.0\.1:\d+/ws$", first)
+        url = first.split()[-1]
+        assert f"data.url={url}" in process.stdout.readline()
+        samples = next(StreamClient(url).read([ReadRequest("train", 0, 0, 10)]))
+        assert len(samples) == 10
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+
+
+def test_the_command_serves_with_several_processes_tls_and_limits(toy: Path, tmp_path: Path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    command = [sys.executable, "-m", "diffusion_art.stream", f"data.path={toy}", "port=0", "processes=2", "token=x"]
+    command += [f"tls.certificate={tmp_path}/server.pem", f"tls.key={tmp_path}/server.pem"]
+    command += ["limits.max_request_samples=50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().split()[-1]
+        assert url.startswith("wss://127.0.0.1:")
+        client = StreamClient(url, token="x", ca=str(tmp_path / "ca.pem"))
+        assert client.info().max_count == 50
+        assert len(next(client.read([ReadRequest("train", 0, 0, 100)]))) == 100
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 2
+        assert not any("x" in child.cmdline() for child in children)  # a token is not for the list of processes
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+    assert not any(child.is_running() for child in children)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +297,13 @@ def test_the_command_serves_until_it_is_interrupted(toy: Path):
         (["data.path=nowhere"], "no shard folder nowhere"),
         (["data.path={toy}", "host=0.0.0.0"], "token=SECRET"),
         (["data.path={toy}", "prot=1"], "prot"),
+        (["data.path={toy}", "tls.key=a"], "tls.certificate is missing"),
+        (["data.path={toy}", "limits.open_timeout_s=0"], "limits.open_timeout_s=0 is not a number"),
+        (["data.path={toy}", "processes=0"], "processes=0"),
     ],
 )
-def test_the_command_ends_with_one_sentence_when_it_cannot_serve(toy: Path, run_command, arguments: list, says: str):
-    done = run_command("stream", *(argument.format(toy=toy) for argument in arguments), timeout=60)
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
-    assert says in done.stderr
+def test_the_command_ends_with_one_sentence_when_it_cannot_serve(toy: Path, run_here, arguments: list, says: str):
+    status, _, complaints = run_here("stream", *(argument.format(toy=toy) for argument in arguments))
+    assert status == 1
+    assert re.fullmatch(r"error: [^\n]+\n", complaints)
+    assert says in complaints

@@ -1,5 +1,6 @@
 import json
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -16,48 +17,64 @@ from diffusion_art.streaming.wire import (
     WireError,
     decode_frame,
     encode_frame,
+    frame_parts,
     pack_message,
     unpack_message,
 )
 
 samples = st.tuples(st.integers(0, 2**64 - 1), st.none() | st.tuples(st.text(max_size=20), st.binary(max_size=50)))
 counts = st.integers(0, 2**63 - 1)
+# The kind and the values apart: built in a strategy, they would be type-checked there with random numbers.
 messages = st.one_of(
-    st.builds(Hello, version=st.integers(0, 2**16 - 1)),
-    st.builds(
-        StreamInfo,
-        name=st.text(),
-        splits=st.dictionaries(st.text(), st.integers(0, 2**62 - 1), max_size=3),
-        digest=st.text(),
-        image_size_px=st.integers(0, 2**32 - 1),
-        caption_template=st.none() | st.text(),
+    st.tuples(st.just(Hello), st.fixed_dictionaries({"version": st.integers(0, 2**16 - 1)})),
+    st.tuples(
+        st.just(StreamInfo),
+        st.fixed_dictionaries(
+            {
+                "name": st.text(),
+                "splits": st.dictionaries(st.text(), st.integers(0, 2**62 - 1), max_size=3),
+                "digest": st.text(),
+                "image_size_px": st.integers(0, 2**32 - 1),
+                "caption_template": st.none() | st.text(),
+                "codecs": st.lists(st.text(), max_size=3).map(tuple),
+            }
+        ),
     ),
-    st.builds(
-        Read,
-        id=st.integers(0, 2**32 - 1),
-        split=st.text(),
-        seed=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
-        epoch=counts,
-        start=counts,
-        stop=counts,
+    st.tuples(
+        st.just(Read),
+        st.fixed_dictionaries(
+            {
+                "id": st.integers(0, 2**32 - 1),
+                "split": st.text(),
+                "seed": st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
+                "epoch": counts,
+                "start": counts,
+                "stop": counts,
+                "codec": st.text(),
+                "checksum": st.booleans(),
+            }
+        ),
     ),
-    st.builds(Error, id=st.none() | st.integers(0, 2**32 - 1), code=st.text(), message=st.text()),
+    st.tuples(
+        st.just(Error),
+        st.fixed_dictionaries({"id": st.none() | st.integers(0, 2**32 - 1), "code": st.text(), "message": st.text()}),
+    ),
 )
 
 
-def encode(chosen: list, *, request: int = 7, position: int = 40, last: bool = True) -> bytes:
+def encode(chosen: list, *, request: int = 7, position: int = 40, last: bool = True, checksum: bool = True) -> bytes:
     keys = np.array([key for key, _ in chosen], dtype=np.uint64)
     captions = [content and content[0].encode() for _, content in chosen]
     images = [content and content[1] for _, content in chosen]
-    return bytes(encode_frame(keys, captions, images, request=request, position=position, last=last))
+    return bytes(encode_frame(keys, captions, images, request=request, position=position, last=last, checksum=checksum))
 
 
 EXAMPLE = encode([(1, ("a caption", b"image one")), (2, None), (3, ("", b""))])
 
 
-@given(st.lists(samples, max_size=10), st.integers(0, 2**32 - 1), counts, st.booleans())
-def test_a_frame_comes_back_as_it_was(chosen: list, request: int, position: int, last: bool):
-    frame = decode_frame(encode(chosen, request=request, position=position, last=last))
+@given(st.lists(samples, max_size=10), st.integers(0, 2**32 - 1), counts, st.booleans(), st.booleans())
+def test_a_frame_comes_back_as_it_was(chosen: list, request: int, position: int, last: bool, checksum: bool):
+    frame = decode_frame(encode(chosen, request=request, position=position, last=last, checksum=checksum))
     assert (frame.request, frame.position, frame.last) == (request, position, last)
     assert frame.keys.tolist() == [key for key, _ in chosen]
     assert frame.unreadable.tolist() == [content is None for _, content in chosen]
@@ -94,6 +111,29 @@ def test_every_flipped_bit_is_refused():
             decode_frame(damaged)
 
 
+def test_the_checksum_is_the_crc_32_of_zip_files():
+    blank = EXAMPLE[:28] + bytes(4) + EXAMPLE[32:]
+    assert EXAMPLE[28:32] == zlib.crc32(blank).to_bytes(4, "little")
+
+
+def test_a_frame_without_checksum_says_so_and_keeps_its_shape():
+    data = encode([(1, ("a caption", b"image one"))], checksum=False)
+    assert data[28:32] == bytes(4)
+    damaged = bytearray(data)
+    damaged[-1] ^= 1
+    assert bytes(decode_frame(damaged).images[0]) == b"image ond"
+    for length in range(len(data)):
+        with pytest.raises(WireError):
+            decode_frame(data[:length])
+
+
+def test_parts_join_to_the_frame_and_leave_images_where_they_are():
+    keys, images = np.array([1, 2], np.uint64), [b"x" * 100, None]
+    parts = frame_parts(keys, [b"one", None], images, request=7, position=40, last=True)
+    assert b"".join(parts) == encode_frame(keys, [b"one", None], images, request=7, position=40, last=True)
+    assert parts[1] is images[0]
+
+
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(data: bytes):
     with pytest.raises(WireError):
@@ -107,8 +147,6 @@ def test_arbitrary_bytes_are_refused(data: bytes):
 )
 def test_a_frame_whose_checksum_is_right_and_content_is_not_is_refused(lengths: list, count: int, flags: int):
     """What a hostile or broken server might compute: lengths that reach past the frame, impossible counts."""
-    import zlib
-
     body = b"\0" * 16 + struct.pack("<4I", *lengths) + b"\0\0" + b"abc"
     header = struct.pack("<4sHHIIQI", b"dart", 2, flags, 0, count, 0, len(body))
     frame = header + struct.pack("<I", zlib.crc32(body, zlib.crc32(header + b"\0\0\0\0"))) + body
@@ -128,7 +166,9 @@ def test_oversized_frames_are_refused_on_both_sides():
 
 
 @given(messages)
-def test_a_control_message_comes_back_as_it_was(message: Message):
+def test_a_control_message_comes_back_as_it_was(content: tuple[type, dict]):
+    kind, values = content
+    message: Message = kind(**values)
     text = pack_message(message)
     assert "\n" not in text
     assert unpack_message(text) == message
@@ -158,6 +198,9 @@ READ = {"type": "read", "id": 1, "split": "train", "seed": 0, "epoch": 0, "start
         {"seed": 2**63},
         {"seed": "0"},
         {"split": 3},
+        {"codec": None},
+        {"checksum": 1},
+        {"checksum": None},
         {"more": 1},
     ],
 )

@@ -1,0 +1,58 @@
+"""What a server allows its clients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.wire import MAX_COUNT, MAX_MESSAGE_BYTES
+
+MAX_STRANGERS = 256  # connections of one process that are still in their opening handshake
+
+_RANGES = {
+    "max_connections": (1, 10**6),
+    "max_message_bytes": (256, 2**30),
+    "max_request_samples": (1, MAX_COUNT),
+    "open_timeout_s": (0.1, 3600),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on; each has a range of its own. UserError outside of it."""
+
+    max_connections: int = 1024  # over all processes; the next client gets HTTP 503 and tries again
+    max_message_bytes: int = MAX_MESSAGE_BYTES  # of what a client says
+    max_request_samples: int = MAX_COUNT  # in one request; clients are told, and split theirs
+    open_timeout_s: float = 10.0  # for a client's opening handshake, that of TLS included
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (least, most) = getattr(self, field.name), _RANGES[field.name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise UserError(f"limits.{field.name}={value!r} is not a number from {least} to {most:,}")
+
+
+class Entrance:
+    """The connections that have not said what they want. Too many of them, and the oldest is shown out.
+
+    A client of ours is through in milliseconds, so whoever is oldest is a port scanner or holds its socket open to
+    keep others from theirs; `open_timeout_s` ends these too, and this bounds their number until then.
+    """
+
+    def __init__(self, most: int = MAX_STRANGERS) -> None:
+        self._most = most
+        self._waiting: dict[object, Callable[[], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, who: object, show_out: Callable[[], None]) -> None:
+        """`who` has come in; `show_out` is what ends it."""
+        if len(self._waiting) >= self._most:
+            oldest = next(iter(self._waiting))
+            self._waiting.pop(oldest)()
+        self._waiting[who] = show_out
+
+    def leave(self, who: object) -> None:
+        """`who` is known by now, or gone."""
+        self._waiting.pop(who, None)

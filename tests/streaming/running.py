@@ -1,0 +1,53 @@
+"""A server in this process, on a thread of its own."""
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffusion_art.streaming.exposition import Figures, read_metrics
+from diffusion_art.streaming.server import open_server
+from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.shards import ShardSet
+
+
+@contextmanager
+def running(folder: Path, settings: Settings | None = None) -> Iterator[str]:
+    """The address of a server of `folder`."""
+    settings = settings or Settings()
+    loop = asyncio.new_event_loop()
+    try:
+        server = loop.run_until_complete(open_server(ShardSet.open(folder), settings=settings))
+    except BaseException:
+        loop.close()
+        raise
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"{settings.scheme}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/ws"
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def http(url: str, path: str, **headers: str) -> tuple[int, str, str]:
+    """Status, content type and body of a GET at the server whose stream is at `url`."""
+    request = urllib.request.Request(url.replace("ws://", "http://").replace("/ws", path), headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request) as response:
+            return response.status, response.headers["Content-Type"], response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def figures_of(url: str) -> Figures:
+    """What the server at `url` counts; one that wants no token."""
+    return read_metrics(http(url, "/metrics")[2])[0]

@@ -1,0 +1,90 @@
+"""The status table, and its command."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.client import ReadRequest, StreamClient
+from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.status import Reading, Scraper, draw, main, quantile
+from tests.conftest import ROOT
+from tests.streaming.running import running
+
+
+def reading(at: float, **figures: float) -> Reading:
+    return Reading(at, {(name, ""): figure for name, figure in figures.items()}, {"name": "toy"})
+
+
+def test_rates_are_those_between_two_readings():
+    before = reading(10.0, samples_total=1000, sent_bytes_total=5e6, cpu_seconds_total=3, processes=2)
+    now = reading(
+        12.0, samples_total=4000, sent_bytes_total=25e6, cpu_seconds_total=4, processes=2, process_starts_total=5
+    )
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(draw(["ws://a/ws"], [before], [now]))
+    row = captured.get().splitlines()[1].split()
+    assert row == ["ws://a/ws", "toy", "2", "0", "1,500", "10.0", "-/-", "0.50", "0", "3", "restarts"]
+
+
+def test_quantiles_are_interpolated_within_their_bucket():
+    def counts(at: float, *figures: int) -> Reading:
+        bounds = ("0.1", "0.5", "+Inf")
+        return Reading(at, {("request_seconds_bucket", b): n for b, n in zip(bounds, figures)}, {"name": "toy"})
+
+    before, now = counts(0, 10, 10, 10), counts(1, 20, 30, 30)
+    assert quantile(before, now, 0.5) == pytest.approx(0.1)
+    assert quantile(before, now, 0.75) == pytest.approx(0.3)
+    assert quantile(before, counts(1, 10, 10, 20), 0.99) == 0.5  # beyond the last bound
+    assert quantile(before, before, 0.5) is None
+
+
+def test_once_prints_every_server_and_says_which_does_not_answer(
+    toy: Path, server: ServerProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    nobody = f"ws://127.0.0.1:{port}/ws"
+    assert main(["--status", server.url, nobody, "--once", "--every", "0.1"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "toy-0" in text
+    assert "no answer" in text
+
+
+def test_a_token_is_wanted_and_used(toy: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with running(toy, Settings(token="s浮ésame")) as url:
+        assert main(["--status", url, "--once", "--every", "0.1"]) == 1
+        assert "wants its token" in capsys.readouterr().out
+        assert main(["--status", url, "--once", "--every", "0.1", "--token", "s浮ésame"]) == 0
+        assert "toy-0" in capsys.readouterr().out
+
+
+def test_a_server_of_something_else_is_no_stream_server(toy: Path):
+    for url in ("http://127.0.0.1:1/ws", "127.0.0.1:8000", "ws://"):
+        with pytest.raises(UserError, match="one looks like ws://host:8000/ws"):
+            Scraper(url, token=None, ca=None)
+
+
+def test_the_command_shows_a_table(toy: Path, server: ServerProcess):
+    list(StreamClient(server.url).read([ReadRequest("train", 0, 0, 100)]))
+    command = [sys.executable, "-m", "diffusion_art.stream", "--status", server.url, "--once", "--every", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=None, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"processes\s+clients\s+samples/s", done.stdout)
+    assert "toy-0" in done.stdout.replace("\n", "")
+
+
+def test_the_command_ends_with_one_sentence_for_an_address_that_is_none():
+    command = [sys.executable, "-m", "diffusion_art.stream", "--status", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "error: 'nowhere' is no stream address; one looks like ws://host:8000/ws\n"
