@@ -1,15 +1,20 @@
-"""How every benchmark writes its result: `results/NAME.json`, a list of claims with their evidence."""
+"""How every benchmark writes its result: `results/NAME.json`, a list of claims with their evidence, and all of them
+as tables in `RESULTS.md`.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.data.pool import usable_cores
 from diffusion_art.training.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).parent / "RESULTS.md"
 
 
 def claim(
@@ -35,7 +40,7 @@ def claim(
         "goal": goal,
         "holds": holds,
         "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": _today(),
         **more,
     }
     verdict = "holds" if holds else "MISSED"
@@ -43,8 +48,72 @@ def claim(
     return row
 
 
+def figure(measure: str, value: float, **more: Any) -> dict[str, Any]:
+    """One row that claims nothing: a calibrator, or one of the sides behind a claim."""
+    print(f"{measure}: {value:.6g}")
+    return {"measure": measure, "ours": round(value, 3), "commit": commit(), "date": _today(), **more}
+
+
+def missing(measure: str, reason: str) -> dict[str, Any]:
+    """One row for what could not be measured, with the reason."""
+    print(f"{measure}: not measured, {reason}")
+    return {"measure": measure, "reason": reason, "commit": commit(), "date": _today()}
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on: the processor, its usable cores, Python."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+    }
+
+
 def write(name: str, rows: list[dict[str, Any]]) -> Path:
+    """Write the rows of benchmark `name`, and the tables of all benchmarks anew."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
+    TABLES.write_text(tables())
     return path
+
+
+def tables() -> str:
+    """RESULTS.md: a table for each file of results, losses and what could not be measured included."""
+    text = ["# Results", "", "Written by the benchmarks in this folder; `make bench` runs them all."]
+    for path in sorted(RESULTS.glob("*.json")):
+        rows = json.loads(path.read_text())
+        commands = dict.fromkeys(row["command"] for row in rows if "command" in row)
+        where = next((f", {row['cpu']}, {row['cores']} cores" for row in rows if "cpu" in row), "")
+        when = sorted({f"{row['date']}, commit {row['commit']}" for row in rows})
+        text += ["", f"## {path.stem}", "", f"{'; '.join(when)}{where}. " + " ".join(f"`{c}`" for c in commands), ""]
+        text += ["| measure | ours | against | theirs | ratio | goal | |", "|---|---:|---|---:|---:|---|---|"]
+        text += [_row(row) for row in rows]
+    return "\n".join(text) + "\n"
+
+
+def _row(row: dict[str, Any]) -> str:
+    if "reason" in row:
+        return f"| {row['measure']} | | {row['reason'].replace('|', '/')} | | | | not measured |"
+    if "ratio" not in row:
+        return f"| {row['measure']} | {_short(row['ours'])} | | | | | |"
+    low_high = row.get("ratios")
+    spread = f" ({_short(min(low_high))} to {_short(max(low_high))})" if low_high else ""
+    cells = [row["measure"], _short(row["ours"]), row["peer_name"], _short(row["peer"])]
+    cells += [_short(row["ratio"]) + spread, row["goal"], "holds" if row["holds"] else "**missed**"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value: float) -> str:
+    """Three digits, thousands set off: 12,300; 4.56; 0.0123."""
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

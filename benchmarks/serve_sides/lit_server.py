@@ -1,0 +1,58 @@
+"""A general batching server, LitServe, as its manual shows.
+
+    python -m serve_sides.lit_server '{"run": ..., "port": ...}'
+
+A batch may hold requests of different step counts; those of a count are painted together, one count after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from typing import Any
+
+import litserve
+
+from serve_sides.model import load, paint
+
+MAX_BATCH = 16
+TIMEOUT_S = 0.01
+
+
+class TextToImageAPI(litserve.LitAPI):
+    def __init__(self, run: str) -> None:
+        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S)
+        self.run = run
+
+    def setup(self, device: str) -> None:
+        self.model = load(self.run)
+
+    def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        return request
+
+    def batch(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return inputs
+
+    def predict(self, inputs: Any) -> list[str]:
+        by_steps = defaultdict(list)
+        for place, request in enumerate(inputs):
+            by_steps[request["num_inference_steps"]].append(place)
+        answers = [""] * len(inputs)
+        for num_steps, places in by_steps.items():
+            prompts, seeds = [inputs[p]["prompt"] for p in places], [inputs[p]["seed"] for p in places]
+            for place, png in zip(places, paint(self.model, prompts, seeds, num_steps=num_steps), strict=True):
+                answers[place] = png
+        return answers
+
+    def unbatch(self, output: list[str]) -> list[str]:
+        return output
+
+    def encode_response(self, output: str) -> dict[str, Any]:
+        return {"data": [{"b64_json": output}]}
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    server = litserve.LitServer(TextToImageAPI(given["run"]), accelerator="cpu", workers_per_device=1, timeout=600)
+    server.run(host="127.0.0.1", port=given["port"], generate_client_file=False, log_level="error")

@@ -1,0 +1,90 @@
+"""The server without a client to speak of: samples sent per second of the server's own CPU time, and per second.
+
+    python -m stream_sides.server_alone '{"folder": "...", "protocol": "v2", "seconds": 3}'
+
+One server process, one client that reads and counts. v1 asks for 64 samples at a time, four requests ahead; v2
+for 512 samples of the shuffled order, eight requests ahead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import psutil
+from stream_peers.meter import report
+
+from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
+from stream_sides.raw import BINARY, TEXT, RawClient
+
+_SEED = 0
+
+
+def answers_v2(url: str, samples: int, *, ahead: int = 8, size: int = 512) -> Iterator[int]:
+    """Samples in each frame, for ever."""
+    client = RawClient(url, SUBPROTOCOL)
+    client.send(pack_message(Hello()))
+    client.receive()
+    asked = _reads(samples, size)
+    for _ in range(ahead):
+        client.send(next(asked))
+    while True:
+        kind, head, _ = client.receive()
+        if kind != BINARY:
+            raise SystemExit(f"the server says {head!r}")
+        if int.from_bytes(head[6:8], "little") & 1:  # flagged: the last frame of its request
+            client.send(next(asked))
+        yield int.from_bytes(head[12:16], "little")
+
+
+def _reads(samples: int, size: int) -> Iterator[str]:
+    number = count()
+    for epoch in count():
+        for start in range(0, samples, size):
+            yield pack_message(Read(next(number), "train", _SEED, epoch, start, min(start + size, samples)))
+
+
+def answers_v1(url: str, samples: int, *, ahead: int = 4, size: int = 64) -> Iterator[int]:
+    """Samples in each message, for ever: the server begins its epochs by itself."""
+    client = RawClient(url, None, head=64)
+    client.send(json.dumps({"type": "handshake", "version": "1.0", "worker_id": 0}))
+    client.receive()
+    ask = json.dumps({"type": "getData", "payload": {"batch_size": size}})
+    for _ in range(ahead):
+        client.send(ask)
+    while True:
+        kind, head, _ = client.receive()
+        if kind != TEXT or not head.startswith(b'{"type":"data","payload":[{'):
+            raise SystemExit(f"the server says {head!r}")
+        client.send(ask)
+        yield size
+
+
+def main(folder: str, protocol: str, seconds: float, warm_s: float = 0.5) -> None:
+    samples = ShardSet.open(folder).splits["train"]
+    with ServerProcess(folder) as server:
+        process = psutil.Process(server.pid)
+        answers = {"v1": answers_v1, "v2": answers_v2}[protocol](server.url, samples)
+        warm = time.perf_counter() + warm_s
+        while time.perf_counter() < warm:
+            next(answers)
+        sent, began, cpu = 0, time.perf_counter(), _cpu_s(process)
+        while time.perf_counter() - began < seconds:
+            sent += next(answers)
+        used, took = _cpu_s(process) - cpu, time.perf_counter() - began
+        report(rate=sent / used, wall_rate=sent / took, cpu_share=used / took, samples=sent)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process and of those it started."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(member.cpu_times()[:2]) for member in family)
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
