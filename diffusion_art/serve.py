@@ -1,0 +1,95 @@
+"""Paintings over HTTP, batched at every step: `python -m diffusion_art.serve run=logs/quickstart`.
+
+A page at `/`, OpenAI's images API at `/v1`, EIR's `/predict`, the API's description at `/docs`. Runs until Ctrl-C or
+SIGTERM, which let it finish what it has begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import psutil
+from omegaconf import DictConfig
+
+from diffusion_art.cli import command
+from diffusion_art.config import plain
+from diffusion_art.devices import pick_device
+from diffusion_art.errors import UserError
+from diffusion_art.runs import load_run
+from diffusion_art.serving.engine import Engine
+from diffusion_art.serving.limits import Limits
+from diffusion_art.serving.server import listen_at, make_server, serve
+from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
+from diffusion_art.serving.studio import Studio
+
+log = logging.getLogger(__name__)
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@command("serve")
+def main(config: DictConfig) -> None:
+    """Load the run, serve it, say where."""
+    asked = plain(config)
+    if asked["log_level"] not in LEVELS:
+        raise UserError(f"log_level={asked['log_level']} is none of {', '.join(LEVELS)}")
+    logging.getLogger("diffusion_art").setLevel(asked["log_level"].upper())
+    settings = settings_of(asked)
+    check_address(asked["host"], settings)
+    certificate, key = asked["tls"]["certificate"], asked["tls"]["key"]
+    if (certificate is None) != (key is None):
+        missing = "tls.key" if key is None else "tls.certificate"
+        raise UserError(f"{missing} is missing; https needs tls.certificate=FILE and tls.key=FILE")
+    with listen_at(asked["host"], asked["port"]) as listener:
+        run = load_run(
+            asked["run"],
+            which=asked["checkpoint"],
+            weights=asked["weights"],
+            device=pick_device(asked["device"]),
+        )
+        try:
+            engine = Engine(run.model, **asked["engine"])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
+        studio = Studio(run, engine, settings)
+
+        def announce(url: str) -> None:
+            at = settings.public_url or url
+            log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.size, studio.model.checkpoint, at)
+            log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", age_s())
+            if settings.tokens and certificate is None:
+                log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
+
+        server = make_server(studio, drain_s=asked["drain_s"], certificate=certificate, key=key, ready=announce)
+        engine.start()
+        serve(server, listener)
+    log.info("stopped; %d pictures painted", engine.stats().finished)
+
+
+def settings_of(asked: dict) -> Settings:
+    """What the HTTP face is told. The token of the environment counts where the config has none.
+
+    Raises:
+        UserError: a token too short to be one, or a limit out of its range.
+    """
+    token = asked["token"] if asked["token"] is not None else os.environ.get(TOKEN_VARIABLE) or None
+    return Settings(
+        tokens=tuple(str(each) for each in (token if isinstance(token, list) else [] if token is None else [token])),
+        hosts=tuple(host.lower() for host in asked["hosts"]),
+        cors=tuple(asked["cors"]),
+        name=asked["name"],
+        aliases=tuple(asked["aliases"]),
+        public_url=asked["public_url"],
+        limits=Limits(**asked["limits"]),
+    )
+
+
+def age_s() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
+
+
+if __name__ == "__main__":
+    main()

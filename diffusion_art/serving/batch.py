@@ -1,0 +1,126 @@
+"""One network call for pictures that have nothing in common: other captions, samplers, steps, guidance, times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.diffusion.calls import Call
+from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.guidance import guide
+from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.serving.captions import EncodedCaptions
+from diffusion_art.serving.job import Job
+from diffusion_art.tensors import Conditioning
+
+
+@dataclass
+class Slot:
+    """A picture on its way: its calls, how many are done, x_t and its sampler's memory, [1 c h w] each."""
+
+    job: Job
+    calls: Sequence[Call]
+    x: Tensor
+    memory: Tensor
+    noise: NoiseSource
+    done: int = 0
+    x_0_hat: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def call(self) -> Call:
+        return self.calls[self.done]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the next network call."""
+        return 2 if self.job.guided_at(self.call.t) else 1
+
+    @property
+    def finished(self) -> bool:
+        return self.done == len(self.calls)
+
+
+class Painter:
+    """Moves slots on, together. Knows no queue, thread or clock."""
+
+    def __init__(self, model: TextToImage, *, precision: torch.dtype | None = None) -> None:
+        self.model = model
+        self.precision = precision
+        self.captions = EncodedCaptions(model.encode_captions)
+        self._calls: dict[object, list[Call]] = {}
+
+    def slot(self, job: Job) -> Slot:
+        """The place of a new picture, its captions encoded."""
+        if job.sampler not in self._calls:
+            self._calls = {job.sampler: job.sampler.calls(self.model.schedule), **dict(list(self._calls.items())[:63])}
+        self.captions.warm({job.prompt, job.negative_prompt} if job.guidance_scale != 1 else {job.prompt})
+        noise = NoiseSource([job.seed], self.model.latent_shape, device=self.model.device)
+        x = noise.x_T()
+        return Slot(job, self._calls[job.sampler], x, torch.zeros_like(x), noise)
+
+    @torch.no_grad()
+    def advance(self, slots: Sequence[Slot], *, batch_size: int) -> None:
+        """One network call of `batch_size` rows; every slot is one call further on. All or nothing on an error.
+
+        The first rows are the slots' own, then come the nulls of those that are guided, then padding.
+        """
+        x, memory = torch.cat([slot.x for slot in slots]), torch.cat([slot.memory for slot in slots])
+        x_0_hat = self._denoise(slots, x, batch_size=batch_size)
+        calls = [slot.call for slot in slots]
+        x_next = column([c.of_x for c in calls], x) * x + column([c.of_x0 for c in calls], x) * x_0_hat
+        x_next += column([c.of_memory for c in calls], x) * memory
+        for row, (slot, call) in enumerate(zip(slots, calls, strict=True)):
+            if call.of_noise:
+                x_next[row] += call.of_noise * slot.noise(call.step_index)[0].to(x)
+        remembered = (
+            column([c.memory_of_x for c in calls], x) * x + column([c.memory_of_x0 for c in calls], x) * x_0_hat
+        )
+        keeps = torch.tensor([c.remembers for c in calls]).to(x.device)[:, None, None, None]
+        memory = torch.where(keeps, remembered, memory)
+        for row, slot in enumerate(slots):
+            slot.x, slot.memory, slot.x_0_hat = x_next[row, None], memory[row, None], x_0_hat[row, None]
+            slot.done += 1
+
+    def _denoise(self, slots: Sequence[Slot], x: Float[Tensor, "b c h w"], *, batch_size: int) -> Tensor:
+        """x_0_hat of each slot, guided where it wants to be."""
+        guided = [row for row, slot in enumerate(slots) if slot.rows == 2]
+        captions = [slot.job.prompt for slot in slots] + [slots[row].job.negative_prompt for row in guided]
+        spare = batch_size - len(captions)
+        order = [*range(len(slots)), *guided, *([0] * spare)]
+        cond = self.captions(captions + captions[:1] * spare)
+        t = torch.tensor([slots[row].call.t for row in order], dtype=torch.float32).to(x.device)
+        with self._autocast():
+            answers = self._denoiser(cond).unclipped(x[order], t)
+        x_0_hat, nulls = answers[: len(slots)], answers[len(slots) : len(captions)]
+        if guided:
+            scale = column([slots[row].job.guidance_scale for row in guided], x)
+            rescale = column([slots[row].job.rescale for row in guided], x)
+            x_0_hat = x_0_hat.index_copy(
+                0, torch.tensor(guided, device=x.device), guide(x_0_hat[guided], nulls, scale=scale, rescale=rescale)
+            )
+        return x_0_hat.clamp(-1, 1) if self.model.codec.bounded else x_0_hat
+
+    def _denoiser(self, cond: Conditioning) -> Denoiser:
+        network: Callable[[Tensor, Tensor], Tensor] = lambda x_t, t: self.model.denoise(x_t, t, cond)  # noqa: E731
+        return Denoiser(network, schedule=self.model.schedule, prediction=self.model.prediction)
+
+    @torch.no_grad()
+    def picture(self, latents: Float[Tensor, "1 c h w"]) -> Float[Tensor, "3 height width"]:
+        """Latents as a picture in [-1, 1], on the CPU."""
+        return self.model.codec.decode(latents).float().clamp(-1, 1).cpu()[0]
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.model.device.type, dtype=self.precision, enabled=self.precision is not None):
+            yield
+
+
+def column(values: Sequence[float], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
+    """One number per picture, shaped to multiply pictures."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device)[:, None, None, None]

@@ -1,0 +1,165 @@
+"""What the server says when it cannot do what was asked: OpenAI's error object, its status, its headers.
+
+    {"error": {"message": ..., "type": ..., "param": ... or null, "code": ... or null}}
+
+Nothing but ASCII goes out, so that no odd character of a request can break the answer about it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from diffusion_art.diffusion.samplers import SAMPLERS
+
+log = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+_SHOWN_CHARACTERS = 64  # of a value or a key that somebody sent
+
+
+class ApiError(HTTPException):
+    """An answer that is no picture.
+
+    `param` is the field at fault, `code` a word for programs. With `retry_after_s` the client is told when to come
+    back, and OpenAI's clients do so by themselves.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = INVALID,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.message, self.type, self.param, self.code = message, type, param, code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        headers = {}
+        if self.status_code == 401:
+            headers["www-authenticate"] = "Bearer"
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
+            headers["x-should-retry"] = "true"
+        return AsciiResponse(self.body(), status_code=self.status_code, headers=headers)
+
+
+class AsciiResponse(JSONResponse):
+    """JSON with every other character escaped: lone surrogates have no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def out_of_service(message: str, *, retry_after_s: float = 5.0) -> ApiError:
+    """503: the server is ending, or out of memory for a moment."""
+    return ApiError(503, message, type="server_error", code="unavailable", retry_after_s=retry_after_s)
+
+
+def too_many(message: str, *, code: str, retry_after_s: float) -> ApiError:
+    """429: the queue is full, or a token has had its share."""
+    return ApiError(429, message, type="rate_limit_error", code=code, retry_after_s=retry_after_s)
+
+
+def internal(error: BaseException) -> ApiError:
+    """500 for an error of ours. The log says which and where; the message, which may hold a prompt, only at debug."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    log.error("%s at %s while answering a request", type(error).__name__, where)
+    log.debug("in full:", exc_info=error)
+    return ApiError(500, "The server made a mistake; its log says more.", type="server_error", code="internal_error")
+
+
+def shown(value: object) -> str:
+    """A value somebody sent, short and in ASCII; "" where it is too long or too deep to be worth showing."""
+    if isinstance(value, bool | int | float) or value is None:
+        text = str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
+    elif isinstance(value, str):
+        text = ascii(value)
+    else:
+        return ""
+    return text if len(text) <= _SHOWN_CHARACTERS else ""
+
+
+# ---------------------------------------------------------------------- of requests that do not fit the schema
+
+
+def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> ApiError:
+    """The first complaint of pydantic's, in plain words.
+
+    `loc` begins with where the value stood (body, query, path); what follows is the field.
+    """
+    first = errors[0]
+    place, *path = first.get("loc") or ("body",)
+    param = ascii(".".join(str(part) for part in path))[1:-1][:_SHOWN_CHARACTERS] if path else None
+    kind, sent = first.get("type", ""), first.get("input")
+    if kind == "json_invalid":
+        return ApiError(status, "The body is not valid JSON.", code="invalid_json")
+    if kind == "extra_forbidden":
+        return ApiError(status, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
+    if kind == "missing" and param:
+        return ApiError(
+            status, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+        )
+    if param == "prompt" and kind == "string_too_short":
+        return ApiError(status, "The prompt is empty: say what to paint.", param=param, code="empty_prompt")
+    if param is None:
+        return ApiError(status, f"The {place} must be {_kind_of_body(kind)}.", code="invalid_body")
+    value = shown(sent)
+    given = f" {value}" if value else ""
+    wanted = str(first.get("msg", "it cannot be read")).removeprefix("Value error, ")
+    message = f"Invalid value{given} for '{param}': {ascii(wanted)[1:-1]}."
+    return ApiError(status, message, param=param, code="invalid_value")
+
+
+def _kind_of_body(kind: str) -> str:
+    return "a JSON list" if kind.startswith(("list", "too_")) else "a JSON object, sent as application/json"
+
+
+def no_sampler(name: str) -> ApiError:
+    message = f"There is no sampler {shown(name)}; choose one of {', '.join(SAMPLERS)}."
+    return ApiError(400, message, param="sampler", code="invalid_value")
+
+
+async def answer_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def answer_validation(request: Request, error: Exception) -> Response:
+    """400, as OpenAI's; 422 at /predict, as EIR's."""
+    assert isinstance(error, RequestValidationError)
+    return of_validation(error.errors(), status=422 if request.url.path == "/predict" else 400).response()
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, 400 of a body that could not be parsed."""
+    assert isinstance(error, HTTPException)
+    path = ascii(request.url.path)[1:-1][:_SHOWN_CHARACTERS]
+    messages = {
+        404: f"There is nothing at {path}. See /docs for what there is.",
+        405: f"{path} cannot be asked with {request.method}. See /docs.",
+        400: "The body cannot be read as JSON.",
+    }
+    found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
+    response = found.response()
+    if error.headers:
+        response.headers.update(error.headers)
+    return response

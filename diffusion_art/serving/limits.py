@@ -1,0 +1,82 @@
+"""How much anybody may ask for, and how fast."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from diffusion_art.errors import UserError
+from diffusion_art.serving.errors import too_many
+
+_LEAST = {"rate_per_minute": 1.0, "max_body_bytes": 1024, "max_predict_body_bytes": 1024}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What `conf/serve.yaml` says under `limits`. UserError for a number that would let nothing in."""
+
+    max_body_bytes: int = 262_144  # of a request
+    max_predict_body_bytes: int = 4_194_304  # of one to /predict, which may carry placeholder pictures
+    max_prompt_chars: int = 4000
+    max_n: int = 10  # pictures of a request
+    max_captions: int = 32  # of a request to /predict
+    max_steps: int = 200
+    rate_per_minute: float | None = 240.0  # pictures for each token, as many at once; None: no limit
+    max_connections: int = 512  # when all are taken, the one that has kept silent longest goes
+    header_timeout_s: float = 10.0  # for a request's head, from its connection's first moment or its last answer
+    body_timeout_s: float = 20.0  # for its body
+    write_timeout_s: float = 30.0  # that a client may leave an answer unread
+    keep_alive_s: float = 15.0  # that an idle connection is kept
+    file_lifetime_s: float = 3600.0  # of pictures given out as a url
+    max_file_bytes: int = 67_108_864  # of all of them together; the oldest go first
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), _LEAST.get(field.name, 1 if field.type == "int" else 0.01)
+            if value is None and field.name == "rate_per_minute":
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
+                raise UserError(
+                    f"limits.{field.name}={value} must be at least {least:g}; its default is {field.default}"
+                )
+
+    def max_body_at(self, path: str) -> int:
+        """Bytes that a request to `path` may bring."""
+        return self.max_predict_body_bytes if path == "/predict" else self.max_body_bytes
+
+
+class Rates:
+    """A token bucket for each customer: `per_minute` pictures a minute, and as many at once after a pause."""
+
+    def __init__(
+        self, per_minute: float | None, *, remembered: int = 10_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.per_minute = per_minute
+        self.remembered = remembered
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # customer -> (pictures left, when)
+
+    def take(self, customer: str | None, pictures: int) -> None:
+        """Count so many pictures for a customer; None is nobody in particular, and has no limit.
+
+        Raises:
+            ApiError: 429, with the time until they would be granted.
+        """
+        if customer is None or self.per_minute is None:
+            return
+        now = self._clock()
+        left, when = self._buckets.pop(customer, (self.per_minute, now))
+        left = min(self.per_minute, left + (now - when) * self.per_minute / 60)
+        granted = left >= min(pictures, self.per_minute)  # one larger than the bucket takes it whole
+        self._buckets[customer] = (left - pictures if granted else left, now)
+        if len(self._buckets) > self.remembered:
+            self._buckets.popitem(last=False)
+        if not granted:
+            wait_s = (min(pictures, self.per_minute) - left) * 60 / self.per_minute
+            raise too_many(
+                f"This token may ask for {self.per_minute:g} pictures a minute; come back in {wait_s:.0f} s.",
+                code="rate_limit_exceeded",
+                retry_after_s=wait_s,
+            )

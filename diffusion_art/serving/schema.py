@@ -1,0 +1,211 @@
+"""What goes over the wire, as OpenAI's Images API has it, with a few fields of our own on top.
+
+The models say what is well formed; what this server's model can do (its size, its samplers, its limits) is checked
+where it is known, in `studio.py`. Fields that OpenAI's clients send and that mean nothing here are taken and ignored;
+unknown ones are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffusion_art.diffusion.noise import SEED_LIMIT
+
+Format = Literal["png", "jpeg", "webp"]
+Ignored = Annotated[str | None, Field(description="Taken for the sake of OpenAI's clients, and ignored.")]
+
+
+class ImageRequest(BaseModel):
+    """Pictures for a prompt."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"example": {"prompt": "Claude Monet / Water Lilies / Impressionism", "n": 1, "seed": 7}},
+    )
+
+    prompt: str = Field(min_length=1, description="The caption to paint.")
+    model: str | None = Field(None, description="The model's name, see /v1/models. Null: the one there is.")
+    n: Annotated[int, Field(ge=1, le=10)] | None = Field(None, description="Pictures. Null: 1.")
+    size: str | None = Field(None, description='"WIDTHxHEIGHT", the model\'s own, or "auto".', examples=["auto"])
+    response_format: Literal["url", "b64_json"] | None = Field(
+        None, description="url: an address that serves the picture for a while. Null: b64_json."
+    )
+    output_format: Format | None = Field(None, description="Null: png.")
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None, description="Quality of jpeg and webp, in percent; webp is lossless at 100. Null: 95."
+    )
+    stream: bool | None = Field(None, description="Answer with server-sent events.")
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="With stream: looks at the unfinished picture on the way."
+    )
+    user: Ignored = None
+    quality: Ignored = None
+    background: Ignored = None
+    style: Ignored = None
+    moderation: Ignored = None
+    safety_identifier: Ignored = None
+
+    negative_prompt: str | None = Field(None, description="What to steer away from, with guidance_scale above 1.")
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Steps of the sampler. Null: as the run's own sample grids."
+    )
+    guidance_scale: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] | None = Field(
+        None, description="1 is plain conditional, more follows the prompt harder. Null: the run's own."
+    )
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = Field(
+        None, description="Of the first picture; the next ones count up. Null: any."
+    )
+    sampler: str | None = Field(None, description="See /v1/models for the choices. Null: the run's own.")
+
+
+class Picture(BaseModel):
+    """One picture of an answer: `b64_json` or `url`."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+    seed: int
+
+
+class ImagesAnswer(BaseModel):
+    """The pictures of a request, in the order of their seeds."""
+
+    created: int
+    data: list[Picture]
+    output_format: Format
+    size: str
+    background: Literal["opaque"] = "opaque"
+
+
+class Usage(BaseModel):
+    """OpenAI's clients expect it; nothing is billed by tokens here."""
+
+    total_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_details: dict[str, int] = {"text_tokens": 0, "image_tokens": 0}
+
+
+class PartialImage(BaseModel):
+    """An event: the picture as the model sees it on the way.
+
+    `image_index` counts the pictures of the request, `progress` is the share of network calls done.
+    """
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    b64_json: str
+    partial_image_index: int
+    created_at: int
+    size: str
+    output_format: Format
+    quality: Literal["auto"] = "auto"
+    background: Literal["opaque"] = "opaque"
+    image_index: int
+    seed: int
+    progress: float
+
+
+class CompletedImage(BaseModel):
+    """An event: a picture is done. With `n` above 1 there is one for each."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    b64_json: str
+    created_at: int
+    size: str
+    output_format: Format
+    quality: Literal["auto"] = "auto"
+    background: Literal["opaque"] = "opaque"
+    usage: Usage = Usage()
+    image_index: int
+    seed: int
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorBody
+
+
+class Defaults(BaseModel):
+    """What a request gets that does not say."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+
+
+class Bounds(BaseModel):
+    """The most that a request may ask for."""
+
+    n: int
+    num_inference_steps: int
+    guidance_scale: float = 20.0
+    prompt_characters: int
+
+
+class Model(BaseModel):
+    """A model as OpenAI's API lists it, and what a client needs to know to ask it well."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "diffusion_art"
+    size: str
+    checkpoint: str
+    step: int
+    samplers: list[str]
+    defaults: Defaults
+    limits: Bounds
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class CaptionItem(BaseModel):
+    """A caption to paint. `image` is a placeholder that EIR's clients send: ignored, and may be absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    caption: str
+    image: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = None
+
+
+class FloatPicture(BaseModel):
+    image: str = Field(description="Base64 of little-endian float32, channels x height x width, in [0, 1].")
+
+
+class Predictions(BaseModel):
+    """One picture for each caption, in their order."""
+
+    result: list[FloatPicture]
+
+
+class Suggestions(BaseModel):
+    """Words of the training set to build captions from, the most frequent first; `years` is first and last."""
+
+    template: str
+    artists: list[str]
+    titles: list[str]
+    styles: list[str]
+    genres: list[str]
+    years: list[int]
+    prompts: list[str]
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+    model: str
+    version: str

@@ -1,0 +1,282 @@
+"""From a request to pictures: what this model can do, its orders to the engine, its answers.
+
+The only part of the HTTP face that knows the run and the engine. Pictures are encoded on threads of their own, so
+that neither the event loop nor the engine waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion_art import __version__
+from diffusion_art.diffusion.noise import SEED_LIMIT
+from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.runs import Run
+from diffusion_art.serving.encode import encode
+from diffusion_art.serving.engine import Engine
+from diffusion_art.serving.errors import ApiError, internal, no_sampler, out_of_service, shown, too_many
+from diffusion_art.serving.files import Files
+from diffusion_art.serving.job import Busy, Job, Stopping, Ticket
+from diffusion_art.serving.limits import Rates
+from diffusion_art.serving.metrics import Metrics
+from diffusion_art.serving.schema import Bounds, Defaults, ImageRequest, Model
+from diffusion_art.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ENDING = "The server is ending; try again when it is back."
+
+
+class Studio:
+    """A run, its engine, and what requests need beside them. `close` ends it all."""
+
+    def __init__(self, run: Run, engine: Engine, settings: Settings | None = None) -> None:
+        self.run, self.engine = run, engine
+        self.settings = settings or Settings()
+        limits = self.settings.limits
+        self.rates = Rates(limits.rate_per_minute)
+        self.files = Files(lifetime_s=limits.file_lifetime_s, max_bytes=limits.max_file_bytes)
+        self.size = f"{run.model.image_size_px}x{run.model.image_size_px}"
+        self._sampler, self._guidance_scale = run.sampler(), run.guidance_scale()
+        self.draining = False
+        self.metrics = Metrics()
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        self.model = self._describe()
+        about = {"model": self.model.id, "checkpoint": self.model.checkpoint, "version": __version__}
+        self.metrics.watch(engine.stats, about)
+
+    @property
+    def ready(self) -> bool:
+        """Whether pictures are taken on."""
+        return self.engine.alive and not self.draining
+
+    def close(self, *, drain_s: float = 0.0) -> None:
+        """Finish what there is within `drain_s` seconds, and end the engine."""
+        self.draining = True
+        self.engine.stop(drain_s=drain_s)
+        self._pool.shutdown()
+
+    # ------------------------------------------------------------------ requests to jobs
+
+    def jobs_of(self, request: ImageRequest) -> list[Job]:
+        """One job for each picture, seeds counting up.
+
+        Raises:
+            ApiError: 400 for what this server does not paint, 404 for another model.
+        """
+        limits = self.settings.limits
+        self.check_model(request.model)
+        if request.size not in (None, "auto", self.size):
+            raise ApiError(
+                400,
+                f"This model paints {self.size}, not {shown(request.size) or 'that'}: say '{self.size}' or 'auto'.",
+                param="size",
+                code="invalid_size",
+            )
+        count = request.n or 1
+        if count > limits.max_n:
+            raise ApiError(
+                400,
+                f"At most {limits.max_n} pictures at a time here, not {count}.",
+                param="n",
+                code="too_many_pictures",
+            )
+        self.check_prompt(request.prompt, "prompt")
+        self.check_prompt(request.negative_prompt or "", "negative_prompt")
+        if not request.prompt.strip():
+            raise ApiError(400, "The prompt is empty: say what to paint.", param="prompt", code="empty_prompt")
+        if request.stream and request.response_format == "url":
+            raise ApiError(
+                400,
+                "A stream carries pictures as b64_json; drop response_format or stream.",
+                param="response_format",
+                code="invalid_value",
+            )
+        sampler = self.sampler_of(request.sampler, request.num_inference_steps)
+        first = secrets.randbelow(2**31) if request.seed is None else request.seed
+        return [
+            Job(
+                prompt=request.prompt,
+                seed=(first + number) % SEED_LIMIT,
+                sampler=sampler,
+                guidance_scale=self.guidance_scale_of(request.guidance_scale),
+                negative_prompt=request.negative_prompt or "",
+                previews=(request.partial_images or 0) if request.stream else 0,
+            )
+            for number in range(count)
+        ]
+
+    def sampler_of(self, name: str | None = None, num_steps: int | None = None) -> Sampler:
+        """The run's own sampler, or another one with the run's number of steps, or its own number."""
+        most = self.settings.limits.max_steps
+        if num_steps is not None and num_steps > most:
+            raise ApiError(
+                400,
+                f"At most {most} steps here, not {shown(num_steps) or 'that many'}.",
+                param="num_inference_steps",
+                code="too_many_steps",
+            )
+        own = self._sampler if num_steps is None else replace(self._sampler, num_steps=num_steps)
+        if name is None or name == own.name:
+            return own
+        if name not in SAMPLERS:
+            raise no_sampler(name)
+        return Sampler(name, num_steps=own.num_steps, spacing=own.spacing)
+
+    def guidance_scale_of(self, guidance_scale: float | None = None) -> float:
+        """The run's own guidance, or the one asked for."""
+        return self._guidance_scale if guidance_scale is None else float(guidance_scale)
+
+    def check_model(self, name: str | None) -> None:
+        """ApiError 404 for a model that is not served here."""
+        if name is None or name == self.model.id or name in self.settings.aliases:
+            return
+        named = f" {shown(name)}" if shown(name) else " of that name"
+        raise ApiError(
+            404, f"There is no model{named}; this is '{self.model.id}'.", param="model", code="model_not_found"
+        )
+
+    def check_prompt(self, prompt: str, param: str) -> None:
+        """ApiError 400 for a prompt that is longer than is read here."""
+        most = self.settings.limits.max_prompt_chars
+        if len(prompt) > most:
+            raise ApiError(
+                400,
+                f"The {param.replace('_', ' ')} has {len(prompt):,} characters; {most:,} are the most.",
+                param=param,
+                code="prompt_too_long",
+            )
+
+    # ------------------------------------------------------------------ jobs to pictures
+
+    def order(
+        self,
+        jobs: Sequence[Job],
+        *,
+        customer: str | None = None,
+        on_preview: Callable[[int, int, np.ndarray], None] | None = None,
+    ) -> list[Ticket]:
+        """Hand the jobs to the engine: all, or none.
+
+        Raises:
+            ApiError: 429 when the queue is full or the customer has had its share, 503 when the server ends.
+        """
+        if not self.ready:
+            raise out_of_service(_ENDING if self.draining else "The engine has died; its log says more.")
+        if len(jobs) > self.engine.max_jobs:
+            raise ApiError(
+                400,
+                f"{len(jobs)} pictures are more than the {self.engine.max_jobs} that may be on their way at a time.",
+                code="too_many_pictures",
+            )
+        self.rates.take(customer, len(jobs))
+        began = time.monotonic()
+        try:
+            tickets = self.engine.submit(jobs, on_preview=on_preview)
+        except Busy as busy:
+            raise too_many(
+                f"The queue is full; come back in {max(1, round(busy.retry_after_s))} s.",
+                code="queue_full",
+                retry_after_s=busy.retry_after_s,
+            ) from None
+        except Stopping:
+            raise out_of_service(_ENDING) from None
+        for ticket, job in zip(tickets, jobs, strict=True):
+            ticket.result.add_done_callback(self._painted(job.sampler.num_steps, began))
+        return tickets
+
+    async def picture(self, ticket: Ticket) -> np.ndarray:
+        """The finished picture, uint8 [h w 3]; ApiError 500 or 503 where there is none."""
+        await _done(ticket.result)
+        return self.outcome(ticket.result)
+
+    def outcome(self, result: Future[np.ndarray]) -> np.ndarray:
+        """What a future that is done holds; its error as an ApiError."""
+        if result.cancelled():
+            raise out_of_service(_ENDING)
+        error = result.exception()
+        if error is None:
+            return result.result()
+        if isinstance(error, Stopping):
+            raise out_of_service(_ENDING)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            raise out_of_service("Out of memory; try again, or with fewer pictures at a time.")
+        raise internal(error)
+
+    async def off_the_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """`work(*arguments)`, on a thread for encoding."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def encoded(self, pixels: np.ndarray, job: Job, request: ImageRequest, *, story: bool = True) -> bytes:
+        """The picture as the request wants it, with what it was painted from inside."""
+        format = request.output_format or "png"
+        content = encode(
+            pixels, format=format, quality=request.output_compression, story=self._story(job) if story else None
+        )
+        self.metrics.encoded(format, len(content))
+        return content
+
+    def _story(self, job: Job) -> dict[str, Any]:
+        return {
+            "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt,
+            "seed": job.seed,
+            "sampler": job.sampler.describe(),
+            "num_steps": job.sampler.num_steps,
+            "guidance_scale": job.guidance_scale,
+            "checkpoint": self.model.checkpoint,
+            "weights": self.run.weights,
+            "software": f"diffusion_art {__version__}",
+        }
+
+    def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:
+        def count(result: Future[np.ndarray]) -> None:
+            if not result.cancelled() and result.exception() is None:
+                self.metrics.painted(num_steps, time.monotonic() - began)
+
+        return count
+
+    def _describe(self) -> Model:
+        limits, sampler = self.settings.limits, self._sampler
+        path = self.run.path.resolve()
+        name = path.name if path.parent.name == "logs" else f"{path.parent.name}/{path.name}"
+        return Model(
+            id=self.settings.name or name,
+            created=int(self.run.checkpoint.stat().st_mtime),
+            size=self.size,
+            checkpoint=self.run.checkpoint_id,
+            step=self.run.step,
+            samplers=list(SAMPLERS),
+            defaults=Defaults(
+                num_inference_steps=sampler.num_steps, guidance_scale=self._guidance_scale, sampler=sampler.name
+            ),
+            limits=Bounds(
+                n=limits.max_n, num_inference_steps=limits.max_steps, prompt_characters=limits.max_prompt_chars
+            ),
+        )
+
+
+async def _done(future: Future[np.ndarray]) -> None:
+    """Return when `future` is done, however it ended. Ending the wait does not touch the future."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    future.add_done_callback(lambda _: post(loop, done.set))
+    await done.wait()
+
+
+def post(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: Any) -> None:
+    """Have a loop make a call, from any thread; nothing where the loop is closed, since nobody waits then."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        log.debug("the event loop is closed already")

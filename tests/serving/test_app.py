@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from diffusion_art.images import to_uint8
+from diffusion_art.runs import load_run
+from diffusion_art.serving.settings import Settings
+from tests.serving.running import serving
+
+GENERATIONS = "/v1/images/generations"
+
+
+def pixels_of(b64_json: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(b64_json))) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def events_of(text: str) -> list[tuple[str, dict]]:
+    """The events of a stream: (name, data)."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if lines:
+            found.append((lines["event"], json.loads(lines["data"])))
+    return found
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def test_a_picture_is_the_one_the_run_itself_paints(client, toy_folder):
+    answer = client.post(GENERATIONS, json={"prompt": "red / house", "seed": 5, "n": 3, "negative_prompt": "blue"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["output_format"], body["size"]) == ("png", "16x16")
+    assert [picture["seed"] for picture in body["data"]] == [5, 6, 7]
+    run = load_run(toy_folder)
+    own = to_uint8(run.sample(["red / house"] * 3, seed=5, negative_prompt="blue"))
+    for picture, expected in zip(body["data"], own, strict=True):
+        difference = np.abs(pixels_of(picture["b64_json"]).astype(int) - expected)
+        assert difference.max() <= 1  # alone or in company: the last bit of a float at most
+
+
+def test_everything_of_a_request_counts(client):
+    def paint(**asked) -> bytes:
+        answer = client.post(GENERATIONS, json={"prompt": "red", "seed": 1, **asked})
+        assert answer.status_code == 200, answer.text
+        return pixels_of(answer.json()["data"][0]["b64_json"]).tobytes()
+
+    plain = paint()
+    assert paint() == plain
+    assert paint(sampler="euler", num_inference_steps=3, guidance_scale=2, size="16x16", model="toy") == plain
+    others = [
+        paint(prompt="blue"),
+        paint(seed=2),
+        paint(num_inference_steps=2),
+        paint(guidance_scale=1),
+        paint(guidance_scale=5.5),
+        paint(sampler="heun"),
+        paint(negative_prompt="green"),
+    ]
+    assert len({plain, *others}) == 8
+
+
+def test_without_a_seed_pictures_differ_and_can_be_painted_again(client):
+    first, second = (client.post(GENERATIONS, json={"prompt": "red"}).json()["data"][0] for _ in range(2))
+    assert first["seed"] != second["seed"]
+    again = client.post(GENERATIONS, json={"prompt": "red", "seed": first["seed"]}).json()["data"][0]
+    assert (pixels_of(again["b64_json"]) == pixels_of(first["b64_json"])).all()
+
+
+def test_seeds_begin_again_after_the_last(client):
+    data = client.post(GENERATIONS, json={"prompt": "red", "seed": 2**32 - 1, "n": 2}).json()["data"]
+    assert [picture["seed"] for picture in data] == [2**32 - 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("format", "compression", "exact"),
+    [("png", None, True), ("webp", 100, True), ("webp", 80, False), ("jpeg", 100, False), ("jpeg", 5, False)],
+)
+def test_formats_and_the_story_inside(client, format, compression, exact):
+    asked = {"prompt": "Größe / red", "seed": 3, "output_format": format}
+    asked |= {} if compression is None else {"output_compression": compression}
+    answer = client.post(GENERATIONS, json=asked).json()
+    assert answer["output_format"] == format
+    content = base64.b64decode(answer["data"][0]["b64_json"])
+    reference = pixels_of(
+        client.post(GENERATIONS, json={**asked, "output_format": "png"}).json()["data"][0]["b64_json"]
+    )
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.format == format.upper()
+        difference = np.abs(np.asarray(picture.convert("RGB")).astype(int) - reference)
+        story = dict(picture.text) if format == "png" else json.loads(picture.getexif()[0x010E])
+    assert (difference.max() == 0) == exact
+    assert (story["prompt"], str(story["seed"]), str(story["num_steps"])) == ("Größe / red", "3", "3")
+    assert story["checkpoint"].startswith("step_00000005-")
+
+
+def test_compression_makes_jpeg_smaller(client):
+    sizes = [
+        len(client.post(GENERATIONS, json={"prompt": "red", "output_format": "jpeg", "output_compression": q}).content)
+        for q in (5, 95)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_url_serves_the_picture_and_needs_no_token_of_its_own(client):
+    data = client.post(GENERATIONS, json={"prompt": "red", "seed": 1, "response_format": "url"}).json()["data"][0]
+    assert data["b64_json"] is None
+    found = client.get(data["url"])
+    assert found.status_code == 200
+    assert found.headers["content-type"] == "image/png"
+    assert found.headers["cache-control"].startswith("private, max-age=3")
+    inline = client.post(GENERATIONS, json={"prompt": "red", "seed": 1}).json()["data"][0]["b64_json"]
+    assert found.content == base64.b64decode(inline)
+    assert client.get(data["url"] + "x").json()["error"]["code"] == "file_expired"
+
+
+# ---------------------------------------------------------------------- the stream
+
+
+def test_a_stream_shows_the_picture_on_its_way(client):
+    asked = {"prompt": "red", "seed": 4, "num_inference_steps": 8}
+    answer = client.post(GENERATIONS, json={**asked, "stream": True, "partial_images": 3})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = events_of(answer.text)
+    assert [name for name, _ in events] == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
+    assert all(name == data["type"] for name, data in events)
+    assert [data["partial_image_index"] for _, data in events[:3]] == [0, 1, 2]
+    assert all(data["seed"] == 4 and data["size"] == "16x16" for _, data in events)
+    progress = [data["progress"] for _, data in events[:3]]
+    assert progress == sorted(progress)
+    assert len({data["b64_json"] for _, data in events}) == 4
+    plain = client.post(GENERATIONS, json=asked).json()["data"][0]["b64_json"]
+    assert (pixels_of(events[-1][1]["b64_json"]) == pixels_of(plain)).all()
+
+
+def test_a_stream_of_several_pictures_tells_them_apart(client):
+    asked = {"prompt": "red", "seed": 4, "n": 3, "stream": True, "partial_images": 1, "num_inference_steps": 5}
+    events = events_of(client.post(GENERATIONS, json=asked).text)
+    done = {data["image_index"]: data["seed"] for name, data in events if name.endswith("completed")}
+    looks = {data["image_index"] for name, data in events if name.endswith("partial_image")}
+    assert done == {0: 4, 1: 5, 2: 6}
+    assert looks == {0, 1, 2}
+
+
+def test_a_stream_without_looks(client):
+    answer = client.post(GENERATIONS, json={"prompt": "red", "stream": True})
+    assert [name for name, _ in events_of(answer.text)] == ["image_generation.completed"]
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({}, "prompt", "missing_required_parameter"),
+        ({"prompt": ""}, "prompt", "empty_prompt"),
+        ({"prompt": "  \n\t"}, "prompt", "empty_prompt"),
+        ({"prompt": None}, "prompt", "invalid_value"),
+        ({"prompt": ["red"]}, "prompt", "invalid_value"),
+        ({"prompt": "x" * 4001}, "prompt", "prompt_too_long"),
+        ({"prompt": "x", "negative_prompt": "x" * 4001}, "negative_prompt", "prompt_too_long"),
+        ({"prompt": "x", "n": 0}, "n", "invalid_value"),
+        ({"prompt": "x", "n": 11}, "n", "invalid_value"),
+        ({"prompt": "x", "n": True}, "n", "invalid_value"),
+        ({"prompt": "x", "n": "2"}, "n", "invalid_value"),
+        ({"prompt": "x", "size": "1x1"}, "size", "invalid_size"),
+        ({"prompt": "x", "size": "99999x99999"}, "size", "invalid_size"),
+        ({"prompt": "x", "size": "abc"}, "size", "invalid_size"),
+        ({"prompt": "x", "num_inference_steps": 0}, "num_inference_steps", "invalid_value"),
+        ({"prompt": "x", "num_inference_steps": 10**9}, "num_inference_steps", "too_many_steps"),
+        ({"prompt": "x", "num_inference_steps": 10**400}, "num_inference_steps", "too_many_steps"),
+        ({"prompt": "x", "guidance_scale": float("nan")}, "guidance_scale", "invalid_value"),
+        ({"prompt": "x", "guidance_scale": 21}, "guidance_scale", "invalid_value"),
+        ({"prompt": "x", "seed": -1}, "seed", "invalid_value"),
+        ({"prompt": "x", "seed": 2**32}, "seed", "invalid_value"),
+        ({"prompt": "x", "sampler": "magic"}, "sampler", "invalid_value"),
+        ({"prompt": "x", "output_format": "gif"}, "output_format", "invalid_value"),
+        ({"prompt": "x", "output_compression": 101}, "output_compression", "invalid_value"),
+        ({"prompt": "x", "partial_images": 4}, "partial_images", "invalid_value"),
+        ({"prompt": "x", "stream": True, "response_format": "url"}, "response_format", "invalid_value"),
+        ({"prompt": "x", "stepps": 3}, "stepps", "unknown_parameter"),
+        ({"prompt": "x", "\ud800": 3}, None, None),
+        ({"prompt": "\ud800"}, "prompt", "invalid_value"),
+    ],
+)
+def test_what_cannot_be_painted_is_refused_by_name(client, asked, param, code):
+    answer = client.post(GENERATIONS, content=json.dumps(asked), headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    if code:
+        assert (error["param"], error["code"]) == (param, code)
+    assert len(answer.content) < 600
+
+
+def test_another_model_is_not_here(client):
+    answer = client.post(GENERATIONS, json={"prompt": "x", "model": "sdxl"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert "'toy'" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 100_000, b"3", b"[]", b"\xff\xfe", b'{"prompt": 1' + b"0" * 9999 + b"}"]
+)
+def test_bodies_that_are_no_request(client, body):
+    answer = client.post(GENERATIONS, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_form_of_some_other_page_is_no_request(client):
+    answer = client.post(GENERATIONS, content=b'{"prompt": "x"}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 400
+    assert "application/json" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a\0b", "שלום / عالم", "🎨" * 50, "{artist}", "'; DROP", "\u202e\u200b", "../../etc"]
+)
+def test_odd_prompts_are_painted(client, prompt):
+    answer = client.post(GENERATIONS, json={"prompt": prompt, "num_inference_steps": 1})
+    assert answer.status_code == 200
+    assert answer.json()["data"][0]["b64_json"]
+
+
+def test_fields_of_openais_clients_are_taken_and_ignored(client):
+    asked = {"quality": "hd", "style": "vivid", "background": "auto", "moderation": "low", "user": "me", "n": None}
+    assert client.post(GENERATIONS, json={"prompt": "x", **asked}).status_code == 200
+
+
+def test_nothing_there_and_nothing_of_that_kind(client):
+    missing = client.get("/nowhere")
+    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "invalid_request_error")
+    wrong = client.get(GENERATIONS)
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"] == "POST"
+    assert "cannot be asked with GET" in wrong.json()["error"]["message"]
+
+
+# ---------------------------------------------------------------------- the rest
+
+
+def test_models(client):
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    (model,) = listed["data"]
+    assert (model["id"], model["object"], model["size"], model["step"]) == ("toy", "model", "16x16", 5)
+    assert model["defaults"] == {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler"}
+    assert model["samplers"] == ["ddim", "ancestral", "euler", "heun", "dpmpp_2m"]
+    assert client.get("/v1/models/toy").json() == model
+    assert client.get("/v1/models/dall-e-3").json() == model
+    assert client.get("/v1/models/other").status_code == 404
+
+
+def test_health_and_readiness(client):
+    for path in ("/health", "/ready"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert (answer.json()["status"], answer.json()["model"]) == ("ok", "toy")
+
+
+def test_every_answer_has_a_name_and_a_lock(client):
+    for path in ("/health", "/nowhere", "/"):
+        headers = client.get(path).headers
+        assert len(headers["x-request-id"]) == 16
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+
+
+def test_metrics_count_what_was_done(toy_folder):
+    with serving(toy_folder) as own, httpx2.Client(base_url=own.url, trust_env=False) as client:
+        client.post(GENERATIONS, json={"prompt": "x", "n": 3})
+        client.post(GENERATIONS, json={"prompt": ""})
+        client.get("/nowhere/else")
+        text = client.get("/metrics").text
+    figures = {
+        (sample.name.removeprefix("diffusion_art_serve_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert figures["requests_total", GENERATIONS, "200"] == 1
+    assert figures["requests_total", GENERATIONS, "400"] == 1
+    assert figures["requests_total", "other", "404"] == 1
+    assert figures["pictures_total", "finished"] == 3
+    assert figures["picture_seconds_count", "1-5"] == 3
+    assert figures["request_seconds_count", GENERATIONS] == 2
+    assert (figures["queue_pictures",], figures["running_pictures",]) == (0, 0)
+    assert 0 < figures["batch_fill",] <= 1
+    assert figures["step_seconds",] > 0
+    assert figures["picture_bytes_total", "png"] > 300
+    assert ("resident_memory_bytes",) in figures or ("process_resident_memory_bytes",) in figures
+
+
+def test_metrics_in_openmetrics_for_those_who_ask(client):
+    answer = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_the_page_and_its_files_and_no_others(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
+    for path in ("/page/..%2fapp.py", "/page/app.py", "/page/", "/page/%2e%2e/studio.py"):
+        assert client.get(path).status_code == 404
+
+
+def test_docs_stand_alone(client):
+    page = client.get("/docs")
+    assert page.status_code == 200
+    for word in ("negative_prompt", "curl http://127.0.0.1", "POST /predict", "required"):
+        assert word in page.text
+    assert "<script" not in page.text
+    assert "src=" not in page.text
+
+
+def test_the_openapi_description(client):
+    api = client.get("/openapi.json").json()
+    assert set(api["paths"]) == {
+        GENERATIONS,
+        "/predict",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/suggestions",
+        "/health",
+        "/ready",
+        "/metrics",
+    }
+    answers = api["paths"][GENERATIONS]["post"]["responses"]
+    assert {"200", "400", "401", "413", "429", "503"} <= set(answers)
+    assert "422" not in answers
+    assert "ValidationError" not in json.dumps(api["components"])
+
+
+def test_suggestions_from_the_runs_prompts(client):
+    found = client.get("/v1/suggestions").json()
+    assert found["prompts"] == ["red", "blue"]
+    assert found["artists"] == found["years"] == []
+
+
+def test_prompts_are_not_logged(client, caplog):
+    with caplog.at_level(logging.INFO):
+        client.post(GENERATIONS, json={"prompt": "my secret wish", "negative_prompt": "my secret wish"})
+        client.post(GENERATIONS, json={"prompt": "my secret wish" * 999})
+        client.post(GENERATIONS, json={"prompt": "my secret wish", "my secret wish": 1})
+        client.post("/predict", json=[{"caption": "my secret wish"}])
+        client.get("/my secret wish?my secret wish")
+    ours = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
+    assert "generations 200" in ours
+    assert "secret" not in ours
+
+
+def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
+    origin = {"origin": "https://example.org"}
+    asking = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    assert "access-control-allow-origin" not in client.get("/health", headers=origin).headers
+    assert client.options(GENERATIONS, headers=asking).status_code == 405
+    settings = Settings(cors=("https://example.org",), tokens=("a token of some length".replace(" ", "-"),))
+    with serving(toy_folder, settings=settings) as own, httpx2.Client(base_url=own.url, trust_env=False) as named:
+        allowed = named.options(GENERATIONS, headers=asking)
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
+        other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
+        assert "access-control-allow-origin" not in other.headers
