@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-full lint format bench stream sample evaluate notebooks clean
+.PHONY: help install train test test-full lint format bench stream serve sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench: install  ## run every benchmark and write benchmarks/results/
 
 stream: install  ## serve shards, those of the quickstart or ARGS="data.path=..."
 	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)
+
+serve: install  ## serve the quickstart model with a page at http://127.0.0.1:8000, or ARGS="run=..."
+	$(BIN)/python -m diffusion_art.serve $(or $(ARGS),run=logs/quickstart)
 
 sample: install  ## paint with the quickstart model, or ARGS="run=... 'prompts=[...]'"
 	$(BIN)/python -m diffusion_art.sample $(or $(ARGS),run=logs/quickstart)

@@ -26,6 +26,7 @@ from diffusion_art.serving.studio import Studio
 
 log = logging.getLogger(__name__)
 
+QUOTING = ("diffusion_art.models.tokenizer",)  # loggers that warn of captions, and quote them
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -35,7 +36,6 @@ def main(config: DictConfig) -> None:
     asked = plain(config)
     if asked["log_level"] not in LEVELS:
         raise UserError(f"log_level={asked['log_level']} is none of {', '.join(LEVELS)}")
-    logging.getLogger("diffusion_art").setLevel(asked["log_level"].upper())
     settings = settings_of(asked)
     check_address(asked["host"], settings)
     certificate, key = asked["tls"]["certificate"], asked["tls"]["key"]
@@ -63,9 +63,17 @@ def main(config: DictConfig) -> None:
                 log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
         server = make_server(studio, drain_s=asked["drain_s"], certificate=certificate, key=key, ready=announce)
+        set_log_level(asked["log_level"])
         engine.start()
         serve(server, listener)
     log.info("stopped; %d pictures painted", engine.stats().finished)
+
+
+def set_log_level(level: str) -> None:
+    """Log from `level` on; what quotes prompts, at debug only."""
+    logging.getLogger("diffusion_art").setLevel(level.upper())
+    for name in QUOTING if level != "debug" else ():
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def settings_of(asked: dict) -> Settings:

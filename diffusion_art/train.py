@@ -258,7 +258,7 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     """Run the settled config in `processes` processes: none of them composes anything, so none can differ."""
     saved = (run_dir / "launch.yaml").resolve()
     saved.parent.mkdir(parents=True, exist_ok=True)
-    hydra = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
+    hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
     hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
     saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**settings, "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
@@ -285,7 +285,7 @@ def train(config: DictConfig) -> float | None:
     if (processes := processes_wanted(config.trainer)) > 1:
         launch(settings, run_dir, processes)
         return None
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         logging.getLogger().setLevel(logging.WARNING)
     quieten()
     torch.set_float32_matmul_precision("high")
@@ -306,7 +306,8 @@ def train(config: DictConfig) -> float | None:
         log.info("resuming from %s", checkpoint)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
-    stop = next((c for c in trainer.callbacks if isinstance(c, GracefulStop)), None)
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    stop = next((c for c in callbacks if isinstance(c, GracefulStop)), None)
     if stop is not None and stop.stopped_by:
         log.info("stopped at step %d; go on with: ckpt_path=%s", trainer.global_step, run_dir)
         raise SystemExit(128 + stop.stopped_by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -23,7 +24,8 @@ class RankAgreement(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size == 1:
             return
-        mine = config_digest(pl_module.config)
+        module: Any = pl_module
+        mine = config_digest(module.config)
         first = trainer.strategy.broadcast(mine)
         if mine != first:
             raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -70,8 +71,10 @@ class CaptionFollowing(Callback):
         log.info("%s", summary(result))
 
     def _generate(self, pl_module: LightningModule) -> Callable[[list[str], list[int]], torch.Tensor]:
+        model: Any = pl_module.model
+
         def generate(captions: list[str], seeds: list[int]) -> torch.Tensor:
-            return pl_module.model.generate(
+            return model.generate(
                 captions,
                 seeds=seeds,
                 sampler=self.sampler,

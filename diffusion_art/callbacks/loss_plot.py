@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -37,17 +38,16 @@ def plot_losses(metrics: pd.DataFrame, path: Path) -> None:
 
     figure = Figure(figsize=(7.0, 4.0), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    if "train/loss" in metrics and metrics["train/loss"].notna().any():
-        train = metrics[["step", "train/loss"]].dropna()
-        smooth = train["train/loss"].ewm(span=max(2, len(train) // 20)).mean()
-        axes.plot(train["step"], train["train/loss"], color="#9db4c0", linewidth=0.8, label="train")
+    train, val = (_logged(metrics, name) for name in ("train/loss", "val/loss"))
+    if len(train):
+        smooth = train["value"].ewm(span=max(2, len(train) // 20)).mean()
+        axes.plot(train["step"], train["value"], color="#9db4c0", linewidth=0.8, label="train")
         axes.plot(train["step"], smooth, color="#1d3557", linewidth=1.8, label="train, running mean")
-        axes.set_ylim(0, float(train["train/loss"].quantile(0.98)) * 1.15)
-    if "val/loss" in metrics and metrics["val/loss"].notna().any():
-        val = metrics[["step", "val/loss"]].dropna()
+        axes.set_ylim(0, float(np.quantile(train["value"], 0.98)) * 1.15)
+    if len(val):
         axes.plot(
             val["step"],
-            val["val/loss"],
+            val["value"],
             color="#e63946",
             marker="o",
             markersize=3,
@@ -59,3 +59,9 @@ def plot_losses(metrics: pd.DataFrame, path: Path) -> None:
     if axes.has_data():
         axes.legend(frameon=False)
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def _logged(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Columns `step` and `value` of one metric, where it was logged."""
+    values = metrics[name] if name in metrics else pd.Series(dtype=float)
+    return pd.DataFrame({"step": metrics["step"], "value": values}).dropna()

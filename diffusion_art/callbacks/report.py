@@ -25,7 +25,8 @@ class RunReport(Callback):
         self._first_step = trainer.global_step
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(pl_module.config)))
+            module: Any = pl_module
+            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(module.config)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and stage == "fit" and self._began:
@@ -33,14 +34,15 @@ class RunReport(Callback):
 
     def text(self, trainer: Trainer, pl_module: LightningModule) -> str:
         seconds = time.perf_counter() - self._began
-        config, metrics = pl_module.config, trainer.callback_metrics
-        versions = pl_module.provenance.get("versions", {})
+        module: Any = pl_module
+        config, metrics = module.config, trainer.callback_metrics
+        versions = module.provenance.get("versions", {})
         rows: list[tuple[str, Any]] = [
             ("steps", f"{trainer.global_step:,} (this session {trainer.global_step - self._first_step:,})"),
             ("minutes", f"{seconds / 60:.1f}"),
-            ("parameters trained", f"{sum(p.numel() for p in pl_module.parameters() if p.requires_grad):,}"),
-            ("device", f"{pl_module.device}, {trainer.world_size} process(es), {trainer.precision}"),
-            ("commit", pl_module.provenance.get("commit") or "unknown"),
+            ("parameters trained", f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}"),
+            ("device", f"{module.device}, {trainer.world_size} process(es), {trainer.precision}"),
+            ("commit", module.provenance.get("commit") or "unknown"),
             ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
         ]
         for name in ("train/loss", "val/loss", "time/images_per_s", "time/data_wait_share"):

@@ -23,6 +23,7 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random
     state too.
     """
+    module: Any = pl_module
     training = pl_module.training
     pl_module.eval()
     devices = [pl_module.device] if pl_module.device.type == "cuda" else []
@@ -30,7 +31,7 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
         with (
             torch.random.fork_rng(devices),
             torch.no_grad(),
-            pl_module.ema.averaged(),
+            module.ema.averaged(),
             trainer.precision_plugin.forward_context(),
         ):
             yield
@@ -91,8 +92,9 @@ class SampleGrid(Callback):
             return
         self._painted = step
         seeds = [self.seed + row for row in range(len(self.prompts))]
+        model: Any = pl_module.model
         with painting(trainer, pl_module):
-            images = pl_module.model.generate(
+            images = model.generate(
                 self.prompts,
                 seeds=seeds,
                 sampler=self.sampler,
@@ -113,6 +115,6 @@ class SampleGrid(Callback):
         }
         (self.folder / f"{name}.json").write_text(json.dumps(asked, indent=1, ensure_ascii=False))
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [str(path)], step=step)
+            if log_image := getattr(logger, "log_image", None):
+                log_image("samples", [str(path)], step=step)
         log.info("step %d: samples in %s", step, path)

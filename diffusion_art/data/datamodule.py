@@ -201,6 +201,7 @@ class StreamDataModule(LightningDataModule):
         if self._server is not None:
             self._server.stop()
         self._server = None
+        self.train_loader = None  # or its workers would be waited for, seconds each, when we are collected
         self._open_reader = None
 
     # ------------------------------------------------------------------ loaders

@@ -101,9 +101,9 @@ class StreamDataset(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        numbers = [
-            k for k in range(self.start + offset, self.last_batch, stride) if self._slice(k)[1] > self._slice(k)[0]
-        ]
+        numbers = range(self.start + offset, self.last_batch, stride)
+        if self.seed is None:  # ranks may have nothing of the last global batch
+            numbers = [k for k in numbers if self._slice(k)[1] > self._slice(k)[0]]
         reader = self.open_reader()
         try:
             answers = reader.read((self._request(*self._slice(k)) for k in numbers), window=self.window)

@@ -97,7 +97,9 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = False
         self._tick_began: float | None = None
-        self._counts = dict.fromkeys(("ticks", "rows", "rows_padded", "finished", "failed", "cancelled"), 0)
+        self._counts: dict[str, int] = dict.fromkeys(
+            ("ticks", "rows", "rows_padded", "finished", "failed", "cancelled"), 0
+        )
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # ------------------------------------------------------------------ from other threads
@@ -191,7 +193,7 @@ class Engine:
             if len(ready) == 1:
                 self._drop(ready, error)
                 return
-            log.warning("a step of %d pictures failed (%s); trying them one by one", len(ready), error)
+            log.warning("a step of %d pictures failed (%s); trying them one by one", len(ready), type(error).__name__)
             for entry in ready:
                 self._tick([entry])
             return

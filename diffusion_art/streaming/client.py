@@ -10,6 +10,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,9 @@ class StreamClient:
                             session = None
                         self._url += 1
                         patience.failed(error)
-                samples = [sample for part in waiting.popleft() for sample in part.samples]
-                room.came(samples)
+                parts = waiting.popleft()
+                samples = list(chain.from_iterable(part.samples for part in parts))
+                room.came(len(samples), sum(part.bytes for part in parts))
                 yield samples
         finally:
             if session is not None:
@@ -227,8 +229,8 @@ class _Room:
     def asked(self, samples: int) -> None:
         self._samples += samples
 
-    def came(self, samples: list[Sample]) -> None:
-        self._samples -= len(samples)
+    def came(self, samples: int, size: int) -> None:
+        self._samples -= samples
         if samples:
-            mean = sum(len(sample.image) for sample in samples) / len(samples)
+            mean = size / samples
             self._mean_bytes = max(mean, 0.5 * (self._mean_bytes + mean))  # quick to rise, slow to fall

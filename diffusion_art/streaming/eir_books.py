@@ -23,6 +23,7 @@ import psutil
 from diffusion_art.errors import UserError
 
 _BUSY_S = 30.0  # how long to wait for another process's transaction, which takes microseconds
+_CLOCK_MAY_MOVE_S = 5.0  # the time of a birth is counted from that of the machine's, which the clock moves
 _TABLES = """
 CREATE TABLE IF NOT EXISTS stream (next INTEGER, left_at REAL, digest TEXT, seed INTEGER, keys_version INTEGER);
 CREATE TABLE IF NOT EXISTS returned (position INTEGER PRIMARY KEY);
@@ -36,15 +37,22 @@ CREATE INDEX IF NOT EXISTS held_by ON held (client);
 class Books:
     """The books in the file `path` on a local disk, or in memory; everything but opening needs a `transaction`.
 
-    UserError when the file belongs to the stream of another data set or seed.
+    UserError when it is no such file, or belongs to the stream of another data set or seed.
     """
 
     def __init__(self, path: str | Path | None, *, digest: str, seed: int) -> None:
         self._process, self._born = os.getpid(), psutil.Process().create_time()
         self._validation, self._keys_version = np.empty(0, np.uint64), 0
-        self._db = sqlite3.connect(path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        # A killed process loses nothing this way; a machine that crashes may, but takes the servers with it.
-        self._db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_TABLES}")
+        try:
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            # A killed process loses nothing this way; a machine that crashes may, but takes the servers with it.
+            self._db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_TABLES}")
+        except sqlite3.Error as error:
+            raise UserError(
+                f"the state of the EIR stream cannot be kept in {path} ({error}); set eir.state=FILE"
+            ) from None
         with self.transaction():
             found = self._db.execute("SELECT digest, seed FROM stream").fetchone()
             if found is None:
@@ -166,7 +174,8 @@ def _is_alive(process: int, born: float) -> bool:
     """Whether a process of this number and birth runs; a number alone may by now be another's."""
     try:
         found = psutil.Process(process)
-        return found.create_time() == born and found.status() != psutil.STATUS_ZOMBIE
+        same = abs(found.create_time() - born) < _CLOCK_MAY_MOVE_S
+        return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -55,7 +55,8 @@ class EirPass:
     process. None keeps everything in memory. `max_batch_size` is the most samples a client gets in one answer.
     Not for several threads at once, nor for use after a fork.
 
-    UserError when the file belongs to the stream of another data set or seed, or for `epochs` below 1.
+    UserError when the file cannot be used or belongs to the stream of another data set or seed, or for `epochs`
+    below 1.
     """
 
     def __init__(

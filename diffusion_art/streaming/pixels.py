@@ -80,11 +80,14 @@ def decode_into(data: Buffer, out: np.ndarray) -> None:
 
 
 def copy_into(data: Buffer, out: np.ndarray) -> None:
-    """The square picture whose pixels are `data` into `out` (uint8 [s s 3]), fitted where it has another size.
+    """The square picture whose pixels are `data` into `out` (as in decode_into), fitted where it has another size.
 
     Raises:
         BadPicture: `data` is empty, or not 3 bytes for each pixel of a square.
     """
+    if len(data) == out.nbytes:
+        out.reshape(-1)[:] = np.frombuffer(data, np.uint8)
+        return
     side = math.isqrt(len(data) // 3)
     if side == 0 or 3 * side * side != len(data):
         raise BadPicture(f"{len(data)} bytes are no square RGB picture")

@@ -33,6 +33,7 @@ class Part:
     place: int
     stop: int
     samples: list[Sample] = field(default_factory=list)
+    bytes: int = 0  # of their images
     session: "Session | None" = None  # that has been asked
 
     @property
@@ -48,6 +49,7 @@ class Part:
         if frame.position != self.place or not self.place < end <= self.stop or frame.last != (end == self.stop):
             return False
         self.samples += samples_of(frame.keys, frame.captions, frame.images)
+        self.bytes += sum(map(len, frame.images))
         self.place = end
         return True
 

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 async def speak_v1(connection: ServerConnection, shards: Shards, state: EirPass) -> None:
     """Answer a client until it leaves, or greets with another version and is sent away."""
-    connection.protocol.max_message_size = MAX_REQUEST_BYTES
+    connection.protocol.max_message_size = max(MAX_REQUEST_BYTES, connection.protocol.max_message_size or 0)
     waiting: Waiting = asyncio.Queue(_MAX_WAITING)
     talk = _Talk(connection, shards, state)
     tasks = [asyncio.create_task(talk.listen(waiting)), asyncio.create_task(talk.answer(waiting))]

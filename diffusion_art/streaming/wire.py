@@ -19,7 +19,7 @@ in order. A long answer comes as several frames (frame.py) with rising positions
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias
 
 from diffusion_art.streaming.frame import (
@@ -120,6 +120,10 @@ class Error:
 Message: TypeAlias = Hello | StreamInfo | Read | Error
 _MESSAGES: dict[str, type[Message]] = {"hello": Hello, "info": StreamInfo, "read": Read, "error": Error}
 _KINDS = {kind: name for name, kind in _MESSAGES.items()}
+_NAMES = {  # all, and those that may not be left out
+    kind: ({field.name for field in fields(kind)}, {field.name for field in fields(kind) if field.default is MISSING})
+    for kind in _KINDS
+}
 _INTEGERS = {
     "version": 16,
     "id": 32,
@@ -133,7 +137,7 @@ _INTEGERS = {
 
 def pack_message(message: Message) -> str:
     """A control message as JSON text."""
-    return json.dumps({"type": _KINDS[type(message)], **asdict(message)}, ensure_ascii=False)
+    return json.dumps({"type": _KINDS[type(message)], **vars(message)}, ensure_ascii=False, default=dict)
 
 
 def unpack_message(text: str) -> Message:
@@ -145,8 +149,7 @@ def unpack_message(text: str) -> Message:
     kind = _MESSAGES.get(str(content.pop("type", None))) if isinstance(content, dict) else None
     if kind is None:
         raise WireError(f"a control message has no type of {sorted(_MESSAGES)}: {text[:200]!r}")
-    names = {field.name for field in fields(kind)}
-    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    names, needed = _NAMES[kind]
     if not needed <= content.keys() <= names:
         wrong = sorted((needed - content.keys()) | (content.keys() - names))
         raise WireError(f"a {_KINDS[kind]} message has keys missing or unknown: {', '.join(wrong)[:200]}")

@@ -35,7 +35,9 @@ class Ema:
         self.updates += 1
         self._follow_device()
         shadows, weights = list(self.shadow.values()), [p.detach().float() for p in self._parameters.values()]
-        torch._foreach_lerp_(shadows, weights, 1.0 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            shadows, weights, 1.0 - decay
+        )
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

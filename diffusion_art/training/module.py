@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ class DiffusionModule(LightningModule):
         norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
         self.log("train/grad_norm", norm)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer_factory, self.model, weight_decay=self.weight_decay)
         schedule = attach(self.lr_schedule, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -154,7 +154,7 @@ class DiffusionModule(LightningModule):
         """Trainable weights only: a frozen encoder is named in the config, not copied."""
         return {f"model.{name}": value for name, value in self.model.trainable_state().items()}
 
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         weights = {name.removeprefix("model."): value for name, value in state_dict.items()}
         return self.model.load_trainable_state(weights, strict=strict)
 

@@ -97,8 +97,9 @@ class Muon(Optimizer):
             updates = []
             for p in members:
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                updates.append(p.grad.lerp(momentum, group["momentum"]).reshape(rows, columns))
+                gradient = _gradient(p)
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                updates.append(gradient.lerp(momentum, group["momentum"]).reshape(rows, columns))
             dtype = torch.bfloat16 if computes_in_bf16(members[0].device) else torch.float32
             stacked = orthogonalise(torch.stack(updates), steps=group["steps"], dtype=dtype)
             size = ADAM_SIZE * max(rows, columns) ** 0.5
@@ -116,7 +117,7 @@ class Muon(Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             parameters,
-            [p.grad for p in parameters],
+            [_gradient(p) for p in parameters],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -130,3 +131,8 @@ class Muon(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None
+    return p.grad

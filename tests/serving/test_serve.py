@@ -146,7 +146,9 @@ class Command:
 def paint(url: str, **extra) -> httpx2.Response:
     with httpx2.Client(trust_env=False, timeout=60) as client:
         headers = extra.pop("headers", {})
-        return client.post(f"{url}/v1/images/generations", json={"prompt": "a secret wish", **extra}, headers=headers)
+        return client.post(
+            f"{url}/v1/images/generations", json={"prompt": "a secret wish " * 9, **extra}, headers=headers
+        )
 
 
 def _paint_in_vain(url: str, asked: dict) -> None:

@@ -1,6 +1,5 @@
 """Our client at servers that speak only EIR's protocol 1.0, and at our own spoken to in it."""
 
-import gc
 import json
 import logging
 import pickle
@@ -193,9 +192,8 @@ def test_training_falls_back_to_the_old_protocol_and_says_so_once(num_workers: i
         assert first == again
         assert [len(keys) for keys in first] == [8, 2]
         batches = list(data.train_dataloader())
+        data.train_loader = None  # ends its workers, which a collection of cycles would wait for in vain
         data.teardown()
-        del data
-        gc.collect()  # ends the loaders' workers here, and not in the thread of a later server
     assert [batch.cursor for batch in batches] == list(range(1, 8))
     assert all(batch.images.shape[-2:] == (16, 16) for batch in batches)
     validation = {key for keys in first for key in keys}
@@ -236,3 +234,19 @@ def test_a_checkpoint_of_another_protocol_is_refused():
         with pytest.raises(UserError, match="the checkpoint was trained on data set"):
             data.load_state_dict(state)
         data.teardown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_workers", "devices"), [(2, 1), (1, 2)])
+def test_the_command_trains_from_an_eir_server(run_command, tmp_path: Path, num_workers: int, devices: int):
+    streamer = EirStreamer()
+    with streaming(streamer) as url:
+        arguments = ["+experiment=quickstart", "+debug=tiny", "callbacks.progress=null", f"data.url={url}", "run=eir"]
+        arguments += [f"data.num_workers={num_workers}"]
+        arguments += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"] if devices == 2 else []
+        said = run_command("train", *arguments, cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout.count("speaks EIR's protocol 1.0 only") == 1
+    assert len(streamer.validation) == 16
+    assert (tmp_path / "logs/tiny/eir/checkpoints/last.ckpt").exists()
+    assert sum(request["type"] == "setValidationIds" for request in streamer.heard) == 1

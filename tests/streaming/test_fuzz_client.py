@@ -257,9 +257,9 @@ def test_the_whole_client_gets_through_forgeries(painter_shards: Path, painter_s
 
 @pytest.mark.slow
 def test_forged_answers_by_the_thousand(painter_shards: Path, painter_server: ServerProcess):
-    read_through_forgeries(painter_shards, painter_server, until=200)
+    read_through_forgeries(painter_shards, painter_server, until=100)
     before = psutil.Process()
     memory, files = before.memory_info().rss, before.num_fds()
-    read_through_forgeries(painter_shards, painter_server, until=2000)
+    read_through_forgeries(painter_shards, painter_server, until=800)
     assert before.memory_info().rss - memory < 32 * 2**20
     assert before.num_fds() - files <= 4

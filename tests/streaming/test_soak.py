@@ -138,4 +138,4 @@ def test_clients_that_come_and_go_leave_nothing_behind(toy: Path):
 
 @pytest.mark.slow
 def test_64_clients_that_come_and_go_leave_nothing_behind(toy: Path):
-    soak(toy, clients=64, warm_s=5, seconds=15)
+    soak(toy, clients=64, warm_s=3, seconds=9)

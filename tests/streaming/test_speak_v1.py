@@ -487,6 +487,25 @@ def test_a_state_file_of_another_data_set_is_refused(pictures: Path, tmp_path: P
         EirPass(open_shards(pictures), path=tmp_path / "state", seed=1)
 
 
+def test_a_state_that_cannot_be_kept_is_an_error_that_names_the_file(pictures: Path, tmp_path: Path):
+    (tmp_path / "text").write_text("no database\n" * 100)
+    for path in (tmp_path / "nowhere/state", tmp_path / "text"):
+        with pytest.raises(UserError, match=rf"cannot be kept in {path} .*eir\.state=FILE"):
+            EirPass(open_shards(pictures), path=path)
+
+
+def test_clients_of_several_processes_get_each_sample_once(pictures: Path):
+    with (
+        ServerProcess(pictures, settings=ONCE, processes=2) as server,
+        eir(server.url) as one,
+        eir(server.url) as two,
+        eir(server.url) as three,
+    ):
+        found = [name for client in (one, two, three) * 3 for name in client.ids(7)]
+        assert Counter(found + two.rest(50)) == Counter(KEYS)
+        assert one.data(1) == three.data(1) == ["terminate"]
+
+
 def test_validation_samples_stay_out_when_the_server_is_killed_and_replaced(pictures: Path, tmp_path: Path):
     settings = Settings(eir_state=str(tmp_path / "state"), eir_epochs=1)
     with ServerProcess(pictures, settings=settings) as server:

@@ -89,7 +89,10 @@ export async function* paint(request, signal) {
   for await (const text of events(response.body)) {
     if (text === "[DONE]") return;
     const event = JSON.parse(text);
-    if (event.error) throw new Refused(event.error.message, { status: event.error.code === "unavailable" ? 503 : 500, ...event.error });
+    if (event.error) {
+      const status = event.error.code === "unavailable" ? 503 : 500;
+      throw new Refused(event.error.message, { status, ...event.error });
+    }
     yield event;
   }
 }

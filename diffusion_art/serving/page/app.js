@@ -22,12 +22,15 @@ let saving = null;
 
 const deeds = {
   open: (work) => viewer.show(work),
-  vary: (work) => paint({ caption: work.caption, versions: work.panels.map((panel) => panel.settings), seed: null, count: composer.count }),
+  vary: (work) => paint({ caption: work.caption, versions: versionsOf(work), seed: null, count: composer.count }),
   download: (work) => each(work, (panel, suffix) => download(blobOf(panel.image), fileName(work.caption, panel, { suffix }))),
   enlarge: (work) =>
-    each(work, async (panel, suffix) => download(await enlarged(dataUrl(panel.image)), fileName(work.caption, panel, { suffix: `${suffix}_large` }))),
+    each(work, async (panel, suffix) => {
+      const name = fileName(work.caption, panel, { suffix: `${suffix}_large` });
+      download(await enlarged(dataUrl(panel.image)), name);
+    }),
   reuse: (work) => {
-    composer.set({ caption: work.caption, versions: work.panels.map((panel) => panel.settings), seed: work.panels[0].seed });
+    composer.set({ caption: work.caption, versions: versionsOf(work), seed: work.panels[0].seed });
     composer.focus();
   },
   remove: (work) => {
@@ -87,6 +90,8 @@ function hang(more) {
   changed();
 }
 
+const versionsOf = (work) => work.panels.map((panel) => panel.settings);
+
 function each(work, deed) {
   work.panels.forEach((panel, place) => deed(panel, work.panels.length > 1 ? `_${"ab"[place]}` : ""));
 }
@@ -142,7 +147,8 @@ function away() {
   if (server === "away") return;
   server = "away";
   const since = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  $("banner").textContent = `The server has been away since ${since}. Your pictures are kept; what was begun goes on when it is back.`;
+  const comfort = "Your pictures are kept; what was begun goes on when it is back.";
+  $("banner").textContent = `The server has been away since ${since}. ${comfort}`;
   $("banner").hidden = false;
   $("pulse").dataset.state = "away";
 }

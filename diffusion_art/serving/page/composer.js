@@ -171,7 +171,8 @@ export class Composer {
   #sum() {
     const { steps, guidance } = this.#settings("a");
     const count = $("count").value || 1;
-    const words = [`${steps} steps`, `guidance ${guidance}`, count > 1 && `${count} pictures`, $("compare").checked && "compared"];
+    const words = [`${steps} steps`, `guidance ${guidance}`, count > 1 && `${count} pictures`];
+    if ($("compare").checked) words.push("compared");
     $("gist").textContent = `: ${words.filter(Boolean).join(", ")}`;
   }
 

@@ -22,7 +22,12 @@ export class Viewer {
     });
     this.dialog.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const keys = { ArrowLeft: () => this.walk(-1), ArrowRight: () => this.walk(1), d: () => this.#do("download"), v: () => this.#do("vary") };
+      const keys = {
+        ArrowLeft: () => this.walk(-1),
+        ArrowRight: () => this.walk(1),
+        d: () => this.#do("download"),
+        v: () => this.#do("vary"),
+      };
       if (!keys[event.key]) return;
       event.preventDefault();
       keys[event.key]();
@@ -72,7 +77,8 @@ export class Viewer {
     const pair = this.#work.panels.length > 1;
     const pictures = this.#work.panels.map((panel, place) => {
       const look = this.#shown[place];
-      const image = element("img", { src: dataUrl(look === null ? panel.image : panel.looks[look]), alt: `${this.#work.caption}, seed ${panel.seed}` });
+      const base64 = look === null ? panel.image : panel.looks[look];
+      const image = element("img", { src: dataUrl(base64), alt: `${this.#work.caption}, seed ${panel.seed}` });
       image.decode().then(() => this.#fit(), () => {});
       const caption = pair ? element("figcaption", { className: "version" }, element("b", {}, "AB"[place])) : null;
       return element("figure", { className: "frame" }, image, caption);
@@ -105,12 +111,14 @@ export class Viewer {
     for (const [name, of] of rows) {
       const values = panels.map((panel) => String(of(panel) ?? ""));
       if (!values.some(Boolean)) continue;
-      const row = element("tr", {}, element("th", { scope: "row" }, name), ...values.map((value) => element("td", {}, value || "-")));
+      const cells = values.map((value) => element("td", {}, value || "-"));
+      const row = element("tr", {}, element("th", { scope: "row" }, name), ...cells);
       row.classList.toggle("differs", new Set(values).size > 1 && name !== "Took");
       table.append(row);
     }
     const when = new Date(created).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    return element("div", {}, element("p", { className: "caption" }, caption), table, element("p", { className: "recipe" }, `Painted at ${when}`));
+    const story = element("p", { className: "recipe" }, `Painted at ${when}`);
+    return element("div", {}, element("p", { className: "caption" }, caption), table, story);
   }
 
   /** Each look it had on the way; a press puts it on the stage. */

@@ -144,8 +144,9 @@ export class Wall {
 
   /** As many columns as there is room for; what is left over widens the mats. */
   #measure() {
-    const style = getComputedStyle(this.root.parentElement);
-    const roomPx = this.root.parentElement.clientWidth - Number.parseFloat(style.paddingLeft) - Number.parseFloat(style.paddingRight);
+    const room = this.root.parentElement;
+    const { paddingLeft, paddingRight } = getComputedStyle(room);
+    const roomPx = room.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight);
     const columns = Math.max(1, Math.floor((roomPx + GAP_PX) / (TILE_PX + 2 * MAT_PX + GAP_PX)));
     const framePx = Math.floor((roomPx - (columns - 1) * GAP_PX) / columns);
     this.#tilePx = fitted(columns > 1 ? framePx - 2 * MAT_PX : Math.min(384, framePx - 2 * MAT_PX), this.#sidePx);

@@ -23,13 +23,15 @@ PROMPTS = [
     "Claude Monet / Harbour in Blue and Turquoise, Low Horizon / Impressionism / seascape / 1896",
     "Yves Tanguy / Constellation in Orange and Blue, Left / Surrealism / abstract / 1929",
 ]
-LONG = 500  # steps: a second or more of the tiny model
+LONG = 5000  # steps: many seconds of the tiny model, for what is stopped
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """One browser for all; every test gets a profile of its own in it."""
-    api = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: pip install playwright")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="the browser is driven by playwright: pip install playwright"
+    )
     if CHROMIUM is None:
         pytest.skip("no chromium here to open the page with; apt-get install chromium")
     api.expect.set_options(timeout=60_000)
