@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +16,13 @@ from diffusion_art.diffusion.calls import Call
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.guidance import guide
 from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.captions import EncodedCaptions
 from diffusion_art.serving.job import Job
 from diffusion_art.tensors import Conditioning
+
+KEPT_SAMPLERS = 64  # whose calls are remembered
 
 
 @dataclass
@@ -53,16 +58,25 @@ class Painter:
         self.model = model
         self.precision = precision
         self.captions = EncodedCaptions(model.encode_captions)
-        self._calls: dict[object, list[Call]] = {}
+        self._lock = threading.Lock()
+        self._calls: OrderedDict[Sampler, list[Call]] = OrderedDict()
+
+    def calls(self, sampler: Sampler) -> list[Call]:
+        """The network calls of a sampler under the model's schedule; kept for those asked for lately."""
+        with self._lock:
+            if sampler not in self._calls:
+                self._calls[sampler] = sampler.calls(self.model.schedule)
+                if len(self._calls) > KEPT_SAMPLERS:
+                    self._calls.popitem(last=False)
+            self._calls.move_to_end(sampler)
+            return self._calls[sampler]
 
     def slot(self, job: Job) -> Slot:
         """The place of a new picture, its captions encoded."""
-        if job.sampler not in self._calls:
-            self._calls = {job.sampler: job.sampler.calls(self.model.schedule), **dict(list(self._calls.items())[:63])}
         self.captions.warm({job.prompt, job.negative_prompt} if job.guidance_scale != 1 else {job.prompt})
         noise = NoiseSource([job.seed], self.model.latent_shape, device=self.model.device)
         x = noise.x_T()
-        return Slot(job, self._calls[job.sampler], x, torch.zeros_like(x), noise)
+        return Slot(job, self.calls(job.sampler), x, torch.zeros_like(x), noise)
 
     @torch.no_grad()
     def advance(self, slots: Sequence[Slot], *, batch_size: int) -> None:

@@ -122,7 +122,7 @@ class Engine:
             Busy: there is no room; it says when to try again.
             Stopping: the engine is ending.
         """
-        calls = [self._calls_of(job) for job in jobs]
+        calls = [len(self._painter.calls(job.sampler)) for job in jobs]
         with self._changed:
             if self._stopping:
                 raise Stopping("the engine is stopping")
@@ -241,9 +241,6 @@ class Engine:
             self._drop([entry], error)
 
     # ------------------------------------------------------------------ book-keeping
-
-    def _calls_of(self, job: Job) -> int:
-        return len(job.sampler.calls(self.model.schedule))
 
     def _drop(self, entries: Sequence[_Entry], error: Exception) -> None:
         with self._changed:

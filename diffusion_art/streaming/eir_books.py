@@ -48,7 +48,7 @@ class Books:
                 path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             # A killed process loses nothing this way; a machine that crashes may, but takes the servers with it.
-            self._db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_TABLES}")
+            self._prepare()
         except sqlite3.Error as error:
             raise UserError(
                 f"the state of the EIR stream cannot be kept in {path} ({error}); set eir.state=FILE"
@@ -63,6 +63,18 @@ class Books:
                 f"{path} keeps the state of a stream of data set {found[0]} with seed {found[1]}, this one is "
                 f"{digest} with seed {seed}; delete that file, or give another one"
             )
+
+    def _prepare(self) -> None:
+        """Make the tables where they are missing. The change to WAL does not wait for others by itself: we do."""
+        give_up = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_TABLES}")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         self._db.close()

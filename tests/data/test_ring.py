@@ -66,7 +66,7 @@ def test_a_view_holds_its_slot(painter_shards):
         if k == 5:
             picture, flat = batch.images[3], batch.images.permute(0, 2, 3, 1).numpy().reshape(-1)
         del batch
-        gc.collect()
+    gc.collect()
     assert torch.equal(picture, plain[5].images[3])
     assert torch.equal(torch.from_numpy(flat), plain[5].images.permute(0, 2, 3, 1).reshape(-1))
     assert ring._taken.sum() == 1

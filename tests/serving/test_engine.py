@@ -128,7 +128,7 @@ def test_previews_come_early_evenly_and_lead_to_the_picture(engine):
 
 
 def test_a_cancelled_picture_frees_its_place(engine):
-    tickets = engine.submit([Job("x", seed=n, sampler=Sampler("euler", num_steps=100_000)) for n in range(12)])
+    tickets = engine.submit([Job("x", seed=n, sampler=Sampler("euler", num_steps=10_000)) for n in range(12)])
     with pytest.raises(Busy) as refused:
         engine.submit([Job("x", seed=0, sampler=SAMPLERS[3])])
     assert refused.value.retry_after_s >= 1
@@ -197,7 +197,7 @@ def test_stopping_finishes_what_there_is_and_takes_nothing_more(model):
 def test_what_takes_too_long_to_finish_is_told_so(model):
     engine = Engine(model, max_rows=4, precision="float32")
     engine.start()
-    (ticket,) = engine.submit([Job("x", seed=0, sampler=Sampler("euler", num_steps=100_000))])
+    (ticket,) = engine.submit([Job("x", seed=0, sampler=Sampler("euler", num_steps=10_000))])
     engine.stop(drain_s=0.05)
     assert not engine.alive
     with pytest.raises(Stopping):

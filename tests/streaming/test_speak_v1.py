@@ -2,6 +2,7 @@
 
 import base64
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ReadRequest, StreamClient
+from diffusion_art.streaming.eir_books import Books
 from diffusion_art.streaming.eir_pass import EirPass
 from diffusion_art.streaming.limits import Limits
 from diffusion_art.streaming.mixture import open_shards
@@ -544,3 +546,21 @@ def test_a_client_that_is_cut_off_in_mid_answer_leaves_no_trace(tmp_path: Path):
                 raw.shutdown(socket.SHUT_RDWR)
         wait_for_others_to_go(other)
         assert len(other.rest(100)) == 99
+
+
+def test_processes_that_open_the_books_at_once_all_get_them(tmp_path: Path):
+    """Sixty times over: the change to a write-ahead log does not wait for the other processes by itself."""
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(6)
+
+    def open_books() -> None:
+        for number in range(60):
+            together.wait(30)
+            Books(tmp_path / f"{number}.sqlite", digest="a" * 32, seed=0).close()
+
+    processes = [context.Process(target=open_books) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 6

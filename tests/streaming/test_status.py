@@ -1,5 +1,6 @@
 """The status table, and its command."""
 
+import os
 import re
 import socket
 import subprocess
@@ -77,7 +78,8 @@ def test_a_server_of_something_else_is_no_stream_server(toy: Path):
 def test_the_command_shows_a_table(toy: Path, server: ServerProcess):
     list(StreamClient(server.url).read([ReadRequest("train", 0, 0, 100)]))
     command = [sys.executable, "-m", "diffusion_art.stream", "--status", server.url, "--once", "--every", "0.2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=None, timeout=60)
+    environment = {**os.environ, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"processes\s+clients\s+samples/s", done.stdout)
     assert "toy-0" in done.stdout.replace("\n", "")
