@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from diffusion_art.data.ring import Parcel, Ring, shared
+from diffusion_art.data.ring import Parcel, Ring, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ReadRequest
@@ -176,4 +175,4 @@ class StreamDataset(IterableDataset):
 def _empty_images(count: int, size_px: int) -> Tensor:
     """Room for pictures (uint8, b h w 3); in a loader worker in memory that need not be copied for the trainer."""
     shape = (count, size_px, size_px, 3)
-    return torch.empty(shape, dtype=torch.uint8) if get_worker_info() is None else shared(*shape)
+    return private(*shape) if get_worker_info() is None else shared(*shape)
