@@ -22,7 +22,7 @@ from torch.utils.data import get_worker_info
 from diffusion_art.tensors import Batch
 
 _FREE, _TAKEN = 0, 1
-# Where rows are aligned to 32 bytes decoding takes a tenth longer, perhaps since libjpeg-turbo writes them past the cache.
+# Decoding into rows aligned to 32 bytes takes a tenth longer, perhaps since libjpeg-turbo writes those past the cache.
 _SHIFT_BYTES = 16
 
 _rings: weakref.WeakValueDictionary[str, Ring] = weakref.WeakValueDictionary()
