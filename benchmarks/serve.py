@@ -148,9 +148,7 @@ def answer_bytes() -> tuple[int, int]:
     return round(statistics.mean(sizes)), len(base64.b64encode(pictures[0].astype(np.float32).tobytes()))
 
 
-def main(
-    run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, peers: str = "true", quality: str = "true"
-) -> None:
+def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, peers: str = "true") -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(run)
     command = f"python benchmarks/serve.py rounds={rounds} seconds={seconds:g}"

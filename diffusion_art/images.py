@@ -27,6 +27,7 @@ GAP_PX = 8
 CAPTION_PX = 12
 TITLE_PX = 16
 CAPTION_LINES = 4
+COMPRESSED_CHARS = 200  # a text chunk longer than this is compressed
 PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
 
 
@@ -49,15 +50,21 @@ def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metada
     The file appears under its name only when it is whole.
     """
     picture = image if isinstance(image, Image.Image) else to_pil(image)
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
-        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    picture.save(part, format="PNG", pnginfo=chunks)
+    picture.save(part, format="PNG", pnginfo=text_chunks(metadata))
     part.replace(path)
     return path
+
+
+def text_chunks(metadata: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
+    """`metadata` as a PNG's text chunks: strings as they are, the rest as JSON; long ones compressed."""
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in metadata.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        chunks.add_itxt(key, text.encode("utf-8", "replace").decode(), zip=len(text) > COMPRESSED_CHARS)
+    return chunks
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

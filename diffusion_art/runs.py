@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_art import __version__
 from diffusion_art.checkpoints import (
     KEY,
     checkpoint_id,
@@ -117,6 +118,17 @@ class Run:
     def guidance_scale(self, guidance_scale: float | None = None) -> float:
         """The guidance of its grids, or the one given."""
         return float(self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale)
+
+    def story(self, sampler: Sampler, *, guidance_scale: float) -> dict[str, Any]:
+        """How its pictures are painted with these settings, as plain data that goes into their files."""
+        return {
+            "sampler": sampler.describe(),
+            "num_steps": sampler.num_steps,
+            "guidance_scale": guidance_scale,
+            "checkpoint": self.checkpoint_id,
+            "weights": self.weights,
+            "software": f"diffusion_art {__version__}",
+        }
 
     def sample(
         self,

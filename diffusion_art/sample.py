@@ -16,7 +16,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_art import __version__
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
@@ -60,13 +59,8 @@ def sample(config: DictConfig) -> Path:
     out = Path(settings["out"] or run.path / "samples" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     shared: dict[str, Any] = {
         "negative_prompt": settings["negative_prompt"],
-        "checkpoint": run.checkpoint_id,
-        "weights": run.weights,
         "run": str(run.path),
-        "sampler": sampler.describe(),
-        "num_steps": sampler.num_steps,
-        "guidance_scale": guidance_scale,
-        "software": f"diffusion_art {__version__}",
+        **run.story(sampler, guidance_scale=guidance_scale),
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", {"prompt": prompt, "seed": seed, **shared})

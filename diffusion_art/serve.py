@@ -23,6 +23,7 @@ from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, make_server, serve
 from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
 from diffusion_art.serving.studio import Studio
+from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,7 @@ def main(config: DictConfig) -> None:
         raise UserError(f"log_level={asked['log_level']} is none of {', '.join(LEVELS)}")
     settings = settings_of(asked)
     check_address(asked["host"], settings)
-    certificate, key = asked["tls"]["certificate"], asked["tls"]["key"]
-    if (certificate is None) != (key is None):
-        missing = "tls.key" if key is None else "tls.certificate"
-        raise UserError(f"{missing} is missing; https needs tls.certificate=FILE and tls.key=FILE")
+    tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
     with listen_at(asked["host"], asked["port"]) as listener:
         run = load_run(
             asked["run"],
@@ -59,10 +57,10 @@ def main(config: DictConfig) -> None:
             at = settings.public_url or url
             log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.size, studio.model.checkpoint, at)
             log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", age_s())
-            if settings.tokens and certificate is None:
+            if settings.tokens and tls is None:
                 log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
-        server = make_server(studio, drain_s=asked["drain_s"], certificate=certificate, key=key, ready=announce)
+        server = make_server(studio, drain_s=asked["drain_s"], tls=tls, ready=announce)
         set_log_level(asked["log_level"])
         engine.start()
         serve(server, listener)

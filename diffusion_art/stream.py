@@ -8,7 +8,6 @@ and may be started again under running trainings: they wait, and go on as if not
 
 import functools
 import logging
-import os
 import sys
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.streaming import status
-from diffusion_art.streaming.bearer import TOKEN_VARIABLE
+from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.limits import Limits
 from diffusion_art.streaming.server import serve
 from diffusion_art.streaming.settings import Settings
@@ -29,13 +28,9 @@ log = logging.getLogger(__name__)
 
 def settings_of(config: DictConfig) -> Settings:
     """How `config` wants its shards served. UserError for half a certificate, or a limit out of its range."""
-    certificate, key = config.tls.certificate, config.tls.key
-    if (certificate is None) != (key is None):
-        missing = "tls.key" if key is None else "tls.certificate"
-        raise UserError(f"{missing} is missing; a server with TLS needs tls.certificate=FILE and tls.key=FILE")
     return Settings(
-        token=config.token or os.environ.get(TOKEN_VARIABLE) or None,
-        tls=None if certificate is None else Tls(certificate, key),
+        token=token_of(config.token),
+        tls=Tls.of(config.tls.certificate, config.tls.key),
         limits=Limits(**plain(config.limits)),
         decode=config.decode,
         cache=config.cache,

@@ -98,11 +98,6 @@ class Flow(Prediction):
         return sigma / (alpha + sigma)
 
 
-def eps_of_x0(x_0: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-    """The noise that x_t holds if its clean image is x_0: (x_t - alpha x_0) / sigma, for sigma > 0."""
-    return (x_t - alpha * x_0) / sigma
-
-
 def check_prediction(prediction: Prediction, schedule: Schedule) -> None:
     """Refuse epsilon under zero terminal SNR.
 

@@ -106,19 +106,20 @@ class TextToImage(nn.Module):
         Guidance doubles the batch of one network call. At scale 1 there is none, and `null` is not asked;
         at 0 it is the denoiser of `null`.
         """
-        plain = self._bind(cond)
+        plain = self.bind(cond)
         if guidance_scale == 1:
             return plain
         if null is None:
             null = self.encode_captions([""] * len(cond))
         if guidance_scale == 0 and interval is None:
-            return self._bind(null)
-        doubled = self._bind(Conditioning.cat([cond, null]))
+            return self.bind(null)
+        doubled = self.bind(Conditioning.cat([cond, null]))
         return ClassifierFreeGuidance(
             plain, guidance_scale=guidance_scale, doubled=doubled, interval=interval, rescale=rescale
         )
 
-    def _bind(self, cond: Conditioning) -> Denoiser:
+    def bind(self, cond: Conditioning) -> Denoiser:
+        """x_0_hat for these captions, not guided."""
         return Denoiser(
             lambda x_t, t: self.denoise(x_t, t, cond),
             schedule=self.schedule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,14 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.calls import Call
-from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.guidance import guide
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.captions import EncodedCaptions
 from diffusion_art.serving.job import Job
-from diffusion_art.tensors import Conditioning
 
 KEPT_SAMPLERS = 64  # whose calls are remembered
 
@@ -110,7 +108,7 @@ class Painter:
         cond = self.captions(captions + captions[:1] * spare)
         t = torch.tensor([slots[row].call.t for row in order], dtype=torch.float32).to(x.device)
         with self._autocast():
-            answers = self._denoiser(cond).unclipped(x[order], t)
+            answers = self.model.bind(cond).unclipped(x[order], t)
         x_0_hat, nulls = answers[: len(slots)], answers[len(slots) : len(captions)]
         if guided:
             scale = column([slots[row].job.guidance_scale for row in guided], x)
@@ -119,10 +117,6 @@ class Painter:
                 0, torch.tensor(guided, device=x.device), guide(x_0_hat[guided], nulls, scale=scale, rescale=rescale)
             )
         return x_0_hat.clamp(-1, 1) if self.model.codec.bounded else x_0_hat
-
-    def _denoiser(self, cond: Conditioning) -> Denoiser:
-        network: Callable[[Tensor, Tensor], Tensor] = lambda x_t, t: self.model.denoise(x_t, t, cond)  # noqa: E731
-        return Denoiser(network, schedule=self.model.schedule, prediction=self.model.prediction)
 
     @torch.no_grad()
     def picture(self, latents: Float[Tensor, "1 c h w"]) -> Float[Tensor, "3 height width"]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, PngImagePlugin
+from PIL import Image
+
+from diffusion_art.images import text_chunks
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 QUALITY = 95  # of JPEG and WebP, when nobody says
@@ -32,11 +34,7 @@ def encode(
     picture, out = Image.fromarray(pixels), io.BytesIO()
     quality = QUALITY if quality is None else quality
     if format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        for key, value in (story or {}).items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            chunks.add_itxt(key, text.encode("utf-8", "replace").decode(), zip=len(text) > 200)
-        picture.save(out, "PNG", pnginfo=chunks, compress_level=9)
+        picture.save(out, "PNG", pnginfo=text_chunks(story or {}), compress_level=9)
         return out.getvalue()
     exif = Image.Exif()
     if story:

@@ -15,6 +15,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.serving.app import create_app
 from diffusion_art.serving.connections import patient
 from diffusion_art.serving.studio import Studio
+from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +62,15 @@ def make_server(
     studio: Studio,
     *,
     drain_s: float = 30.0,
-    certificate: str | None = None,
-    key: str | None = None,
+    tls: Tls | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> DrainingServer:
     """A server of `studio` that has yet to run. `ready` is told its address once it answers there.
 
     Raises:
-        UserError: a certificate or key that cannot be read.
+        UserError: a certificate or key that cannot be used.
     """
-    limits = studio.settings.limits
+    limits, context = studio.settings.limits, tls.context() if tls else None
     config = uvicorn.Config(
         create_app(studio),
         http=patient(limits),
@@ -83,14 +83,9 @@ def make_server(
         timeout_keep_alive=max(1, int(limits.keep_alive_s)),
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         h11_max_incomplete_event_size=16_384,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_context_factory=None if context is None else lambda *_: context,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    try:
-        config.load()
-    except OSError as error:
-        raise UserError(f"the certificate {certificate} and its key {key} cannot be used: {error}.") from None
     return DrainingServer(config, studio, drain_s=drain_s, ready=ready)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from dataclasses import dataclass, field
 
 from diffusion_art.errors import UserError
 from diffusion_art.serving.limits import Limits
+from diffusion_art.streaming.addresses import is_loopback
 
 TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
 OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2")
@@ -72,13 +72,3 @@ def check_address(host: str, settings: Settings) -> None:
         raise UserError(
             f"host={host} can be reached by others, so a token is needed: token=... or ${TOKEN_VARIABLE}. {_MAKE_ONE}"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine to itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

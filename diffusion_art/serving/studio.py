@@ -231,12 +231,7 @@ class Studio:
             "prompt": job.prompt,
             "negative_prompt": job.negative_prompt,
             "seed": job.seed,
-            "sampler": job.sampler.describe(),
-            "num_steps": job.sampler.num_steps,
-            "guidance_scale": job.guidance_scale,
-            "checkpoint": self.model.checkpoint,
-            "weights": self.run.weights,
-            "software": f"diffusion_art {__version__}",
+            **self.run.story(job.sampler, guidance_scale=job.guidance_scale),
         }
 
     def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:

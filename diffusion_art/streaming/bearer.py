@@ -1,9 +1,15 @@
 """The token by which a server knows its clients, as an HTTP header: `Authorization: Bearer TOKEN`."""
 
 import hmac
+import os
 from collections.abc import Sequence
 
 TOKEN_VARIABLE = "DIFFUSION_ART_STREAM_TOKEN"  # where servers and clients look for a token that nobody gave them
+
+
+def token_of(given: str | None) -> str | None:
+    """The token given, else that of the environment, else none."""
+    return given or os.environ.get(TOKEN_VARIABLE) or None
 
 
 def headers_of(token: str | None) -> dict[str, str]:

@@ -7,7 +7,6 @@
 `ShardReader` is the same without a server, for debugging: identical samples straight from the shards.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,7 +15,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.answer import describe, samples_at, views
-from diffusion_art.streaming.bearer import TOKEN_VARIABLE
+from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.line import Line, LineError
 from diffusion_art.streaming.mixture import Shards, ShardSpec, components_of, open_shards
 from diffusion_art.streaming.patience import Patience, jitter
@@ -66,7 +65,7 @@ class StreamClient:
         self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
         if not self.urls:
             raise UserError("data.url names no server; give an address such as ws://host:8000/ws, or auto")
-        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        self._token = token_of(token)
         self._ca, self._digest, self._timeout_s = ca, digest, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes

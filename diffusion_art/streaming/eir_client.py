@@ -6,13 +6,12 @@ over, the next one is begun. It has no validation split either: `choose_validati
 stream once and tells the server never to send them again; they are kept in memory and are what split `val` reads.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.bearer import TOKEN_VARIABLE
+from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.eir_line import EirLine
 from diffusion_art.streaming.line import LineError
 from diffusion_art.streaming.patience import Patience, jitter
@@ -55,7 +54,7 @@ class EirReader:
         self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
         self.validation, self.samples = validation, samples
         self._names = frozenset(sample.key for sample in validation)
-        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        self._token = token_of(token)
         self._ca, self._timeout_s = ca, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self._url = jitter.randrange(len(self.urls))

@@ -22,6 +22,7 @@ from diffusion_art.streaming.metrics import Row, Table
 from diffusion_art.streaming.mixture import Component, arguments_of
 from diffusion_art.streaming.process import SERVER, child_environment, reason
 from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.tasks import until_one_ends
 
 _READY_WITHIN_S = 60
 _STOP_WITHIN_S = 5
@@ -120,13 +121,9 @@ class Fleet:
                 self._settings = replace(self._settings, eir_state=str(Path(folder) / "eir.sqlite"))
             self._slots = [_Slot(number, row) for number, row in enumerate(table.rows)]
             self._someone = asyncio.Event()  # is ready for connections
-            tasks = [asyncio.create_task(work) for work in (self._work(ready), stop.wait())]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                results = await until_one_ends(self._work(ready), stop.wait())
             finally:
-                for task in tasks:
-                    task.cancel()
-                results = await asyncio.gather(*tasks, return_exceptions=True)
                 await self._end()
             for result in results:
                 if isinstance(result, Exception):

@@ -7,6 +7,7 @@ import resource
 import socket
 
 from diffusion_art.errors import UserError
+from diffusion_art.streaming.addresses import is_loopback
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.wire import PATH
 
@@ -15,7 +16,7 @@ BACKLOG = 1024  # connections that wait to be accepted
 
 def listen(host: str, port: int, *, token: str | None) -> socket.socket:
     """A listening socket. UserError when it is taken, or open to other machines without a token."""
-    if token is None and not _is_loopback(host):
+    if token is None and not is_loopback(host):
         raise UserError(
             f"a stream server on {host} can be reached from other machines and has no token; set "
             f"token=SECRET, or host=127.0.0.1 for this machine alone"
@@ -35,13 +36,6 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"{settings.scheme}://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def notice_dead_peers(transport: asyncio.BaseTransport) -> None:

@@ -42,6 +42,7 @@ from diffusion_art.streaming.eir_wire import (
 )
 from diffusion_art.streaming.guest import note_answer, send_parts
 from diffusion_art.streaming.mixture import Shards
+from diffusion_art.streaming.tasks import until_one_ends
 
 MAX_REQUEST_BYTES = 2**22  # setValidationIds of about 200,000 ids
 MAX_REPLY_BYTES = 2**23  # of data; EIR's client refuses a message of 10 MB
@@ -57,14 +58,10 @@ async def speak_v1(connection: ServerConnection, shards: Shards, state: EirPass)
     connection.protocol.max_message_size = max(MAX_REQUEST_BYTES, connection.protocol.max_message_size or 0)
     waiting: Waiting = asyncio.Queue(_MAX_WAITING)
     talk = _Talk(connection, shards, state)
-    tasks = [asyncio.create_task(talk.listen(waiting)), asyncio.create_task(talk.answer(waiting))]
     try:
         # Either may stand still for as long as the other is slow, so the end of one is the end of both.
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        results = await until_one_ends(talk.listen(waiting), talk.answer(waiting))
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
         talk.leave()
     for error in results:
         if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):

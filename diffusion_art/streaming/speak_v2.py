@@ -19,6 +19,7 @@ from diffusion_art.streaming.frame import unreadable_in
 from diffusion_art.streaming.guest import note_answer, send_parts
 from diffusion_art.streaming.limits import Limits
 from diffusion_art.streaming.mixture import Shards
+from diffusion_art.streaming.tasks import until_one_ends
 from diffusion_art.streaming.wire import (
     VERSION,
     Error,
@@ -41,17 +42,8 @@ Waiting: TypeAlias = asyncio.Queue[tuple[Read, np.ndarray] | Error]
 async def speak_v2(connection: ServerConnection, shards: Shards, limits: Limits) -> None:
     """Answer a client until it leaves, or says something that is not the protocol and is sent away."""
     waiting: Waiting = asyncio.Queue(_MAX_WAITING)
-    tasks = [
-        asyncio.create_task(_listen(connection, shards, limits, waiting)),
-        asyncio.create_task(_answer(connection, shards, waiting)),
-    ]
-    try:
-        # Either may stand still for as long as the other is slow, so the end of one is the end of both.
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+    # Either may stand still for as long as the other is slow, so the end of one is the end of both.
+    results = await until_one_ends(_listen(connection, shards, limits, waiting), _answer(connection, shards, waiting))
     for error in results:
         if isinstance(error, WireError):
             await _send(connection, Error(None, "bad_message", str(error)))

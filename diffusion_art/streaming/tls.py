@@ -13,6 +13,16 @@ class Tls:
     certificate: str
     key: str
 
+    @classmethod
+    def of(cls, certificate: str | None, key: str | None) -> "Tls | None":
+        """Of both files, or None for neither. UserError for one without the other."""
+        if certificate is not None and key is not None:
+            return cls(certificate, key)
+        if certificate is None and key is None:
+            return None
+        missing = "tls.key" if key is None else "tls.certificate"
+        raise UserError(f"{missing} is missing; a server with TLS needs tls.certificate=FILE and tls.key=FILE")
+
     def context(self) -> ssl.SSLContext:
         """TLS 1.2 or newer with this certificate. UserError when the files are missing or do not belong together."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -22,7 +32,7 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key, password="")
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise UserError(
-                f"the certificate {self.certificate} with the key {self.key} cannot be used ({_reason(error)}); give "
+                f"the certificate {self.certificate} and its key {self.key} cannot be used ({_reason(error)}); give "
                 f"two PEM files that belong together, the key without a password: tls.certificate=FILE tls.key=FILE"
             ) from None
         return context

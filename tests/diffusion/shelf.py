@@ -76,3 +76,8 @@ class WavyNetwork:
         self.calls += 1
         wave = torch.nn.functional.conv2d(x_t, self.weight, padding=1)
         return torch.tanh(wave + torch.cos(3 * t)[:, None, None, None])
+
+
+def eps_of_x0(x_0: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """The noise that x_t holds if its clean image is x_0: (x_t - alpha x_0) / sigma, for sigma > 0."""
+    return (x_t - alpha * x_0) / sigma

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
-from diffusion_art.diffusion.predictions import V, eps_of_x0
+from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
-from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, GaussianDenoiser, WavyNetwork
+from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, GaussianDenoiser, WavyNetwork, eps_of_x0
 
 
 @pytest.mark.parametrize(("schedule", "prediction"), PAIRS)

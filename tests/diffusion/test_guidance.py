@@ -5,10 +5,10 @@ import torch
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
 from diffusion_art.diffusion.guidance import ClassifierFreeGuidance
-from diffusion_art.diffusion.predictions import V, eps_of_x0
+from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
-from tests.diffusion.shelf import WavyNetwork
+from tests.diffusion.shelf import WavyNetwork, eps_of_x0
 
 SCHEDULE = CosineSchedule()
 X_T = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

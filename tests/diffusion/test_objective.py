@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.objective import MinSNR, NoWeighting, Objective, Sigmoid
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, eps_of_x0
+from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
-from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, WavyNetwork, shelf
+from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, WavyNetwork, eps_of_x0, shelf
 
 OBJECTIVES = shelf("objective")
 B = 65

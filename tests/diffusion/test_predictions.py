@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, check_prediction, eps_of_x0
+from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, check_prediction
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta
 from diffusion_art.errors import UserError
-from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES
+from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, eps_of_x0
 
 B = 33
 
