@@ -33,6 +33,7 @@ from stream_sides.running import BENCHMARKS, SideError, run
 
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.serving.encode import encode
+from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter
 
 BUILD = BENCHMARKS.parent / "build" / "serve"
@@ -143,7 +144,8 @@ def compared(
 def answer_bytes() -> tuple[int, int]:
     """A painting of 128 px as our PNG, and as base64 of its float32 pixels."""
     painter = Painter(count=8, image_size_px=128)
-    pictures = [np.asarray(item.image) for item in painter]
+    every = (item for chunk in painter.chunks() for item in painter.pictures(chunk))
+    pictures = [item.image for item in every if isinstance(item, Picture) and isinstance(item.image, np.ndarray)]
     sizes = [len(encode(picture, "png")) for picture in pictures]
     return round(statistics.mean(sizes)), len(base64.b64encode(pictures[0].astype(np.float32).tobytes()))
 

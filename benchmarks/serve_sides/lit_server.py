@@ -22,13 +22,13 @@ TIMEOUT_S = 0.01
 
 class TextToImageAPI(litserve.LitAPI):
     def __init__(self, run: str) -> None:
-        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S)
+        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S, api_path="/v1/images/generations")
         self.run = run
 
     def setup(self, device: str) -> None:
         self.model = load(self.run)
 
-    def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
+    def decode_request(self, request):  # LitServe makes its endpoint of this signature
         return request
 
     def batch(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
