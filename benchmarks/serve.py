@@ -146,7 +146,7 @@ def answer_bytes() -> tuple[int, int]:
     painter = Painter(count=8, image_size_px=128)
     every = (item for chunk in painter.chunks() for item in painter.pictures(chunk))
     pictures = [item.image for item in every if isinstance(item, Picture) and isinstance(item.image, np.ndarray)]
-    sizes = [len(encode(picture, "png")) for picture in pictures]
+    sizes = [len(encode(picture, format="png")) for picture in pictures]
     return round(statistics.mean(sizes)), len(base64.b64encode(pictures[0].astype(np.float32).tobytes()))
 
 
