@@ -10,6 +10,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,16 +26,22 @@ class PlainV1(IterableDataset):
         self.url, self.batch = url, batch
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[str]]]:
-        ask = json.dumps({"type": "getData", "payload": {"batch_size": self.batch}})
-        with connect(self.url, max_size=None, compression=None, proxy=None) as connection:
-            connection.send(json.dumps({"type": "handshake", "version": "1.0", "worker_id": 0}))
-            connection.recv()
+        for samples in answers(self.url, self.batch):
+            images = [picture(sample["target_labels"]["image"]["image"]) for sample in samples]
+            yield torch.stack(images).permute(0, 3, 1, 2), [sample["inputs"]["caption"] for sample in samples]
+
+
+def answers(url: str, batch: int) -> Iterator[list[dict[str, Any]]]:
+    """The samples of each answer; the next one is under way meanwhile."""
+    ask = json.dumps({"type": "getData", "payload": {"batch_size": batch}})
+    with connect(url, max_size=None, compression=None, proxy=None) as connection:
+        connection.send(json.dumps({"type": "handshake", "version": "1.0", "worker_id": 0}))
+        connection.recv()
+        connection.send(ask)
+        while True:
+            samples = json.loads(connection.recv())["payload"]
             connection.send(ask)
-            while True:
-                samples = json.loads(connection.recv())["payload"]
-                connection.send(ask)
-                images = [picture(sample["target_labels"]["image"]["image"]) for sample in samples]
-                yield torch.stack(images).permute(0, 3, 1, 2), [sample["inputs"]["caption"] for sample in samples]
+            yield samples
 
 
 def picture(text: str) -> torch.Tensor:

@@ -1,18 +1,24 @@
-"""The server without a client to speak of: samples sent per second of the server's own CPU time, and per second.
+"""A server without a client to speak of: samples sent per second of the server's own CPU time, and per second.
 
     python -m stream_sides.server_alone '{"folder": "...", "protocol": "v2", "seconds": 3}'
 
 One server process, one client that reads and counts. v1 asks for 64 samples at a time, four requests ahead; v2
-for 512 samples of the shuffled order, eight requests ahead.
+for 512 samples of the shuffled order, eight requests ahead. With `eir`, the name of a Python that has `datasets`,
+the server is that of `eir_streamer.py` reading `folder`, a folder of parquet files, and sends 32 samples at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import psutil
 from stream_peers.meter import report
@@ -49,7 +55,7 @@ def _reads(samples: int, size: int) -> Iterator[str]:
             yield pack_message(Read(next(number), "train", _SEED, epoch, start, min(start + size, samples)))
 
 
-def answers_v1(url: str, samples: int, *, ahead: int = 4, size: int = 64) -> Iterator[int]:
+def answers_v1(url: str, *, ahead: int = 4, size: int = 64) -> Iterator[int]:
     """Samples in each message, for ever: the server begins its epochs by itself."""
     client = RawClient(url, None, head=64)
     client.send(json.dumps({"type": "handshake", "version": "1.0", "worker_id": 0}))
@@ -65,11 +71,45 @@ def answers_v1(url: str, samples: int, *, ahead: int = 4, size: int = 64) -> Ite
         yield size
 
 
-def main(folder: str, protocol: str, seconds: float, warm_s: float = 0.5) -> None:
-    samples = ShardSet.open(folder).splits["train"]
+@contextlib.contextmanager
+def eir_streamer(python: str, parquet: Path) -> Iterator[tuple[str, int]]:
+    """Address and process of EIR's streamer re-created."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = {"folder": str(parquet), "cache": str(parquet.parent / "datasets-cache"), "port": port}
+    command = [python, "-m", "stream_sides.eir_streamer", json.dumps(given)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        yield f"ws://127.0.0.1:{port}/ws", process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def our_server(folder: str) -> Iterator[tuple[str, int]]:
     with ServerProcess(folder) as server:
-        process = psutil.Process(server.pid)
-        answers = {"v1": answers_v1, "v2": answers_v2}[protocol](server.url, samples)
+        assert server.pid is not None
+        yield server.url, server.pid
+
+
+def main(folder: str, protocol: str, seconds: float, warm_s: float = 0.5, eir: str | None = None) -> None:
+    started = our_server(folder) if eir is None else eir_streamer(eir, Path(folder))
+    with started as (url, pid):
+        process = psutil.Process(pid)
+        if protocol == "v2":
+            answers = answers_v2(url, ShardSet.open(folder).splits["train"])
+        else:
+            answers = answers_v1(url, size=64 if eir is None else 32)
+        if eir is not None:  # its queues are full when it starts; what it does for a sample shows when they are not
+            warm_s = max(warm_s, 4.0)
         warm = time.perf_counter() + warm_s
         while time.perf_counter() < warm:
             next(answers)

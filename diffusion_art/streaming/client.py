@@ -97,9 +97,10 @@ class StreamClient:
         room = _Room(self._window_bytes, mean_bytes=3 * info.image_size_px**2)
         try:
             while True:
-                while len(waiting) < max(1, window) and room.left() and (request := next(source, None)) is not None:
-                    waiting.append(parts_of(request, info))
-                    room.asked(request.stop - request.start)
+                if 2 * len(waiting) <= window:  # half a window at a time: each time wakes the server
+                    while len(waiting) < max(1, window) and room.left() and (request := next(source, None)) is not None:
+                        waiting.append(parts_of(request, info))
+                        room.asked(request.stop - request.start)
                 if not waiting:
                     return
                 while not all(part.done for part in waiting[0]):

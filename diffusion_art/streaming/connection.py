@@ -70,12 +70,13 @@ class Connection:
         """What the server chose to speak."""
         return self._protocol.subprotocol
 
-    def send(self, text: str) -> None:
-        """Send a text message; TimeoutError when the server does not take it."""
+    def send(self, *texts: str) -> None:
+        """Send text messages, all at once; TimeoutError when the server does not take them."""
         if self._protocol.state is not State.OPEN:
             raise ConnectionError("the connection is closed")
         self._socket.settimeout(_SEND_WITHIN_S)
-        self._protocol.send_text(text.encode())
+        for text in texts:
+            self._protocol.send_text(text.encode())
         self._flush()
 
     def recv(self, timeout_s: float) -> str | memoryview:
@@ -140,9 +141,8 @@ class Connection:
         return None
 
     def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._socket.sendall(data)
+        if data := b"".join(self._protocol.data_to_send()):
+            self._socket.sendall(data)
 
     def _exactly(self, length: int) -> bytes:
         return bytes(self._fill(length))

@@ -103,10 +103,10 @@ class Line:
             raise LineError(f"{self.url}: greeted with {type(answer).__name__}")
         return answer
 
-    def send(self, message: Message) -> None:
-        """Send a control message."""
+    def send(self, *messages: Message) -> None:
+        """Send control messages, all at once."""
         try:
-            self._connection.send(pack_message(message))
+            self._connection.send(*map(pack_message, messages))
         except (OSError, WebSocketException) as error:
             raise LineError(f"{self.url}: {one_line(error)}") from None
 

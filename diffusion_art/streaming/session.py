@@ -64,13 +64,13 @@ class Session:
         self._numbers = count()
 
     def ask(self, parts: Iterable[Part]) -> None:
-        """Ask for the rest of those that this line was not asked yet."""
-        for part in parts:
-            if part.session is not self and not part.done:
-                number = next(self._numbers)
-                self.line.send(part.read(number, self._codec, self._checksum))
-                self._asked[number] = part
-                part.session = self
+        """Ask for the rest of those that this line was not asked yet, in one go."""
+        new = {next(self._numbers): part for part in parts if part.session is not self and not part.done}
+        if new:
+            self.line.send(*(part.read(number, self._codec, self._checksum) for number, part in new.items()))
+        for number, part in new.items():
+            self._asked[number] = part
+            part.session = self
 
     def receive(self) -> None:
         """Take the next frame."""
