@@ -2,9 +2,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests of one file share what they made, so a file stays in one process; more threads than cores slow all of them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-full lint format bench stream serve sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full lint format bench stream serve sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -21,10 +23,13 @@ train: install  ## train the quickstart, or ARGS="+experiment=wikiart ..."
 	$(BIN)/python -m diffusion_art.train $(or $(ARGS),+experiment=quickstart)
 
 test: install  ## the default test suite, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not network" $(ARGS)
+
+test-slow: install  ## the slow tests alone
+	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
 
 test-full: install  ## also the slow tests
-	$(BIN)/python -m pytest -m "not gpu and not network" $(ARGS)
+	$(PYTEST) -m "not gpu and not network" $(ARGS)
 
 lint: install  ## ruff, import floors, types
 	$(BIN)/ruff check .

@@ -102,7 +102,7 @@ def test_wikiart_without_pretrained_weights_says_so_and_trains_a_small_tower(tmp
     assert "cannot be reached" in caplog.text
 
 
-@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
+@pytest.mark.parametrize("logger", [pytest.param("wandb", marks=pytest.mark.slow), "tensorboard"])
 def test_trackers_work_offline_beside_the_csv(logger, painter_shards, run_command, tmp_path):
     said = run_command(
         "train",
