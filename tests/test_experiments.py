@@ -74,6 +74,7 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
         "name": "ddim",
         "num_steps": 200,
         "spacing": "uniform",
+        "times": None,
         "eta": 0.2,
     }
     assert settings["model"]["prediction"]["_target_"].endswith(".V")

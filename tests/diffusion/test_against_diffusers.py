@@ -13,13 +13,14 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.predictions import X0, Epsilon, V
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
-from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler
+from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler, unipc
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
 from diffusion_art.diffusion.time_grids import time_grid
 from tests.diffusion.shelf import WavyNetwork
@@ -126,16 +127,21 @@ def test_ddim_at_equal_seeds_as_it_comes(beta_schedule, zero_snr):
     torch.testing.assert_close(end, x_t, atol=2e-4, rtol=0)
 
 
+MULTISTEP = [(DPMSolverMultistepScheduler, dpmpp_2m), (UniPCMultistepScheduler, unipc)]
+
+
 @pytest.mark.parametrize("num_steps", [8, 20])  # they treat fewer than 15 steps apart
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 @pytest.mark.parametrize(("beta_schedule", "prediction", "zero_snr"), CASES)
-def test_dpmpp_2m(beta_schedule, prediction, zero_snr, spacing, num_steps):
+@pytest.mark.parametrize(("kind", "sampler"), MULTISTEP)
+def test_dpmpp_2m_and_unipc(kind, sampler, beta_schedule, prediction, zero_snr, spacing, num_steps):
     """On their table, which keeps alpha^2 = 2^-24 where zero terminal SNR says 0."""
-    theirs = DPMSolverMultistepScheduler(
+    theirs = kind(
         beta_schedule=beta_schedule,
         prediction_type=prediction,
         timestep_spacing=spacing,
         rescale_betas_zero_snr=zero_snr,
+        final_sigmas_type="zero",
     )
     theirs.set_timesteps(num_steps)
     x_T = NoiseSource(SEEDS, SHAPE).x_T()
@@ -145,20 +151,21 @@ def test_dpmpp_2m(beta_schedule, prediction, zero_snr, spacing, num_steps):
 
     alpha_bar = torch.cat([torch.ones(1), theirs.alphas_cumprod]).double()
     ours = DiscreteSchedule(1 - alpha_bar[1:] / alpha_bar[:-1])
-    end = dpmpp_2m(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
+    end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
     scale = x_t.abs().max().item()  # large for epsilon from pure noise, divided by a small alpha
     torch.testing.assert_close(end, x_t, atol=2e-5 * max(scale, 1), rtol=0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_dpmpp_2m_on_the_flow_path(shift):
-    theirs = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+@pytest.mark.parametrize(("kind", "sampler"), MULTISTEP)
+def test_dpmpp_2m_and_unipc_on_the_flow_path(kind, sampler, shift):
+    theirs = kind(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, final_sigmas_type="zero")
     theirs.set_timesteps(20)
     x_T = NoiseSource(SEEDS, SHAPE).x_T()
     x_t, network = x_T, WavyNetwork()
     for k, sigma in zip(theirs.timesteps, theirs.sigmas):
         x_t = theirs.step(network(x_t, sigma.expand(len(x_t))), k, x_t).prev_sample
-    end = dpmpp_2m(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
+    end = sampler(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
     torch.testing.assert_close(end, x_t, atol=1e-5, rtol=0)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
-from diffusion_art.diffusion.guidance import ClassifierFreeGuidance
+from diffusion_art.diffusion.guidance import Guidance
 from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
@@ -43,13 +43,13 @@ def doubled_of(cond: Denoiser, null: Denoiser) -> Denoiser:
 
 
 def test_scale_1_is_plain_conditional_and_calls_nothing_else(cond, null):
-    assert torch.equal(ClassifierFreeGuidance(cond, null, guidance_scale=1.0)(X_T, T), cond(X_T, T))
+    assert torch.equal(Guidance(cond, null, guidance_scale=1.0)(X_T, T), cond(X_T, T))
     assert null.backbone.calls == 0
-    assert torch.equal(ClassifierFreeGuidance(cond, guidance_scale=1)(X_T, T), cond(X_T, T))
+    assert torch.equal(Guidance(cond, guidance_scale=1)(X_T, T), cond(X_T, T))
 
 
 def test_scale_0_is_unconditional(cond, null):
-    guided = ClassifierFreeGuidance(cond, null, guidance_scale=0.0)(X_T, T)
+    guided = Guidance(cond, null, guidance_scale=0.0)(X_T, T)
     torch.testing.assert_close(guided, null(X_T, T))
 
 
@@ -58,7 +58,7 @@ def test_guiding_x_0_hat_is_guiding_eps(cond, null, guidance_scale):
     alpha, sigma = (scale[:, None, None, None] for scale in SCHEDULE.alpha_sigma(T))
     eps_cond, eps_null, eps_guided = (
         eps_of_x0(d(X_T, T), X_T, alpha, sigma)
-        for d in (cond, null, ClassifierFreeGuidance(cond, null, guidance_scale=guidance_scale))
+        for d in (cond, null, Guidance(cond, null, guidance_scale=guidance_scale))
     )
     torch.testing.assert_close(eps_guided, eps_null + guidance_scale * (eps_cond - eps_null), atol=2e-5, rtol=1e-4)
 
@@ -66,22 +66,22 @@ def test_guiding_x_0_hat_is_guiding_eps(cond, null, guidance_scale):
 @pytest.mark.parametrize("settings", [{}, {"interval": (0.3, 0.7)}, {"rescale": 0.7}])
 def test_one_doubled_call_equals_two(cond, null, settings):
     doubled = doubled_of(cond, null)
-    once = ClassifierFreeGuidance(cond, doubled=doubled, guidance_scale=4.0, **settings)
-    twice = ClassifierFreeGuidance(cond, null, guidance_scale=4.0, **settings)
+    once = Guidance(cond, doubled=doubled, guidance_scale=4.0, **settings)
+    twice = Guidance(cond, null, guidance_scale=4.0, **settings)
     assert torch.equal(once(X_T, T), twice(X_T, T))
     assert doubled.calls == [2 * len(X_T)]
 
 
 def test_the_interval_guides_its_rows_only(cond, null):
-    limited = ClassifierFreeGuidance(cond, null, guidance_scale=4.0, interval=(0.3, 0.7))(X_T, T)
-    everywhere = ClassifierFreeGuidance(cond, null, guidance_scale=4.0)(X_T, T)
+    limited = Guidance(cond, null, guidance_scale=4.0, interval=(0.3, 0.7))(X_T, T)
+    everywhere = Guidance(cond, null, guidance_scale=4.0)(X_T, T)
     torch.testing.assert_close(limited[1:3], everywhere[1:3])
     torch.testing.assert_close(limited[[0, 3]], cond(X_T, T)[[0, 3]])
     assert not torch.allclose(limited[1:3], cond(X_T, T)[1:3])
 
 
 def test_outside_the_interval_the_null_is_not_asked(cond, null):
-    guidance = ClassifierFreeGuidance(cond, null, guidance_scale=4.0, interval=(0.3, 0.7))
+    guidance = Guidance(cond, null, guidance_scale=4.0, interval=(0.3, 0.7))
     outside = torch.full((4,), 0.9)
     assert torch.equal(guidance(X_T, outside), cond(X_T, outside))
     assert null.backbone.calls == 0
@@ -89,7 +89,7 @@ def test_outside_the_interval_the_null_is_not_asked(cond, null):
 
 def test_full_rescale_restores_the_conditional_spread(cond, null):
     spread = [
-        ClassifierFreeGuidance(cond, null, guidance_scale=6.0, rescale=rescale)(X_T, T).std((1, 2, 3))
+        Guidance(cond, null, guidance_scale=6.0, rescale=rescale)(X_T, T).std((1, 2, 3))
         for rescale in (0.0, 0.5, 1.0)
     ]
     torch.testing.assert_close(spread[2], cond(X_T, T).std((1, 2, 3)))
@@ -98,14 +98,14 @@ def test_full_rescale_restores_the_conditional_spread(cond, null):
 
 
 def test_clipping_comes_after_the_extrapolation():
-    free = ClassifierFreeGuidance(denoiser(1), denoiser(2), guidance_scale=3.0)(X_T, T)
-    clipped = ClassifierFreeGuidance(denoiser(1, clip=True), denoiser(2, clip=True), guidance_scale=3.0)
+    free = Guidance(denoiser(1), denoiser(2), guidance_scale=3.0)(X_T, T)
+    clipped = Guidance(denoiser(1, clip=True), denoiser(2, clip=True), guidance_scale=3.0)
     assert free.abs().max() > 1
     assert torch.equal(clipped(X_T, T), free.clamp(-1, 1))
 
 
 def test_it_is_a_denoiser_itself(cond, null):
-    guidance = ClassifierFreeGuidance(cond, null, guidance_scale=2.0)
+    guidance = Guidance(cond, null, guidance_scale=2.0)
     assert isinstance(guidance, AnyDenoiser)
     assert guidance.schedule is cond.schedule
 
@@ -120,9 +120,9 @@ def test_it_is_a_denoiser_itself(cond, null):
 )
 def test_impossible_settings_are_refused(cond, null, settings, said):
     with pytest.raises(UserError, match=said):
-        ClassifierFreeGuidance(cond, null, **settings)
+        Guidance(cond, null, **settings)
 
 
 def test_guidance_needs_a_null(cond):
     with pytest.raises(ValueError, match="either null or doubled"):
-        ClassifierFreeGuidance(cond, guidance_scale=2.0)
+        Guidance(cond, guidance_scale=2.0)

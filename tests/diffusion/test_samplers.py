@@ -17,8 +17,8 @@ from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, WavyNetwork, shel
 
 # every sampler of the shelf, and DDIM with noise: name -> Sampler(num_steps)
 KINDS = {name: {"name": name} for name in SAMPLERS} | {"ddim_half": {"name": "ddim", "eta": 0.5}}
-DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m"]
-SECOND_ORDER = ["heun", "dpmpp_2m"]
+DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m", "unipc"]
+SECOND_ORDER = ["heun", "dpmpp_2m", "unipc"]
 
 
 def moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def test_the_callback_sees_every_step(kind):
     torch.testing.assert_close(seen[-1][3], end)  # the last step ends on its x_0_hat
 
 
-@pytest.mark.parametrize(("kind", "calls"), [("ddim", 10), ("euler", 10), ("dpmpp_2m", 10), ("heun", 19)])
+@pytest.mark.parametrize(("kind", "calls"), [("ddim", 10), ("euler", 10), ("dpmpp_2m", 10), ("unipc", 10), ("heun", 19)])
 def test_network_calls(kind, calls):
     denoiser = GaussianDenoiser(Flow())
     Sampler(kind, num_steps=10).sample(denoiser, torch.zeros(1, 1, 2, 2))
