@@ -43,7 +43,9 @@ def sample(config: DictConfig) -> Path:
     chosen = build(settings["sampler"]) if settings.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=settings["num_steps"])
     guidance_scale, guidance = run.guidance_scale(settings["guidance_scale"]), run.guidance(**settings["guidance"])
-    guide = load_run(settings["guide"], weights=settings["weights"], device=str(run.device)) if settings["guide"] else None
+    guide = (
+        load_run(settings["guide"], weights=settings["weights"], device=str(run.device)) if settings["guide"] else None
+    )
 
     started = time.monotonic()
     images = run.model.generate(

@@ -51,5 +51,7 @@ class Denoiser:
     def unclipped(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         """x_0_hat before the clip: what guidance extrapolates, since clipping comes last."""
         alpha, sigma = image_scales(self.schedule, t)
-        out = self.backbone(x_t, t).to(x_t.dtype)  # a network under autocast answers in bfloat16
+        out = self.backbone(*self.prediction.inputs(x_t, t, alpha, sigma)).to(
+            x_t.dtype
+        )  # a network under autocast answers in bfloat16
         return self.prediction.to_x0(out, x_t, alpha, sigma).to(x_t.dtype)

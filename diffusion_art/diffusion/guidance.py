@@ -124,13 +124,7 @@ def bounded(x_0_hat: Float[Tensor, "b c h w"], *, share: Sequence[float | int]) 
     """
     if not any(share):
         return x_0_hat.clamp(-1, 1)
-    size = x_0_hat[0].numel()
-    s = torch.stack(
-        [
-            row.abs().flatten().kthvalue(max(1, math.ceil(part * size))).values.clamp(min=1) if part else row.new_ones(())
-            for row, part in zip(x_0_hat, share, strict=True)
-        ]
-    )[:, None, None, None]
+    s = torch.stack([_magnitude(row, part) for row, part in zip(x_0_hat, share, strict=True)])[:, None, None, None]
     return x_0_hat.clamp(-s, s) / s
 
 
@@ -149,6 +143,12 @@ def tempering(
         "rescale": float(rescale),
         "threshold": float(threshold),
     }
+
+
+def _magnitude(x: Tensor, share: float | int) -> Tensor:
+    """What this share of |x| is at most, never below 1."""
+    place = max(1, math.ceil(share * x.numel()))
+    return x.abs().flatten().kthvalue(place).values.clamp(min=1) if share else x.new_ones(())
 
 
 def _spread(x: Tensor) -> Tensor:

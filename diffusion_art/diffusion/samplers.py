@@ -152,23 +152,26 @@ def follow(
         x_0_hat = denoiser(x, _rows_at(call.t, x))
         if callback is not None and not call.corrects:
             callback(call.step_index, call.t, x, x_0_hat)
-        terms = [(call.of_x, x), (call.of_x0, x_0_hat), (call.of_memory, memory), (call.of_last, last)]
+        eps = None
         if call.of_noise:
             if noise is None:
                 raise ValueError("this sampler draws noise at each step: give it noise=NoiseSource(...)")
-            terms.append((call.of_noise, noise(call.step_index).to(x)))
-        x_next = weighted_sum(terms)
-        if call.remembers:
-            memory = weighted_sum(
-                [
-                    (call.memory_of_x, x),
-                    (call.memory_of_x0, x_0_hat),
-                    (call.memory_of_memory, memory),
-                    (call.memory_of_last, last),
-                ]
-            )
+            eps = noise(call.step_index).to(x)
+        x_next, memory = after(call, x, x_0_hat, memory, last, eps=eps)
         x, last = x_next, x_0_hat
     return x
+
+
+def after(
+    call: Call, x: Tensor, x_0_hat: Tensor, memory: Tensor, last: Tensor, *, eps: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x and memory once a call has been answered: the maps of `calls.py`."""
+    terms = [(call.of_x, x), (call.of_x0, x_0_hat), (call.of_memory, memory), (call.of_last, last)]
+    x_next = weighted_sum(terms if eps is None else [*terms, (call.of_noise, eps)])
+    if call.remembers:
+        weights = call.memory_of_x, call.memory_of_x0, call.memory_of_memory, call.memory_of_last
+        memory = weighted_sum(list(zip(weights, (x, x_0_hat, memory, last), strict=True)))
+    return x_next, memory
 
 
 def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:

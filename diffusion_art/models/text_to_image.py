@@ -157,8 +157,8 @@ class TextToImage(nn.Module):
         any `batch_size`. An empty prompt asks for any picture (no caption); one longer than the text encoder
         reads is cut, and that is reported. `callback(step_index, t, x_t, x_0_hat)` is called for each batch.
 
-        `interval`, `rescale` and `threshold` temper guidance (`diffusion/guidance.py`). `guide` is a worse model, smaller
-        or less trained: guidance then leads away from what it paints for the same prompts (autoguidance).
+        `interval`, `rescale` and `threshold` temper guidance (`diffusion/guidance.py`). `guide` is a worse model,
+        smaller or less trained: guidance then leads away from what it paints for the same prompts (autoguidance).
 
         Raises:
             UserError: no prompts, prompts that are not text, another number of seeds or negative prompts, or a guide
@@ -189,13 +189,13 @@ class TextToImage(nn.Module):
         """Two models can share an x_t only where it means the same to both."""
         if any(negatives):
             raise UserError(
-                f"autoguidance leads away from the guide's own picture, so negative_prompt={next(filter(None, negatives))!r} "
-                "has no place in it: drop it, or the guide."
+                "autoguidance leads away from the guide's own picture, so "
+                f"negative_prompt={next(filter(None, negatives))!r} has no place in it: drop it, or the guide."
             )
         if type(guide.codec) is not type(self.codec) or guide.latent_shape != self.latent_shape:
             raise UserError(
-                f"the guide diffuses {type(guide.codec).__name__} latents of shape {list(guide.latent_shape)}, and this "
-                f"model {type(self.codec).__name__} ones of {list(self.latent_shape)}: take a guide of the same data."
+                f"the guide diffuses {type(guide.codec).__name__} latents of shape {list(guide.latent_shape)}, and "
+                f"this model {type(self.codec).__name__} ones of {list(self.latent_shape)}: take one of the same data."
             )
         t = torch.linspace(0, 1, 101, dtype=torch.float64)
         pairs = zip(guide.schedule.alpha_sigma(t), self.schedule.alpha_sigma(t))

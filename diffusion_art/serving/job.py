@@ -26,8 +26,8 @@ class Stopping(Exception):
 class Job:
     """One picture: what to paint and how.
 
-    `interval`, `rescale` and `threshold` are guidance's (see `diffusion/guidance.py`). `previews` looks at x_0_hat are shown on the
-    way, evenly spread, the first after the second network call at the latest.
+    `interval`, `rescale` and `threshold` are guidance's (see `diffusion/guidance.py`). `previews` looks at x_0_hat are
+    shown on the way, evenly spread, the first after the second network call at the latest.
     """
 
     prompt: str

@@ -10,6 +10,8 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -18,7 +20,7 @@ from diffusers import (
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import X0, Epsilon, V
+from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, V
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler, unipc
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
@@ -209,3 +211,26 @@ def test_euler_and_euler_ancestral(kind, sampler, prediction):
         z = theirs.step(out, k, z, generator=drawn).prev_sample
     end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps), noise=noise)
     torch.testing.assert_close(end, z, atol=2e-5 * max(z.abs().max().item(), 1), rtol=0)
+
+
+@pytest.mark.parametrize("path", [Flow(), LinearBeta(zero_terminal_snr=True)])
+@pytest.mark.parametrize(("kind", "sampler"), [(EDMEulerScheduler, euler), (EDMDPMSolverMultistepScheduler, dpmpp_2m)])
+def test_edm_preconditioning_and_its_samplers(kind, sampler, path):
+    """They noise as x_0 + s eps, down from s = 80; we are at the same s in any schedule's coordinates."""
+    theirs = kind(sigma_data=0.5, sigma_max=80.0)
+    theirs.set_timesteps(18)
+    network, low, high = WavyNetwork(), torch.tensor(0.002).log(), torch.tensor(80.0).log()
+
+    def clocked(x, c_noise):
+        return network(x, ((4 * c_noise - low) / (high - low)).clamp(0, 1).expand(len(x)))
+
+    x_T = NoiseSource(SEEDS, SHAPE).x_T()
+    x = x_T * theirs.sigmas[0]
+    for c_noise in theirs.timesteps:
+        x = theirs.step(clocked(theirs.scale_model_input(x, c_noise), c_noise), c_noise, x).prev_sample
+
+    times = path.t_of_log_snr(-2 * theirs.sigmas.double().log())
+    alpha, _ = path.alpha_sigma(times[:1])
+    ours = Denoiser(network, schedule=path, prediction=Edm(sigma_data=0.5))
+    end = sampler(ours, (alpha * theirs.sigmas[0] * x_T).float(), times=times)
+    torch.testing.assert_close(end, x, atol=2e-3, rtol=1e-3)

@@ -14,8 +14,9 @@ def test_any_prediction_of_the_perfect_network_gives_the_same_x_0_hat(schedule, 
     schedule, prediction = SCHEDULES[schedule], PREDICTIONS[prediction]
     exact = GaussianDenoiser(schedule)
 
-    def network(x_t, t):
+    def network(shown, clock):  # shown as the prediction likes it, so the truth comes from outside
         alpha, sigma = (scale[:, None, None, None] for scale in schedule.alpha_sigma(t))
+        assert torch.equal(shown, prediction.inputs(x_t, t, alpha, sigma)[0])
         x_0_hat = exact(x_t, t)
         return prediction.target(x_0_hat, eps_of_x0(x_0_hat, x_t, alpha, sigma), alpha, sigma)
 

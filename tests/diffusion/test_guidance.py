@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
-from diffusion_art.diffusion.guidance import Guidance
+from diffusion_art.diffusion.guidance import Guidance, bounded, tempering
 from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
@@ -89,8 +90,7 @@ def test_outside_the_interval_the_null_is_not_asked(cond, null):
 
 def test_full_rescale_restores_the_conditional_spread(cond, null):
     spread = [
-        Guidance(cond, null, guidance_scale=6.0, rescale=rescale)(X_T, T).std((1, 2, 3))
-        for rescale in (0.0, 0.5, 1.0)
+        Guidance(cond, null, guidance_scale=6.0, rescale=rescale)(X_T, T).std((1, 2, 3)) for rescale in (0.0, 0.5, 1.0)
     ]
     torch.testing.assert_close(spread[2], cond(X_T, T).std((1, 2, 3)))
     torch.testing.assert_close(spread[1], (spread[0] + spread[2]) / 2)
@@ -102,6 +102,54 @@ def test_clipping_comes_after_the_extrapolation():
     clipped = Guidance(denoiser(1, clip=True), denoiser(2, clip=True), guidance_scale=3.0)
     assert free.abs().max() > 1
     assert torch.equal(clipped(X_T, T), free.clamp(-1, 1))
+
+
+def test_dynamic_thresholding_is_imagens():
+    """Saharia et al. 2022: s = percentile(|x|), at least 1; clip to [-s, s], divide by s. numpy has the last word."""
+    x_0_hat = X_T * torch.tensor([0.2, 1.0, 2.0, 5.0])[:, None, None, None]
+    found = bounded(x_0_hat, share=[0.9, 0.9, 0.0, 0.995])
+    for row, picture, share in zip(found, x_0_hat.numpy(), (0.9, 0.9, None, 0.995), strict=True):
+        s = max(1, np.quantile(np.abs(picture), share, method="inverted_cdf")) if share else 1
+        np.testing.assert_allclose(row, np.clip(picture, -s, s) / s, rtol=1e-6)
+    assert torch.equal(found[0], x_0_hat[0])  # what fits is left alone
+    assert torch.equal(bounded(x_0_hat, share=[0, 0, 0, 0]), x_0_hat.clamp(-1, 1))
+
+
+def test_a_threshold_keeps_detail_that_clipping_flattens():
+    cond, null = denoiser(1, clip=True), denoiser(2, clip=True)
+    clipped, kept = (Guidance(cond, null, guidance_scale=8.0, threshold=share)(X_T, T) for share in (0.0, 0.9))
+    assert kept.abs().max() <= 1
+    at_the_bounds = [(picture.abs() == 1).float().mean().item() for picture in (clipped, kept)]
+    assert at_the_bounds[0] > 2 * at_the_bounds[1]
+    assert at_the_bounds[1] == pytest.approx(0.1, abs=0.02)
+
+
+def test_thresholding_needs_bounds(cond, null):
+    with pytest.raises(UserError, match=r"threshold=0.9 needs latents .* use guidance.rescale"):
+        Guidance(cond, null, guidance_scale=2.0, threshold=0.9)
+
+
+def test_guiding_by_a_worse_model_leads_past_the_better_one():
+    """Autoguidance: where both err in one direction, the worse one further, extrapolation lands nearer the truth."""
+    truth = torch.zeros_like(X_T)
+
+    class Off(Denoiser):
+        def __init__(self, by: float) -> None:
+            super().__init__(lambda x_t, t: x_t, schedule=SCHEDULE, prediction=V())
+            self.by = by
+
+        def unclipped(self, x_t, t):
+            return truth + self.by
+
+    guided = Guidance(Off(0.1), Off(0.3), guidance_scale=1.4)(X_T, T)
+    torch.testing.assert_close(guided, truth + 0.02)
+
+
+def test_tempering_reads_a_config():
+    assert tempering() == {"interval": None, "rescale": 0.0, "threshold": 0.0}
+    assert tempering(interval=[0, 1], rescale=1)["interval"] == (0.0, 1.0)
+    with pytest.raises(UserError, match=r"interval .* not \(0.5,\)"):
+        tempering(interval=[0.5])
 
 
 def test_it_is_a_denoiser_itself(cond, null):
@@ -116,6 +164,7 @@ def test_it_is_a_denoiser_itself(cond, null):
         ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, not nan"),
         ({"guidance_scale": 2.0, "interval": (0.7, 0.3)}, r"interval .* not \(0.7, 0.3\)"),
         ({"guidance_scale": 2.0, "rescale": 1.5}, "rescale .* not 1.5"),
+        ({"guidance_scale": 2.0, "threshold": 1.0}, "threshold .* not 1.0"),
     ],
 )
 def test_impossible_settings_are_refused(cond, null, settings, said):
