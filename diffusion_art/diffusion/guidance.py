@@ -74,28 +74,34 @@ class Guidance:
         self.schedule = cond.schedule
 
     def __call__(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        inside = self._inside(t)
+        inside = None  # which rows to guide, all
+        if self.interval is not None:
+            low, high = self.interval
+            inside = (t >= low) & (t <= high)
         if self.guidance_scale == 1 or (inside is not None and not inside.any()):
             return self.cond(x_t, t)
         cond, null = self._both(x_t, t)
-        guided = guide(cond, null, scale=self.guidance_scale, rescale=self.rescale)
-        if self.cond.clip:
-            guided = bounded(guided, share=[self.threshold] * len(guided))
+        guided = self._guided(cond, null)
         if inside is None:
             return guided
         plain = cond.clamp(-1, 1) if self.cond.clip else cond
         return torch.where(inside[:, None, None, None], guided, plain)  # rows may stand at different times
 
-    def _inside(self, t: Tensor) -> Tensor | None:
-        """Which rows to guide; None for all."""
-        if self.interval is None:
-            return None
-        low, high = self.interval
-        return (t >= low) & (t <= high)
+    def at(self, x_t: Float[Tensor, "b c h w"], t: float) -> Float[Tensor, "b c h w"]:
+        """The same where all images stand at one time."""
+        outside = self.interval is not None and not self.interval[0] <= t <= self.interval[1]
+        if self.guidance_scale == 1 or outside:
+            return self.cond.at(x_t, t)
+        return self._guided(*self._both(x_t, t))
 
-    def _both(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _guided(self, cond: Tensor, null: Tensor) -> Tensor:
+        guided = guide(cond, null, scale=self.guidance_scale, rescale=self.rescale)
+        return bounded(guided, share=[self.threshold] * len(guided)) if self.cond.clip else guided
+
+    def _both(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         if self.doubled is not None:
-            cond, null = self.doubled.unclipped(torch.cat([x_t, x_t]), torch.cat([t, t])).chunk(2)
+            twice = torch.cat([t, t]) if isinstance(t, Tensor) else t
+            cond, null = self.doubled.unclipped(torch.cat([x_t, x_t]), twice).chunk(2)
             return cond, null
         assert self.null is not None
         return self.cond.unclipped(x_t, t), self.null.unclipped(x_t, t)

@@ -25,7 +25,7 @@ from diffusion_art.diffusion.calls import (
     heun_calls,
     unipc_calls,
 )
-from diffusion_art.diffusion.denoiser import AnyDenoiser
+from diffusion_art.diffusion.denoiser import AnyDenoiser, DenoiserAtOneTime, rows_at
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.time_grids import check_spacing, check_times, time_grid
 from diffusion_art.errors import UserError
@@ -147,9 +147,9 @@ def follow(
 ) -> Float[Tensor, "b c h w"]:
     """The x that a sampler's calls lead to from x_T. ValueError where they ask for noise and there is none."""
     x, memory = x_T, torch.zeros_like(x_T)
-    last = memory
+    last, at_one_time = memory, isinstance(denoiser, DenoiserAtOneTime)
     for call in calls:
-        x_0_hat = denoiser(x, _rows_at(call.t, x))
+        x_0_hat = denoiser.at(x, call.t) if at_one_time else denoiser(x, rows_at(call.t, x))
         if callback is not None and not call.corrects:
             callback(call.step_index, call.t, x, x_0_hat)
         eps = None
@@ -179,7 +179,7 @@ def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
     (weight, first), *others = [term for term in terms if term[0]] or terms[:1]
     total = first * weight
     for weight, tensor in others:
-        total += weight * tensor
+        total.add_(tensor, alpha=weight)
     return total
 
 
@@ -246,9 +246,3 @@ class Sampler:
         """The network calls of sampling under `schedule`, from t = 1 to t = 0."""
         settings = {"eta": self.eta} if self.name == "ddim" else {}
         return list(CALLS[self.name](schedule, self.grid(schedule), **settings))
-
-
-def _rows_at(t: float, x_t: Tensor) -> Float[Tensor, " b"]:
-    """t for every image, in float32 at least."""
-    dtype = torch.float64 if x_t.dtype == torch.float64 else torch.float32
-    return torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.calls import CALLS
-from diffusion_art.diffusion.denoiser import AnyDenoiser
+from diffusion_art.diffusion.denoiser import AnyDenoiser, rows_at
 from diffusion_art.diffusion.samplers import Sampler, after, heun
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.time_grids import time_grid
@@ -84,7 +84,7 @@ def search_times(
         left = num_steps - 1 - i  # steps still to come after this one
         arrived: dict[int, _Way] = {}
         for k, way in ways.items():
-            x_0_hat = denoiser(way.x, torch.full((len(x_T),), times[k].item(), device=x_T.device))
+            x_0_hat = denoiser(way.x, rows_at(times[k].item(), x_T))
             for j in range(k + 1, end - left + 1) if left else [end]:
                 *_, call = CALLS[sampler](denoiser.schedule, times[[*way.path, j]])
                 x, memory = after(call, way.x, x_0_hat, way.memory, way.last)

@@ -152,6 +152,16 @@ def test_tempering_reads_a_config():
         tempering(interval=[0.5])
 
 
+@pytest.mark.parametrize("settings", [{}, {"interval": (0.3, 0.7)}, {"rescale": 0.7}, {"threshold": 0.9}])
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 4.0])
+def test_one_time_as_a_number_is_that_time_for_every_row(guidance_scale, settings):
+    cond, null = denoiser(1, clip=True), denoiser(2, clip=True)
+    for sides in ({"null": null}, {"doubled": doubled_of(cond, null)}):
+        guidance = Guidance(cond, **sides, guidance_scale=guidance_scale, **settings)
+        for t in (0.1, 0.3, 0.5, 0.9):
+            torch.testing.assert_close(guidance.at(X_T, t), guidance(X_T, torch.full((4,), t)), atol=2e-5, rtol=1e-5)
+
+
 def test_it_is_a_denoiser_itself(cond, null):
     guidance = Guidance(cond, null, guidance_scale=2.0)
     assert isinstance(guidance, AnyDenoiser)
