@@ -99,6 +99,7 @@ def test_sample_grids_leave_training_untouched(tiny, run_here, tmp_path):
 # ---------------------------------------------------------------------- kills and resumes
 
 
+@pytest.mark.slow
 def test_edm_immiscible_noise_and_a_grid_of_times_make_a_run_that_paints(tiny, run_here, tmp_path):
     """What a run was told about noise, preconditioning, times and guidance is what its grids and callers paint by."""
     status, said, complaints = run_here(
