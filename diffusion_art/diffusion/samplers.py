@@ -147,9 +147,10 @@ def follow(
 ) -> Float[Tensor, "b c h w"]:
     """The x that a sampler's calls lead to from x_T. ValueError where they ask for noise and there is none."""
     x, memory = x_T, torch.zeros_like(x_T)
-    last, at_one_time = memory, isinstance(denoiser, DenoiserAtOneTime)
+    last = memory
+    at_one_time = denoiser if isinstance(denoiser, DenoiserAtOneTime) else None
     for call in calls:
-        x_0_hat = denoiser.at(x, call.t) if at_one_time else denoiser(x, rows_at(call.t, x))
+        x_0_hat = at_one_time.at(x, call.t) if at_one_time else denoiser(x, rows_at(call.t, x))
         if callback is not None and not call.corrects:
             callback(call.step_index, call.t, x, x_0_hat)
         eps = None

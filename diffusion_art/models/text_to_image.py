@@ -111,19 +111,14 @@ class TextToImage(nn.Module):
         plain = self.bind(cond)
         if guidance_scale == 1:
             return plain
-        if worse is None:
-            null = self.encode_captions([""] * len(cond)) if null is None else null
-        if guidance_scale == 0 and interval is None:
-            return worse or self.bind(null)
-        return Guidance(
-            plain,
-            worse,
-            guidance_scale=guidance_scale,
-            doubled=None if worse else self.bind(Conditioning.cat([cond, null])),
-            interval=interval,
-            rescale=rescale,
-            threshold=threshold,
-        )
+        tempered = {"guidance_scale": guidance_scale, "interval": interval, "rescale": rescale, "threshold": threshold}
+        unguided = guidance_scale == 0 and interval is None
+        if worse is not None:
+            return worse if unguided else Guidance(plain, worse, **tempered)
+        null = self.encode_captions([""] * len(cond)) if null is None else null
+        if unguided:
+            return self.bind(null)
+        return Guidance(plain, doubled=self.bind(Conditioning.cat([cond, null])), **tempered)
 
     def bind(self, cond: Conditioning) -> Denoiser:
         """x_0_hat for these captions, not guided."""
