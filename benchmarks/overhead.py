@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -100,8 +101,9 @@ class Bare:
                 tuple(x_0.shape[1:]),
                 seed=0,
                 global_batch_size=len(batch),
-                times=module.objective.times,
+                times=partial(module.objective.times, schedule=module.model.schedule),
                 caption_dropout=module.caption_dropout,
+                noise=partial(module.noise, x_0, seed=0),
             )
             captions = ["" if drop else text for text, drop in zip(batch.captions, draw.dropped.tolist())]
             loss = module.losses(x_0, draw.eps, draw.t, captions).mean()

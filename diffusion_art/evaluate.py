@@ -19,6 +19,8 @@ from torch import Tensor
 from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, model_of, read_checkpoint
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
+from diffusion_art.diffusion.guidance import tempering
+from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import (
     caption_following,
@@ -50,12 +52,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     trained: dict[str, Any] = checkpoint[KEY]["config"]
     model = model_of(checkpoint, weights=asked["weights"], origin=path).to(_device(asked["device"]))
-    node = dict(asked.get("sampler") or trained["sampler"])
+    sampler: Sampler = build(asked.get("sampler") or trained["sampler"])
     if asked["num_steps"] is not None:
-        node["num_steps"] = asked["num_steps"]
+        sampler = sampler.in_steps(asked["num_steps"])
+    guidance = tempering(**(trained.get("guidance") or {}))
     scale = asked["guidance_scale"] if asked["guidance_scale"] is not None else trained["guidance_scale"]
     result = caption_following(
-        partial(paint, model, sampler=build(node), guidance_scale=scale),
+        partial(paint, model, sampler=sampler, guidance_scale=scale, **guidance),
         count=asked["count"],
         held_out_count=asked["held_out_count"],
         seed=asked["seed"],
@@ -66,7 +69,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "checkpoint": checkpoint_id(path),
         "weights": asked["weights"],
         "guidance_scale": scale,
-        "sampler": node,
+        "guidance": guidance,
+        "sampler": sampler.describe(),
     }
     folder = Path(asked["out"]) if asked["out"] else _run_folder(path)
     save_caption_following(result, folder / RESULT_FILE)

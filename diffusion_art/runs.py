@@ -29,6 +29,7 @@ from diffusion_art.checkpoints import (
     read_checkpoint,
 )
 from diffusion_art.config import build
+from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Callback, Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
@@ -109,22 +110,32 @@ class Run:
 
     def sampler(self, sampler: Sampler | None = None, *, num_steps: int | None = None) -> Sampler:
         """The sampler of its grids, or the one given, in `num_steps` steps if given."""
-        settings = {"_target_": f"{Sampler.__module__}.{Sampler.__qualname__}"}
-        settings |= self.config.get("sampler") or {"name": "dpmpp_2m", "num_steps": 20}
-        if sampler is not None:
-            settings |= sampler.describe()
-        return build(settings | ({"num_steps": num_steps} if num_steps is not None else {}))
+        node = {"_target_": f"{Sampler.__module__}.{Sampler.__qualname__}"}
+        chosen = sampler or build(node | (self.config.get("sampler") or {"name": "dpmpp_2m", "num_steps": 20}))
+        return chosen if num_steps is None else chosen.in_steps(num_steps)
 
     def guidance_scale(self, guidance_scale: float | None = None) -> float:
         """The guidance of its grids, or the one given."""
         return float(self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale)
 
-    def story(self, sampler: Sampler, *, guidance_scale: float) -> dict[str, Any]:
+    def guidance(self, **changes: Any) -> dict[str, Any]:
+        """How guidance is tempered in its grids: interval, rescale, threshold, those given changed.
+
+        Raises:
+            UserError: a setting that means nothing.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        return tempering(**((self.config.get("guidance") or {}) | given))
+
+    def story(
+        self, sampler: Sampler, *, guidance_scale: float, guidance: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """How its pictures are painted with these settings, as plain data that goes into their files."""
         return {
             "sampler": sampler.describe(),
             "num_steps": sampler.num_steps,
             "guidance_scale": guidance_scale,
+            **({"guidance": guidance} if guidance and any(guidance.values()) else {}),
             "checkpoint": self.checkpoint_id,
             "weights": self.weights,
             "software": f"diffusion_art {__version__}",
@@ -137,6 +148,8 @@ class Run:
         seed: int = 0,
         negative_prompt: str = "",
         guidance_scale: float | None = None,
+        guidance: dict[str, Any] | None = None,
+        guide: TextToImage | None = None,
         num_steps: int | None = None,
         sampler: Sampler | None = None,
         batch_size: int = 16,
@@ -145,7 +158,8 @@ class Run:
     ) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] for these prompts; picture i is painted from seed + i.
 
-        What is not given is as in the run's own sample grids.
+        What is not given is as in the run's own sample grids. `guidance` holds any of interval, rescale and threshold;
+        `guide` is a worse model to lead away from (autoguidance).
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         return self.model.generate(
@@ -153,6 +167,8 @@ class Run:
             seeds=[seed + row for row in range(len(prompts))],
             negative_prompts=[negative_prompt] * len(prompts),
             guidance_scale=self.guidance_scale(guidance_scale),
+            **self.guidance(**(guidance or {})),
+            guide=guide,
             sampler=self.sampler(sampler, num_steps=num_steps),
             batch_size=batch_size,
             callback=callback,

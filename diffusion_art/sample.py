@@ -42,7 +42,10 @@ def sample(config: DictConfig) -> Path:
     seeds = [settings["seed"] + row for row in range(len(prompts))]
     chosen = build(settings["sampler"]) if settings.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=settings["num_steps"])
-    guidance_scale = run.guidance_scale(settings["guidance_scale"])
+    guidance_scale, guidance = run.guidance_scale(settings["guidance_scale"]), run.guidance(**settings["guidance"])
+    guide = (
+        load_run(settings["guide"], weights=settings["weights"], device=str(run.device)) if settings["guide"] else None
+    )
 
     started = time.monotonic()
     images = run.model.generate(
@@ -50,6 +53,8 @@ def sample(config: DictConfig) -> Path:
         seeds=seeds,
         sampler=sampler,
         guidance_scale=guidance_scale,
+        **guidance,
+        guide=guide.model if guide else None,
         negative_prompts=[settings["negative_prompt"]] * len(prompts),
         batch_size=settings["batch_size"],
         progress=sys.stderr.isatty(),
@@ -60,7 +65,8 @@ def sample(config: DictConfig) -> Path:
     shared: dict[str, Any] = {
         "negative_prompt": settings["negative_prompt"],
         "run": str(run.path),
-        **run.story(sampler, guidance_scale=guidance_scale),
+        **({"guide": guide.checkpoint_id} if guide else {}),
+        **run.story(sampler, guidance_scale=guidance_scale, guidance=guidance),
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", {"prompt": prompt, "seed": seed, **shared})

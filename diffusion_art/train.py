@@ -181,6 +181,7 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
         optimizer=build(optim),
         lr_schedule=build(settings["lr_schedule"]),
         ema=build(settings["ema"]),
+        noise=build(settings["noise"]),
         weight_decay=weight_decay,
         caption_dropout=settings["caption_dropout"],
         seed=settings["seed"],

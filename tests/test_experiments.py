@@ -41,7 +41,9 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     assert trainer.max_steps == settings["trainer"]["max_steps"]
 
 
-@pytest.mark.parametrize("group", ["optim", "lr_schedule", "trainer", "callbacks", "logger", "data"])
+@pytest.mark.parametrize(
+    "group", ["optim", "lr_schedule", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
+)
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):
         if name == "default" and group == "data":
@@ -74,6 +76,7 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
         "name": "ddim",
         "num_steps": 200,
         "spacing": "uniform",
+        "times": None,
         "eta": 0.2,
     }
     assert settings["model"]["prediction"]["_target_"].endswith(".V")

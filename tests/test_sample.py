@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from diffusion_art.cli import config_dir
+from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.images import read_metadata, to_uint8
 from diffusion_art.runs import load_run
@@ -104,8 +105,52 @@ def test_file_names_are_plain(prompt, expected):
     assert slug(prompt) == expected
 
 
+def test_guidance_can_be_tempered_and_led_by_a_worse_run(folder, tmp_path):
+    worse = toy_run(tmp_path / "worse", toy_model(seed=1))
+    out = paint(
+        *(f"run={folder}", "asked=[red]", "guidance_scale=3", f"guide={worse}", f"out={tmp_path / 'out'}"),
+        *("guidance.interval=[0.2,0.8]", "guidance.rescale=0.7", "guidance.threshold=0.9"),
+    )
+    told = read_metadata(out / "000_red.png")
+    assert json.loads(told["guidance"]) == {"interval": [0.2, 0.8], "rescale": 0.7, "threshold": 0.9}
+    assert told["guide"].startswith("step_00000005-")
+
+    def again(**settings) -> np.ndarray:
+        return to_uint8(load_run(folder).sample("red", guidance_scale=3, **settings)[0]).astype(int)
+
+    tempered, led = {"guidance": json.loads(told["guidance"])}, {"guide": load_run(worse).model}
+    with Image.open(out / "000_red.png") as picture:
+        assert np.abs(np.asarray(picture) - again(**tempered, **led)).max() <= 1
+    for others in ({}, tempered, led):
+        assert np.abs(again(**tempered, **led) - again(**others)).max() > 2
+
+
+def test_a_guide_of_another_space_or_schedule_is_refused(folder):
+    model = load_run(folder).model
+    settings = {"seeds": [0], "sampler": Sampler("euler", num_steps=1), "guidance_scale": 2.0}
+    target = "diffusion_art."
+    for guide, said in (
+        (toy_model(schedule={"_target_": f"{target}diffusion.schedules.CosineSchedule"}), "CosineSchedule"),
+        (toy_model(codec={"_target_": f"{target}models.codec.Pixel"}), "diffuses Pixel latents of shape"),
+        (toy_model(image_size_px=32), "diffuses Unshuffle2 latents of shape"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.generate(["red"], guide=guide, **settings)
+    with pytest.raises(UserError, match="negative_prompt='blue' has no place"):
+        model.generate(["red"], guide=toy_model(), negative_prompts=["blue"], **settings)
+
+
+def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
+    run = load_run(folder)
+    run.config["sampler"] = {"name": "unipc", "num_steps": 12, "times": [1.0, 0.7, 0.3, 0.0]}
+    run.config["guidance"] = {"interval": [0.1, 0.9], "rescale": 0.5, "threshold": 0.0}
+    assert (run.sampler().times, run.sampler().num_steps) == ((1.0, 0.7, 0.3, 0.0), 3)
+    assert run.sampler(num_steps=5).times is None
+    assert run.guidance(rescale=0.0) == {"interval": (0.1, 0.9), "rescale": 0.0, "threshold": 0.0}
+
+
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    for wrong in ("asked=[]", "seed=-1", "num_steps=0", "sampler.name=nope"):
+    for wrong in ("asked=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.name=nope"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from diffusion_art.checkpoints import KEY, load_text_to_image
+from diffusion_art.runs import load_run
 from tests.conftest import ROOT
 
 TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
@@ -95,6 +97,26 @@ def test_sample_grids_leave_training_untouched(tiny, run_here, tmp_path):
 
 
 # ---------------------------------------------------------------------- kills and resumes
+
+
+@pytest.mark.slow
+def test_edm_immiscible_noise_and_a_grid_of_times_make_a_run_that_paints(tiny, run_here, tmp_path):
+    """What a run was told about noise, preconditioning, times and guidance is what its grids and callers paint by."""
+    status, said, complaints = run_here(
+        "train",
+        *tiny,
+        *("run=maths", "trainer.max_steps=2", "data.val_samples=8", "data.num_workers=0"),
+        *("objective=edm", "model/prediction=edm", "noise=assigned", "noise.block=4"),
+        *("sampler=unipc", "sampler.times=[1,0.6,0.2,0]", "guidance.interval=[0.1,0.9]", "guidance.threshold=0.9"),
+    )
+    assert status == 0, said + complaints
+    run = load_run(tmp_path / "logs/tiny/maths")
+    asked = json.loads((run.path / "samples/step_00000002.json").read_text())
+    assert asked["sampler"] == run.sampler().describe()
+    assert asked["sampler"]["times"] == [1.0, 0.6, 0.2, 0.0]
+    assert asked["guidance"] == {"interval": [0.1, 0.9], "rescale": 0.0, "threshold": 0.9}
+    assert run.model.prediction.sigma_data == 0.5
+    assert torch.isfinite(run.sample(["a red square"])).all()
 
 
 @pytest.mark.slow
@@ -190,6 +212,7 @@ def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
         "trainer.precision=32-true",
         "optim=adamw",  # Muon's bfloat16 makes steps out of differences in rounding
         "optim.lr=1e-4",  # the baseline's
+        *("noise=assigned", "noise.block=4"),
         "callbacks.checkpoints.every_n_steps=20",
     ]
     said = run_command("train", *settings, "run=one", cwd=tmp_path)

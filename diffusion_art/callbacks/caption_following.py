@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.callbacks.sample_grid import painting
+from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.evaluation.caption_following import (
     caption_following,
@@ -37,6 +38,7 @@ class CaptionFollowing(Callback):
         source: Painter,
         sampler: Sampler,
         guidance_scale: float = 1.0,
+        guidance: dict[str, Any] | None = None,
         count: int = 240,
         held_out_count: int = 96,
         batch_size: int = 48,
@@ -45,6 +47,7 @@ class CaptionFollowing(Callback):
         self.source = source
         self.sampler = sampler
         self.guidance_scale = guidance_scale
+        self.guidance = tempering(**(guidance or {}))
         self.count = count
         self.held_out_count = held_out_count
         self.batch_size = batch_size
@@ -65,6 +68,7 @@ class CaptionFollowing(Callback):
             "step": trainer.global_step,
             "weights": "ema",
             "guidance_scale": self.guidance_scale,
+            "guidance": self.guidance,
             "sampler": self.sampler.describe(),
         }
         save_caption_following(result, self.folder / "caption_following.json")
@@ -79,6 +83,7 @@ class CaptionFollowing(Callback):
                 seeds=seeds,
                 sampler=self.sampler,
                 guidance_scale=self.guidance_scale,
+                **self.guidance,
                 batch_size=self.batch_size,
             )
 

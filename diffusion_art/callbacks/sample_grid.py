@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import save_grid
 
@@ -54,6 +55,7 @@ class SampleGrid(Callback):
         prompts: list[str],
         sampler: Sampler,
         guidance_scale: float = 1.0,
+        guidance: dict[str, Any] | None = None,
         every_n_steps: int = 1000,
         at_steps: list[int] | None = None,
         seed: int = 0,
@@ -64,6 +66,7 @@ class SampleGrid(Callback):
         self.prompts = list(prompts)
         self.sampler = sampler
         self.guidance_scale = guidance_scale
+        self.guidance = tempering(**(guidance or {}))
         self.every_n_steps = every_n_steps
         self.at_steps = set(at_steps or ())
         self.seed = seed
@@ -99,6 +102,7 @@ class SampleGrid(Callback):
                 seeds=seeds,
                 sampler=self.sampler,
                 guidance_scale=self.guidance_scale,
+                **self.guidance,
                 batch_size=self.batch_size,
             )
         name = f"step_{step:08d}"
@@ -110,6 +114,7 @@ class SampleGrid(Callback):
             "prompts": self.prompts,
             "seeds": seeds,
             "guidance_scale": self.guidance_scale,
+            "guidance": self.guidance,
             "sampler": self.sampler.describe(),
             "weights": "ema",
         }

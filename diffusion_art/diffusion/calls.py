@@ -2,13 +2,15 @@
 
 After a call at time t has answered x_0_hat,
 
-    x    <-  of_x x + of_x0 x_0_hat + of_memory memory + of_noise eps       eps fresh unit noise
-    memory <- memory_of_x x + memory_of_x0 x_0_hat                          only where `remembers`
+    x      <-  of_x x + of_x0 x_0_hat + of_memory memory + of_last last + of_noise eps     eps fresh unit noise
+    memory <-  memory_of_x x + memory_of_x0 x_0_hat + memory_of_memory memory + memory_of_last last
+    last   <-  x_0_hat
 
-with numbers that depend on the schedule and the grid of times, not on the picture. So one loop runs every sampler,
-and pictures of different samplers, at different steps, can share a batch. The numbers are computed on the CPU in
-float64. Each formula is arranged to hold at alpha = 0 (the start of a zero-terminal-SNR or flow schedule) and at
-sigma = 0 (the end), and under schedules of any variance.
+all at once, the memory only where `remembers`; both memories start at zero. The numbers depend on the schedule and
+the grid of times, not on the picture. So one loop runs every sampler, and pictures of different samplers, at
+different steps, can share a batch. They are computed on the CPU in float64. Each formula is arranged to hold at
+alpha = 0 (the start of a zero-terminal-SNR or flow schedule) and at sigma = 0 (the end), and under schedules of any
+variance.
 
 In the straight coordinates z = x / (alpha + sigma), u = sigma / (alpha + sigma), every schedule is flow
 matching: z = (1 - u) x_0 + u eps, and the probability-flow ODE reads dz/du = eps_hat - x_0_hat = (z -
@@ -40,10 +42,13 @@ class Call:
     of_x: float
     of_x0: float
     of_memory: float = 0.0
+    of_last: float = 0.0
     of_noise: float = 0.0
     remembers: bool = False
     memory_of_x: float = 0.0
     memory_of_x0: float = 0.0
+    memory_of_memory: float = 0.0
+    memory_of_last: float = 0.0
     corrects: bool = False
 
 
@@ -98,24 +103,52 @@ def heun_calls(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Call
 def dpmpp_2m_calls(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Call]:
     """An exponential integrator that extrapolates x_0_hat from the last two: Lu et al. 2022, Algorithm 2.
 
-    The memory is the last x_0_hat. A step from or to infinite log SNR, and the one after the former, is first
-    order, which is DDIM's.
+    A step from or to infinite log SNR, and the one after the former, is first order, which is DDIM's.
     """
     h_before = math.inf
     for step in steps_of(schedule, times):
-        ahead = step.h / (2 * h_before) if step.h < math.inf else 0.0  # 1 / (2 r); 0 after an infinite step
-        shrink = step.sigma_next / step.sigma
-        data = step.alpha_next - shrink * step.alpha
+        ahead = _ahead(step, h_before)
         yield Call(
             step.index,
             step.t,
-            of_x=shrink,
-            of_x0=data * (1 + ahead),
-            of_memory=-data * ahead,
-            remembers=True,
-            memory_of_x0=1.0,
+            of_x=step.shrink,
+            of_x0=step.data * (1 + ahead),
+            of_last=-step.data * ahead,
         )
         h_before = step.h
+
+
+def unipc_calls(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Call]:
+    """DPM-Solver++(2M), each arrival corrected by what the network says there: Zhao et al. 2023, UniPC-2, B_2(h).
+
+    The correction needs no call of its own: x_0_hat of the next call, taken at the uncorrected x, is the news. With
+    x^c the corrected x, m_i the answers, and (past, before, news) the corrector's weights on m_i-1, m_i and m_i+1,
+
+        memory_i+1 = shrink x^c_i + before m_i + past m_i-1           known after call i
+        x^c_i+1    = memory_i+1 + news m_i+1                          known after call i + 1
+
+    so x itself is never carried on (of_x = 0) once there is something to correct.
+    """
+    h_before, news = math.inf, 0.0
+    for step in steps_of(schedule, times):
+        ahead = _ahead(step, h_before)
+        past, before, next_news = _corrector(step, h_before)
+        # x^c_i as numbers on (x, x_0_hat, memory)
+        of_x, of_x0, of_memory = (0.0, news, 1.0) if news else (1.0, 0.0, 0.0)
+        yield Call(
+            step.index,
+            step.t,
+            of_x=step.shrink * of_x,
+            of_x0=step.shrink * of_x0 + step.data * (1 + ahead),
+            of_memory=step.shrink * of_memory,
+            of_last=-step.data * ahead,
+            remembers=next_news != 0,
+            memory_of_x=step.shrink * of_x,
+            memory_of_x0=step.shrink * of_x0 + before,
+            memory_of_memory=step.shrink * of_memory,
+            memory_of_last=past,
+        )
+        h_before, news = step.h, next_news
 
 
 CALLS: dict[str, Callable[..., Iterator[Call]]] = {
@@ -124,6 +157,7 @@ CALLS: dict[str, Callable[..., Iterator[Call]]] = {
     "euler": euler_calls,
     "heun": heun_calls,
     "dpmpp_2m": dpmpp_2m_calls,
+    "unipc": unipc_calls,
 }
 
 
@@ -166,6 +200,16 @@ class Step:
         return math.log(self.alpha_next * self.sigma / (self.sigma_next * self.alpha))
 
     @property
+    def shrink(self) -> float:
+        """What is left of x in a step of an exponential integrator."""
+        return self.sigma_next / self.sigma
+
+    @property
+    def data(self) -> float:
+        """And how much of x_0_hat comes in its place, alpha_next (1 - e^-h)."""
+        return self.alpha_next - self.shrink * self.alpha
+
+    @property
     def renewed_sigma(self) -> float:
         """Standard deviation of q(x_s | x_t, x_0): the noise that ancestral sampling draws afresh."""
         kept = self.alpha * self.sigma_next / (self.alpha_next * self.sigma)
@@ -186,3 +230,36 @@ def steps_of(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Step]:
 def _euler(step: Step) -> Call:
     kept = step.u_next / step.u
     return Call(step.index, step.t, of_x=kept * step.norm_next / step.norm, of_x0=step.norm_next * (1 - kept))
+
+
+def _ahead(step: Step, h_before: float) -> float:
+    """How far to extrapolate the last two x_0_hat: 1 / (2 r), r = h_before / h; 0 from or to infinite log SNR."""
+    return step.h / (2 * h_before) if step.h < math.inf else 0.0
+
+
+def _corrector(step: Step, h_before: float) -> tuple[float, float, float]:
+    """Weights on x_0_hat before the step, at its start and at its end: Zhao et al. 2023, Algorithm 1, B_2(h) = e^h - 1.
+
+    First order after an infinite step; none (all 0) where the step itself is infinite.
+    """
+    if step.h == math.inf:
+        return 0.0, 0.0, 0.0
+    if h_before == math.inf:
+        return 0.0, step.data / 2, step.data / 2
+    # rho solves  rho_past + rho_news = b_1,  r rho_past + rho_news = b_2,  at r = -h_before / h and 1
+    r, h = -h_before / step.h, step.h
+    b_1, b_2 = _phi_ratios(h)
+    rho_past = (b_1 - b_2) / (1 - r)
+    rho_news = b_1 - rho_past
+    past, news = step.data * rho_past / r, step.data * rho_news
+    return past, step.data - past - news, news
+
+
+def _phi_ratios(h: float) -> tuple[float, float]:
+    """b_k = k! phi_k+1(-h) / phi_1(-h) for k = 1, 2, phi_1(z) = (e^z - 1) / z, z phi_k+1(z) = phi_k(z) - 1 / k!."""
+    if h < 0.02:  # the recurrence cancels: Taylor's series instead
+        return 1 / 2 + h / 12 - h**3 / 720, 1 / 3 + h / 12 + h**2 / 360 - h**3 / 720
+    phi_1 = -math.expm1(-h) / h
+    phi_2 = (1 - phi_1) / h
+    phi_3 = (1 / 2 - phi_2) / h
+    return phi_2 / phi_1, 2 * phi_3 / phi_1

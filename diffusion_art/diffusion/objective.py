@@ -2,6 +2,8 @@
 
     loss_i = w(t_i) mean_chw |out_i - target_i|^2,   out = backbone(x_t, t),   t ~ times
 
+(the backbone is shown what `Prediction.inputs` makes of the pair).
+
 A weighting by SNR is stated once, as the weight of the squared error in x_0, and carried into the
 prediction's own space by the square of `x0_error_scale`. So it asks for the same thing whether the network
 outputs epsilon, v, x_0 or flow; only `NoWeighting` leaves the choice to the prediction.
@@ -19,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import Backbone, image_scales
-from diffusion_art.diffusion.predictions import Prediction
+from diffusion_art.diffusion.predictions import Prediction, check_sigma_data
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.times import Times
 from diffusion_art.errors import UserError
@@ -69,6 +71,58 @@ class MinSNR(X0Weighting):
         return schedule.log_snr(t).clamp(max=math.log(self.gamma)).exp()
 
 
+class SoftMinSNR(X0Weighting):
+    """x_0 weight SNR gamma / (SNR + gamma): min-SNR without its kink, half of it where SNR = gamma.
+
+    gamma = 1 / sigma_data^2 makes it, up to a factor, the weighting of k-diffusion's `soft-min-snr`.
+
+    Paper: Crowson et al. 2024 (HDiT), section 3.4, https://arxiv.org/abs/2401.11605
+    """
+
+    def __init__(self, *, gamma: float = 4.0) -> None:
+        if not gamma > 0:
+            raise UserError(f"soft-min-SNR gamma must be positive, not {gamma}; HDiT uses 4")
+        self.gamma = gamma
+
+    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
+        return self.gamma * torch.sigmoid(schedule.log_snr(t) - math.log(self.gamma))
+
+
+class Edm(X0Weighting):
+    """x_0 weight lambda = SNR + 1 / sigma_data^2, which is 1 / c_out^2: weight 1 on the output of `predictions.Edm`.
+
+    With sigma_data = 1 it is v's own SNR + 1. Pair it with `LogNormal` times.
+
+    Paper: Karras et al. 2022, Table 1 and Eq. 8, https://arxiv.org/abs/2206.00364
+    """
+
+    def __init__(self, *, sigma_data: float = 0.5) -> None:
+        self.sigma_data = check_sigma_data(sigma_data)
+
+    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
+        return schedule.log_snr(t).exp() + self.sigma_data**-2
+
+
+class FlowLoss(X0Weighting):
+    """x_0 weight 1 / max(u, floor)^2, u = sigma / (alpha + sigma): the flow error, whatever the network outputs.
+
+    (x_0_hat - x_0) / u is the error of the velocity eps - x_0. Near the clean end, u < floor, it would grow without
+    bound, so it is held there. With the prediction `x0` this is how JiT trains: the network outputs the image, the
+    loss is flow matching's.
+
+    Paper: Li & He 2025 (JiT), section 4.3, https://arxiv.org/abs/2511.13720
+    """
+
+    def __init__(self, *, floor: float = 0.05) -> None:
+        if not 0 < floor < 1:
+            raise UserError(f"the floor of the flow loss must lie in (0, 1), not {floor}; JiT uses 0.05")
+        self.floor = floor
+
+    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(t)
+        return (sigma / (alpha + sigma)).clamp(min=self.floor) ** -2
+
+
 class Sigmoid(X0Weighting):
     """sigmoid(bias - log SNR) on the epsilon error, per unit of log SNR: the ELBO minus fine detail.
 
@@ -111,7 +165,8 @@ class Objective:
     ) -> Float[Tensor, " b"]:
         """Weighted mean squared error over c h w, in float32 whatever the backbone's dtype."""
         alpha, sigma = image_scales(schedule, t)
-        out = backbone(alpha * x_0 + sigma * eps, t)
+        x_t = alpha * x_0 + sigma * eps
+        out = backbone(*prediction.inputs(x_t, t, alpha, sigma))
         error = out.float() - prediction.target(x_0, eps, alpha, sigma).float()
         mse = cast(Tensor, reduce(error**2, "b c h w -> b", "mean"))
         return self.weighting(t, schedule=schedule, prediction=prediction) * mse

@@ -8,8 +8,8 @@ times. What a sampler is made of stands in `calls.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,11 @@ from diffusion_art.diffusion.calls import (
     dpmpp_2m_calls,
     euler_calls,
     heun_calls,
+    unipc_calls,
 )
-from diffusion_art.diffusion.denoiser import AnyDenoiser
+from diffusion_art.diffusion.denoiser import AnyDenoiser, DenoiserAtOneTime, rows_at
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.time_grids import check_spacing, time_grid
+from diffusion_art.diffusion.time_grids import check_spacing, check_times, time_grid
 from diffusion_art.errors import UserError
 
 Noise = Callable[[int], Tensor]  # step_index -> fresh unit noise of x's shape
@@ -118,6 +119,23 @@ def dpmpp_2m(
     return follow(dpmpp_2m_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
 
 
+def unipc(
+    denoiser: AnyDenoiser,
+    x_T: Float[Tensor, "b c h w"],
+    *,
+    times: Float[Tensor, " n1"],
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """UniPC of order 2: DPM-Solver++(2M) whose every step is corrected by the next call's answer. Draws no noise.
+
+    Third order of accuracy at one call per step; best where steps are few. First order where DPM-Solver++(2M) is.
+
+    Paper: Zhao et al. 2023, Algorithms 5 and 6 with B_2(h), https://arxiv.org/abs/2302.04867
+    """
+    return follow(unipc_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
+
+
 @torch.no_grad()
 def follow(
     calls: Iterable[Call],
@@ -129,38 +147,60 @@ def follow(
 ) -> Float[Tensor, "b c h w"]:
     """The x that a sampler's calls lead to from x_T. ValueError where they ask for noise and there is none."""
     x, memory = x_T, torch.zeros_like(x_T)
+    last = memory
+    at_one_time = denoiser if isinstance(denoiser, DenoiserAtOneTime) else None
     for call in calls:
-        x_0_hat = denoiser(x, _rows_at(call.t, x))
+        x_0_hat = at_one_time.at(x, call.t) if at_one_time else denoiser(x, rows_at(call.t, x))
         if callback is not None and not call.corrects:
             callback(call.step_index, call.t, x, x_0_hat)
-        x_next = call.of_x * x + call.of_x0 * x_0_hat
-        if call.of_memory:
-            x_next = x_next + call.of_memory * memory
+        eps = None
         if call.of_noise:
             if noise is None:
                 raise ValueError("this sampler draws noise at each step: give it noise=NoiseSource(...)")
-            x_next = x_next + call.of_noise * noise(call.step_index).to(x)
-        if call.remembers:
-            memory = call.memory_of_x * x + call.memory_of_x0 * x_0_hat
-        x = x_next
+            eps = noise(call.step_index).to(x)
+        x_next, memory = after(call, x, x_0_hat, memory, last, eps=eps)
+        x, last = x_next, x_0_hat
     return x
 
 
-SAMPLERS = {sampler.__name__: sampler for sampler in (ddim, ancestral, euler, heun, dpmpp_2m)}
+def after(
+    call: Call, x: Tensor, x_0_hat: Tensor, memory: Tensor, last: Tensor, *, eps: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x and memory once a call has been answered: the maps of `calls.py`."""
+    terms = [(call.of_x, x), (call.of_x0, x_0_hat), (call.of_memory, memory), (call.of_last, last)]
+    x_next = weighted_sum(terms if eps is None else [*terms, (call.of_noise, eps)])
+    if call.remembers:
+        weights = call.memory_of_x, call.memory_of_x0, call.memory_of_memory, call.memory_of_last
+        memory = weighted_sum(list(zip(weights, (x, x_0_hat, memory, last), strict=True)))
+    return x_next, memory
+
+
+def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """The sum of weight * tensor over terms of one shape; those of weight 0 are not computed."""
+    (weight, first), *others = [term for term in terms if term[0]] or terms[:1]
+    total = first * weight
+    for weight, tensor in others:
+        total.add_(tensor, alpha=weight)
+    return total
+
+
+SAMPLERS = {sampler.__name__: sampler for sampler in (ddim, ancestral, euler, heun, dpmpp_2m, unipc)}
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A sampler with its settings: what `conf/sampler/` fills.
 
-    `num_steps` is the number of steps down the grid, one network call each, nearly two for Heun. `eta` is
-    DDIM's.
+    `num_steps` is the number of steps down the grid, one network call each, nearly two for Heun. `times`, from 1 down
+    to 0, are the grid itself, as `diffusion_art.schedule_search` finds it; `num_steps` is then theirs, and `spacing`
+    means nothing. `eta` is DDIM's.
     """
 
     name: str
     num_steps: int = 50
     spacing: str = "uniform"
     eta: float = 0.0
+    times: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
@@ -172,10 +212,19 @@ class Sampler:
         if self.num_steps < 1:
             raise UserError(f"num_steps must be at least 1, not {self.num_steps}; try num_steps=20")
         check_spacing(self.spacing)
+        if self.times is not None:
+            object.__setattr__(self, "times", check_times(self.times))  # a tuple, since samplers are keys of tables
+            object.__setattr__(self, "num_steps", len(self.times) - 1)
 
-    def describe(self) -> dict[str, str | int | float]:
-        """The settings as plain data, for a picture's metadata."""
-        return asdict(self)
+    def describe(self) -> dict[str, str | int | float | list[float]]:
+        """The settings as plain data, for a picture's metadata; `times` only where they were given."""
+        settings = asdict(self)
+        times = settings.pop("times")
+        return settings if times is None else settings | {"times": list(times)}
+
+    def in_steps(self, num_steps: int) -> Sampler:
+        """The same sampler in another number of steps; a grid of its own is then given up for its spacing."""
+        return self if num_steps == self.num_steps else replace(self, num_steps=num_steps, times=None)
 
     def sample(
         self,
@@ -188,14 +237,13 @@ class Sampler:
         """From unit noise x_T to x_0. `noise` is needed by ancestral, and by ddim with eta > 0."""
         return follow(self.calls(denoiser.schedule), denoiser, x_T, noise=noise, callback=callback)
 
+    def grid(self, schedule: Schedule) -> Float[Tensor, " n1"]:
+        """The times it stops at under `schedule`, float64, from 1 down to 0."""
+        if self.times is not None:
+            return torch.tensor(self.times, dtype=torch.float64)
+        return time_grid(schedule, self.num_steps, spacing=self.spacing)
+
     def calls(self, schedule: Schedule) -> list[Call]:
         """The network calls of sampling under `schedule`, from t = 1 to t = 0."""
-        times = time_grid(schedule, self.num_steps, spacing=self.spacing)
         settings = {"eta": self.eta} if self.name == "ddim" else {}
-        return list(CALLS[self.name](schedule, times, **settings))
-
-
-def _rows_at(t: float, x_t: Tensor) -> Float[Tensor, " b"]:
-    """t for every image, in float32 at least."""
-    dtype = torch.float64 if x_t.dtype == torch.float64 else torch.float32
-    return torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
+        return list(CALLS[self.name](schedule, self.grid(schedule), **settings))

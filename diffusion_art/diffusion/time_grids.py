@@ -6,13 +6,15 @@ karras     even in (sigma / alpha)^(1/7), crowded near the clean end (Karras et 
            https://arxiv.org/abs/2206.00364)
 
 The last two need finite ends: they go from sigma / alpha = 80, or the schedule's own largest, to 0.002, and
-then take the last step to exactly 0. Where the schedule starts above 80 they still start at t = 1.
+then take the last step to exactly 0. Where the schedule starts above 80 they still start at t = 1. A grid fitted to
+one network is found by `time_search.py` and given as a list.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -59,6 +61,14 @@ def time_grid(schedule: Schedule, num_steps: int, *, spacing: str = "uniform") -
 def check_spacing(spacing: str) -> None:
     if spacing not in SPACINGS:
         raise UserError(f"no time spacing named {spacing!r}; choose one of {', '.join(SPACINGS)}")
+
+
+def check_times(times: Sequence[float]) -> tuple[float, ...]:
+    """A grid given as numbers. UserError unless it falls strictly from exactly 1 to exactly 0."""
+    grid = tuple(float(t) for t in times)
+    if len(grid) < 2 or grid[0] != 1 or grid[-1] != 0 or any(a <= b for a, b in pairwise(grid)):
+        raise UserError(f"sampler times must fall strictly from 1 to 0, as in [1, 0.6, 0.2, 0], not {list(grid)}")
+    return grid
 
 
 def _first_log_snr(schedule: Schedule) -> float:

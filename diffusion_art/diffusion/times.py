@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 
 MARGIN = 1e-5  # times stay this far from 0 and 1, where a weight or a slope may be infinite
@@ -39,16 +40,16 @@ class Times(ABC):
         self.shift = shift
 
     @abstractmethod
-    def quantile(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule | None) -> Float[Tensor, " b"]:
         """The time below which a share u of the density lies, before the resolution shift."""
 
-    def __call__(self, count: int, *, generator: Generator) -> Float[Tensor, " b"]:
-        """`count` times in (0, 1), float32, on the generator's device."""
+    def __call__(self, count: int, *, generator: Generator, schedule: Schedule | None = None) -> Float[Tensor, " b"]:
+        """`count` times in (0, 1), float32, on the generator's device; a density in sigma needs the `schedule`."""
         device = generator.device
         u = torch.rand(count, generator=generator, device=device)
         if self.stratified:
             u = (torch.randperm(count, generator=generator, device=device) + u) / count
-        t = resolution_shift(self.quantile(u.clamp(MARGIN, 1 - MARGIN)), shift=self.shift)
+        t = resolution_shift(self.quantile(u.clamp(MARGIN, 1 - MARGIN), schedule), shift=self.shift)
         return t.clamp(MARGIN, 1 - MARGIN)
 
 
@@ -58,7 +59,7 @@ class Uniform(Times):
     def __init__(self, *, shift: float = 1.0) -> None:
         super().__init__(stratified=False, shift=shift)
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor, schedule: Schedule | None) -> Tensor:
         return u
 
 
@@ -71,7 +72,7 @@ class Stratified(Times):
     def __init__(self, *, shift: float = 1.0) -> None:
         super().__init__(stratified=True, shift=shift)
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor, schedule: Schedule | None) -> Tensor:
         return u
 
 
@@ -84,10 +85,30 @@ class LogitNormal(Times):
 
     def __init__(self, *, mean: float = 0.0, std: float = 1.0, stratified: bool = True, shift: float = 1.0) -> None:
         super().__init__(stratified=stratified, shift=shift)
-        if not std > 0:
-            raise UserError(f"times std must be positive, not {std}; SD3 uses objective.times.std=1.0")
-        self.mean = mean
-        self.std = std
+        self.mean, self.std = mean, _spread(std, usual="SD3 uses objective.times.std=1.0")
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor, schedule: Schedule | None) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+class LogNormal(Times):
+    """ln(sigma / alpha) ~ N(mean, std^2), EDM's noise levels, whatever the schedule; its P_mean and P_std.
+
+    On the straight path t is the share of noise, and this is `LogitNormal`. EDM takes (-1.2, 1.2), EDM2 at 64 px
+    (-0.8, 1.6). Paper: Karras et al. 2022, Table 1, https://arxiv.org/abs/2206.00364
+    """
+
+    def __init__(self, *, mean: float = -1.2, std: float = 1.2, stratified: bool = True) -> None:
+        super().__init__(stratified=stratified, shift=1.0)
+        self.mean, self.std = mean, _spread(std, usual="EDM uses objective.times.std=1.2")
+
+    def quantile(self, u: Tensor, schedule: Schedule | None) -> Tensor:
+        if schedule is None:
+            raise ValueError("LogNormal times are drawn by their noise level: give them the schedule")
+        return schedule.t_of_log_snr(-2 * (self.mean + self.std * torch.special.ndtri(u)))
+
+
+def _spread(std: float, *, usual: str) -> float:
+    if not std > 0:
+        raise UserError(f"times std must be positive, not {std}; {usual}")
+    return std

@@ -11,7 +11,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from diffusion_art.diffusion.denoiser import Denoiser
-from diffusion_art.diffusion.guidance import ClassifierFreeGuidance
+from diffusion_art.diffusion.guidance import Guidance
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.predictions import Prediction, check_prediction
 from diffusion_art.diffusion.samplers import Callback, Sampler
@@ -97,26 +97,28 @@ class TextToImage(nn.Module):
         cond: Conditioning,
         *,
         null: Conditioning | None = None,
+        worse: Denoiser | None = None,
         guidance_scale: float = 1.0,
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
-    ) -> Denoiser | ClassifierFreeGuidance:
-        """x_0_hat for these captions, guided away from `null` (no caption if not given).
+        threshold: float = 0.0,
+    ) -> Denoiser | Guidance:
+        """x_0_hat for these captions, guided away from `null` (no caption if not given), or from `worse`.
 
-        Guidance doubles the batch of one network call. At scale 1 there is none, and `null` is not asked;
-        at 0 it is the denoiser of `null`.
+        Guidance doubles the batch of one network call; `worse`, another model's denoiser for the same captions, is
+        called beside ours. At scale 1 there is none, and the other side is not asked; at 0 it is that side's denoiser.
         """
         plain = self.bind(cond)
         if guidance_scale == 1:
             return plain
-        if null is None:
-            null = self.encode_captions([""] * len(cond))
-        if guidance_scale == 0 and interval is None:
+        tempered = {"guidance_scale": guidance_scale, "interval": interval, "rescale": rescale, "threshold": threshold}
+        unguided = guidance_scale == 0 and interval is None
+        if worse is not None:
+            return worse if unguided else Guidance(plain, worse, **tempered)
+        null = self.encode_captions([""] * len(cond)) if null is None else null
+        if unguided:
             return self.bind(null)
-        doubled = self.bind(Conditioning.cat([cond, null]))
-        return ClassifierFreeGuidance(
-            plain, guidance_scale=guidance_scale, doubled=doubled, interval=interval, rescale=rescale
-        )
+        return Guidance(plain, doubled=self.bind(Conditioning.cat([cond, null])), **tempered)
 
     def bind(self, cond: Conditioning) -> Denoiser:
         """x_0_hat for these captions, not guided."""
@@ -138,6 +140,8 @@ class TextToImage(nn.Module):
         negative_prompts: Sequence[str] | None = None,
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
+        threshold: float = 0.0,
+        guide: TextToImage | None = None,
         batch_size: int = 16,
         callback: Callback | None = None,
         progress: bool = False,
@@ -148,25 +152,53 @@ class TextToImage(nn.Module):
         any `batch_size`. An empty prompt asks for any picture (no caption); one longer than the text encoder
         reads is cut, and that is reported. `callback(step_index, t, x_t, x_0_hat)` is called for each batch.
 
+        `interval`, `rescale` and `threshold` temper guidance (`diffusion/guidance.py`). `guide` is a worse model,
+        smaller or less trained: guidance then leads away from what it paints for the same prompts (autoguidance).
+
         Raises:
-            UserError: no prompts, prompts that are not text, or another number of seeds or negative prompts.
+            UserError: no prompts, prompts that are not text, another number of seeds or negative prompts, or a guide
+                that works in another space or on another schedule, or comes with negative prompts.
         """
         prompts, seeds, negatives = _check_request(prompts, seeds, negative_prompts, batch_size)
+        if guide is not None:
+            self._check_guide(guide, negatives)
         starts = range(0, len(prompts), batch_size)
         images = []
         for start in track(starts, "painting", disable=not progress, transient=True):
             rows = slice(start, start + batch_size)
             denoiser = self.denoiser(
                 self.encode_captions(prompts[rows]),
-                null=self.encode_captions(negatives[rows]),
+                null=self.encode_captions(negatives[rows]) if guide is None else None,
+                worse=guide.bind(guide.encode_captions(prompts[rows])) if guide is not None else None,
                 guidance_scale=guidance_scale,
                 interval=interval,
                 rescale=rescale,
+                threshold=threshold,
             )
             noise = NoiseSource(seeds[rows], self.latent_shape, device=self.device)
             x_0 = sampler.sample(denoiser, noise.x_T(), noise=noise, callback=callback)
             images.append(self.codec.decode(x_0).float().clamp(-1, 1).cpu())
         return torch.cat(images)
+
+    def _check_guide(self, guide: TextToImage, negatives: Sequence[str]) -> None:
+        """Two models can share an x_t only where it means the same to both."""
+        if any(negatives):
+            raise UserError(
+                "autoguidance leads away from the guide's own picture, so "
+                f"negative_prompt={next(filter(None, negatives))!r} has no place in it: drop it, or the guide."
+            )
+        if type(guide.codec) is not type(self.codec) or guide.latent_shape != self.latent_shape:
+            raise UserError(
+                f"the guide diffuses {type(guide.codec).__name__} latents of shape {list(guide.latent_shape)}, and "
+                f"this model {type(self.codec).__name__} ones of {list(self.latent_shape)}: take one of the same data."
+            )
+        t = torch.linspace(0, 1, 101, dtype=torch.float64)
+        pairs = zip(guide.schedule.alpha_sigma(t), self.schedule.alpha_sigma(t))
+        if not all(torch.allclose(theirs, ours) for theirs, ours in pairs):
+            raise UserError(
+                f"the guide was trained under {guide.schedule!r}, and this model under {self.schedule!r}: the same t "
+                "means other noise to it. Take a guide of the same model/schedule."
+            )
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The trainable weights by name: all that a checkpoint needs to hold."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.calls import Call
-from diffusion_art.diffusion.guidance import guide
+from diffusion_art.diffusion.guidance import bounded, guide
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.models.text_to_image import TextToImage
@@ -25,7 +25,7 @@ KEPT_SAMPLERS = 64  # whose calls are remembered
 
 @dataclass
 class Slot:
-    """A picture on its way: its calls, how many are done, x_t and its sampler's memory, [1 c h w] each."""
+    """A picture on its way: its calls, how many are done, x_t and its sampler's two memories, [1 c h w] each."""
 
     job: Job
     calls: Sequence[Call]
@@ -33,7 +33,7 @@ class Slot:
     memory: Tensor
     noise: NoiseSource
     done: int = 0
-    x_0_hat: Tensor | None = field(default=None, repr=False)
+    last: Tensor | None = field(default=None, repr=False)  # x_0_hat of the last call
 
     @property
     def call(self) -> Call:
@@ -83,20 +83,28 @@ class Painter:
         The first rows are the slots' own, then come the nulls of those that are guided, then padding.
         """
         x, memory = torch.cat([slot.x for slot in slots]), torch.cat([slot.memory for slot in slots])
+        last = torch.cat([slot.memory if slot.last is None else slot.last for slot in slots])  # at first both are 0
         x_0_hat = self._denoise(slots, x, batch_size=batch_size)
         calls = [slot.call for slot in slots]
-        x_next = column([c.of_x for c in calls], x) * x + column([c.of_x0 for c in calls], x) * x_0_hat
-        x_next += column([c.of_memory for c in calls], x) * memory
+
+        def mixed(*names: str) -> Tensor:
+            """x, x_0_hat and the two memories, each times its row's number of that name, summed."""
+            total = torch.zeros_like(x)
+            for name, part in zip(names, (x, x_0_hat, memory, last), strict=True):
+                if any(numbers := [getattr(call, name) for call in calls]):
+                    total += column(numbers, x) * part
+            return total
+
+        x_next = mixed("of_x", "of_x0", "of_memory", "of_last")
         for row, (slot, call) in enumerate(zip(slots, calls, strict=True)):
             if call.of_noise:
                 x_next[row] += call.of_noise * slot.noise(call.step_index)[0].to(x)
-        remembered = (
-            column([c.memory_of_x for c in calls], x) * x + column([c.memory_of_x0 for c in calls], x) * x_0_hat
-        )
-        keeps = torch.tensor([c.remembers for c in calls]).to(x.device)[:, None, None, None]
-        memory = torch.where(keeps, remembered, memory)
+        if any(call.remembers for call in calls):
+            keeps = torch.tensor([call.remembers for call in calls]).to(x.device)[:, None, None, None]
+            fresh = mixed("memory_of_x", "memory_of_x0", "memory_of_memory", "memory_of_last")
+            memory = torch.where(keeps, fresh, memory)
         for row, slot in enumerate(slots):
-            slot.x, slot.memory, slot.x_0_hat = x_next[row, None], memory[row, None], x_0_hat[row, None]
+            slot.x, slot.memory, slot.last = x_next[row, None], memory[row, None], x_0_hat[row, None]
             slot.done += 1
 
     def _denoise(self, slots: Sequence[Slot], x: Float[Tensor, "b c h w"], *, batch_size: int) -> Tensor:
@@ -116,7 +124,9 @@ class Painter:
             x_0_hat = x_0_hat.index_copy(
                 0, torch.tensor(guided, device=x.device), guide(x_0_hat[guided], nulls, scale=scale, rescale=rescale)
             )
-        return x_0_hat.clamp(-1, 1) if self.model.codec.bounded else x_0_hat
+        if not self.model.codec.bounded:
+            return x_0_hat
+        return bounded(x_0_hat, share=[slot.job.threshold if slot.rows == 2 else 0.0 for slot in slots])
 
     @torch.no_grad()
     def picture(self, latents: Float[Tensor, "1 c h w"]) -> Float[Tensor, "3 height width"]:

@@ -226,7 +226,7 @@ class Engine:
         """Hand out the finished picture, or a preview if one is due."""
         slot = entry.slot
         assert slot is not None
-        assert slot.x_0_hat is not None
+        assert slot.last is not None
         try:
             if slot.finished:
                 picture = to_uint8(self._painter.picture(slot.x))
@@ -236,7 +236,7 @@ class Engine:
                     _settle(entry.ticket, picture)
             elif entry.on_preview is not None and entry.preview_due() and not entry.ticket.result.cancelled():
                 entry.previewed += 1
-                entry.on_preview(entry.number, entry.previewed - 1, to_uint8(self._painter.picture(slot.x_0_hat)))
+                entry.on_preview(entry.number, entry.previewed - 1, to_uint8(self._painter.picture(slot.last)))
         except Exception as error:
             self._drop([entry], error)
 

@@ -26,8 +26,8 @@ class Stopping(Exception):
 class Job:
     """One picture: what to paint and how.
 
-    `interval` and `rescale` are guidance's (see `diffusion/guidance.py`). `previews` looks at x_0_hat are shown on the
-    way, evenly spread, the first after the second network call at the latest.
+    `interval`, `rescale` and `threshold` are guidance's (see `diffusion/guidance.py`). `previews` looks at x_0_hat are
+    shown on the way, evenly spread, the first after the second network call at the latest.
     """
 
     prompt: str
@@ -37,6 +37,7 @@ class Job:
     negative_prompt: str = ""
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
+    threshold: float = 0.0
     previews: int = 0
 
     def guided_at(self, t: float) -> bool:

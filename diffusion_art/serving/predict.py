@@ -40,7 +40,13 @@ async def predict(
         studio.check_prompt(item.caption, "caption")
     sampler, guidance_scale = studio.sampler_of(), studio.guidance_scale_of()
     jobs = [
-        Job(item.caption, secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed, sampler, guidance_scale)
+        Job(
+            item.caption,
+            secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed,
+            sampler,
+            guidance_scale,
+            **studio.guidance,
+        )
         for item in items
     ]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,7 @@ class Studio:
         self.files = Files(lifetime_s=limits.file_lifetime_s, max_bytes=limits.max_file_bytes)
         self.size = f"{run.model.image_size_px}x{run.model.image_size_px}"
         self._sampler, self._guidance_scale = run.sampler(), run.guidance_scale()
+        self.guidance = run.guidance()
         self.draining = False
         self.metrics = Metrics()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="encode")
@@ -111,6 +111,7 @@ class Studio:
                 sampler=sampler,
                 guidance_scale=self.guidance_scale_of(request.guidance_scale),
                 negative_prompt=request.negative_prompt or "",
+                **self.guidance,
                 previews=(request.partial_images or 0) if request.stream else 0,
             )
             for number in range(count)
@@ -126,12 +127,12 @@ class Studio:
                 param="num_inference_steps",
                 code="too_many_steps",
             )
-        own = self._sampler if num_steps is None else replace(self._sampler, num_steps=num_steps)
+        own = self._sampler if num_steps is None else self._sampler.in_steps(num_steps)
         if name is None or name == own.name:
             return own
         if name not in SAMPLERS:
             raise no_sampler(name)
-        return Sampler(name, num_steps=own.num_steps, spacing=own.spacing)
+        return Sampler(name, num_steps=own.num_steps, spacing=own.spacing)  # its grid was fitted to the other
 
     def guidance_scale_of(self, guidance_scale: float | None = None) -> float:
         """The run's own guidance, or the one asked for."""
@@ -231,7 +232,7 @@ class Studio:
             "prompt": job.prompt,
             "negative_prompt": job.negative_prompt,
             "seed": job.seed,
-            **self.run.story(job.sampler, guidance_scale=job.guidance_scale),
+            **self.run.story(job.sampler, guidance_scale=job.guidance_scale, guidance=self.guidance),
         }
 
     def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from diffusion_art.diffusion.objective import Objective
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
+from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 
@@ -23,8 +25,9 @@ THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
 class DiffusionModule(LightningModule):
     """Trains a `TextToImage` on batches of pictures and captions.
 
-    `optimizer` makes an optimiser from parameter groups; `ema` makes an `Ema` from a module; `config` is the
-    resolved run config as plain data, and rides in every checkpoint together with `provenance`.
+    `optimizer` makes an optimiser from parameter groups; `ema` makes an `Ema` from a module; `noise` is what pictures
+    are mixed with, independent of them if not given; `config` is the resolved run config as plain data, and rides in
+    every checkpoint together with `provenance`.
     `network` is what steps through the backbone; a compiled one may stand in for the model's own.
     """
 
@@ -36,6 +39,7 @@ class DiffusionModule(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,
         ema: Callable[..., Ema],
+        noise: TrainingNoise | None = None,
         weight_decay: float = 0.0,
         caption_dropout: float = 0.1,
         seed: int = 0,
@@ -46,6 +50,7 @@ class DiffusionModule(LightningModule):
         super().__init__()
         self.model = model
         self.objective = objective
+        self.noise = noise or Iid()
         self.optimizer_factory = optimizer
         self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
@@ -67,8 +72,9 @@ class DiffusionModule(LightningModule):
             tuple(x_0.shape[1:]),
             seed=self.seed,
             global_batch_size=self._global_batch_size(batch),
-            times=self.objective.times,
+            times=partial(self.objective.times, schedule=self.model.schedule),
             caption_dropout=self.caption_dropout,
+            noise=partial(self.noise, x_0, seed=self.seed),
         )
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
         loss = self.losses(x_0, draw.eps, draw.t, captions).mean()

@@ -68,8 +68,12 @@ def draw_step(
     global_batch_size: int,
     times: Callable[..., Tensor],
     caption_dropout: float,
+    noise: Callable[[list[int]], Tensor] | None = None,
 ) -> Draw:
-    """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w)."""
+    """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w).
+
+    `noise` gives the noise of positions, where it is not to be any noise (`noise.py`).
+    """
     number = batch.cursor - 1
     first = batch.positions[0] - number * global_batch_size
     rows = slice(first, first + len(batch))
@@ -78,7 +82,7 @@ def draw_step(
     dropped = torch.rand(global_batch_size, generator=generator(seed, DROPOUT, number))[rows] < caption_dropout
     return Draw(
         t=t.to(device, non_blocking=True),
-        eps=noise_at(batch.positions, shape, seed=seed, device=device),
+        eps=noise(batch.positions) if noise else noise_at(batch.positions, shape, seed=seed, device=device),
         dropped=dropped,
     )
 

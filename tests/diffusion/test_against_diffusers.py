@@ -10,16 +10,19 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import X0, Epsilon, V
+from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, V
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
-from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler
+from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler, unipc
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
 from diffusion_art.diffusion.time_grids import time_grid
 from tests.diffusion.shelf import WavyNetwork
@@ -126,16 +129,23 @@ def test_ddim_at_equal_seeds_as_it_comes(beta_schedule, zero_snr):
     torch.testing.assert_close(end, x_t, atol=2e-4, rtol=0)
 
 
+MULTISTEP = [(DPMSolverMultistepScheduler, dpmpp_2m), (UniPCMultistepScheduler, unipc)]
+
+
 @pytest.mark.parametrize("num_steps", [8, 20])  # they treat fewer than 15 steps apart
-@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize(
+    ("kind", "sampler", "spacing"),
+    [(*MULTISTEP[0], spacing) for spacing in ("trailing", "leading", "linspace")] + [(*MULTISTEP[1], "leading")],
+)
 @pytest.mark.parametrize(("beta_schedule", "prediction", "zero_snr"), CASES)
-def test_dpmpp_2m(beta_schedule, prediction, zero_snr, spacing, num_steps):
+def test_dpmpp_2m_and_unipc(kind, sampler, spacing, beta_schedule, prediction, zero_snr, num_steps):
     """On their table, which keeps alpha^2 = 2^-24 where zero terminal SNR says 0."""
-    theirs = DPMSolverMultistepScheduler(
+    theirs = kind(
         beta_schedule=beta_schedule,
         prediction_type=prediction,
         timestep_spacing=spacing,
         rescale_betas_zero_snr=zero_snr,
+        final_sigmas_type="zero",
     )
     theirs.set_timesteps(num_steps)
     x_T = NoiseSource(SEEDS, SHAPE).x_T()
@@ -145,20 +155,21 @@ def test_dpmpp_2m(beta_schedule, prediction, zero_snr, spacing, num_steps):
 
     alpha_bar = torch.cat([torch.ones(1), theirs.alphas_cumprod]).double()
     ours = DiscreteSchedule(1 - alpha_bar[1:] / alpha_bar[:-1])
-    end = dpmpp_2m(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
+    end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
     scale = x_t.abs().max().item()  # large for epsilon from pure noise, divided by a small alpha
     torch.testing.assert_close(end, x_t, atol=2e-5 * max(scale, 1), rtol=0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_dpmpp_2m_on_the_flow_path(shift):
-    theirs = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+@pytest.mark.parametrize(("kind", "sampler"), MULTISTEP)
+def test_dpmpp_2m_and_unipc_on_the_flow_path(kind, sampler, shift):
+    theirs = kind(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, final_sigmas_type="zero")
     theirs.set_timesteps(20)
     x_T = NoiseSource(SEEDS, SHAPE).x_T()
     x_t, network = x_T, WavyNetwork()
     for k, sigma in zip(theirs.timesteps, theirs.sigmas):
         x_t = theirs.step(network(x_t, sigma.expand(len(x_t))), k, x_t).prev_sample
-    end = dpmpp_2m(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
+    end = sampler(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
     torch.testing.assert_close(end, x_t, atol=1e-5, rtol=0)
 
 
@@ -202,3 +213,26 @@ def test_euler_and_euler_ancestral(kind, sampler, prediction):
         z = theirs.step(out, k, z, generator=drawn).prev_sample
     end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps), noise=noise)
     torch.testing.assert_close(end, z, atol=2e-5 * max(z.abs().max().item(), 1), rtol=0)
+
+
+@pytest.mark.parametrize("path", [Flow(), LinearBeta(zero_terminal_snr=True)])
+@pytest.mark.parametrize(("kind", "sampler"), [(EDMEulerScheduler, euler), (EDMDPMSolverMultistepScheduler, dpmpp_2m)])
+def test_edm_preconditioning_and_its_samplers(kind, sampler, path):
+    """They noise as x_0 + s eps, down from s = 80; we are at the same s in any schedule's coordinates."""
+    theirs = kind(sigma_data=0.5, sigma_max=80.0)
+    theirs.set_timesteps(18)
+    network, low, high = WavyNetwork(), torch.tensor(0.002).log(), torch.tensor(80.0).log()
+
+    def clocked(x, c_noise):
+        return network(x, ((4 * c_noise - low) / (high - low)).clamp(0, 1).expand(len(x)))
+
+    x_T = NoiseSource(SEEDS, SHAPE).x_T()
+    x = x_T * theirs.sigmas[0]
+    for c_noise in theirs.timesteps:
+        x = theirs.step(clocked(theirs.scale_model_input(x, c_noise), c_noise), c_noise, x).prev_sample
+
+    times = path.t_of_log_snr(-2 * theirs.sigmas.double().log())
+    alpha, _ = path.alpha_sigma(times[:1])
+    ours = Denoiser(network, schedule=path, prediction=Edm(sigma_data=0.5))
+    end = sampler(ours, (alpha * theirs.sigmas[0] * x_T).float(), times=times)
+    torch.testing.assert_close(end, x, atol=2e-3, rtol=1e-3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
+from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser, DenoiserAtOneTime
 from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, GaussianDenoiser, WavyNetwork, eps_of_x0
@@ -14,8 +14,9 @@ def test_any_prediction_of_the_perfect_network_gives_the_same_x_0_hat(schedule, 
     schedule, prediction = SCHEDULES[schedule], PREDICTIONS[prediction]
     exact = GaussianDenoiser(schedule)
 
-    def network(x_t, t):
+    def network(shown, clock):  # shown as the prediction likes it, so the truth comes from outside
         alpha, sigma = (scale[:, None, None, None] for scale in schedule.alpha_sigma(t))
+        assert torch.equal(shown, prediction.inputs(x_t, t, alpha, sigma)[0])
         x_0_hat = exact(x_t, t)
         return prediction.target(x_0_hat, eps_of_x0(x_0_hat, x_t, alpha, sigma), alpha, sigma)
 
@@ -24,6 +25,20 @@ def test_any_prediction_of_the_perfect_network_gives_the_same_x_0_hat(schedule, 
     denoiser = Denoiser(network, schedule=schedule, prediction=prediction)
     torch.testing.assert_close(denoiser(x_t, t), exact(x_t, t), atol=1e-9, rtol=1e-9)
     assert isinstance(denoiser, AnyDenoiser)
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+@pytest.mark.parametrize("clip", [False, True])
+def test_one_time_as_a_number_is_that_time_for_every_row(schedule, prediction, clip):
+    """Also at both ends, and with the clock and the scale that a prediction may show the network."""
+    denoiser = Denoiser(
+        WavyNetwork(dtype=torch.float64), schedule=SCHEDULES[schedule], prediction=PREDICTIONS[prediction], clip=clip
+    )
+    x_t = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t in (0.0, 0.02, 0.5, 0.97, 1.0):
+        rows = torch.full((3,), t, dtype=torch.float64)
+        torch.testing.assert_close(denoiser.at(x_t, t), denoiser(x_t, rows), atol=1e-9, rtol=1e-9)
+    assert isinstance(denoiser, DenoiserAtOneTime)
 
 
 def test_clip_holds_x_0_hat_in_the_image_range():

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from diffusion_art.diffusion.objective import MinSNR, NoWeighting, Objective, Sigmoid
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
+from diffusion_art.diffusion.objective import Edm as EdmWeighting
+from diffusion_art.diffusion.objective import FlowLoss, MinSNR, NoWeighting, Objective, Sigmoid, SoftMinSNR
+from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.diffusion.times import Stratified
@@ -27,15 +28,19 @@ def loss_of(weighting, *, schedule, prediction, x_0, eps, x_0_hat, t=T):
     """The objective's loss for a network whose output stands for x_0_hat."""
     alpha, sigma = (scale[:, None, None, None] for scale in schedule.alpha_sigma(t))
 
-    def network(x_t, t):
-        return prediction.target(x_0_hat, eps_of_x0(x_0_hat, x_t, alpha, sigma), alpha, sigma)
+    def network(shown, clock):
+        return prediction.target(x_0_hat, eps_of_x0(x_0_hat, alpha * x_0 + sigma * eps, alpha, sigma), alpha, sigma)
 
     objective = Objective(times=Stratified(), weighting=weighting)
     return objective(network, schedule=schedule, prediction=prediction, x_0=x_0, eps=eps, t=t)
 
 
 @pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
-@pytest.mark.parametrize("weighting", [MinSNR(), MinSNR(gamma=1.0), Sigmoid(), Sigmoid(bias=-1.5)])
+@pytest.mark.parametrize(
+    "weighting",
+    [MinSNR(), Sigmoid(bias=-1.5), SoftMinSNR(), SoftMinSNR(gamma=1.0), EdmWeighting(sigma_data=0.7), FlowLoss()],
+    ids=lambda weighting: type(weighting).__name__,
+)
 def test_snr_weightings_agree_across_predictions_as_an_x0_loss(weighting, schedule, prediction):
     """The same x_0_hat costs the same whatever the network outputs: weight(SNR) times the x_0 error."""
     schedule, prediction = SCHEDULES[schedule], PREDICTIONS[prediction]
@@ -44,6 +49,12 @@ def test_snr_weightings_agree_across_predictions_as_an_x0_loss(weighting, schedu
     snr = schedule.log_snr(T).exp()
     if isinstance(weighting, MinSNR):
         weight = snr.clamp(max=weighting.gamma)
+    elif isinstance(weighting, SoftMinSNR):
+        weight = 1 / (1 / snr + 1 / weighting.gamma)
+    elif isinstance(weighting, EdmWeighting):
+        weight = snr + 1 / 0.7**2
+    elif isinstance(weighting, FlowLoss):
+        weight = 1 / (1 / (1 + snr.sqrt())).clamp(min=0.05) ** 2
     else:
         weight = snr / (1 + snr * math.exp(-weighting.bias)) * -schedule.log_snr_slope(T)
     torch.testing.assert_close(loss, weight * (x_0_hat - x_0).square().mean((1, 2, 3)), rtol=1e-3, atol=1e-9)
@@ -70,6 +81,31 @@ def test_min_snr_on_the_flow_path():
     torch.testing.assert_close(weight, snr.clamp(max=5) * T**2)
 
 
+def test_soft_min_snr_on_edms_output_is_k_diffusions():
+    """(s sigma_data)^2 / (s^2 + sigma_data^2)^2 for gamma = 1 / sigma_data^2, s the noise level."""
+    schedule, s, sigma_data = FlowSchedule(), T / (1 - T), 0.5
+    weight = SoftMinSNR(gamma=4.0)(T, schedule=schedule, prediction=Edm(sigma_data=sigma_data))
+    torch.testing.assert_close(weight, (s * sigma_data) ** 2 / (s**2 + sigma_data**2) ** 2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_edms_lambda_is_weight_1_on_edms_output(schedule):
+    weight = EdmWeighting(sigma_data=0.7)(T, schedule=SCHEDULES[schedule], prediction=Edm(sigma_data=0.7))
+    torch.testing.assert_close(weight, torch.ones_like(T))
+
+
+def test_an_image_network_under_the_flow_loss_costs_what_its_velocity_costs():
+    """JiT: |v - (x_t - x_0_hat) / u|^2 with u held at 0.05."""
+    x_0, eps, x_0_hat = draw()
+    schedule, t = FlowSchedule(), T[:, None, None, None]
+    loss = loss_of(FlowLoss(), schedule=schedule, prediction=X0(), x_0=x_0, eps=eps, x_0_hat=x_0_hat)
+    x_t, held = (1 - t) * x_0 + t * eps, t.clamp(min=0.05)
+    by_velocity = ((x_t - x_0) / held - (x_t - x_0_hat) / held).square().mean((1, 2, 3))
+    torch.testing.assert_close(loss, by_velocity, check_dtype=False, rtol=1e-5, atol=1e-6)
+    plain = NoWeighting()(T, schedule=schedule, prediction=Flow())
+    assert torch.equal(FlowLoss(floor=1e-6)(T, schedule=schedule, prediction=Flow()).round(decimals=9), plain)
+
+
 @pytest.mark.parametrize("bias", [-2.0, 0.0, 1.0])
 def test_sigmoid_weights_the_epsilon_error_per_unit_of_log_snr(bias):
     schedule = CosineSchedule()
@@ -82,7 +118,7 @@ def test_sigmoid_weights_the_epsilon_error_per_unit_of_log_snr(bias):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_is_finite_at_every_time_it_draws(objective, schedule, prediction):
     objective = OBJECTIVES[objective]
-    drawn = objective.times(B - 2, generator=torch.Generator().manual_seed(0))
+    drawn = objective.times(B - 2, generator=torch.Generator().manual_seed(0), schedule=SCHEDULES[schedule])
     t = torch.cat([torch.tensor([1e-5, 1 - 1e-5]), drawn])
     x_0, eps, _ = draw(torch.float32)
     loss = objective(
@@ -141,6 +177,15 @@ def test_a_bfloat16_output_is_compared_in_float32():
     assert loss.min() > 0  # a difference taken in bfloat16 would be exactly 0
 
 
-def test_gamma_must_be_positive():
-    with pytest.raises(UserError, match="gamma must be positive, not 0"):
-        MinSNR(gamma=0.0)
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: MinSNR(gamma=0.0), "gamma must be positive, not 0"),
+        (lambda: SoftMinSNR(gamma=-1.0), "gamma must be positive, not -1"),
+        (lambda: EdmWeighting(sigma_data=0.0), "sigma_data must be a positive number, not 0"),
+        (lambda: FlowLoss(floor=0.0), r"must lie in \(0, 1\), not 0"),
+    ],
+)
+def test_impossible_settings_are_refused(build, said):
+    with pytest.raises(UserError, match=said):
+        build()

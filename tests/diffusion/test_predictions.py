@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, check_prediction
+from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, Flow, V, check_prediction
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, eps_of_x0
@@ -73,3 +73,35 @@ def test_the_refusal_names_the_schedule_and_the_mend():
         check_prediction(Epsilon(), CosineSchedule())
     assert "model/schedule=linear_beta" in str(refused.value)
     check_prediction(Epsilon(), LinearBeta())  # the mend works
+
+
+def test_edm_is_the_published_preconditioning():
+    """Karras et al. 2022, Table 1, in its own coordinates: x = x_t / alpha at noise level s = sigma / alpha."""
+    s, sd = torch.tensor([0.002, 0.1, 1.0, 7.0, 80.0], dtype=torch.float64)[:, None, None, None], 0.5
+    alpha, sigma = 1 / (1 + s), s / (1 + s)
+    x, out = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    c_skip, c_out = sd**2 / (s**2 + sd**2), s * sd / (s**2 + sd**2).sqrt()
+    prediction = Edm(sigma_data=sd)
+    torch.testing.assert_close(prediction.to_x0(out, alpha * x, alpha, sigma), c_skip * x + c_out * out)
+    shown, clock = prediction.inputs(alpha * x, sigma.flatten(), alpha, sigma)
+    torch.testing.assert_close(shown, x / (s**2 + sd**2).sqrt())
+    c_noise = s.flatten().log() / 4
+    torch.testing.assert_close(clock, (c_noise - c_noise[0]) / (c_noise[-1] - c_noise[0]))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_edm_keeps_input_and_target_at_unit_variance(schedule):
+    alpha, sigma = scales(schedule, low=0.0)
+    x_0, eps = torch.randn(2, B, 3, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_0, prediction = x_0 * 0.5, Edm(sigma_data=0.5)
+    shown, clock = prediction.inputs(alpha * x_0 + sigma * eps, sigma.flatten(), alpha, sigma)
+    for unit in (shown, prediction.target(x_0, eps, alpha, sigma)):
+        torch.testing.assert_close(unit.std((1, 2, 3)), torch.ones(B, dtype=torch.float64), atol=0.05, rtol=0)
+    assert (clock[0], clock.min(), clock.max() <= 1) == (0, 0, True)
+    assert (clock.diff() >= 0).all()
+
+
+def test_edm_with_unit_data_is_minus_v_on_the_circle(images):
+    (x_0, eps), (alpha, sigma) = images, scales("cosine")
+    targets = [kind.target(x_0, eps, alpha, sigma) for kind in (Edm(sigma_data=1.0), V())]
+    torch.testing.assert_close(targets[0], -targets[1])

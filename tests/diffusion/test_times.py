@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.times import LogitNormal, Stratified, Uniform, resolution_shift
+from diffusion_art.diffusion.times import LogitNormal, LogNormal, Stratified, Uniform, resolution_shift
 from diffusion_art.errors import UserError
+from tests.diffusion.shelf import SCHEDULES
 
 KINDS = {
     "uniform": Uniform(),
@@ -61,6 +62,25 @@ def test_logit_normal_has_its_mean_and_spread(stratified):
     assert logit.std().item() == pytest.approx(1.3, abs=0.03)
 
 
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_log_normal_is_so_in_the_noise_level_under_every_schedule(schedule, stratified):
+    schedule = SCHEDULES[schedule]
+    t = LogNormal(mean=-1.2, std=1.2, stratified=stratified)(20_000, generator=seeded(), schedule=schedule)
+    log_s = -schedule.log_snr(t.double()) / 2
+    assert log_s.median().item() == pytest.approx(-1.2, abs=0.05)
+    spread = log_s.quantile(0.8413) - log_s.median()  # the tails may lie beyond a schedule's own end
+    assert spread.item() == pytest.approx(1.2, abs=0.05)
+
+
+def test_log_normal_on_the_straight_path_is_logit_normal():
+    settings = {"mean": -1.2, "std": 1.2, "stratified": True}
+    by_noise = LogNormal(**settings)(256, generator=seeded(), schedule=Flow())
+    torch.testing.assert_close(by_noise, LogitNormal(**settings)(256, generator=seeded()))
+    with pytest.raises(ValueError, match="give them the schedule"):
+        LogNormal()(4, generator=seeded())
+
+
 @pytest.mark.parametrize("build", [Uniform, Stratified, LogitNormal])
 def test_shifted_times_on_the_plain_path_are_plain_times_on_the_shifted_path(build):
     plain, shifted = build()(256, generator=seeded()), build(shift=3.0)(256, generator=seeded())
@@ -70,7 +90,9 @@ def test_shifted_times_on_the_plain_path_are_plain_times_on_the_shifted_path(bui
     )
 
 
-@pytest.mark.parametrize("build", [lambda: Uniform(shift=-1.0), lambda: LogitNormal(std=0.0)])
+@pytest.mark.parametrize(
+    "build", [lambda: Uniform(shift=-1.0), lambda: LogitNormal(std=0.0), lambda: LogNormal(std=-1.0)]
+)
 def test_impossible_settings_are_refused(build):
     with pytest.raises(UserError, match=r"must be .*positive"):
         build()

@@ -260,7 +260,7 @@ def test_models(client):
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["size"], model["step"]) == ("toy", "model", "16x16", 5)
     assert model["defaults"] == {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler"}
-    assert model["samplers"] == ["ddim", "ancestral", "euler", "heun", "dpmpp_2m"]
+    assert model["samplers"] == ["ddim", "ancestral", "euler", "heun", "dpmpp_2m", "unipc"]
     assert client.get("/v1/models/toy").json() == model
     assert client.get("/v1/models/dall-e-3").json() == model
     assert client.get("/v1/models/other").status_code == 404

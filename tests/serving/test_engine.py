@@ -23,6 +23,7 @@ SAMPLERS = [
     Sampler("euler", num_steps=3, spacing="karras"),
     Sampler("heun", num_steps=4),
     Sampler("dpmpp_2m", num_steps=7, spacing="log_snr"),
+    Sampler("unipc", times=(1.0, 0.8, 0.45, 0.2, 0.05, 0.0)),
 ]
 JOBS = [
     Job(f"a picture of {place}", seed=100 + place, sampler=sampler, guidance_scale=scale, **more)
@@ -34,6 +35,7 @@ JOBS = [
             (SAMPLERS[3], 1.0, {}),
             (SAMPLERS[4], 4.0, {"interval": (0.2, 0.8)}),
             (SAMPLERS[5], 2.5, {"rescale": 0.7}),
+            (SAMPLERS[6], 5.0, {"threshold": 0.9}),
         ]
     )
 ]
@@ -46,7 +48,7 @@ def model() -> TextToImage:
 
 @pytest.fixture
 def engine(model) -> Iterator[Engine]:
-    engine = Engine(model, max_rows=8, max_jobs=12, precision="float32")
+    engine = Engine(model, max_rows=8, max_jobs=14, precision="float32")
     engine.start()
     yield engine
     engine.stop(drain_s=10)
@@ -63,6 +65,7 @@ def _alone(model: TextToImage, job: Job) -> np.ndarray:
         negative_prompts=[job.negative_prompt],
         interval=job.interval,
         rescale=job.rescale,
+        threshold=job.threshold,
     )
     return to_uint8(images[0])
 
@@ -87,7 +90,7 @@ def test_a_picture_does_not_depend_on_its_company(engine, model):
         for picture in pictures:
             assert np.abs(picture.astype(int) - _alone(model, job)).max() <= 1
     stats = engine.stats()
-    assert stats.finished == 12
+    assert stats.finished == 14
     assert stats.ticks < sum(len(job.sampler.calls(model.schedule)) for job in JOBS)  # calls were shared
     assert (stats.jobs_waiting, stats.jobs_running) == (0, 0)
 
@@ -128,13 +131,13 @@ def test_previews_come_early_evenly_and_lead_to_the_picture(engine):
 
 
 def test_a_cancelled_picture_frees_its_place(engine):
-    tickets = engine.submit([Job("x", seed=n, sampler=Sampler("euler", num_steps=10_000)) for n in range(12)])
+    tickets = engine.submit([Job("x", seed=n, sampler=Sampler("euler", num_steps=10_000)) for n in range(14)])
     with pytest.raises(Busy) as refused:
         engine.submit([Job("x", seed=0, sampler=SAMPLERS[3])])
     assert refused.value.retry_after_s >= 1
     for ticket in tickets:
         ticket.cancel()
-    _wait_until(lambda: engine.stats().cancelled == 12)
+    _wait_until(lambda: engine.stats().cancelled == 14)
     assert all(ticket.result.cancelled() for ticket in tickets)
     _results(engine.submit([Job("x", seed=0, sampler=SAMPLERS[3])]))
 

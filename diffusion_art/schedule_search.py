@@ -1,0 +1,91 @@
+"""Find the times at which a few steps do best: `python -m diffusion_art.schedule_search run=... num_steps=8`.
+
+Writes `times_<sampler>_<num_steps>.json` into the run folder and prints the override by which `sample` and training
+take the grid. The grid is fitted to the run's own prompts, and compared with the common spacings on other noise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.progress import Progress
+
+from diffusion_art.cli import command
+from diffusion_art.config import build, plain
+from diffusion_art.devices import pick_device
+from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.time_grids import SPACINGS
+from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
+from diffusion_art.errors import UserError
+from diffusion_art.runs import load_run
+from diffusion_art.sample import prompts_of
+
+log = logging.getLogger(__name__)
+
+
+def schedule_search(config: DictConfig) -> dict[str, Any]:
+    """Returns what it wrote: the times, and the errors of all grids."""
+    asked = plain(config)
+    run = load_run(
+        asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=pick_device(asked["device"])
+    )
+    name = run.sampler(build(asked["sampler"]) if asked.get("sampler") else None).name
+    if asked["pictures"] < 1:
+        raise UserError(f"pictures={asked['pictures']} is too small: the grid is fitted to that many, 8 will do")
+    prompts = prompts_of(None, run)
+    prompts = [prompts[row % len(prompts)] for row in range(asked["pictures"])]
+    scale, guidance = run.guidance_scale(asked["guidance_scale"]), run.guidance()
+    model = run.model
+    denoiser = model.denoiser(model.encode_captions(prompts), guidance_scale=scale, **guidance)
+
+    def noise(first: int) -> torch.Tensor:
+        seeds = [first + row for row in range(len(prompts))]
+        return NoiseSource(seeds, model.latent_shape, device=model.device).x_T()
+
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("searching", total=asked["num_steps"])
+        times = search_times(
+            denoiser,
+            noise(asked["seed"]),
+            sampler=name,
+            num_steps=asked["num_steps"],
+            fine_steps=asked["fine_steps"],
+            on_step=lambda _: progress.advance(bar),
+        )
+    fresh = noise(asked["seed"] + len(prompts))
+    exact = fine_solution(denoiser, fresh, times=fine_grid(model.schedule, asked["fine_steps"]))[-1]
+    grids = {"searched": Sampler(name, times=times)}
+    grids |= {spacing: Sampler(name, num_steps=asked["num_steps"], spacing=spacing) for spacing in SPACINGS}
+    errors = {grid: error_of(sampler, denoiser, fresh, exact=exact) for grid, sampler in grids.items()}
+    result = {
+        "sampler": name,
+        "times": times,
+        "rms_error_on_other_noise": errors,
+        "guidance_scale": scale,
+        "guidance": guidance,
+        "checkpoint": run.checkpoint_id,
+        "weights": run.weights,
+    }
+    out = Path(asked["out"] or run.path / f"times_{name}_{asked['num_steps']}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    for grid, error in errors.items():
+        log.info("%-8s  error %.4f", grid, error)
+    if errors["searched"] > min(errors.values()):
+        log.warning("here a common spacing does better than the searched grid; give it more pictures or fine_steps")
+    log.info("written to %s", out)
+    log.info("use it as: sampler=%s 'sampler.times=[%s]'", name, ",".join(f"{t:.5g}" for t in times))
+    return result
+
+
+main = command("schedule_search")(schedule_search)
+
+if __name__ == "__main__":
+    main()

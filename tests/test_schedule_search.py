@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from diffusion_art.cli import config_dir
+from diffusion_art.errors import UserError
+from diffusion_art.schedule_search import schedule_search
+from tests.fakes import toy_model, toy_run
+from tests.test_sample import paint
+
+
+def search(*overrides: str):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("schedule_search", ["device=cpu", "num_steps=3", "fine_steps=8", "pictures=3", *overrides])
+    return schedule_search(config)
+
+
+def test_the_grid_it_writes_paints(tmp_path):
+    folder = toy_run(tmp_path / "toy", toy_model())
+    found = search(f"run={folder}", "sampler=unipc")
+    written = json.loads((folder / "times_unipc_3.json").read_text())
+    assert written == found
+    assert found["checkpoint"].startswith("step_00000005-")
+    assert set(found["rms_error_on_other_noise"]) == {"searched", "uniform", "log_snr", "karras"}
+    out = paint(f"run={folder}", "asked=[red]", "sampler=unipc", f"sampler.times={found['times']}")
+    assert (out / "000_red.png").is_file()
+
+
+def test_the_runs_own_sampler_and_a_wrong_request(tmp_path):
+    folder = toy_run(tmp_path / "toy", toy_model())
+    assert search(f"run={folder}", f"out={tmp_path / 'grid.json'}")["sampler"] == "euler"
+    assert (tmp_path / "grid.json").is_file()
+    with pytest.raises(UserError, match="pictures=0 is too small"):
+        search(f"run={folder}", "pictures=0")
+    with pytest.raises(UserError, match="not for heun"):
+        search(f"run={folder}", "sampler=heun")
