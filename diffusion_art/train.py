@@ -211,8 +211,8 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
 def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
     """`resume_from`, and the file is one of ours and whole."""
     found = resume_from(wanted, run_dir)
-    if found is not None:
-        read_checkpoint(found)
+    if found is not None and "optimizer_states" not in read_checkpoint(found):
+        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
     return found
 
 
