@@ -97,8 +97,8 @@ def _write(
 
 
 def _tell(path: Path, *, width: float, snapshots: list[Snapshot], mixture: Mixture) -> None:
-    count, last, missed = len(snapshots), snapshots[-1].step, 100 * mixture.error
-    log.info("sigma_rel=%.10g at step %d from %d snapshots, profile off by %.2g %%: %s", width, last, count, missed, path)
+    count, missed = len(snapshots), 100 * mixture.error
+    log.info("sigma_rel=%.10g from %d snapshots, profile off by %.2g %%: %s", width, count, missed, path)
     if mixture.error > POOR:
         log.warning(
             "WARNING: %d snapshots hold too little of this width: what was made is another average. Choose one nearer "

@@ -39,7 +39,9 @@ class AverageSnapshots(Callback):
         if not module.ema.sigma_rel:
             raise UserError("snapshots need power-function averages: set ema.sigma_rel=[0.05,0.1], or ema=post_hoc.")
         if self.every_n_steps is None and trainer.max_steps < 0:
-            raise UserError("a run without trainer.max_steps has no fiftieth part: give callbacks.snapshots.every_n_steps.")
+            raise UserError(
+                "without trainer.max_steps a run has no fiftieth part: give callbacks.snapshots.every_n_steps."
+            )
         if not trainer.is_global_zero:
             return
         for path in self.folder.glob("step_*"):
@@ -54,9 +56,10 @@ class AverageSnapshots(Callback):
         count = max(0, trainer.max_steps - trainer.global_step) // self._interval(trainer)
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
-        text, values = "%d snapshots of %.3g GB each are to come, in %s", (count, size / 1e9, self.folder)
+        text, values = "%d snapshots of %.3g GB each are to come, in %s", [count, size / 1e9, self.folder]
         if count * size > free:
-            text, values = f"{text}, where %.3g GB are free: try callbacks.snapshots.every_n_steps", (*values, free / 1e9)
+            text += ", where %.3g GB are free: try a larger callbacks.snapshots.every_n_steps"
+            values.append(free / 1e9)
         log.log(logging.WARNING if count * size > free else logging.INFO, text, *values)
 
     def _interval(self, trainer: Trainer) -> int:

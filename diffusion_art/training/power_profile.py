@@ -65,9 +65,7 @@ class Mixture:
     error: float
 
 
-def reconstruct(
-    steps: Float64[Tensor, " n"], gammas: Float64[Tensor, " n"], *, step: float, gamma: float
-) -> Mixture:
+def reconstruct(steps: Float64[Tensor, " n"], gammas: Float64[Tensor, " n"], *, step: float, gamma: float) -> Mixture:
     """The sum of the profiles (steps, gammas) that comes nearest to the profile (step, gamma), in the least squares.
 
     All integrals are in closed form: `overlap`. Unlike the paper's, the shares are held to add up to one, so that
