@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -11,8 +15,11 @@ from safetensors import safe_open
 from diffusion_art.callbacks.snapshots import AverageSnapshots
 from diffusion_art.checkpoints import KEY, find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.errors import UserError
+from diffusion_art.posthoc_ema import up_to
+from diffusion_art.train import checked_resume
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.posthoc import add_up, find_snapshots, mix, write_snapshot
+from tests.conftest import ROOT
 
 TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
 QUIET = ["callbacks.progress=null", "callbacks.samples=null", "callbacks.loss_plot=null", "data.val_samples=8"]
@@ -68,22 +75,23 @@ def test_a_weight_that_fp16_cannot_hold_is_not_written(tmp_path):
         AverageSnapshots(folder=str(tmp_path), dtype="fp8")
 
 
-def test_a_run_its_averages_and_what_is_painted_with_them(painter_shards, run_here, tmp_path):
-    asked = [*TINY, *QUIET, f"data.path={painter_shards}", "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "run=a"]
-    folder = tmp_path / "logs/tiny/a"
-    cut = [*asked, "callbacks.snapshots.every_n_steps=2", "lr_schedule=constant"]
-    status, said, complaints = run_here("train", *cut, "trainer.max_steps=5")
-    assert status == 0, said + complaints
-    snapshots = folder / "snapshots"
-    (snapshots / "step_00000009.safetensors").write_bytes(b"of a run that was killed")
-    (snapshots / "step_00000009.part").write_bytes(b"half")
-    status, said, complaints = run_here("train", *cut, "ckpt_path=last")
-    assert status == 0, said + complaints
-    assert [int(path.stem[5:]) for path in sorted(snapshots.iterdir())] == [2, 4, 5, 6, 8, 10, 12]
+@pytest.fixture
+def asked(painter_shards) -> list[str]:
+    return [*TINY, *QUIET, f"data.path={painter_shards}", "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "run=a"]
 
+
+def _steps(folder) -> list[int]:
+    return [int(path.stem[5:]) for path in sorted(folder.iterdir())]
+
+
+def test_a_run_its_averages_and_what_is_painted_with_them(asked, run_here, tmp_path):
+    folder = tmp_path / "logs/tiny/a"
+    status, said, complaints = run_here("train", *asked, "trainer.max_steps=5", "callbacks.snapshots.every_n_steps=2")
+    assert status == 0, said + complaints
+    assert _steps(folder / "snapshots") == [2, 4, 5]
     saved = read_checkpoint(find_checkpoint(folder))[KEY]
     assert (saved["ema_name"], list(saved["averages"])) == ("decay_0.995", ["sigma_rel_0.05", "sigma_rel_0.1"])
-    with safe_open(snapshots / "step_00000012.safetensors", framework="pt") as file:
+    with safe_open(folder / "snapshots/step_00000005.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["widths"]) == {"sigma_rel_0.05": 0.05, "sigma_rel_0.1": 0.1}
         for key in file.keys():  # noqa: SIM118 - not a dict
             average, _, name = key.partition("/")
@@ -97,19 +105,52 @@ def test_a_run_its_averages_and_what_is_painted_with_them(painter_shards, run_he
     for name, weight in tracked.items():
         torch.testing.assert_close(made[name], weight, atol=1e-6, rtol=0)
     assert any(not torch.equal(used[name], tracked[name]) for name in used)
-    assert find_checkpoint(folder).name == "step_00000012.ckpt"
+    assert find_checkpoint(folder).name == "step_00000005.ckpt"
+    with pytest.raises(UserError, match="weights=raw are not in .*; it has ema, sigma_rel_0.2"):
+        load_text_to_image(folder / "checkpoints/posthoc_0.2.ckpt", weights="raw")
+    with pytest.raises(UserError, match="cannot be resumed"):
+        checked_resume(str(folder / "checkpoints/posthoc_0.2.ckpt"), folder)
+    with pytest.raises(UserError, match="no snapshot of step 3. Take a step it has one of, such as step=[24]"):
+        up_to(find_snapshots(folder / "snapshots"), 3, run=folder)
     status, said, complaints = run_here(
         "sample", f"run={folder}", "checkpoint=posthoc_0.2", "prompts=[red]", f"out={tmp_path / 'out'}"
     )
     assert status == 0, said + complaints
     assert (tmp_path / "out/grid.png").exists()
 
-    for command, arguments, words in (
-        ("posthoc_ema", [f"run={folder}", "sigma_rel=0.5"], "sigma_rel=0.5 is no width"),
-        ("posthoc_ema", [f"run={folder}", "sigma_rel=0.1", "step=11"], "no snapshot of step 11"),
-        ("sample", [f"run={folder}", "checkpoint=posthoc_0.2", "weights=raw"], "weights=raw are not in"),
-        ("train", [*asked, f"ckpt_path={folder}/checkpoints/posthoc_0.1.ckpt"], "cannot be resumed"),
-    ):
-        status, said, complaints = run_here(command, *arguments)
-        assert status == 1
-        assert words in complaints
+
+@pytest.mark.slow
+def test_snapshots_of_a_resumed_run_are_those_of_a_whole_one(asked, run_here, tmp_path):
+    asked += ["callbacks.snapshots.every_n_steps=4", "lr_schedule=constant"]
+    status, said, complaints = run_here("train", *asked, "run=whole")
+    assert status == 0, said + complaints
+    assert run_here("train", *asked, "trainer.max_steps=6")[0] == 0
+    whole, cut = (tmp_path / "logs/tiny" / name / "snapshots" for name in ("whole", "a"))
+    (cut / "step_00000009.safetensors").write_bytes(b"of steps after the last checkpoint")
+    (cut / "step_00000009.part").write_bytes(b"half of one")
+    status, said, complaints = run_here("train", *asked, "ckpt_path=last")
+    assert status == 0, said + complaints
+    assert (_steps(whole), _steps(cut)) == ([4, 8, 12], [4, 6, 8, 12])
+    for step in (4, 8, 12):
+        name = f"step_{step:08d}.safetensors"
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_whole_snapshots(asked, tmp_path):
+    """SIGKILL wherever it falls; then the resumed run ends in the snapshots of one that was not killed."""
+    asked += ["callbacks.snapshots.every_n_steps=1", "trainer.max_steps=2000", "callbacks.checkpoints.every_n_steps=50"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    folder = tmp_path / "logs/tiny/a/snapshots"
+    command = [sys.executable, "-m", "diffusion_art.train", *asked]
+    for extra, least in (([], 5), (["ckpt_path=auto"], 20)):
+        child = subprocess.Popen([*command, *extra], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 200
+        while len(list(folder.glob("*.safetensors"))) < least:
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        whole = [snapshot.step for snapshot in find_snapshots(folder)]
+        assert whole == list(range(1, len(whole) + 1))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +24,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+import diffusion_art
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
@@ -85,7 +88,9 @@ def find_batch_size(settings: dict[str, Any], *, world: int) -> Found:
     sizes = usable_sizes(data["global_batch_size"] * trainer["accumulate_grad_batches"], world=world)
     asked = json.dumps({"settings": settings, "sizes": sizes, "world": world})
     command = [sys.executable, "-m", __name__]
-    child = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=False)
+    path = os.pathsep.join(filter(None, [str(Path(diffusion_art.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}  # so that the child finds this package wherever it runs from
+    child = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_the_largest_is_found_wherever_memory_ends(pictures):
 
         assert largest(sizes, fits) == max((size for size in sizes if size <= end), default=None)
         assert len([size for size in tried if size > end]) <= 1 + len(sizes).bit_length()
-        assert all(later <= 4 * earlier or later in sizes for earlier, later in zip(tried, tried[1:]))
+        assert all(later <= 4 * earlier or later in sizes for earlier, later in pairwise(tried))
 
 
 def test_sizes_divide_the_share_of_each_process():
@@ -111,16 +112,9 @@ def test_a_run_without_memory_ends_with_three_ways_on(painter_shards, run_here, 
         "ckpt_path=last",
     ):
         assert words in complaints, complaints
-    # the second of them, as it stands, goes on from what was saved
-    status, said, complaints = run_here(
-        *("train", *asked, "trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed"),
-        *("model.backbone.gradient_checkpointing=true", "ckpt_path=last"),
-    )
-    assert status == 0, said + complaints
-    assert find_checkpoint(tmp_path / "logs/tiny/large").name == "step_00000012.ckpt"
 
 
-@pytest.mark.parametrize("experiment", ["wikiart", "wikiart_eir", "openclipart", "quickstart"])
+@pytest.mark.parametrize("experiment", ["wikiart", "quickstart"])
 def test_every_experiment_has_three_ways_on_and_each_composes(experiment):
     def composed(*more: str) -> dict:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
