@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from diffusion_art.callbacks.snapshots import AverageSnapshots
 from diffusion_art.checkpoints import KEY, find_checkpoint, load_text_to_image, read_checkpoint
@@ -106,11 +107,11 @@ def test_a_run_its_averages_and_what_is_painted_with_them(asked, run_here, tmp_p
         torch.testing.assert_close(made[name], weight, atol=1e-6, rtol=0)
     assert any(not torch.equal(used[name], tracked[name]) for name in used)
     assert find_checkpoint(folder).name == "step_00000005.ckpt"
-    with pytest.raises(UserError, match="weights=raw are not in .*; it has ema, sigma_rel_0.2"):
+    with pytest.raises(UserError, match=r"weights=raw are not in .*; it has ema, sigma_rel_0\.2"):
         load_text_to_image(folder / "checkpoints/posthoc_0.2.ckpt", weights="raw")
     with pytest.raises(UserError, match="cannot be resumed"):
         checked_resume(str(folder / "checkpoints/posthoc_0.2.ckpt"), folder)
-    with pytest.raises(UserError, match="no snapshot of step 3. Take a step it has one of, such as step=[24]"):
+    with pytest.raises(UserError, match=r"no snapshot of step 3\..* such as step=[24]"):
         up_to(find_snapshots(folder / "snapshots"), 3, run=folder)
     status, said, complaints = run_here(
         "sample", f"run={folder}", "checkpoint=posthoc_0.2", "prompts=[red]", f"out={tmp_path / 'out'}"
@@ -132,8 +133,9 @@ def test_snapshots_of_a_resumed_run_are_those_of_a_whole_one(asked, run_here, tm
     assert status == 0, said + complaints
     assert (_steps(whole), _steps(cut)) == ([4, 8, 12], [4, 6, 8, 12])
     for step in (4, 8, 12):
-        name = f"step_{step:08d}.safetensors"
-        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+        one, other = (load_file(folder / f"step_{step:08d}.safetensors") for folder in (whole, cut))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.slow
