@@ -6,6 +6,8 @@ trainable weights, their names beginning with `model.`; under `diffusion_art` st
     format        1
     config        the resolved run config, plain dicts and lists
     ema           the averaged trainable weights, by name
+    ema_name      what that average is called, such as decay_0.9999
+    averages      further averages by what they are called, such as sigma_rel_0.05: weights by name
     step          optimiser updates
     versions, commit, text_encoder (what `TextEncoder.describe` said)
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 KEY = "diffusion_art"
+POSTHOC = "posthoc_"  # how the names of checkpoints begin that no training wrote: averages made afterwards
 PREFIX = "model."  # of the raw weights' names in state_dict
 TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 
@@ -39,7 +42,8 @@ TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> TextToImage:
     """The model of a checkpoint file, a run folder (its newest checkpoint) or a folder of runs (the newest).
 
-    `weights` are `ema`, the averaged ones, or `raw`, those the optimiser held.
+    `weights` are `ema`, the averaged ones, `raw`, those the optimiser held, or a further average that the checkpoint
+    holds, by name.
 
     Raises:
         UserError: nothing there, a truncated file, another program's or version's, or another text encoder.
@@ -51,15 +55,25 @@ def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | 
 def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) -> TextToImage:
     """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
     ours = checkpoint[KEY]
-    if weights not in ("ema", "raw"):
-        raise UserError(f"weights={weights!r} is neither ema (the averaged weights) nor raw (the optimiser's).")
+    chosen = _choose(checkpoint, weights, origin)
     model = build(ours["config"]["model"])
     if not isinstance(model, TextToImage):
         raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
     _check_text_encoder(model, ours.get("text_encoder"), origin)
-    raw = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
-    model.load_trainable_state(ours["ema"] if weights == "ema" else raw)
+    model.load_trainable_state(chosen)
     return model.eval()
+
+
+def _choose(checkpoint: dict[str, Any], weights: str, origin: str | Path) -> dict[str, torch.Tensor]:
+    """The weights of that name, by the names of the model's parameters."""
+    ours = checkpoint[KEY]
+    raw = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+    held = {"ema": ours["ema"], **({"raw": raw} if raw else {}), **ours.get("averages", {})}
+    if name := ours.get("ema_name"):
+        held[name] = ours["ema"]
+    if weights not in held:
+        raise UserError(f"weights={weights} are not in {origin}; it has {', '.join(held)}.")
+    return held[weights]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -133,7 +147,7 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
     if which != "last":
         named = run / "checkpoints" / (which if which.endswith(".ckpt") else f"{which}.ckpt")
         if not named.is_file():
-            present = ", ".join(file.stem for file in _checkpoint_files(run))
+            present = ", ".join(file.stem for file in _named_files(run))
             raise UserError(f"{run} has no checkpoint named {which!r}; it has {present}.")
         return named
     broken = []
@@ -165,6 +179,11 @@ def checkpoint_id(path: str | Path) -> str:
 
 
 def _checkpoint_files(run: Path) -> list[Path]:
+    """Those that training wrote."""
+    return [file for file in _named_files(run) if not file.name.startswith(POSTHOC)]
+
+
+def _named_files(run: Path) -> list[Path]:
     return sorted(file for file in run.glob("checkpoints/*.ckpt") if file.is_file())
 
 

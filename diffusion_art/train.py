@@ -20,13 +20,12 @@ from typing import Any
 import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.callbacks.graceful_stop import GracefulStop
-from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
+from diffusion_art.checkpoints import KEY, find_checkpoint, find_run, read_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.data.build import ensure_shards, unfinished
@@ -38,8 +37,9 @@ from diffusion_art.sources.detect import open_source
 from diffusion_art.streaming.leaks import refuse_leaks
 from diffusion_art.streaming.manifest import MANIFEST_FILE
 from diffusion_art.streaming.mixture import Component, ShardSpec, components_of, open_shards
-from diffusion_art.training.module import DiffusionModule
-from diffusion_art.training.provenance import provenance
+from diffusion_art.training.batch_size import find_batch_size
+from diffusion_art.training.build import build_module, build_trainer
+from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,43 @@ def best_precision(accelerator: str) -> str:
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return "32-true"
     return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
+
+
+def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, world: int) -> None:
+    """Split the pictures of a step into the largest parts that fit; a resumed run keeps the parts it has, in which its
+    place in the data is counted.
+
+    Raises:
+        UserError: processes that were started by others, each of which would find a size of its own.
+    """
+    data, trainer = settings["data"], settings["trainer"]
+    settings["find_batch_size"] = False
+    if {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"} & os.environ.keys():
+        raise UserError(
+            "find_batch_size=true asks one process, not several. Run once without torchrun or SLURM, and give what it "
+            "chooses: data.global_batch_size=... trainer.accumulate_grad_batches=..."
+        )
+    if checkpoint is not None:
+        trained = read_checkpoint(checkpoint)[KEY]["config"]
+        data["global_batch_size"] = trained["data"]["global_batch_size"]
+        trainer["accumulate_grad_batches"] = trained["trainer"]["accumulate_grad_batches"]
+        log.info("find_batch_size: resumed, so the batch size stays that of %s", checkpoint)
+        return
+    pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
+    found = find_batch_size(settings, world=world)
+    data["global_batch_size"] = found.size * world
+    trainer["accumulate_grad_batches"] = pictures // data["global_batch_size"]
+    log.info(
+        "find_batch_size: data.global_batch_size=%d trainer.accumulate_grad_batches=%d, %d pictures per step as "
+        "before; %d at once, %.3g GB at most with %.3g GB for each picture, of %.3g GB",
+        data["global_batch_size"],
+        trainer["accumulate_grad_batches"],
+        pictures,
+        found.size,
+        found.peaks.get(found.size, 0) / 1e9,
+        found.per_picture / 1e9,
+        found.limit / 1e9,
+    )
 
 
 def _settle_text_encoder(config: DictConfig) -> None:
@@ -172,48 +209,11 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     )
 
 
-def build_module(settings: dict[str, Any]) -> DiffusionModule:
-    optim = dict(settings["optim"])
-    weight_decay = optim.pop("weight_decay", 0.0)
-    return DiffusionModule(
-        build(settings["model"]),
-        build(settings["objective"]),
-        optimizer=build(optim),
-        lr_schedule=build(settings["lr_schedule"]),
-        ema=build(settings["ema"]),
-        noise=build(settings["noise"]),
-        weight_decay=weight_decay,
-        caption_dropout=settings["caption_dropout"],
-        seed=settings["seed"],
-        config=settings,
-        provenance=provenance(),
-        compile_network=settings["compile"],
-    )
-
-
-def build_trainer(settings: dict[str, Any]) -> Trainer:
-    callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
-    loggers = [build(node) for node in settings["logger"].values() if node]
-    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    node = dict(settings["trainer"])
-    if isinstance(node["val_check_interval"], int):  # steps to us, batches to Lightning
-        node["val_check_interval"] *= node["accumulate_grad_batches"]
-    if node["max_steps"] > 0:  # a short run leaves a curve too
-        node["log_every_n_steps"] = min(node["log_every_n_steps"], max(1, node["max_steps"] // 10))
-    return build(
-        node,
-        callbacks=None,
-        logger=None,
-        default_root_dir=settings["paths"]["run_dir"],
-        _partial_=True,
-    )(callbacks=callbacks, logger=loggers, enable_progress_bar=bar)
-
-
 def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
     """`resume_from`, and the file is one of ours and whole."""
     found = resume_from(wanted, run_dir)
-    if found is not None:
-        read_checkpoint(found)
+    if found is not None and "optimizer_states" not in read_checkpoint(found):
+        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
     return found
 
 
@@ -283,7 +283,12 @@ def train(config: DictConfig) -> float | None:
     """One run. Returns the value of `optimized_metric`, for sweeps."""
     run_dir = _relative(Path(HydraConfig.get().runtime.output_dir))
     settings = settle(config, run_dir)
-    if (processes := processes_wanted(config.trainer)) > 1:
+    processes = processes_wanted(config.trainer)
+    if settings["find_batch_size"]:
+        resumed = checked_resume(settings["ckpt_path"], run_dir)
+        world = processes * int(settings["trainer"].get("num_nodes", 1))
+        settle_batch_size(settings, checkpoint=resumed, world=world)
+    if processes > 1:
         launch(settings, run_dir, processes)
         return None
     if getattr(rank_zero_only, "rank", 0) != 0:
@@ -305,7 +310,13 @@ def train(config: DictConfig) -> float | None:
     )
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
+        raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error
 
     callbacks: list[Callback] = getattr(trainer, "callbacks", [])
     stop = next((c for c in callbacks if isinstance(c, GracefulStop)), None)

@@ -47,7 +47,7 @@ def test_the_averaged_weights_are_the_default(run, model):
     for name, weight in model.trainable_state().items():
         assert torch.equal(raw.trainable_state()[name], weight)
         assert torch.equal(averaged.trainable_state()[name], weight / 2)
-    with pytest.raises(UserError, match="weights='best' is neither ema"):
+    with pytest.raises(UserError, match=r"weights=best are not in .*; it has ema, raw\."):
         load_text_to_image(run, weights="best")
 
 

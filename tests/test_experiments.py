@@ -42,7 +42,7 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "group", ["optim", "lr_schedule", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
+    "group", ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
 )
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):

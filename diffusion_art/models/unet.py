@@ -33,6 +33,9 @@ class UNet(nn.Module):
     The caption's pooled vector is embedded and added to the time embedding, which scales and shifts every
     residual block. The last convolution starts at zero, so an untrained network answers zero.
 
+    With `gradient_checkpointing` each block keeps its input only, and computes the rest again for its gradients, which
+    are the same to the bit: Chen et al. 2016, https://arxiv.org/abs/1604.06174
+
     Paper: Dhariwal & Nichol 2021 (scale and shift, attention by resolution), https://arxiv.org/abs/2105.05233;
     Rombach et al. 2022 (cross-attention to text), https://arxiv.org/abs/2112.10752
 
@@ -54,6 +57,7 @@ class UNet(nn.Module):
         head_channels: int = 48,
         norm_groups: int = 8,
         dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
         sides = [sample_size // 2**level for level in range(len(block_channels))]
@@ -88,6 +92,8 @@ class UNet(nn.Module):
             self.net.set_attn_processor(AttnProcessor())
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
+        if gradient_checkpointing:
+            self.net.enable_gradient_checkpointing()
         self.to(memory_format=torch.channels_last)
 
     def forward(

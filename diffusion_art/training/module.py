@@ -170,7 +170,9 @@ class DiffusionModule(LightningModule):
             "format": FORMAT,
             "config": self.config,
             "ema": ema["shadow"],
+            "ema_name": ema["name"],
             "ema_updates": ema["updates"],
+            "averages": ema["others"],
             "step": self.global_step,
             "text_encoder": self.model.text_encoder.describe(),
             **self.provenance,
@@ -178,4 +180,7 @@ class DiffusionModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint[KEY]
-        self.ema.load_state_dict({"updates": ours["ema_updates"], "shadow": ours["ema"]})
+        state = {"updates": ours["ema_updates"], "shadow": ours["ema"], "others": ours.get("averages", {})}
+        if "ema_name" in ours:
+            state["name"] = ours["ema_name"]
+        self.ema.load_state_dict(state)

@@ -8,6 +8,11 @@ along a few. A convolution's kernel counts as the matrix [out, in * h * w].
 Papers: Jordan et al. 2024, Muon, https://kellerjordan.github.io/posts/muon/; the factor 0.2 sqrt(max(r, c)), which
 gives the update the size of Adam's so that both share one learning rate: Liu et al. 2025, Muon is Scalable for LLM
 Training, https://arxiv.org/abs/2502.16982
+
+`torch.optim.Muon` takes the same steps (a test says so) for two-dimensional parameters only: neither the kernels of
+convolutions, which are most of a UNet, nor the vectors, so it would take a second optimiser beside it. It also works
+one matrix at a time and always in bfloat16, which is slow on processors without it; here matrices of a shape go
+together.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -34,7 +35,12 @@ def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, wei
 
 
 class Constant:
-    """Linear warm-up over `warmup_steps`, then the full rate."""
+    """Linear warm-up over `warmup_steps`, then the full rate.
+
+    `memory` names what a schedule has learned in a run; all else are settings, and those of the config count.
+    """
+
+    memory: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
         self.warmup_steps = warmup_steps
@@ -63,11 +69,55 @@ class Cosine(Constant):
         return self.warmup(step) * (self.floor + (1.0 - self.floor) * fall)
 
 
+class WarmupStableDecay(Constant):
+    """Linear warm-up, the full rate, and over the last `decay_fraction` of `total_steps` down to `floor`.
+
+    With u going from 0 to 1 over the decay its shape is 1 - sqrt(u) or, `linear`, 1 - u. The stable part does not know
+    how long the run is: any checkpoint of it can be resumed with more `trainer.max_steps`, or with fewer to decay from
+    there.
+
+    Papers: Hu et al. 2024, MiniCPM, https://arxiv.org/abs/2404.06395; Hägele et al. 2024 (1 - sqrt, a fifth of the
+    run), https://arxiv.org/abs/2405.18392
+
+    Raises:
+        ValueError: another shape, or a share that is none.
+    """
+
+    SHAPES: ClassVar = {"1-sqrt": lambda u: 1.0 - math.sqrt(u), "linear": lambda u: 1.0 - u}
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        warmup_steps: int = 0,
+        decay_fraction: float = 0.2,
+        shape: str = "1-sqrt",
+        floor: float = 0.0,
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if shape not in self.SHAPES:
+            raise ValueError(f"shape={shape} of the decay is none of {', '.join(self.SHAPES)}")
+        if not 0.0 < decay_fraction <= 1.0:
+            raise ValueError(f"decay_fraction={decay_fraction} is no share of a run: it is above 0 and at most 1")
+        self.total_steps = total_steps
+        self.decay_fraction = decay_fraction
+        self.shape = shape
+        self.floor = floor
+
+    def __call__(self, step: int) -> float:
+        length = self.decay_fraction * self.total_steps
+        done = (step - (self.total_steps - length)) / max(1.0, length)
+        fall = self.SHAPES[self.shape](min(1.0, max(0.0, done)))
+        return self.warmup(step) * (self.floor + (1.0 - self.floor) * fall)
+
+
 class Plateau(Constant):
     """Linear warm-up, then times `factor` whenever `patience` validations in a row bring nothing better.
 
     "Better" is lower by a share of `threshold`, as in `torch.optim.lr_scheduler.ReduceLROnPlateau`.
     """
+
+    memory = ("best", "waited", "scale")
 
     def __init__(
         self,
@@ -102,4 +152,19 @@ class Plateau(Constant):
 
 def attach(schedule: Constant, optimizer: Optimizer) -> LambdaLR:
     """The schedule as a torch scheduler; its state (a plateau's memory too) is saved with the checkpoint."""
-    return LambdaLR(optimizer, schedule)
+    return Attached(optimizer, schedule)
+
+
+class Attached(LambdaLR):
+    """Of a checkpoint it takes the step and the schedule's memory, and no settings: torch's own would go on with the
+    rate and the length of the run that wrote it, whatever the config says.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        rates = list(self.base_lrs)
+        saved: dict[str, Any] = state_dict["lr_lambdas"][0] or {}
+        schedule: Any = self.lr_lambdas[0]
+        learned = {name: saved[name] for name in schedule.memory if name in saved}
+        super().load_state_dict({**state_dict, "lr_lambdas": [learned] * len(self.lr_lambdas), "base_lrs": rates})
+        for group, rate, before in zip(self.optimizer.param_groups, rates, state_dict["base_lrs"]):
+            group["lr"] *= rate / before if before else 1.0

@@ -119,3 +119,31 @@ def test_the_compiler_sees_one_graph_and_the_same_answer():
         "torch.testing.assert_close(compiled(*x), net(*x))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # outside the shape checker
+
+
+def _learned(net: UNet) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients, and how many bytes were kept for them."""
+    kept = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    x_t, t, cond = inputs()
+    torch.manual_seed(1)  # of dropout
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = (net(x_t, t, cond) - x_t).square().mean()
+    loss.backward()
+    return {name: p.grad for name, p in net.named_parameters()}, kept
+
+
+def test_gradient_checkpointing_gives_the_same_bits_and_keeps_less():
+    learned = []
+    for gradient_checkpointing in (False, True):
+        torch.manual_seed(0)
+        net = small(dropout=0.1, gradient_checkpointing=gradient_checkpointing)
+        learned.append(_learned(trained_a_little(net).train()))
+    (plain, all_kept), (recomputed, few_kept) = learned
+    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
+    assert few_kept < 0.6 * all_kept

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_art.errors import UserError
 from diffusion_art.training.ema import Ema
 
 
@@ -89,3 +90,67 @@ def test_state_round_trip_and_a_model_it_does_not_fit():
     assert torch.equal(other.shadow["1.weight"], ema.shadow["1.weight"])
     with pytest.raises(KeyError, match="do not fit"):
         other.load_state_dict({"updates": 0, "shadow": {"else": torch.zeros(1)}})
+
+
+def _walk(net: nn.Module, *averages: Ema, updates: int, seed: int = 0) -> list[torch.Tensor]:
+    """Moves the weights at random; returns the path of one of them."""
+    source, path = torch.Generator().manual_seed(seed), []
+    for _ in range(updates):
+        with torch.no_grad():
+            net[1].weight.add_(torch.randn(2, 4, generator=source))
+        path.append(net[1].weight.detach().clone())
+        for ema in averages:
+            ema.update()
+    return path
+
+
+def test_several_at_once_are_what_each_is_alone_and_the_first_is_in_use():
+    net = _net()
+    both = Ema(net, decay=[0.9, 0.5], sigma_rel=[0.1])
+    alone = [Ema(net, decay=0.9), Ema(net, decay=0.5), Ema(net, decay=[], sigma_rel=[0.1])]
+    _walk(net, both, *alone, updates=30)
+    assert list(both.averages) == ["decay_0.9", "decay_0.5", "sigma_rel_0.1"]
+    for name, single in zip(both.averages, alone, strict=True):
+        assert torch.equal(both.averages[name]["1.weight"], single.shadow["1.weight"])
+    assert both.shadow is both.averages["decay_0.9"]
+
+
+def test_a_width_is_a_share_of_the_run_and_forgets_the_start_at_once():
+    net = _net()
+    ema = Ema(net, decay=[], sigma_rel=[0.1])
+    path = torch.stack(_walk(net, ema, updates=60)).double()
+    power = (torch.arange(61, dtype=torch.float64) ** 7.937203937601805).diff()  # gamma + 1 of sigma_rel 0.1
+    expected = torch.tensordot(power / power.sum(), path, 1).float()
+    torch.testing.assert_close(ema.shadow["1.weight"], expected)
+
+
+def test_averages_go_on_by_name_and_a_lost_past_is_not_made_up():
+    net = _net()
+    first = Ema(net, decay=[0.9, 0.5], sigma_rel=[0.1])
+    _walk(net, first, updates=5)
+    saved = first.state_dict()
+    swapped = Ema(_net(), decay=[0.5, 0.9])
+    swapped.load_state_dict(saved)
+    for name in swapped.averages:
+        assert torch.equal(swapped.averages[name]["1.weight"], first.averages[name]["1.weight"])
+    other = Ema(_net(), decay=0.99)
+    other.load_state_dict(saved)
+    assert torch.equal(other.shadow["1.weight"], first.shadow["1.weight"])
+    with pytest.raises(
+        UserError, match=r"without the average sigma_rel_0\.05.*has decay_0\.5, sigma_rel_0\.1, decay_0\.9"
+    ):
+        Ema(_net(), sigma_rel=[0.05]).load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"decay": 1.0}, "ema.decay=1.0"),
+        ({"decay": []}, "no average"),
+        ({"decay": [0.9, 0.9]}, "twice"),
+        ({"sigma_rel": [0.4]}, "sigma_rel=0.4"),
+    ],
+)
+def test_what_is_no_average_is_refused(asked, words):
+    with pytest.raises(UserError, match=words):
+        Ema(_net(), **asked)

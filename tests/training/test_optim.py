@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from diffusion_art.training.muon import Muon, orthogonalise
-from diffusion_art.training.optim import Constant, Cosine, Plateau, attach, build_optimizer, parameter_groups
+from diffusion_art.training.optim import (
+    Constant,
+    Cosine,
+    Plateau,
+    WarmupStableDecay,
+    attach,
+    build_optimizer,
+    parameter_groups,
+)
 
 
 def test_constant_warms_up_linearly_and_stays():
@@ -21,6 +29,52 @@ def test_cosine_passes_its_landmarks():
     assert schedule(60) == pytest.approx(0.55)
     assert schedule(110) == pytest.approx(0.1)
     assert schedule(500) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("shape", "half_way"), [("1-sqrt", 1 - 0.5**0.5), ("linear", 0.5)])
+def test_wsd_passes_its_landmarks(shape, half_way):
+    schedule = WarmupStableDecay(total_steps=1000, warmup_steps=9, decay_fraction=0.2, shape=shape, floor=0.1)
+    assert schedule(0) == pytest.approx(0.1)
+    assert {schedule(step) for step in range(9, 801)} == {1.0}
+    assert schedule(900) == pytest.approx(0.1 + 0.9 * half_way)
+    assert schedule(1000) == schedule(5000) == pytest.approx(0.1)
+    falling = [schedule(step) for step in range(800, 1001)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_wsds_stable_part_does_not_know_the_length_of_the_run():
+    short, long = WarmupStableDecay(total_steps=100), WarmupStableDecay(total_steps=1000)
+    assert [short(step) for step in range(81)] == [long(step) for step in range(81)]
+    for wrong in ({"shape": "cosine"}, {"decay_fraction": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            WarmupStableDecay(total_steps=10, **wrong)
+
+
+def _scheduled(schedule: Constant, lr: float = 1.0) -> tuple[torch.optim.SGD, object]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    return optimizer, attach(schedule, optimizer)
+
+
+def _rates(optimizer, scheduler, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_a_resumed_run_has_the_rate_and_the_length_of_its_own_config():
+    cut = _scheduled(WarmupStableDecay(total_steps=20, warmup_steps=3))
+    before = _rates(*cut, steps=10)
+    whole = _rates(*_scheduled(WarmupStableDecay(total_steps=40, warmup_steps=3)), steps=40)
+    states = [part.state_dict() for part in cut]
+    longer, halved = _scheduled(WarmupStableDecay(total_steps=40)), _scheduled(Constant(), lr=0.5)
+    for optimizer, scheduler in (longer, halved):
+        optimizer.load_state_dict(states[0])
+        scheduler.load_state_dict(states[1])
+    assert before + _rates(*longer, steps=30) == whole
+    assert _rates(*halved, steps=3) == [0.5, 0.5, 0.5]
 
 
 def test_plateau_agrees_with_torch():
@@ -105,6 +159,25 @@ def test_muons_adamw_half_is_torchs_adamw():
             p.grad = p.detach() ** 2
             optimizer.step()
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muons_hidden_half_is_torchs_muon():
+    """A second opinion, within the bfloat16 in which torch always orthogonalises."""
+    for shape in ((16, 40), (40, 16), (24, 24)):
+        torch.manual_seed(0)
+        start, target = torch.randn(shape), torch.randn(shape)
+        ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+        optimizers = [
+            Muon([{"params": [ours], "hidden": True}], lr=0.02, weight_decay=0.1),
+            torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        ]
+        for _ in range(8):
+            for p, optimizer in zip((ours, theirs), optimizers, strict=True):
+                p.grad = p.detach() - target
+                optimizer.step()
+        moved, expected = ours.detach() - start, theirs.detach() - start
+        assert float((moved - expected).norm() / expected.norm()) < 0.02
 
 
 def test_muon_learns_and_resumes_exactly():

@@ -1,0 +1,49 @@
+"""From a settled run config, plain data, to the module and the trainer of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+
+from diffusion_art.config import build
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.provenance import provenance
+
+
+def build_module(settings: dict[str, Any]) -> DiffusionModule:
+    optim = dict(settings["optim"])
+    weight_decay = optim.pop("weight_decay", 0.0)
+    return DiffusionModule(
+        build(settings["model"]),
+        build(settings["objective"]),
+        optimizer=build(optim),
+        lr_schedule=build(settings["lr_schedule"]),
+        ema=build(settings["ema"]),
+        noise=build(settings["noise"]),
+        weight_decay=weight_decay,
+        caption_dropout=settings["caption_dropout"],
+        seed=settings["seed"],
+        config=settings,
+        provenance=provenance(),
+        compile_network=settings["compile"],
+    )
+
+
+def build_trainer(settings: dict[str, Any]) -> Trainer:
+    callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
+    loggers = [build(node) for node in settings["logger"].values() if node]
+    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    node = dict(settings["trainer"])
+    if isinstance(node["val_check_interval"], int):  # steps to us, batches to Lightning
+        node["val_check_interval"] *= node["accumulate_grad_batches"]
+    if node["max_steps"] > 0:  # a short run leaves a curve too
+        node["log_every_n_steps"] = min(node["log_every_n_steps"], max(1, node["max_steps"] // 10))
+    return build(
+        node,
+        callbacks=None,
+        logger=None,
+        default_root_dir=settings["paths"]["run_dir"],
+        _partial_=True,
+    )(callbacks=callbacks, logger=loggers, enable_progress_bar=bar)
