@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
+from diffusion_art.models.backbone import Backbone
 from diffusion_art.tensors import Conditioning
 
 PLAIN_ATTENTION_SIDE = (
@@ -24,8 +25,8 @@ PLAIN_ATTENTION_SIDE = (
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
 
 
-class UNet(nn.Module):
-    """(x_t, t, cond) -> what the `prediction` says: epsilon, v, x_0 or flow, in the shape of x_t.
+class UNet(Backbone):
+    """diffusers' UNet with captions.
 
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
     residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
