@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
+from diffusion_art.models.residual import ResidualBlock
 from diffusion_art.tensors import Conditioning
 
 PLAIN_ATTENTION_SIDE = (
@@ -87,6 +88,8 @@ class UNet(Backbone):
         self.net = UNet2DConditionModel(**settings)
         if max(side for side, a in zip(sides, attends) if a) <= PLAIN_ATTENTION_SIDE:
             self.net.set_attn_processor(AttnProcessor())
+        for module in [m for m in self.net.modules() if hasattr(m, "resnets")]:
+            module.resnets = nn.ModuleList(ResidualBlock(block) for block in module.resnets)
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)

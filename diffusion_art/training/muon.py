@@ -45,7 +45,7 @@ def orthogonalise(
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:
+def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:  # noqa: UP037, F821
     """[out, everything else], with the columns in the order in which `like` lies in memory: of it, a view.
 
     Another order of columns is as good, since orthogonalising commutes with it, and saves copies of kernels.
