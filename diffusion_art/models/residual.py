@@ -34,8 +34,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, block: ResnetBlock2D):
         super().__init__()
+        assert block.time_emb_proj is not None
+        assert block.time_embedding_norm == "scale_shift"
         self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
-        self.time_emb_proj, self.dropout = block.time_emb_proj, block.dropout
+        self.time_emb_proj: nn.Module = block.time_emb_proj
+        self.dropout = block.dropout
         self.conv_shortcut = block.conv_shortcut
 
     def forward(self, x: Float[Tensor, "b c h w"], temb: Float[Tensor, "b k"]) -> Float[Tensor, "b d h w"]:
@@ -89,7 +92,7 @@ class _NormSilu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor):
+    def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, gain, w, (mean, r, a, b) = ctx.saved_tensors
         dx, rows, dy = torch.empty_like(x), _rows(x), _rows(gradients[0])
         dw, dv = torch.empty_like(w), torch.empty_like(w)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -88,8 +89,9 @@ class UNet(Backbone):
         self.net = UNet2DConditionModel(**settings)
         if max(side for side, a in zip(sides, attends) if a) <= PLAIN_ATTENTION_SIDE:
             self.net.set_attn_processor(AttnProcessor())
-        for module in [m for m in self.net.modules() if hasattr(m, "resnets")]:
-            module.resnets = nn.ModuleList(ResidualBlock(block) for block in module.resnets)
+        for name, block in list(self.net.named_modules()):
+            if isinstance(block, ResnetBlock2D):
+                self.net.set_submodule(name, ResidualBlock(block))
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)
