@@ -17,9 +17,9 @@ from diffusion_art.diffusion.predictions import Prediction, check_prediction
 from diffusion_art.diffusion.samplers import Callback, Sampler
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
+from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.codec import Codec
 from diffusion_art.models.text_encoder import TextEncoder
-from diffusion_art.models.unet import UNet
 from diffusion_art.tensors import Conditioning
 
 
@@ -38,7 +38,7 @@ class TextToImage(nn.Module):
     def __init__(
         self,
         *,
-        backbone: UNet | Callable[..., UNet],
+        backbone: Backbone | Callable[..., Backbone],
         schedule: Schedule,
         prediction: Prediction,
         text_encoder: TextEncoder,
@@ -58,7 +58,7 @@ class TextToImage(nn.Module):
             "cross_attention_dim": text_encoder.dim,
             "pooled_dim": text_encoder.pooled_dim,
         }
-        self.backbone = backbone if isinstance(backbone, nn.Module) else backbone(**sizes)
+        self.backbone = backbone if isinstance(backbone, Backbone) else backbone(**sizes)
         for name, wanted in sizes.items():
             if (built := getattr(self.backbone, name)) != wanted:
                 raise UserError(

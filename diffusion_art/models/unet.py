@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
+from diffusion_art.models.backbone import Backbone
+from diffusion_art.models.residual import ResidualBlock
 from diffusion_art.tensors import Conditioning
 
 PLAIN_ATTENTION_SIDE = (
@@ -24,8 +27,8 @@ PLAIN_ATTENTION_SIDE = (
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
 
 
-class UNet(nn.Module):
-    """(x_t, t, cond) -> what the `prediction` says: epsilon, v, x_0 or flow, in the shape of x_t.
+class UNet(Backbone):
+    """diffusers' UNet with captions.
 
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
     residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
@@ -90,6 +93,9 @@ class UNet(nn.Module):
         self.net = UNet2DConditionModel(**settings)
         if max(side for side, a in zip(sides, attends) if a) <= PLAIN_ATTENTION_SIDE:
             self.net.set_attn_processor(AttnProcessor())
+        for name, block in list(self.net.named_modules()):
+            if isinstance(block, ResnetBlock2D):
+                self.net.set_submodule(name, ResidualBlock(block))
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         if gradient_checkpointing:

@@ -45,9 +45,19 @@ def orthogonalise(
     x = (matrices.mT if tall else matrices).to(dtype)
     x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(dtype) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:  # noqa: UP037, F821
+    """[out, everything else], with the columns in the order in which `like` lies in memory: of it, a view.
+
+    Another order of columns is as good, since orthogonalising commutes with it, and saves copies of kernels.
+    """
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)
+    return x.flatten(1)
 
 
 class Muon(Optimizer):
@@ -95,22 +105,24 @@ class Muon(Optimizer):
         return loss
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
-        for p in parameters:
-            alike[p.shape[0], p[0].numel()].append(p)
+        if not parameters:
+            return
+        gradients = [_gradient(p) for p in parameters]
+        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        updates = torch._foreach_lerp(  # pyright: ignore[reportPrivateImportUsage]
+            gradients, momenta, group["momentum"]
+        )
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for p, update in zip(parameters, updates):
+            alike[p.shape[0], p[0].numel()].append((p, as_matrix(update, like=p)))
         for (rows, columns), members in alike.items():
-            updates = []
-            for p in members:
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                gradient = _gradient(p)
-                momentum.lerp_(gradient, 1 - group["momentum"])
-                updates.append(gradient.lerp(momentum, group["momentum"]).reshape(rows, columns))
-            dtype = torch.bfloat16 if computes_in_bf16(members[0].device) else torch.float32
-            stacked = orthogonalise(torch.stack(updates), steps=group["steps"], dtype=dtype)
+            dtype = torch.bfloat16 if computes_in_bf16(members[0][0].device) else torch.float32
+            stacked = torch.stack([matrix for _, matrix in members])
             size = ADAM_SIZE * max(rows, columns) ** 0.5
-            for p, update in zip(members, stacked):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.view_as(p), alpha=-group["lr"] * size)
+            for (p, _), update in zip(members, orthogonalise(stacked, steps=group["steps"], dtype=dtype)):
+                weights = as_matrix(p, like=p)  # a view
+                weights.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-OUTER = ("embedding", "conv_in", "conv_out")  # parts of the names of first and last layers and look-up tables
+# parts of the names of first and last layers and look-up tables
+OUTER = ("embedding", "conv_in", "conv_out", "to_patches")
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay: float) -> list[dict]:

@@ -24,7 +24,14 @@ def load(group: str, name: str):
 
 
 # millions of weights and the image sizes in px, under Unshuffle2
-MEANT_FOR = {"unet_tiny": (4.2, [32, 64]), "unet_small": (38, [64, 128]), "unet_base": (135, [128])}
+MEANT_FOR = {
+    "unet_tiny": (4.2, [32, 64]),
+    "unet_small": (38, [64, 128]),
+    "unet_base": (135, [128]),
+    "jit_tiny": (3.9, [32, 64, 128]),
+    "jit_small": (19.4, [32, 64, 128]),
+    "jit_base": (119.5, [128, 64, 32]),
+}
 
 
 @pytest.mark.parametrize("name", shelf("backbone"))

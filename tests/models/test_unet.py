@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.unet import UNet
@@ -72,6 +73,15 @@ def test_padding_tokens_are_never_attended_to(side):
     padded = cond.pad_to(16)
     padded.tokens[:, 8:] = 1e3
     torch.testing.assert_close(net(x_t, t, padded), net(x_t, t, cond), atol=1e-4, rtol=1e-4)
+
+
+def test_its_weights_are_those_of_diffusers_own_network_and_so_are_its_answers():
+    net = trained_a_little(small())
+    theirs = UNet2DConditionModel.from_config(net.net.config).eval()
+    theirs.load_state_dict(net.net.state_dict())
+    x_t, t, cond = inputs()
+    answer = theirs(x_t, 1000 * t, cond.tokens, encoder_attention_mask=cond.mask, class_labels=cond.pooled).sample
+    torch.testing.assert_close(net(x_t, t, cond), answer, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_do_not_mix():

@@ -180,6 +180,20 @@ def test_muons_hidden_half_is_torchs_muon():
         assert float((moved - expected).norm() / expected.norm()) < 0.02
 
 
+def test_muon_moves_a_kernel_alike_in_either_memory_format():
+    torch.manual_seed(0)
+    start, gradients = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
+    ends = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        p = nn.Parameter(start.clone().to(memory_format=layout))
+        optimizer = Muon([{"params": [p], "hidden": True}], lr=0.05, weight_decay=0.1)
+        for gradient in gradients:
+            p.grad = gradient.clone().to(memory_format=layout)
+            optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, atol=0.02, rtol=0.02)  # bfloat16 inside
+
+
 def test_muon_learns_and_resumes_exactly():
     def run(steps: int, state: dict | None = None, weight: torch.Tensor | None = None):
         torch.manual_seed(0)

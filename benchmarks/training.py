@@ -1,0 +1,268 @@
+"""Pictures per second of a training step, against two plain loops over the same network, and how busy it keeps the CPU.
+
+    python benchmarks/training.py [pairs=8] [image_size_px=64] [streamed_steps=60]
+
+Every side trains the same UNet (conf/model/backbone/unet_tiny.yaml) with the same text tower on the same captions and
+pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients clipped to 1:
+
+- ours: the quickstart's step as `train` runs it, bf16-mixed where the CPU computes in bf16, stratified times,
+  noise by position, fused AdamW, averaged weights;
+- diffusers: the loop of its training examples in fp32: DDPMScheduler.add_noise, torch's AdamW, its default layout;
+- denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
+  of its own under build/), Adam, and averaged weights every 10 steps, as there.
+
+The sides take turns, one step each, after two to warm up; ratios are medians over the turns. Utilisation is FLOPs of
+the network's and the text tower's forward and backward, counted, over the whole step's seconds, as a share of what one
+bf16 matrix product of side 1024 reaches between the turns. The share of waiting is what the throughput callback logs
+while the quickstart streams from a server of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from hydra import compose, initialize_config_dir
+from overhead import Bare
+from record import claim, figure, machine, missing, write
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, pixel_unshuffle
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion_art.cli import config_dir
+from diffusion_art.devices import computes_in_bf16
+from diffusion_art.sources.painter import Painter
+from diffusion_art.tensors import Batch
+from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+
+BATCH = 32
+WARM_UP = 2
+GEMM_SIDE = 1024
+GOAL, UTILISATION_GOAL, WAIT_GOAL = 2.0, 0.35, 0.01
+DDPM = "denoising-diffusion-pytorch"
+
+
+def settings_of(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The quickstart on its own, without what happens beside its steps."""
+    quiet = ["callbacks.samples=null", "callbacks.caption_following=null", f"paths.log_dir={folder}"]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return settle(compose("train", overrides=["+experiment=quickstart", *quiet, *overrides]), folder / "run")
+
+
+def batches(image_size_px: int, count: int) -> list[Batch]:
+    """Painter captions over random pixels: what a step costs does not depend on the picture."""
+    painter = Painter(count=BATCH * count)
+    captions = [painter.commission(index).caption for index in range(BATCH * count)]
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for i in range(count):
+        images = torch.randn(BATCH, 3, image_size_px, image_size_px, generator=generator).clamp(-1, 1)
+        rows = range(i * BATCH, (i + 1) * BATCH)
+        found.append(Batch(images, [captions[k] for k in rows], [str(k) for k in rows], list(rows), i + 1))
+    return found
+
+
+class Side:
+    """One way to train: `step(batch)` does a whole one."""
+
+    def __init__(self, step: Callable[[Batch], Any]) -> None:
+        self.step = step
+        self.seconds: list[float] = []
+
+    def take_turn(self, batch: Batch) -> None:
+        began = time.perf_counter()
+        self.step(batch)
+        self.seconds.append(time.perf_counter() - began)
+
+
+class Theirs(nn.Module):
+    """diffusers' own UNet of our settings, weights included, with a text tower: (x_t, clock) -> noise."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        model = build_module(settings).model
+        config = {k: v for k, v in model.backbone.net.config.items() if not k.startswith("_")}
+        self.net = UNet2DConditionModel(**config)
+        self.net.load_state_dict(model.backbone.net.state_dict())
+        self.text_encoder = deepcopy(model.text_encoder)
+        self.cond: Any = None
+
+    def forward(self, x_t: Tensor, clock: Tensor, *unused: Any) -> Tensor:
+        return self.net(
+            x_t,
+            clock,
+            encoder_hidden_states=self.cond.tokens,
+            encoder_attention_mask=self.cond.mask,
+            class_labels=self.cond.pooled,
+            return_dict=False,
+        )[0]
+
+
+def diffusers_side(settings: dict[str, Any]) -> Side:
+    model = Theirs(settings).train()
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(batch: Batch) -> None:
+        x_0 = pixel_unshuffle(batch.images, 2)
+        noise = torch.randn_like(x_0)
+        clock = torch.randint(0, 1000, (len(x_0),))
+        model.cond = model.text_encoder.encode(batch.captions)
+        loss = mse_loss(model(scheduler.add_noise(x_0, noise, clock), clock), noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Side(step)
+
+
+def ddpm_side(settings: dict[str, Any], image_size_px: int) -> Side:
+    """The body of `Trainer.train`: the class itself wants a folder of image files and saves models as it goes.
+
+    RuntimeError when the library does not install.
+    """
+    from stream_peers.environments import python_of
+
+    requirements = Path(__file__).parent / "training_peers.txt"
+    home = python_of(DDPM, Path(__file__).parents[1] / "build" / "training_peers", requirements=requirements)
+    sys.path[1:1] = [str(path) for path in home.parents[1].glob("lib/python*/site-packages")]
+    library = importlib.import_module("denoising_diffusion_pytorch")
+    model = Theirs(settings).train()
+    for name, value in {"channels": 12, "out_dim": 12, "self_condition": False}.items():
+        setattr(model, name, value)
+    model.random_or_learned_sinusoidal_cond = False
+    diffusion = library.GaussianDiffusion(model, image_size=image_size_px // 2, auto_normalize=False)
+    average = importlib.import_module("ema_pytorch").EMA(diffusion, beta=0.995, update_every=10)
+    optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
+
+    def step(batch: Batch) -> None:
+        model.cond = model.text_encoder.encode(batch.captions)
+        diffusion(pixel_unshuffle(batch.images, 2)).backward()
+        nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        model.cond = None  # else the average would copy a graph
+        average.update()
+
+    return Side(step)
+
+
+def gemm_flops_per_s() -> float:
+    """What a bf16 matrix product of side 1024 reaches now (fp32 where the CPU does not compute in bf16)."""
+    dtype = torch.bfloat16 if computes_in_bf16(torch.device("cpu")) else torch.float32
+    a = torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype)
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * GEMM_SIDE**3 / statistics.median(times)
+
+
+def flops_of(bare: Bare, batch: Batch) -> float:
+    """Of one step's forward and backward. AdamW multiplies no matrices, and Muon's products are not counted."""
+    with FlopCounterMode(display=False) as counter:
+        bare.step(batch)
+    return float(counter.get_total_flops())
+
+
+def waiting_share(steps: int, folder: Path) -> float:
+    """`time/data_wait_share` of the quickstart's last window, streaming from a server of its own."""
+    settings = settings_of(folder, f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}")
+    datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
+    trainer.fit(module, datamodule=datamodule)
+    return float(trainer.callback_metrics["time/data_wait_share"])
+
+
+def against_peers(ours: Side, sides: dict[str, Side], about: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name, side in sides.items():
+        ratios = [theirs / mine for mine, theirs in zip(ours.seconds[WARM_UP:], side.seconds[WARM_UP:])]
+        ratio = statistics.median(ratios)
+        rows.append(
+            claim(
+                f"training images/s, unet_tiny, {about['image_size_px']} px, batch {BATCH}",
+                ours=BATCH / statistics.median(ours.seconds[WARM_UP:]),
+                peer=BATCH / statistics.median(side.seconds[WARM_UP:]),
+                peer_name=name,
+                ratio=ratio,
+                ratios=ratios,
+                goal=f">= {GOAL:g}",
+                holds=ratio >= GOAL,
+                **about,
+            )
+        )
+    return rows
+
+
+def utilisation(name: str, side: Side, flops: float, rates: list[float], about: dict[str, Any]) -> list[dict[str, Any]]:
+    shares = [flops / (seconds * rate) for seconds, rate in zip(side.seconds[WARM_UP:], rates[WARM_UP:])]
+    share, seconds = statistics.median(shares), statistics.median(side.seconds[WARM_UP:])
+    row = claim(
+        f"CPU utilisation of a whole step with {name}, {about['image_size_px']} px, GFLOP/s",
+        ours=flops / seconds / 1e9,
+        peer=statistics.median(rates[WARM_UP:]) / 1e9,
+        peer_name=f"bf16 matrix product of side {GEMM_SIDE}",
+        ratio=share,
+        ratios=shares,
+        goal=f">= {UTILISATION_GOAL:g}",
+        holds=share >= UTILISATION_GOAL,
+        **about,
+    )
+    return [row, figure(f"ms of a whole step with {name}, {about['image_size_px']} px", 1e3 * seconds, **about)]
+
+
+def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> None:
+    quieten()
+    words = f"pairs={pairs} image_size_px={image_size_px} streamed_steps={streamed_steps}"
+    about = {"command": f"python benchmarks/training.py {words}", "image_size_px": image_size_px, **machine()}
+    loaded = batches(image_size_px, 4)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        size = f"data.image_size_px={image_size_px}"
+        settings = settings_of(Path(folder), size, "optim=adamw")
+        bare = Bare(settings, loaded)
+        ours, with_muon = Side(bare.step), Side(Bare(settings_of(Path(folder), size), loaded).step)
+        sides = {"bare fp32 diffusers loop": diffusers_side(settings)}
+        try:
+            sides[f"{DDPM} step, fp32"] = ddpm_side(settings, image_size_px)
+        except (RuntimeError, ImportError) as error:
+            rows.append(missing(f"training images/s against {DDPM}", f"does not install: {error}"))
+        rates = []
+        for turn in range(pairs + WARM_UP):
+            for side in (ours, *sides.values(), with_muon):
+                side.take_turn(loaded[turn % len(loaded)])
+            rates.append(gemm_flops_per_s())
+        flops = flops_of(bare, loaded[0])
+        rows += against_peers(ours, sides, about)
+        for name, side in (("AdamW", ours), ("Muon", with_muon)):
+            rows += utilisation(name, side, flops, rates, about)
+        waited = waiting_share(streamed_steps, Path(folder) / "stream")
+    rows.append(
+        claim(
+            "share of a training step spent waiting for data while streaming, 32 px",
+            ours=waited,
+            peer=WAIT_GOAL,
+            peer_name="the most it may",
+            ratio=waited / WAIT_GOAL,
+            goal="<= 1",
+            holds=waited <= WAIT_GOAL,
+            **about,
+        )
+    )
+    write("training", rows)
+
+
+if __name__ == "__main__":
+    main(**{key: int(value) for key, _, value in (argument.partition("=") for argument in sys.argv[1:])})

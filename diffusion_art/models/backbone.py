@@ -1,0 +1,27 @@
+"""What `TextToImage` asks of the raw network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.tensors import Conditioning
+
+
+class Backbone(nn.Module, ABC):
+    """(x_t, t, cond) -> what the `prediction` says: epsilon, v, x_0 or flow, in the shape of x_t.
+
+    Rows do not mix, padding tokens do not matter, and an untrained network answers zero.
+    """
+
+    channels: int  # of x_t
+    sample_size: int  # side of x_t
+    cross_attention_dim: int  # of a caption's token states
+    pooled_dim: int  # of a caption's pooled vector
+
+    @abstractmethod
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Float[Tensor, "b c h w"]: ...

@@ -1,0 +1,76 @@
+"""Our residual block gives diffusers' own numbers, forwards and backwards."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+
+from diffusion_art.models.residual import ResidualBlock, norm_silu
+
+
+def pair(channels: int = 12, out: int = 12) -> tuple[ResnetBlock2D, ResidualBlock]:
+    torch.manual_seed(0)
+    theirs = ResnetBlock2D(
+        in_channels=channels, out_channels=out, temb_channels=10, groups=4, time_embedding_norm="scale_shift"
+    )
+    for norm in (theirs.norm1, theirs.norm2):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    return theirs, ResidualBlock(deepcopy(theirs))
+
+
+def run(block, x, temb):
+    x, temb = x.clone().requires_grad_(), temb.clone().requires_grad_()
+    y = block(x, temb)
+    y.square().sum().backward()
+    return {"y": y.detach(), "x": x.grad, "temb": temb.grad} | {n: p.grad for n, p in block.named_parameters()}
+
+
+@pytest.mark.parametrize("out", [12, 8], ids=["identity", "shortcut"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_diffusers_block(out, layout):
+    theirs, ours = pair(out=out)
+    x, temb = (3 + 2 * torch.randn(3, 12, 6, 6)).to(memory_format=layout), torch.randn(3, 10)
+    expected, found = run(theirs, x, temb), run(ours, x, temb)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_in_bfloat16_it_is_as_near_to_the_truth_as_diffusers_block():
+    theirs, ours = pair(32, 32)
+    x, temb = torch.randn(4, 32, 8, 8), torch.randn(4, 10)
+    truth = run(theirs, x, temb)
+    theirs.zero_grad()
+
+    def errors(block):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = run(block, x.bfloat16(), temb)
+        return {n: ((v.float() - truth[n]).norm() / truth[n].norm()).item() for n, v in found.items()}
+
+    their_errors, our_errors = errors(theirs), errors(ours)
+    for name, error in our_errors.items():
+        assert error < 1.2 * their_errors[name] + 1e-3, name
+
+
+def test_a_large_mean_does_not_drown_the_spread():
+    norm = torch.nn.GroupNorm(2, 8)
+    x = (50 + torch.randn(2, 8, 8, 8)).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(norm_silu(x, norm), torch.nn.functional.silu(norm(x)), atol=5e-3, rtol=1e-3)
+
+
+def test_its_gradient_is_the_derivative():
+    norm = torch.nn.GroupNorm(2, 4)
+    x = torch.randn(2, 4, 3, 3)
+    scale, shift = torch.randn(2, 2, 4)
+    direction = torch.randn_like(x)
+    x.requires_grad_()
+    weights = torch.randn(2, 4, 3, 3)
+    (gradient,) = torch.autograd.grad((norm_silu(x, norm, scale, shift) * weights).sum(), x)
+    with torch.no_grad():
+        step = 1e-2 * direction
+        rise = ((norm_silu(x + step, norm, scale, shift) - norm_silu(x - step, norm, scale, shift)) * weights).sum() / 2
+    torch.testing.assert_close((gradient * step).sum(), rise, atol=1e-4, rtol=1e-2)
