@@ -26,7 +26,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.callbacks.graceful_stop import GracefulStop
-from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
+from diffusion_art.checkpoints import (
+    KEY,
+    checkpoint_id,
+    find_checkpoint,
+    find_run,
+    load_text_to_image,
+    read_checkpoint,
+)
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.data.build import ensure_shards, unfinished
@@ -40,6 +47,7 @@ from diffusion_art.streaming.manifest import MANIFEST_FILE
 from diffusion_art.streaming.mixture import Component, ShardSpec, components_of, open_shards
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
+from diffusion_art.training.student import StudentModule, student_of
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +79,7 @@ OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
 def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """The config as plain data with every choice made: run folder, precision, text encoder.
+    """The config as plain data with every choice made: run folder, precision, teacher, text encoder.
 
     What it returns rides in the checkpoint and builds the same run anywhere.
     """
@@ -79,7 +87,10 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         config.paths.run_dir = str(run_dir)
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
-        _settle_text_encoder(config)
+        if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
+            _settle_teacher(config)
+        else:
+            _settle_text_encoder(config)
     return plain(config)
 
 
@@ -115,6 +126,16 @@ def _settle_text_encoder(config: DictConfig) -> None:
         fallback,
     )
     config.model.text_encoder = OmegaConf.load(path)
+
+
+def _settle_teacher(config: DictConfig) -> None:
+    """Which file the teacher is, and with it all that the student shares with it."""
+    path = find_checkpoint(plain(config)["teacher"])
+    taught: dict[str, Any] = read_checkpoint(path)[KEY]["config"]
+    config.teacher = str(path)
+    config.model = student_of(taught["model"], chosen=plain(config.model), origin=path)
+    if config.teacher_guidance_scale is None:
+        config.teacher_guidance_scale = taught["guidance_scale"]
 
 
 # ---------------------------------------------------------------------- building the run
@@ -175,7 +196,15 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
     optim = dict(settings["optim"])
     weight_decay = optim.pop("weight_decay", 0.0)
-    return DiffusionModule(
+    make = DiffusionModule
+    if "teacher" in settings:
+        make = partial(
+            StudentModule,
+            teacher=load_text_to_image(settings["teacher"]),
+            teacher_id=checkpoint_id(settings["teacher"]),
+            teacher_guidance_scale=settings["teacher_guidance_scale"],
+        )
+    return make(
         build(settings["model"]),
         build(settings["objective"]),
         optimizer=build(optim),

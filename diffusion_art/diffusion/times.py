@@ -91,3 +91,20 @@ class LogitNormal(Times):
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+class Stops(Times):
+    """Where a sampler of `num_steps` = n steps even in t calls its network: k / n for k = 1 ... n, equally often.
+
+    For networks that will only ever be asked about these, as a few-step student. Samplers whose number of steps
+    divides n stop at some of them.
+    """
+
+    def __init__(self, *, num_steps: int) -> None:
+        super().__init__(stratified=True, shift=1.0)
+        if num_steps < 1:
+            raise UserError(f"times num_steps must be at least 1, not {num_steps}; a student of 4 steps takes 4")
+        self.num_steps = num_steps
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return ((u * self.num_steps).floor() + 1) / self.num_steps

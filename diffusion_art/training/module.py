@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion_art.checkpoints import FORMAT, KEY
+from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
@@ -31,7 +32,7 @@ class DiffusionModule(LightningModule):
     def __init__(
         self,
         model: TextToImage,
-        objective: Objective,
+        objective: Objective | Distillation,
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,
@@ -45,7 +46,7 @@ class DiffusionModule(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.objective = objective
+        self.objective: Any = objective  # a subclass may have to tell it more
         self.optimizer_factory = optimizer
         self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
