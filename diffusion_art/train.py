@@ -194,10 +194,16 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
+    model = build(settings["model"])
+    sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
+    for size_px in sizes_px:
+        model.check_size(size_px)
     optim = dict(settings["optim"])
     weight_decay = optim.pop("weight_decay", 0.0)
     make = DiffusionModule
     if "teacher" in settings:
+        if len(sizes_px) > 1:
+            raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
         make = partial(
             StudentModule,
             teacher=load_text_to_image(settings["teacher"]),
@@ -205,7 +211,7 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
             teacher_guidance_scale=settings["teacher_guidance_scale"],
         )
     return make(
-        build(settings["model"]),
+        model,
         build(settings["objective"]),
         optimizer=build(optim),
         lr_schedule=build(settings["lr_schedule"]),

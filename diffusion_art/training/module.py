@@ -80,7 +80,7 @@ class DiffusionModule(LightningModule):
         cond = self.model.encode_captions(captions)
         return self.objective(
             lambda x_t, t: self._network(x_t, t, cond),
-            schedule=self.model.schedule,
+            schedule=self.model.schedule_of(x_0),
             prediction=self.model.prediction,
             x_0=x_0,
             eps=eps,

@@ -119,3 +119,16 @@ def test_the_compiler_sees_one_graph_and_the_same_answer():
         "torch.testing.assert_close(compiled(*x), net(*x))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # outside the shape checker
+
+
+@pytest.mark.parametrize("side", [2, 4, 16, 24])
+def test_latents_of_other_sides_are_taken_with_attention_at_the_same_depth(side):
+    net = trained_a_little(small())
+    assert net.side_multiple == 2
+    _, t, cond = inputs()
+    positions = set()
+    for name, module in net.named_modules():
+        if name.endswith("attn1"):
+            module.register_forward_pre_hook(lambda _, inputs: positions.add(inputs[0].shape[1]))
+    assert net(torch.randn(3, 4, side, side), t, cond).shape == (3, 4, side, side)
+    assert positions == {(side // 2) ** 2}
