@@ -43,7 +43,7 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     assert trainer.max_steps == settings["trainer"]["max_steps"]
 
 
-@pytest.mark.parametrize("group", ["optim", "lr_schedule", "trainer", "callbacks", "logger", "data"])
+@pytest.mark.parametrize("group", ["optim", "lr_schedule", "trainer", "callbacks", "logger", "data", "curriculum"])
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):
         if name == "default" and group == "data":

@@ -59,7 +59,10 @@ def test_a_size_that_cannot_be_shrunk_is_refused():
 # ---------------------------------------------------------------------- in the data set
 
 
-def _dataset(shards, *, sizes=BatchSizes((0, 7, 13), (4, 8, 16)), **settings) -> StreamDataset:
+STAGES = BatchSizes((0, 7, 13), (4, 8, 16))
+
+
+def _dataset(shards, *, sizes=STAGES, **settings) -> StreamDataset:
     defaults = {"split": "train", "seed": 0, "samples": ShardSet.open(shards).splits["train"], "image_size_px": 16}
     defaults |= {"augmentation": Augmentation(horizontal_flip=0.5), "global_batch_size": 8, "last_batch": 20}
     return StreamDataset(partial(ShardReader, shards), sizes=sizes, **{**defaults, **settings})
