@@ -3,11 +3,11 @@
     loss_i = sqrt(mean_chw |f(x_t) - y|^2 + c^2) - c        f  the student's x_0_hat
     y = sg f(x_r),  or x_r itself where r = 0               x_r  x_t led from t to r by the teacher
 
-with r = max(t - gap, 0). At gap = 1 the teacher goes all the way, and y is the end of its trajectory: nothing is
-bootstrapped. Below, y is the student's own answer from a gap further on, and the end is handed back from x_0 to x_T
-gap by gap: consistency distillation, the cheaper and the less exact the smaller the gap. Either way the f that costs
-nothing is the end of the teacher's probability-flow ODE, whichever x_t of it is asked about, so
-`consistency_calls` (calls.py) paints with it in as many steps as one likes.
+with r = max(t - gap, 0). Where r > 0, y is the student's own answer from a gap further on, and so the end of the ODE
+is handed back from x_0 to x_T gap by gap: consistency distillation, cheaper the smaller the gap. At gap = 1 the teacher
+goes all the way and nothing is bootstrapped. Either way the f that costs nothing is the end of the teacher's
+probability-flow ODE, whichever x_t of it is asked about, so `consistency_calls` (calls.py) paints with it in as many
+steps as one likes.
 
 Papers: Luhman & Luhman 2021 (the whole way), https://arxiv.org/abs/2101.02388; Song et al. 2023 (consistency),
 https://arxiv.org/abs/2303.01469; Luo et al. 2023 (guidance within), https://arxiv.org/abs/2310.04378; Geng et al.
@@ -42,11 +42,11 @@ class Distillation:
         UserError: a gap outside (0, 1], no teacher steps, or a huber that is not positive.
     """
 
-    def __init__(self, *, times: Times, gap: float = 1.0, teacher_steps: int = 8, huber: float = 0.03) -> None:
+    def __init__(self, *, times: Times, gap: float = 0.25, teacher_steps: int = 2, huber: float = 0.03) -> None:
         if not 0 < gap <= 1:
-            raise UserError(f"objective.gap={gap} must lie in (0, 1]; 1 follows the teacher all the way")
+            raise UserError(f"objective.gap={gap} must lie in (0, 1]; 0.25 is usual, 1 is all of the way")
         if teacher_steps < 1:
-            raise UserError(f"objective.teacher_steps={teacher_steps} must be at least 1; 8 is usual")
+            raise UserError(f"objective.teacher_steps={teacher_steps} must be at least 1; 2 is usual")
         if not (math.isfinite(huber) and huber > 0):
             raise UserError(f"objective.huber={huber} must be positive; 0.03 is usual")
         self.times = times
