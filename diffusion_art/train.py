@@ -40,6 +40,7 @@ from diffusion_art.streaming.mixture import Component, ShardSpec, components_of,
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_module, build_trainer
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
+from diffusion_art.training.student import student_of
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
 def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """The config as plain data with every choice made: run folder, precision, text encoder.
+    """The config as plain data with every choice made: run folder, precision, teacher, text encoder.
 
     What it returns rides in the checkpoint and builds the same run anywhere.
     """
@@ -79,7 +80,10 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         config.paths.run_dir = str(run_dir)
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
-        _settle_text_encoder(config)
+        if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
+            _settle_teacher(config)
+        else:
+            _settle_text_encoder(config)
     return plain(config)
 
 
@@ -152,6 +156,16 @@ def _settle_text_encoder(config: DictConfig) -> None:
         fallback,
     )
     config.model.text_encoder = OmegaConf.load(path)
+
+
+def _settle_teacher(config: DictConfig) -> None:
+    """Which file the teacher is, and with it all that the student shares with it."""
+    path = find_checkpoint(plain(config)["teacher"])
+    taught: dict[str, Any] = read_checkpoint(path)[KEY]["config"]
+    config.teacher = str(path)
+    config.model = student_of(taught["model"], chosen=plain(config.model), origin=path)
+    if config.teacher_guidance_scale is None:
+        config.teacher_guidance_scale = taught["guidance_scale"]
 
 
 # ---------------------------------------------------------------------- building the run

@@ -12,6 +12,7 @@ from diffusion_art.cli import config_dir
 from diffusion_art.config import allowed, build, targets
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.train import build_trainer, settle
+from tests.fakes import toy_run
 
 
 def _choices(group: str) -> list[str]:
@@ -27,7 +28,8 @@ def _settled(tmp_path: Path, *overrides: str) -> dict:
 @pytest.mark.parametrize("name", _choices("experiment"))
 def test_every_experiment_builds(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    settings = _settled(tmp_path, f"+experiment={name}")
+    wanted = {"distill": [f"teacher={toy_run(tmp_path / 'teacher')}", "data.image_size_px=16"]}  # to be complete
+    settings = _settled(tmp_path, f"+experiment={name}", *wanted.get(name, []))
     assert settings["name"] == name
     with torch.device("meta"):
         model = build(settings["model"])
@@ -41,9 +43,10 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     assert trainer.max_steps == settings["trainer"]["max_steps"]
 
 
-@pytest.mark.parametrize(
-    "group", ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
-)
+GROUPS = ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "curriculum"])
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):
         if name == "default" and group == "data":

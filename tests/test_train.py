@@ -201,6 +201,22 @@ def test_accumulated_steps_resume_exactly(tiny, run_command, tmp_path):
     _assert_equal(_weights(tmp_path / "logs/tiny/whole"), _weights(tmp_path / "logs/tiny/cut"))
 
 
+@pytest.mark.slow
+def test_a_curriculum_resumes_exactly_across_its_border(tiny, run_here, tmp_path):
+    """8 px until step 6, then 16 px; two batches to a step, prefetched by one worker, then two, then none."""
+    settings = [*tiny, "curriculum=progressive", "trainer.accumulate_grad_batches=2", "callbacks.samples=null"]
+    settings += ["callbacks.checkpoints.every_n_steps=5", "callbacks.checkpoints.keep_last=-1"]
+    status, said, complaints = run_here("train", *settings, "run=whole")
+    assert status == 0, said + complaints
+    runs = tmp_path / "logs" / "tiny"
+    sizes = pd.read_csv(runs / "whole" / "metrics.csv").set_index("step")["image_size_px"]
+    assert sizes[[3, 5, 7, 11]].tolist() == [8, 8, 16, 16]
+    for step, workers in ((5, 2), (10, 0)):
+        again = [f"run=from_{step}", f"ckpt_path={runs}/whole/checkpoints/step_{step:08d}.ckpt"]
+        assert run_here("train", *settings, *again, f"data.num_workers={workers}")[0] == 0
+        _assert_equal(_weights(runs / "whole"), _weights(runs / f"from_{step}"))
+
+
 # ---------------------------------------------------------------------- several processes, several runs
 
 
@@ -259,6 +275,7 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
             ["epsilon"],
         ),
         (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
+        (["data.curriculum.stages=[{until: 0.5, shrink: 8}]"], ["2 px", "multiples of 4 px", "data.curriculum.stages"]),
     ],
 )
 def test_a_mistake_gets_one_sentence(tiny, run_here, tmp_path, arguments, words):

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
-    """Logs `time/images_per_s`, `time/data_wait_share`, `images_seen` and `epoch` every `every_n_steps` steps.
+    """Logs speed and place every `every_n_steps` steps.
 
-    The time of sample grids, validation and checkpoints is left out. Where waiting takes more than
-    `warn_share` of a window, a
-    line says so, once per run, with what to try. The first window, in which workers start, is not judged.
+    `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch, `images_seen` and `epoch`. The time of
+    sample grids, validation and checkpoints is left out. Where waiting takes more than `warn_share` of a window, a line
+    says so, once per run, with what to try. The first window, in which workers start, is not judged.
     """
 
     def __init__(self, *, every_n_steps: int = 20, warn_share: float = 0.05) -> None:
@@ -55,6 +55,7 @@ class Throughput(Callback):
             {
                 "time/images_per_s": self.images_per_s,
                 "time/data_wait_share": self.data_wait_share,
+                "image_size_px": float(batch.images.shape[-1]),
                 "images_seen": float(batch.cursor * datamodule.global_batch_size),
                 "epoch": datamodule.epoch,
             },

@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
@@ -79,9 +80,10 @@ class StreamDataModule(LightningDataModule):
     (eir_client.py): batches are counted as ever, but their order is the server's.
 
     `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
-    folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical. `crc`
-    proves that each frame arrived as it was sent. Loaders give pictures as bytes; they become floats in [-1, 1] on
-    the device.
+    folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
+    that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
+    bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
+    and server.
 
     Raises:
         UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
@@ -101,6 +103,7 @@ class StreamDataModule(LightningDataModule):
         num_workers: int = 1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        curriculum: Curriculum | None = None,
         window: int = 4,
         max_bad: int = 100,
         codec: str = "jpeg",
@@ -120,6 +123,7 @@ class StreamDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.augmentation = augmentation
+        self.curriculum = curriculum or Curriculum()
         self.window = window
         self.max_bad = max_bad
         self.codec = codec
@@ -214,6 +218,11 @@ class StreamDataModule(LightningDataModule):
             last_batch=batches,
             first_batch=lambda: self.cursor,
             augmentation=self.augmentation,
+            sizes=self.curriculum.batch_sizes(
+                self.image_size_px,
+                batches=batches,
+                batches_per_step=self.trainer.accumulate_grad_batches if self.trainer else 1,
+            ),
         )
         self.train_loader = self._loader(dataset)
         return self.train_loader

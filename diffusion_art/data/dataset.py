@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from diffusion_art.data.curriculum import BatchSizes
 from diffusion_art.data.ring import Parcel, Ring, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
@@ -41,7 +42,8 @@ class StreamDataset(IterableDataset):
     Pictures that cannot be decoded are replaced, at their place in the batch, by the next readable sample of
     the order (the same one whatever the rank or worker), counted and logged; after `max_bad` of them in one
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
-    `ring` where loader workers put their batches.
+    `ring` where loader workers put their batches. Pictures have `image_size_px` a side, or what `sizes` says of their
+    batch.
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -57,6 +59,7 @@ class StreamDataset(IterableDataset):
         global_batch_size: int,
         last_batch: int,
         image_size_px: int,
+        sizes: BatchSizes | None = None,
         first_batch: Callable[[], int] | None = None,
         rank: int = 0,
         world: int = 1,
@@ -73,7 +76,7 @@ class StreamDataset(IterableDataset):
         self.global_batch_size = global_batch_size
         self.first_batch = first_batch
         self.last_batch = last_batch
-        self.image_size_px = image_size_px
+        self.sizes = sizes or BatchSizes((0,), (image_size_px,))
         self.rank = rank
         self.world = world
         self.augmentation = augmentation
@@ -121,8 +124,9 @@ class StreamDataset(IterableDataset):
         return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
 
     def _batch(self, samples: list[Sample], start: int, stop: int, *, cursor: int) -> Batch:
-        home = self.ring and self.ring.take(len(samples), self.image_size_px)
-        images = home.images if home else _empty_images(len(samples), self.image_size_px)
+        size_px = self.sizes(cursor - 1)
+        home = self.ring and self.ring.take(len(samples), size_px)
+        images = home.images if home else _empty_images(len(samples), size_px)
         rows = images.numpy()
         for row, position in enumerate(range(start, stop)):
             while not self._unpack(samples[row], rows[row]):

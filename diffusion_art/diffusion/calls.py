@@ -151,6 +151,12 @@ def unipc_calls(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Cal
         h_before, news = step.h, next_news
 
 
+def consistency_calls(schedule: Schedule, times: Float[Tensor, " n1"]) -> Iterator[Call]:
+    """x_0_hat, noised afresh down to the next time: Song et al. 2023, Algorithm 1."""
+    for step in steps_of(schedule, times):
+        yield Call(step.index, step.t, of_x=0.0, of_x0=step.alpha_next, of_noise=step.sigma_next)
+
+
 CALLS: dict[str, Callable[..., Iterator[Call]]] = {
     "ddim": ddim_calls,
     "ancestral": ancestral_calls,
@@ -158,6 +164,7 @@ CALLS: dict[str, Callable[..., Iterator[Call]]] = {
     "heun": heun_calls,
     "dpmpp_2m": dpmpp_2m_calls,
     "unipc": unipc_calls,
+    "consistency": consistency_calls,
 }
 
 

@@ -19,6 +19,7 @@ from diffusion_art.diffusion.calls import (
     CALLS,
     Call,
     ancestral_calls,
+    consistency_calls,
     ddim_calls,
     dpmpp_2m_calls,
     euler_calls,
@@ -136,6 +137,24 @@ def unipc(
     return follow(unipc_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
 
 
+def consistency(
+    denoiser: AnyDenoiser,
+    x_T: Float[Tensor, "b c h w"],
+    *,
+    times: Float[Tensor, " n1"],
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Multistep consistency sampling: take x_0_hat for the picture, noise it afresh down to the next time, again.
+
+    For distilled students (distillation.py), whose x_0_hat is the end of an ODE; one step draws no noise. The x_0_hat
+    of other networks is a mean over pictures, and what comes out then is too smooth.
+
+    Paper: Song et al. 2023, Algorithm 1, https://arxiv.org/abs/2303.01469
+    """
+    return follow(consistency_calls(denoiser.schedule, times), denoiser, x_T, noise=noise, callback=callback)
+
+
 @torch.no_grad()
 def follow(
     calls: Iterable[Call],
@@ -184,7 +203,7 @@ def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
     return total
 
 
-SAMPLERS = {sampler.__name__: sampler for sampler in (ddim, ancestral, euler, heun, dpmpp_2m, unipc)}
+SAMPLERS = {sampler.__name__: sampler for sampler in (ddim, ancestral, euler, heun, dpmpp_2m, unipc, consistency)}
 
 
 @dataclass(frozen=True)
@@ -234,7 +253,7 @@ class Sampler:
         noise: Noise | None = None,
         callback: Callback | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """From unit noise x_T to x_0. `noise` is needed by ancestral, and by ddim with eta > 0."""
+        """From unit noise x_T to x_0. `noise` is needed by ancestral, consistency, and ddim with eta > 0."""
         return follow(self.calls(denoiser.schedule), denoiser, x_T, noise=noise, callback=callback)
 
     def grid(self, schedule: Schedule) -> Float[Tensor, " n1"]:

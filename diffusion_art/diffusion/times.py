@@ -112,3 +112,20 @@ def _spread(std: float, *, usual: str) -> float:
     if not std > 0:
         raise UserError(f"times std must be positive, not {std}; {usual}")
     return std
+
+
+class Stops(Times):
+    """Where a sampler of `num_steps` = n steps even in t calls its network: k / n for k = 1 ... n, equally often.
+
+    For networks that will only ever be asked about these, as a few-step student. Samplers whose number of steps
+    divides n stop at some of them.
+    """
+
+    def __init__(self, *, num_steps: int) -> None:
+        super().__init__(stratified=True, shift=1.0)
+        if num_steps < 1:
+            raise UserError(f"times num_steps must be at least 1, not {num_steps}; a student of 4 steps takes 4")
+        self.num_steps = num_steps
+
+    def quantile(self, u: Tensor, schedule: Schedule | None) -> Tensor:
+        return ((u * self.num_steps).floor() + 1) / self.num_steps

@@ -82,6 +82,21 @@ class TextToImage(nn.Module):
         side = self.image_size_px // self.codec.factor
         return self.codec.channels, side, side
 
+    def check_size(self, image_size_px: int) -> None:
+        """UserError where the backbone cannot train on pictures of this size besides its own."""
+        multiple = self.codec.factor * getattr(self.backbone, "side_multiple", self.latent_shape[-1])
+        if image_size_px % multiple:
+            raise UserError(
+                f"pictures of {image_size_px} px do not fit {type(self.backbone).__name__} and "
+                f"{type(self.codec).__name__}, which take multiples of {multiple} px: shrink them less in "
+                "data.curriculum.stages, or curriculum=none."
+            )
+
+    def schedule_of(self, latents: Float[Tensor, "b c h w"]) -> Schedule:
+        """The schedule for latents of another size: a time hides as much of a small picture as of a large one."""
+        ratio = latents.shape[-1] / self.latent_shape[-1]
+        return self.schedule if ratio == 1 else self.schedule.resized(ratio)
+
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """What the backbone is told about each caption; `""` is no caption."""
         return self.text_encoder.encode(list(captions))

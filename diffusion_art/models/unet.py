@@ -33,6 +33,7 @@ class UNet(Backbone):
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
     residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
     cross-attention to the caption's tokens after each residual block; padding tokens are never attended to.
+    Latents of another side are taken too, where it can be halved as often: `side_multiple` divides it.
     The caption's pooled vector is embedded and added to the time embedding, which scales and shifts every
     residual block. The last convolution starts at zero, so an untrained network answers zero.
 
@@ -69,6 +70,7 @@ class UNet(Backbone):
 
         self.channels = channels
         self.sample_size = sample_size
+        self.side_multiple = 2 ** (len(sides) - 1)
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         settings: dict[str, Any] = {

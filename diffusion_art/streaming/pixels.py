@@ -50,18 +50,26 @@ def decode(data: Buffer) -> np.ndarray:
 
 
 def fit(image: np.ndarray, size_px: int) -> np.ndarray:
-    """Square `size_px` picture: untouched when it already is, else centre-cropped and resized (Lanczos)."""
+    """Square `size_px` picture: untouched when it already is, else centre-cropped and resized.
+
+    Where the square is a whole number of times larger, each pixel is the mean of a block, else resampled (Lanczos).
+    """
     height, width = image.shape[:2]
     if height == width == size_px:
         return image
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(image[top : top + side, left : left + side])
+    if side % size_px == 0:
+        return np.asarray(square.reduce(side // size_px))
     return np.asarray(square.resize((size_px, size_px), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def decode_into(data: Buffer, out: np.ndarray) -> None:
     """`fit(decode(data), s)` into `out` (uint8 [s s 3], contiguous), in place where the picture has that size.
+
+    A JPEG that is 2, 4 or 8 times larger is decoded small, in place and in less time: of its blocks' frequencies those
+    are left out that the smaller picture cannot show. That is their mean, but for edges, which stay a little sharper.
 
     Raises:
         BadPicture: as from `decode`; `out` then holds anything.
@@ -75,8 +83,24 @@ def decode_into(data: Buffer, out: np.ndarray) -> None:
             return
         image = image.copy()  # a smaller one, which lies within `out`
     except ValueError:  # broken, or larger than `out`
+        if _decode_small(data, out):
+            return
         image = decode(data)
     out[...] = fit(image, out.shape[0])
+
+
+def _decode_small(data: Buffer, out: np.ndarray) -> bool:
+    """Whether the JPEG was 2, 4 or 8 times as large as `out` and sound, and is now in it."""
+    size_px = len(out)
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height != width or height not in (2 * size_px, 4 * size_px, 8 * size_px):
+            return False
+        _refuse_huge(int(height) * int(width))
+        simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=size_px, min_width=size_px, buffer=out, strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def copy_into(data: Buffer, out: np.ndarray) -> None:

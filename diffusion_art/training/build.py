@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
 from diffusion_art.config import build
+from diffusion_art.errors import UserError
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
+from diffusion_art.training.student import StudentModule
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
+    model = build(settings["model"])
+    sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
+    for size_px in sizes_px:
+        model.check_size(size_px)
     optim = dict(settings["optim"])
     weight_decay = optim.pop("weight_decay", 0.0)
-    return DiffusionModule(
-        build(settings["model"]),
+    make = DiffusionModule
+    if "teacher" in settings:
+        if len(sizes_px) > 1:
+            raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
+        make = partial(
+            StudentModule,
+            teacher=load_text_to_image(settings["teacher"]),
+            teacher_id=checkpoint_id(settings["teacher"]),
+            teacher_guidance_scale=settings["teacher_guidance_scale"],
+        )
+    return make(
+        model,
         build(settings["objective"]),
         optimizer=build(optim),
         lr_schedule=build(settings["lr_schedule"]),

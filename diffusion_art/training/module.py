@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion_art.checkpoints import FORMAT, KEY
+from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
@@ -34,7 +35,7 @@ class DiffusionModule(LightningModule):
     def __init__(
         self,
         model: TextToImage,
-        objective: Objective,
+        objective: Objective | Distillation,
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,
@@ -49,7 +50,7 @@ class DiffusionModule(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.objective = objective
+        self.objective: Any = objective  # a subclass may have to tell it more
         self.noise = noise or Iid()
         self.optimizer_factory = optimizer
         self.lr_schedule = lr_schedule
@@ -85,7 +86,7 @@ class DiffusionModule(LightningModule):
         cond = self.model.encode_captions(captions)
         return self.objective(
             lambda x_t, t: self._network(x_t, t, cond),
-            schedule=self.model.schedule,
+            schedule=self.model.schedule_of(x_0),
             prediction=self.model.prediction,
             x_0=x_0,
             eps=eps,

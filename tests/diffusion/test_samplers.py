@@ -13,10 +13,11 @@ from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, ancestral, ddim,
 from diffusion_art.diffusion.schedules import Flow
 from diffusion_art.diffusion.time_grids import SPACINGS, time_grid
 from diffusion_art.errors import UserError
-from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, WavyNetwork, shelf
+from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork, shelf
 
 # every sampler of the shelf, and DDIM with noise: name -> Sampler(num_steps)
 KINDS = {name: {"name": name} for name in SAMPLERS} | {"ddim_half": {"name": "ddim", "eta": 0.5}}
+OF_MEANS = [kind for kind in KINDS if kind != "consistency"]  # whose denoiser is E[x_0 | x_t]
 DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m", "unipc"]
 SECOND_ORDER = ["heun", "dpmpp_2m", "unipc"]  # at least
 # how often the error shrinks at twice the steps, 2^order, and from how many steps that is measured
@@ -41,12 +42,22 @@ def moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, float]
     [(schedule, "uniform") for schedule in SCHEDULES]
     + [(schedule, spacing) for schedule in ("linear_beta", "flow") for spacing in ("log_snr", "karras")],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_MEANS)
 def test_gaussian_data_comes_back_with_its_mean_and_spread(kind, schedule, spacing):
     sampler = Sampler(**KINDS[kind], num_steps=200, spacing=spacing)
     mean, std = moments(sampler, GaussianDenoiser(SCHEDULES[schedule], mean=0.3, std=0.5))
     assert mean == pytest.approx(0.3, abs=0.002)
     assert std == pytest.approx(0.5, abs=0.002 if kind in SECOND_ORDER else 0.02)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_consistency_sampling_of_a_perfect_student_is_exact_in_any_number_of_steps(num_steps, schedule):
+    student = GaussianStudent(SCHEDULES[schedule], mean=0.3, std=0.5)
+    mean, std = moments(Sampler("consistency", num_steps=num_steps), student)
+    # not quite, where some signal is left at t = 1 and sampling starts from none
+    slack = 1e-6 if student.schedule.zero_terminal_snr else 0.002
+    assert (mean, std) == (pytest.approx(0.3, abs=slack), pytest.approx(0.5, abs=slack))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -154,7 +165,7 @@ def test_sampling_keeps_no_graph(kind):
     assert not Sampler(**KINDS[kind], num_steps=3).sample(Trainable(), noise.x_T(), noise=noise).requires_grad
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_MEANS)
 def test_sampling_can_start_and_stop_half_way(kind):
     """From the exact x_t at t = 0.6 down to t = 0.2, the spread is that of the exact x_t there."""
     denoiser = GaussianDenoiser(Flow(), mean=0.0, std=0.5)
@@ -244,7 +255,7 @@ def test_a_grid_that_does_not_fall_is_refused(times):
         ddim(GaussianDenoiser(Flow()), torch.zeros(1, 1, 2, 2), times=torch.tensor(times))
 
 
-@pytest.mark.parametrize("settings", [{"name": "ancestral"}, {"name": "ddim", "eta": 0.5}])
+@pytest.mark.parametrize("settings", [{"name": "ancestral"}, {"name": "consistency"}, {"name": "ddim", "eta": 0.5}])
 def test_a_stochastic_sampler_asks_for_noise(settings):
     with pytest.raises(ValueError, match="give it noise"):
         Sampler(**settings).sample(GaussianDenoiser(Flow()), torch.zeros(1, 1, 2, 2))

@@ -117,3 +117,16 @@ def test_a_schedule_can_be_made_of_any_betas():
 def test_impossible_settings_are_refused(build, said):
     with pytest.raises(UserError, match=said):
         build()
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0, 2.0])
+def test_resized_schedules_hide_as_much_of_smaller_pictures(schedule, ratio):
+    """Means over blocks of n x n pixels keep alpha and have sigma / n: the schedule of pictures 1 / n as large."""
+    resized = schedule.resized(ratio)
+    alpha, sigma = (scale[1:-1] for scale in resized.alpha_sigma(INSIDE))
+    moved = 1.0 if isinstance(schedule, DiscreteSchedule) else ratio  # which has no shift to move
+    whole_alpha, whole_sigma = (scale[1:-1] for scale in schedule.alpha_sigma(INSIDE))
+    torch.testing.assert_close(alpha / sigma, whole_alpha / (whole_sigma * moved), rtol=1e-9, atol=0)
+    assert resized.zero_terminal_snr == schedule.zero_terminal_snr
+    assert resized.variance_preserving == schedule.variance_preserving
+    assert type(resized) is type(schedule)

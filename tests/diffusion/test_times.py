@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.times import LogitNormal, LogNormal, Stratified, Uniform, resolution_shift
+from diffusion_art.diffusion.time_grids import time_grid
+from diffusion_art.diffusion.times import LogitNormal, LogNormal, Stops, Stratified, Uniform, resolution_shift
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES
 
@@ -13,6 +14,7 @@ KINDS = {
     "uniform_shifted": Uniform(shift=3.0),
     "stratified": Stratified(),
     "logit_normal": LogitNormal(),
+    "stops": Stops(num_steps=4),
     "logit_normal_iid": LogitNormal(mean=-0.5, std=1.4, stratified=False, shift=2.0),
     "logit_normal_narrow": LogitNormal(std=0.01),
     "logit_normal_extreme": LogitNormal(mean=40.0),
@@ -55,6 +57,12 @@ def test_each_place_of_a_stratified_batch_is_uniform():
     assert first.std().item() == pytest.approx(12**-0.5, abs=0.02)
 
 
+def test_stops_are_where_a_sampler_of_as_many_steps_calls_its_network():
+    t = Stops(num_steps=4)(64, generator=seeded())
+    torch.testing.assert_close(t.unique(), torch.tensor([0.25, 0.5, 0.75, 1.0]), atol=2e-5, rtol=0)
+    assert [(t - stop).abs().lt(1e-4).sum().item() for stop in time_grid(Flow(), 4)[:-1]] == [16] * 4
+
+
 @pytest.mark.parametrize("stratified", [False, True])
 def test_logit_normal_has_its_mean_and_spread(stratified):
     logit = LogitNormal(mean=0.7, std=1.3, stratified=stratified)(40_000, generator=seeded()).logit()
@@ -91,8 +99,14 @@ def test_shifted_times_on_the_plain_path_are_plain_times_on_the_shifted_path(bui
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Uniform(shift=-1.0), lambda: LogitNormal(std=0.0), lambda: LogNormal(std=-1.0)]
+    "build",
+    [
+        lambda: Uniform(shift=-1.0),
+        lambda: LogitNormal(std=0.0),
+        lambda: LogNormal(std=-1.0),
+        lambda: Stops(num_steps=0),
+    ],
 )
 def test_impossible_settings_are_refused(build):
-    with pytest.raises(UserError, match=r"must be .*positive"):
+    with pytest.raises(UserError, match=r"must be .*(positive|at least 1)"):
         build()

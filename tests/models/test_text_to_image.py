@@ -134,6 +134,19 @@ def test_a_backbone_of_other_sizes_is_refused_naming_both_numbers(model):
         rebuilt(model, image_size_px=32)
 
 
+def test_smaller_pictures_are_trained_on_under_a_schedule_moved_along(model):
+    """Half the side, half the noise at each time; the size painted at keeps its own."""
+    model.check_size(16)
+    model.check_size(8)
+    with pytest.raises(UserError, match=r"6 px do not fit UNet and Unshuffle2, which take multiples of 4 px"):
+        model.check_size(6)
+    assert model.schedule_of(torch.zeros(1, 12, 8, 8)) is model.schedule
+    t = torch.tensor([0.5])
+    alpha, sigma = model.schedule_of(torch.zeros(1, 12, 4, 4)).alpha_sigma(t)
+    whole_alpha, whole_sigma = model.schedule.alpha_sigma(t)
+    torch.testing.assert_close(sigma / alpha, whole_sigma / whole_alpha / 2)
+
+
 def test_an_odd_image_under_unshuffle_is_refused(model):
     with pytest.raises(UserError, match="image_size_px=17 is not a multiple of 2"):
         rebuilt(model, image_size_px=17)

@@ -157,3 +157,16 @@ def test_gradient_checkpointing_gives_the_same_bits_and_keeps_less():
     (plain, all_kept), (recomputed, few_kept) = learned
     assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
     assert few_kept < 0.6 * all_kept
+
+
+@pytest.mark.parametrize("side", [2, 4, 16, 24])
+def test_latents_of_other_sides_are_taken_with_attention_at_the_same_depth(side):
+    net = trained_a_little(small())
+    assert net.side_multiple == 2
+    _, t, cond = inputs()
+    positions = set()
+    for name, module in net.named_modules():
+        if name.endswith("attn1"):
+            module.register_forward_pre_hook(lambda _, inputs: positions.add(inputs[0].shape[1]))
+    assert net(torch.randn(3, 4, side, side), t, cond).shape == (3, 4, side, side)
+    assert positions == {(side // 2) ** 2}

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.images import to_uint8
 from diffusion_art.runs import load_run
 from diffusion_art.serving.settings import Settings
@@ -260,7 +261,7 @@ def test_models(client):
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["size"], model["step"]) == ("toy", "model", "16x16", 5)
     assert model["defaults"] == {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler"}
-    assert model["samplers"] == ["ddim", "ancestral", "euler", "heun", "dpmpp_2m", "unipc"]
+    assert model["samplers"] == list(SAMPLERS)
     assert client.get("/v1/models/toy").json() == model
     assert client.get("/v1/models/dall-e-3").json() == model
     assert client.get("/v1/models/other").status_code == 404

@@ -40,6 +40,8 @@ JOBS = [
     )
 ]
 
+FEW_STEPS = Job("of a student", seed=9, sampler=Sampler("consistency", num_steps=4))
+
 
 @pytest.fixture
 def model() -> TextToImage:
@@ -74,7 +76,7 @@ def _results(tickets) -> list[np.ndarray]:
     return [ticket.result.result(timeout=60) for ticket in tickets]
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.sampler.name)
+@pytest.mark.parametrize("job", [*JOBS, FEW_STEPS], ids=lambda job: job.sampler.name)
 def test_the_engine_paints_what_sample_paints(engine, model, job):
     (picture,) = _results(engine.submit([job]))
     assert picture.shape == (16, 16, 3)

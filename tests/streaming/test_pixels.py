@@ -48,6 +48,21 @@ def test_a_row_of_the_right_size_is_decoded_in_place(monkeypatch: pytest.MonkeyP
     assert row.any()
 
 
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_jpeg_some_times_too_large_is_decoded_small_in_place(shrink: int, monkeypatch: pytest.MonkeyPatch):
+    """And is what the means of its blocks are."""
+    size = 16 * shrink
+    data = encoded(gradient(size, size), "JPEG")
+    row = np.zeros((16, 16, 3), np.uint8)
+    means = fit(decode(data), 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(pixels, "fit", None)
+        decode_into(data, row)
+    assert np.abs(row.astype(int) - means).max() <= 3
+    exact = decode(data).astype(float).reshape(16, shrink, 16, shrink, 3).mean((1, 3))
+    assert np.abs(means - exact).max() <= 0.5
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xe0nonsense", b"not a picture at all", b"\x89PNG\r\n\x1a\n"])
 def test_says_when_bytes_are_no_picture(data: bytes):
     with pytest.raises(BadPicture):
