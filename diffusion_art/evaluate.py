@@ -10,7 +10,6 @@ goes to `caption_following.json`. `judge=train` trains the judge.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -85,7 +84,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         result["caption_following"] = {key: value for key, value in following.items() if key != "rows"}
     if features is not None:
         real = real_pictures(trained, asked, count=asked["pictures"])
-        result |= distances(generate, real, features, metrics=wanted, seed=asked["seed"], batch_size=asked["batch_size"])
+        result |= distances(
+            generate, real, features, metrics=wanted, seed=asked["seed"], batch_size=asked["batch_size"]
+        )
     if "val_x0" in wanted:
         real = real_pictures(trained, asked, count=asked["val_pictures"], validation=True)
         result["val_x0"] = x0_error(model, real.images, real.captions, batch_size=asked["batch_size"])

@@ -69,7 +69,9 @@ def load_features(name: str = "auto") -> Features:
 def lite0_features() -> Features:
     """The last block of EfficientNet-Lite0, averaged over the page; pictures are scaled to 96 px.
 
-    Before the head that widens it to 1280: the covariance of 320 numbers can be told from a thousand pictures.
+    Before the head that widens it to 1280: the covariance of 320 numbers can be told from a thousand pictures. They
+    are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few of them rule
+    a distance.
 
     Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
     """
@@ -86,6 +88,8 @@ def lite0_features() -> Features:
     own = [key for key in net.state_dict() if "num_batches" not in key]
     theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
     net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
+    net.blocks[-1][-1].bn3.weight.data.fill_(1.0)
+    net.blocks[-1][-1].bn3.bias.data.zero_()
     net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def network(images: Tensor) -> Tensor:

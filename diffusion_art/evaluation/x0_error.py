@@ -47,7 +47,7 @@ def x0_error(
     """
     if not model.codec.bounded:
         raise UserError(
-            f"val_x0 compares pixels, and the latents of {type(model.codec).__name__} are none: leave it out of metrics."
+            f"val_x0 compares pixels, and latents of {type(model.codec).__name__} are none: leave it out of metrics."
         )
     times = [_time_at(model.schedule, log_snr) for log_snr in LOG_SNRS]
     sums = torch.zeros(len(LOG_SNRS), dtype=torch.float64)

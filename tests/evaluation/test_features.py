@@ -55,7 +55,9 @@ def test_lite0_sees_what_the_network_the_weights_were_packed_for_sees():
     net = load_features("efficientnet_lite0")
     ramp = torch.linspace(-1, 1, 96)
     picture = torch.stack([ramp.expand(96, 96), ramp[:, None].expand(96, 96), ramp * ramp[:, None]])[None]
-    torch.testing.assert_close(net(picture)[0, :4], torch.tensor(LITE0_RAMPS, dtype=torch.float64), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        net(picture)[0, :4], torch.tensor(LITE0_RAMPS, dtype=torch.float64), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_an_unknown_network_and_missing_weights_are_named(monkeypatch, tmp_path: Path):

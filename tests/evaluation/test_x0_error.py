@@ -26,7 +26,9 @@ CAPTIONS = ["red", "blue", "", "a red house", "green"]
 class Answering(nn.Module):
     """A backbone that outputs, as `prediction`, the x_0_hat that a function gives."""
 
-    def __init__(self, x_0_hat: Callable, schedule: Schedule, prediction: Prediction, *, codec: Codec, cond: int) -> None:
+    def __init__(
+        self, x_0_hat: Callable, schedule: Schedule, prediction: Prediction, *, codec: Codec, cond: int
+    ) -> None:
         super().__init__()
         self.x_0_hat, self.schedule, self.prediction = x_0_hat, schedule, prediction
         self.channels, self.sample_size = codec.channels, 16 // codec.factor
@@ -70,8 +72,6 @@ def test_one_model_scores_the_same_however_it_is_expressed(schedule: str, predic
     again = x0_error(other, IMAGES, CAPTIONS)
     assert again["by_log_snr"] == pytest.approx(original["by_log_snr"], rel=2e-3)
     assert again["val_x0"] == pytest.approx(original["val_x0"], rel=1e-3)
-
-
 
 
 @pytest.mark.parametrize("codec", [Pixel(), Unshuffle2()], ids=["pixel", "unshuffle2"])
