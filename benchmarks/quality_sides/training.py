@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.flop_counter import FlopCounterMode
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.sample_grid import painting
@@ -49,13 +50,13 @@ class Points(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step in self.steps:
-            self._measure(trainer, pl_module)
+            self.take(trainer, pl_module)
         self._go()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if tuple(batch.images.shape[1:]) != self._shape or trainer.global_step % COUNT_EVERY == 0:
             self._shape = tuple(batch.images.shape[1:])
-            self._counting = FlopCounterMode(display=False)
+            self._counting = counter()
             self._counting.__enter__()
         self._began = time.perf_counter()
 
@@ -75,14 +76,15 @@ class Points(Callback):
             self._stop()
             self.saving.save(trainer)
             if step in self.steps:
-                self._measure(trainer, pl_module)
+                self.take(trainer, pl_module)
             self._go()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._since is not None:
             self._stop()
 
-    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def take(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure this step's point, unless it is there."""
         path = point_file(self.folder, trainer.global_step)
         if path.exists():
             return
@@ -113,13 +115,16 @@ def train(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> None:
         return
     quieten()
     planned.folder.mkdir(parents=True, exist_ok=True)
-    module, _ = fit(planned, measure)
+    module, points = fit(planned, measure)
     if module.trainer.global_step < planned.steps[-1]:
         raise SystemExit(f"stopped at step {module.trainer.global_step} of {planned.folder}; the same command goes on")
+    points.take(module.trainer, module)  # where the last one was cut short: Lightning does not start a finished run
 
 
 def fit(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> tuple[LightningModule, Points]:
+    """Train from the last checkpoint there is, or from the seed."""
     settings = planned.settings
+    seed_everything(settings["seed"], workers=False, verbose=False)  # initial weights
     checkpoint = checked_resume("auto", planned.folder)
     datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
     saving = RunCheckpoints(folder=str(planned.folder / "checkpoints"), every_n_steps=10**9, keep_last=1, keep_best=0)
@@ -127,6 +132,21 @@ def fit(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> tuple[Lig
     trainer.callbacks += [points, saving]  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return module, points
+
+
+def counter() -> FlopCounterMode:
+    """torch's counter, which passes over the CPU's attention, with that counted too."""
+    aten: Any = torch.ops.aten
+
+    def forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+        return sdpa_backward_flop_count(grad, query, key, value)
+
+    attention = aten._scaled_dot_product_flash_attention_for_cpu
+    added = {attention: forward, aten._scaled_dot_product_flash_attention_for_cpu_backward: backward}
+    return FlopCounterMode(display=False, custom_mapping=added)
 
 
 def point_file(folder: Path, step: int) -> Path:

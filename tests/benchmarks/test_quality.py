@@ -1,4 +1,4 @@
-"""The parts of `benchmarks/quality.py`: when a curve gets somewhere, which runs a recipe takes, going on after a stop."""
+"""The parts of `benchmarks/quality.py`: when a curve gets somewhere, which runs a recipe takes, going on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from diffusion_art.errors import UserError
@@ -15,7 +16,7 @@ from diffusion_art.errors import UserError
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from quality_sides.curves import cost_to_reach, draw, final
 from quality_sides.recipes import TABLE, Planned, overrides_of, plan, settings_of
-from quality_sides.training import point_file, train
+from quality_sides.training import counter, point_file, train
 
 CURVE = [
     {"images": 100, "cpu_s": 10.0, "style": 0.2, "fd": 40.0},
@@ -106,6 +107,16 @@ def test_a_stopped_run_goes_on_where_it_was_and_its_cost_adds_up(tmp_path: Path,
     assert 0 < first["wall_s"] < last["wall_s"]
     assert 0 < first["cpu_s"] < last["cpu_s"]
     assert (first["style"], last["style"]) == (1.0, 3.0)
+
+
+def test_flops_of_attention_count():
+    q = torch.rand(2, 4, 64, 16, requires_grad=True)
+    with counter() as fused:
+        torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+    with counter() as plain:
+        ((q @ q.transpose(2, 3)).softmax(3) @ q).sum().backward()
+    assert plain.get_total_flops() == 3 * 2 * 2 * (2 * 4 * 64 * 64 * 16)
+    assert fused.get_total_flops() == pytest.approx(plain.get_total_flops(), rel=0.2)  # the backward pass recomputes
 
 
 def test_curves_are_drawn(tmp_path: Path):

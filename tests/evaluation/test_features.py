@@ -43,11 +43,12 @@ def test_distance_tells_noise_from_paintings_and_lite0_sees_them_spoilt(network)
     alike, worse, far = (kernel_distance(seen[0], fake, subset_size=96, subsets=1)[0] for fake in seen[1:])
     assert far > 10 * abs(alike)
     if network.name != "judge":
-        assert abs(alike) < worse < far / 3
+        assert alike + 0.05 < worse < far / 3
 
 
-# of a picture of three ramps, by the network of the PyPI package efficientnet-lite-pytorch with the same weights
-LITE0_RAMPS = [-0.470940, 0.378952, -0.786617, -0.199093]
+# Of a picture of three ramps, by the network of the PyPI package efficientnet-lite-pytorch with the same weights,
+# less the bias of its last batch norm and over its scale
+LITE0_RAMPS = [-0.174832, 0.143472, -0.307251, -0.075859]
 
 
 def test_lite0_sees_what_the_network_the_weights_were_packed_for_sees():
