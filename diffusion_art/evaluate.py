@@ -146,10 +146,10 @@ def real_pictures(
     data = dict(trained.get("data") or {})
     if _painter_of(trained):
         return painted(count, image_size_px=trained["model"]["image_size_px"], seed=int(validation))
-    if asked["data"] is not None:
-        data |= {"path": asked["data"], "source": None}
+    if asked["real"] is not None:
+        data |= {"path": asked["real"], "source": None}
     if not data.get("path"):
-        raise UserError("this run read its pictures from a server: give data=FOLDER of shards to compare with.")
+        raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
     from diffusion_art.train import build_datamodule  # brings Lightning along
 
     data |= {"url": "shards", "num_workers": 0, "augmentation": None, "codec": "jpeg", "val_samples": count}

@@ -97,11 +97,11 @@ def test_a_run_on_other_pictures_is_compared_with_its_own(tmp_path: Path, painte
     assert result["val_x0"]["pictures"] == kept < 500
     config["data"] = settings | {"path": None, "url": "ws://127.0.0.1:1/ws"}
     folder = write_checkpoint(tmp_path / "away" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=config)
-    with pytest.raises(UserError, match="data=FOLDER"):
+    with pytest.raises(UserError, match="real=FOLDER"):
         run(f"run={folder}", "metrics=[kid]", *few)
-    assert run(f"run={folder}", "metrics=[kid]", f"data={painter_shards}", *few)["kid"] == result["kid"]
+    assert run(f"run={folder}", "metrics=[kid]", f"real={painter_shards}", *few)["kid"] == result["kid"]
     with pytest.raises(UserError, match=r"there are \d+ real pictures, and 400 were asked for"):
-        run(f"run={folder}", "metrics=[kid]", f"data={painter_shards}", *few, "pictures=400")
+        run(f"run={folder}", "metrics=[kid]", f"real={painter_shards}", *few, "pictures=400")
 
 
 def test_sampler_steps_and_guidance_can_be_changed(trained: Path):
