@@ -42,7 +42,8 @@ format: install  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: install  ## run every benchmark and write benchmarks/results/
-	for script in $(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/record.py benchmarks/quality.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/quality.py short=true
 
 stream: install  ## serve shards, those of the quickstart or ARGS="data.path=..."
 	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)

@@ -90,6 +90,8 @@ def tables() -> str:
         text += ["", f"## {path.stem}", "", f"{'; '.join(when)}{where}. " + " ".join(f"`{c}`" for c in commands), ""]
         text += ["| measure | ours | against | theirs | ratio | goal | |", "|---|---:|---|---:|---:|---|---|"]
         text += [_row(row) for row in rows]
+        if (curves := path.with_suffix(".png")).exists():
+            text += ["", f"![curves of {path.stem}](results/{curves.name})"]
     return "\n".join(text) + "\n"
 
 

@@ -1,7 +1,11 @@
-"""Measure a run: `python -m diffusion_art.evaluate run=logs/quickstart`.
+"""Measure a run: `python -m diffusion_art.evaluate run=logs/quickstart metrics=[caption_following,fd,kid,val_x0]`.
 
-Prints how often the model paints the style and the two colours it is asked for, and writes the figures with
-every prompt behind them to `caption_following.json` in the run folder. `judge=train` trains the judge.
+    caption_following  how often it paints the style and the two colours asked for (runs on the painter's pictures)
+    fd, kid            how far its pictures are from real ones of the same captions, in features of a network
+    val_x0             its squared error in x_0 at fixed log SNRs: comparable between recipes
+
+Prints the figures and writes them to `evaluation.json` in the run folder; every prompt behind caption following
+goes to `caption_following.json`. `judge=train` trains the judge.
 """
 
 from __future__ import annotations
@@ -23,31 +27,34 @@ from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import (
+    Generate,
     caption_following,
     painter_captions,
-    save_caption_following,
+    save_json,
     summary,
 )
+from diffusion_art.evaluation.distances import check_count, frechet_distance, kernel_distance
+from diffusion_art.evaluation.features import Features, load_features
+from diffusion_art.evaluation.reference import Reference, collected, painted
 from diffusion_art.evaluation.train_judge import train_judge
+from diffusion_art.evaluation.x0_error import x0_error
 from diffusion_art.models.text_to_image import TextToImage
 
 log = logging.getLogger(__name__)
 
-RESULT_FILE = "caption_following.json"
+METRICS = ("caption_following", "fd", "kid", "val_x0")
+LEAST = {"count": 1, "held_out_count": 0, "batch_size": 1, "seed": 0, "pictures": 2, "val_pictures": 1}
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """Returns what it wrote: the scores of the judge, or those of the run."""
-    asked = plain(config)
-    if asked["judge"] not in ("use", "train"):
-        raise UserError(f"judge={asked['judge']} is neither use nor train.")
+    asked = _checked(plain(config))
     if asked["judge"] == "train":
         return train_judge()
-    if asked["run"] is None:
-        raise UserError("there is no run to evaluate: give one, as in run=logs/quickstart.")
-    for name, least in (("count", 1), ("held_out_count", 0), ("batch_size", 1), ("seed", 0)):
-        if asked[name] < least:
-            raise UserError(f"{name}={asked[name]} is too small: give at least {least}.")
+    wanted = asked["metrics"]
+    features = load_features(asked["features"]) if {"fd", "kid"} & set(wanted) else None
+    if "fd" in wanted and features is not None:
+        check_count(asked["pictures"], features.dim)
     path = find_checkpoint(asked["run"])
     checkpoint = read_checkpoint(path)
     trained: dict[str, Any] = checkpoint[KEY]["config"]
@@ -57,15 +64,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         sampler = sampler.in_steps(asked["num_steps"])
     guidance = tempering(**(trained.get("guidance") or {}))
     scale = asked["guidance_scale"] if asked["guidance_scale"] is not None else trained["guidance_scale"]
-    result = caption_following(
-        partial(paint, model, sampler=sampler, guidance_scale=scale, **guidance),
-        count=asked["count"],
-        held_out_count=asked["held_out_count"],
-        seed=asked["seed"],
-        batch_size=asked["batch_size"],
-        exclude=training_captions(trained),
-    )
-    result |= {
+    generate = partial(paint, model, sampler=sampler, guidance_scale=scale, **guidance)
+    story = {
         "checkpoint": checkpoint_id(path),
         "weights": asked["weights"],
         "guidance_scale": scale,
@@ -73,10 +73,45 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "sampler": sampler.describe(),
     }
     folder = Path(asked["out"]) if asked["out"] else _run_folder(path)
-    save_caption_following(result, folder / RESULT_FILE)
-    log.info("%s", summary(result))
-    log.info("written to %s", folder / RESULT_FILE)
+    result: dict[str, Any] = dict(story)
+    if "caption_following" in wanted:
+        following = caption_following(
+            generate,
+            count=asked["count"],
+            held_out_count=asked["held_out_count"],
+            seed=asked["seed"],
+            batch_size=asked["batch_size"],
+            exclude=training_captions(trained),
+        )
+        save_json(following | story, folder / "caption_following.json")
+        log.info("%s", summary(following))
+        result["caption_following"] = {key: value for key, value in following.items() if key != "rows"}
+    if features is not None:
+        real = real_pictures(trained, asked, count=asked["pictures"])
+        result |= distances(
+            generate, real, features, metrics=wanted, seed=asked["seed"], batch_size=asked["batch_size"]
+        )
+    if "val_x0" in wanted:
+        real = real_pictures(trained, asked, count=asked["val_pictures"], validation=True)
+        result["val_x0"] = x0_error(model, real.images, real.captions, batch_size=asked["batch_size"])
+        log.info("val_x0: %.5f on %d pictures", result["val_x0"]["val_x0"], len(real))
+    save_json(result, folder / "evaluation.json")
+    log.info("written to %s", folder / "evaluation.json")
     return result
+
+
+def _checked(asked: dict[str, Any]) -> dict[str, Any]:
+    if asked["judge"] not in ("use", "train"):
+        raise UserError(f"judge={asked['judge']} is neither use nor train.")
+    if asked["judge"] == "use" and asked["run"] is None:
+        raise UserError("there is no run to evaluate: give one, as in run=logs/quickstart.")
+    asked["metrics"] = [asked["metrics"]] if isinstance(asked["metrics"], str) else list(asked["metrics"])
+    if unknown := [metric for metric in asked["metrics"] if metric not in METRICS]:
+        raise UserError(f"metrics={unknown} is unknown: choose from {', '.join(METRICS)}.")
+    for name, least in LEAST.items():
+        if asked[name] < least:
+            raise UserError(f"{name}={asked[name]} is too small: give at least {least}.")
+    return asked
 
 
 def paint(model: TextToImage, captions: list[str], seeds: list[int], **how: Any) -> Tensor:
@@ -84,13 +119,65 @@ def paint(model: TextToImage, captions: list[str], seeds: list[int], **how: Any)
     return model.generate(captions, seeds=seeds, batch_size=len(captions), **how)
 
 
+def distances(
+    generate: Generate, real: Reference, features: Features, *, metrics: list[str], seed: int, batch_size: int
+) -> dict[str, Any]:
+    """{"fd": ..., "kid": ...}, those asked for, between real pictures and ones painted from their captions."""
+    seeds, fake = [1_000_000 * seed + row for row in range(len(real))], []
+    for start in range(0, len(real), batch_size):
+        rows = slice(start, start + batch_size)
+        fake.append(generate(real.captions[rows], seeds[rows]))
+    seen = features(real.images), features(torch.cat(fake))
+    shared = {"features": features.name, "pictures": len(real)}
+    result: dict[str, Any] = {}
+    if "fd" in metrics:
+        result["fd"] = {"fd": frechet_distance(*seen), **shared}
+        log.info("fd: %.3f (%s, %d pictures)", result["fd"]["fd"], features.name, len(real))
+    if "kid" in metrics:
+        size = min(256, len(real))
+        mean, deviation = kernel_distance(*seen, subset_size=size)
+        result["kid"] = {"kid": mean, "deviation": deviation, "subset_size": size, **shared}
+        log.info("kid: %.5f +- %.5f (%s, %d pictures)", mean, deviation, features.name, len(real))
+    return result
+
+
+def real_pictures(
+    trained: Mapping[str, Any], asked: Mapping[str, Any], *, count: int, validation: bool = False
+) -> Reference:
+    """Fresh paintings for a run on the painter's; else the run's own pictures: what it trained on, as is usual for
+    distances, or for `validation` those it kept aside.
+    """
+    data = dict(trained.get("data") or {})
+    if _painter_of(trained):
+        return painted(count, image_size_px=trained["model"]["image_size_px"], seed=int(validation))
+    if asked["real"] is not None:
+        data |= {"path": asked["real"], "source": None}
+    if not data.get("path"):
+        raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
+    from diffusion_art.train import build_datamodule  # brings Lightning along
+
+    data |= {"url": "shards", "num_workers": 0, "augmentation": None, "codec": "jpeg", "val_samples": count}
+    paths = trained.get("paths") or {"data_dir": "data"}
+    module = build_datamodule({"data": data, "paths": paths})
+    module.prepare_data()
+    module.setup()
+    loader = module.val_dataloader() if validation else module.train_dataloader()
+    if validation:
+        count = min(count, module.info.splits.get("val", 0))
+    return collected((module.on_after_batch_transfer(batch, 0) for batch in loader), count)
+
+
 def training_captions(trained: Mapping[str, Any]) -> frozenset[str] | None:
     """The captions a run was trained on, where its data came from the painter; else None, with a warning."""
-    source = (trained.get("data") or {}).get("source") or {}
-    if str(source.get("_target_", "")).endswith(".Painter"):
+    if source := _painter_of(trained):
         return painter_captions(build(source))
     log.warning("this run was not trained on the painter's pictures: its captions may mean little to it")
     return None
+
+
+def _painter_of(trained: Mapping[str, Any]) -> dict[str, Any] | None:
+    source = (trained.get("data") or {}).get("source") or {}
+    return source if str(source.get("_target_", "")).endswith(".Painter") else None
 
 
 def _run_folder(checkpoint: Path) -> Path:

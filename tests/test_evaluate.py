@@ -9,10 +9,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
+from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate, training_captions
 from diffusion_art.evaluation.caption_following import painter_captions
 from diffusion_art.sources.painter import Painter
+from diffusion_art.streaming.manifest import Manifest
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "seed": 3, "count": 64, "image_size_px": 16}
@@ -38,18 +40,68 @@ def trained(tmp_path: Path) -> Path:
 
 def test_figures_are_written_into_the_run_folder(trained: Path):
     result = run(f"run={trained}", *FEW)
+    assert json.loads((trained / "evaluation.json").read_text()) == result
     saved = json.loads((trained / "caption_following.json").read_text())
-    assert saved == result
+    assert {key: saved[key] for key in result["caption_following"]} == result["caption_following"]
+    assert len(saved["rows"]) == 10
     assert (saved["style_count"], saved["palette_count"], saved["held_out_count"]) == (6, 6, 4)
-    assert saved["sampler"] == SAMPLER_CONFIG
-    assert saved["guidance_scale"] == 2.0
+    for part in (saved, result):
+        assert part["sampler"] == SAMPLER_CONFIG
+        assert part["guidance_scale"] == 2.0
 
 
 def test_the_same_call_gives_the_same_figures(trained: Path, tmp_path: Path):
-    rows = [run(f"run={trained}", f"out={tmp_path / name}", *FEW)["rows"] for name in ("a", "b")]
-    assert rows[0] == rows[1]
-    assert run(f"run={trained}", f"out={tmp_path / 'c'}", "seed=1", *FEW)["rows"] != rows[0]
+    rows = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(f"run={trained}", f"out={tmp_path / name}", f"seed={seed}", *FEW)
+        rows.append(json.loads((tmp_path / name / "caption_following.json").read_text())["rows"])
+    assert rows[0] == rows[1] != rows[2]
     assert not (trained / "caption_following.json").exists()
+
+
+def test_distances_and_x0_error_stand_beside_caption_following(trained: Path):
+    few = ["pictures=12", "val_pictures=5", "features=judge", *FEW]
+    result = run(f"run={trained}", "metrics=[kid,val_x0]", *few)
+    assert sorted(result) == ["checkpoint", "guidance_scale", "kid", "sampler", "val_x0", "weights"]
+    assert not (trained / "caption_following.json").exists()
+    assert result["kid"]["features"] == "judge"
+    assert result["kid"]["pictures"] == result["kid"]["subset_size"] == 12
+    assert result["val_x0"]["pictures"] == 5
+    again = run(f"run={trained}", "metrics=val_x0", "weights=raw", *few)
+    assert again["val_x0"]["val_x0"] != result["val_x0"]["val_x0"]
+    assert run(f"run={trained}", "metrics=[kid]", *few)["kid"] == result["kid"]
+
+
+@pytest.mark.slow
+def test_frechet_distance_of_a_thousand_pictures(trained: Path):
+    few = ["pictures=1000", "features=judge", "num_steps=1", "batch_size=64"]
+    result = run(f"run={trained}", "metrics=[fd]", *few)
+    assert result["fd"]["fd"] > 0
+    assert result["fd"]["pictures"] == 1000
+
+
+def test_a_run_on_other_pictures_is_compared_with_its_own(tmp_path: Path, painter_shards: Path):
+    """Its training pictures for distances, its validation pictures for the loss; or those of `data`."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        settings = plain(compose("train", ["+experiment=quickstart", "+debug=tiny", "data.source=null"]).data)
+    config = {
+        "model": MODEL_CONFIG,
+        "sampler": SAMPLER_CONFIG,
+        "guidance_scale": 1.0,
+        "data": settings | {"path": str(painter_shards)},
+    }
+    folder = write_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=config)
+    few = ["pictures=20", "val_pictures=500", "features=judge", *FEW]
+    result = run(f"run={folder}", "metrics=[kid,val_x0]", *few)
+    kept = Manifest.load(painter_shards).splits["val"]
+    assert result["val_x0"]["pictures"] == kept < 500
+    config["data"] = settings | {"path": None, "url": "ws://127.0.0.1:1/ws"}
+    folder = write_checkpoint(tmp_path / "away" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=config)
+    with pytest.raises(UserError, match="real=FOLDER"):
+        run(f"run={folder}", "metrics=[kid]", *few)
+    assert run(f"run={folder}", "metrics=[kid]", f"real={painter_shards}", *few)["kid"] == result["kid"]
+    with pytest.raises(UserError, match=r"there are \d+ real pictures, and 400 were asked for"):
+        run(f"run={folder}", "metrics=[kid]", f"real={painter_shards}", *few, "pictures=400")
 
 
 def test_sampler_steps_and_guidance_can_be_changed(trained: Path):
@@ -73,6 +125,9 @@ def test_training_captions_come_from_the_run_config():
         (["judge=sleep"], "judge=sleep"),
         (["run=x", "count=0"], "count=0"),
         (["run=x", "batch_size=-2"], "batch_size=-2"),
+        (["run=x", "metrics=[fd,beauty]"], "beauty.* choose from caption_following, fd, kid, val_x0"),
+        (["run=x", "metrics=[fd]", "features=judge", "pictures=999"], "pictures=1000"),
+        (["run=x", "metrics=[kid]", "features=vgg"], "features=vgg"),
     ],
 )
 def test_mistakes_get_a_sentence_with_the_value(overrides: list[str], told: str):
@@ -92,6 +147,7 @@ def test_the_real_command(tmp_path: Path, run_command):
     assert "caption following: style" in done.stdout
     assert "not trained on the painter" in done.stdout + done.stderr
     assert (folder / "caption_following.json").is_file()
+    assert (folder / "evaluation.json").is_file()
     failed = run_command("evaluate", f"run={tmp_path / 'nothing'}", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")

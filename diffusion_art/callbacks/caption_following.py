@@ -16,7 +16,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.evaluation.caption_following import (
     caption_following,
     painter_captions,
-    save_caption_following,
+    save_json,
     summary,
 )
 from diffusion_art.sources.painter import Painter
@@ -71,7 +71,7 @@ class CaptionFollowing(Callback):
             "guidance": self.guidance,
             "sampler": self.sampler.describe(),
         }
-        save_caption_following(result, self.folder / "caption_following.json")
+        save_json(result, self.folder / "caption_following.json")
         log.info("%s", summary(result))
 
     def _generate(self, pl_module: LightningModule) -> Callable[[list[str], list[int]], torch.Tensor]:

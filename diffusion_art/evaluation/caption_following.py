@@ -131,7 +131,7 @@ def summary(result: dict[str, Any]) -> str:
     return "caption following: " + ", ".join(told)
 
 
-def save_caption_following(result: dict[str, Any], path: Path) -> None:
+def save_json(result: dict[str, Any], path: Path) -> None:
     """Write the result as json, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")

@@ -10,7 +10,7 @@ import torch
 from diffusion_art.evaluation.caption_following import (
     caption_following,
     painter_captions,
-    save_caption_following,
+    save_json,
     summary,
     unseen_prompts,
 )
@@ -143,7 +143,7 @@ def test_an_excluded_caption_is_never_asked():
 def test_result_goes_to_json_whole_and_is_told_in_a_line(tmp_path):
     result = caption_following(perfect, count=16, held_out_count=4)
     path = tmp_path / "run" / "caption_following.json"
-    save_caption_following(result, path)
+    save_json(result, path)
     assert json.loads(path.read_text(encoding="utf-8")) == result
     assert [file.name for file in path.parent.iterdir()] == ["caption_following.json"]
     assert summary(result).startswith("caption following: style 100.0 % of 16, both colours 100.0 % of 16")

