@@ -27,7 +27,6 @@ from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 
-QUOTING = ("diffusion_art.models.tokenizer",)  # loggers that warn of captions, and quote them
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -68,10 +67,8 @@ def main(config: DictConfig) -> None:
 
 
 def set_log_level(level: str) -> None:
-    """Log from `level` on; what quotes prompts, at debug only."""
+    """Log from `level` on. Prompts are quoted at debug only."""
     logging.getLogger("diffusion_art").setLevel(level.upper())
-    for name in QUOTING if level != "debug" else ():
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def settings_of(asked: dict) -> Settings:
