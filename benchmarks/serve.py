@@ -12,88 +12,42 @@ EIR's way is DDIM of 200 steps, eta 0.2, float32, one at a time.
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from record import claim, figure, machine, missing, write
 from serve_sides.overhead import engine_overhead, first_preview
+from serve_sides.servers import BUILD, Server, litserve, ours, plain
 from stream_peers.environments import python_of
-from stream_sides.running import BENCHMARKS, SideError, run
+from stream_sides.running import run
 
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.serving.encode import encode
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter
 
-BUILD = BENCHMARKS.parent / "build" / "serve"
 STEPS = [4, 8, 15, 50]
 CLIENTS = 32
 OURS, LIT, PIPELINE, EIR = "ours", "LitServe, max_batch_size 16", "FastAPI, a pipeline per request", "EIR's way"
-
-
-@contextlib.contextmanager
-def served(command: list[str], *, ready: str, port: int) -> Iterator[tuple[str, float]]:
-    """The address of a server, and the seconds it took to answer at `ready`."""
-    began = time.perf_counter()
-    root = BENCHMARKS.parent
-    environment = {**os.environ, "PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{root}", "HF_HUB_OFFLINE": "1"}
-    log = (BUILD / f"{port}.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=root)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}{ready}", timeout=1, trust_env=False).status_code == 200:
-                    break
-            if process.poll() is not None or time.perf_counter() - began > 120:
-                raise SideError(f"{command[1:3]} did not start; see {log.name}")
-            time.sleep(0.02)
-        yield url, time.perf_counter() - began
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        log.close()
 
 
 class Sides:
     """The servers by name, each started when used."""
 
     def __init__(self, checkpoint: Path, lit_python: Path | None) -> None:
-        self.checkpoint = str(checkpoint.resolve())
-        self.lit_python = lit_python
+        self.checkpoint, self.lit_python = checkpoint, lit_python
 
-    def start(self, name: str) -> contextlib.AbstractContextManager[tuple[str, float]]:
-        port = _free_port()
-        given: dict[str, Any] = {"run": self.checkpoint, "port": port}
+    def start(self, name: str) -> AbstractContextManager[Server]:
         if name == OURS:
-            command = [
-                sys.executable,
-                "-m",
-                "diffusion_art.serve",
-                f"run={self.checkpoint}",
-                f"port={port}",
-                "limits.rate_per_minute=null",
-            ]
-            return served(command, ready="/ready", port=port)
+            return ours(self.checkpoint)
         if name == LIT:
-            command = [str(self.lit_python), "-m", "serve_sides.lit_server", json.dumps(given)]
-        else:
-            given["way"] = "eir" if name == EIR else "pipeline"
-            command = [sys.executable, "-m", "serve_sides.plain_server", json.dumps(given)]
-        return served(command, ready="/health", port=port)
+            assert self.lit_python is not None
+            return litserve(self.checkpoint, self.lit_python)
+        return plain(self.checkpoint, way="eir" if name == EIR else "pipeline")
 
 
 def load(url: str, **arguments: Any) -> dict:
@@ -107,15 +61,18 @@ def measure(sides: Sides, names: list[str], *, rounds: int, seconds: float) -> d
         turn = number % len(names)
         saturated = {}
         for name in names[turn:] + names[:turn]:
-            with sides.start(name) as (url, ready_s):
-                found[name]["ready"].append(ready_s)
+            with sides.start(name) as server:
+                found[name]["ready"].append(server.ready_s)
                 clients = CLIENTS if name != EIR else 2
-                saturated[name] = load(url, clients=clients, seconds=seconds)["rate"]
+                saturated[name] = load(server.url, clients=clients, seconds=seconds)["rate"]
                 found[name]["rate"].append(saturated[name])
-            print(f"round {number + 1}, {name}: {saturated[name]:.2f} requests/s, ready in {ready_s:.1f} s", flush=True)
+            print(
+                f"round {number + 1}, {name}: {saturated[name]:.2f} requests/s, ready in {server.ready_s:.1f} s",
+                flush=True,
+            )
         for name in (OURS, LIT) if LIT in names else ():
-            with sides.start(name) as (url, _):
-                times = load(url, rate=0.8 * saturated[LIT], seconds=2 * seconds)
+            with sides.start(name) as server:
+                times = load(server.url, rate=0.8 * saturated[LIT], seconds=2 * seconds)
                 found[name]["p95"].append(float(np.percentile(times["4"], 95)))
                 print(f"round {number + 1}, {name}: p95 of 4 steps {found[name]['p95'][-1]:.2f} s", flush=True)
     return found
@@ -151,7 +108,6 @@ def answer_bytes() -> tuple[int, int]:
 
 
 def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, peers: str = "true") -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(run)
     command = f"python benchmarks/serve.py rounds={rounds} seconds={seconds:g}"
     here = {"command": command, **machine()}
@@ -203,11 +159,6 @@ def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, p
     rows.append(figure("network calls before the first preview", calls, **here))
     rows.append(figure("start to ready, s", statistics.median(found[OURS]["ready"]), **here))
     write("serve", rows)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -47,4 +47,4 @@ def app_of(run: str, way: str) -> FastAPI:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    uvicorn.run(app_of(given["run"], given["way"]), host="127.0.0.1", port=given["port"], log_level="error")
+    uvicorn.run(app_of(given["run"], given["way"]), host="127.0.0.1", port=int(given["port"]), log_level="error")

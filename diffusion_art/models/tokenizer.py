@@ -14,7 +14,7 @@ from diffusion_art.models.bpe import BytePairEncoding
 log = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = 2  # start and end of text
-REMEMBERED = 2**16  # captions whose ids are kept
+REMEMBERED = 2**14  # captions whose ids are kept
 
 
 class ClipTokenizer:

@@ -77,7 +77,7 @@ class Engine:
         self,
         model: TextToImage,
         *,
-        max_rows: int = 16,
+        max_rows: int = 32,
         max_jobs: int = 64,
         precision: str = "auto",
         clock: Callable[[], float] = time.monotonic,
@@ -167,6 +167,10 @@ class Engine:
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:
+        with self._painter.session():
+            self._loop()
+
+    def _loop(self) -> None:
         while True:
             with self._changed:
                 self._tick_began = None
