@@ -2,6 +2,7 @@
 
 python -m serve_sides.load '{"url": ..., "seconds": 20, "clients": 32, "steps": [4, 8, 15, 50]}'
 python -m serve_sides.load '{"url": ..., "seconds": 20, "rate": 3.5, "steps": [4, 8, 15, 50]}'
+python -m serve_sides.load '{"url": ..., "answers": 4, "steps": [200]}'
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ async def closed(url: str, steps: list[int], *, clients: int, seconds: float) ->
     return {"rate": sum(counted) / statistics.mean(steps) / seconds, "requests": len(counted)}
 
 
+async def in_turn(url: str, steps: list[int], *, answers: int) -> dict:
+    """Answers per second of one client that waits for each, after one to warm up."""
+    async with _client(1) as client:
+        await ask(client, url, steps[0], 0)
+        began = time.perf_counter()
+        for number in range(answers):
+            await ask(client, url, steps[number % len(steps)], number)
+    return {"rate": answers / (time.perf_counter() - began), "requests": answers}
+
+
 async def opened(url: str, steps: list[int], *, rate: float, seconds: float) -> dict:
     """Latencies in seconds, by step count, of requests that arrive at random, `rate` a second."""
     dice = random.Random(0)
@@ -87,5 +98,5 @@ def _client(connections: int) -> httpx.AsyncClient:
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     url, steps = given.pop("url"), given.pop("steps")
-    way = closed if "clients" in given else opened
+    way = closed if "clients" in given else in_turn if "answers" in given else opened
     print(json.dumps(asyncio.run(way(url, steps, **given))))

@@ -20,10 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from diffusion_art.devices import leave_cores
-from diffusion_art.diffusion.samplers import Sampler
-from serve_sides.model import GUIDANCE_SCALE, load, paint
-
-EIR_SAMPLER = Sampler("ddim", num_steps=200, eta=0.2)
+from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, load, paint
 
 
 def app_of(run: str, way: str) -> FastAPI:
