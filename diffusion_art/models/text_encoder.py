@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
@@ -96,6 +97,7 @@ class OpenClipScratch(TextEncoder):
     def _initialise(self) -> None:
         nn.init.normal_(self.token_embedding.weight, std=0.1)
         nn.init.normal_(self.positional_embedding, std=0.02)
+        block: Any
         for block in self.blocks:
             nn.init.normal_(block.attn.out_proj.weight, std=0.1 * self.dim**-0.5)
             nn.init.normal_(block.mlp.c_proj.weight, std=0.1 * block.mlp.c_proj.in_features**-0.5)
@@ -150,10 +152,8 @@ class PreNormBlock(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, hidden))
-        self.mlp.add_module("gelu", nn.GELU())
-        self.mlp.add_module("c_proj", nn.Linear(hidden, width))
+        layers = {"c_fc": nn.Linear(width, hidden), "gelu": nn.GELU(), "c_proj": nn.Linear(hidden, width)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "bh l l"]) -> Float[Tensor, "b l d"]:
         """`bias` is added to the scores of each caption's heads: -inf where a token is not to be seen."""
