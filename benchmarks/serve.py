@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from record import claim, figure, machine, missing, write
 from serve_sides.model import SAMPLER
-from serve_sides.overhead import engine_overhead, first_preview
+from serve_sides.overhead import call_ms, engine_overhead, first_preview
 from serve_sides.servers import BUILD, Server, litserve, ours, plain
 from stream_peers.environments import python_of
 from stream_sides.running import run
@@ -224,6 +224,10 @@ def main(
             **here,
         )
     )
+    alone = {pictures: call_ms(checkpoint, pictures) for pictures in (1, 4, 8, 16)}
+    rows += [figure(f"one network call alone, ms: {2 * n} rows, {n} guided pictures", ms) for n, ms in alone.items()]
+    most = alone[1] / (alone[16] / 16)
+    rows.append(figure("so batches of 32 rows can make of requests/s, one picture at a time, at most x", most))
     ready_s = statistics.median(found[OURS].ready)
     rows.append(
         claim(
