@@ -123,7 +123,7 @@ def main(run: str = "logs/quickstart", clients: int = 200, seconds: float = 20.0
                 ours=slope,
                 peer=1,
                 peer_name="the limit",
-                ratio=1 / slope if slope > 1e-6 else float("inf"),
+                ratio=1 / max(slope, 0.01),
                 goal="< 1 MB",
                 holds=slope < 1,
                 **here,
