@@ -1,131 +1,137 @@
 """How fast a trained model is served: our engine, a general batching server, a pipeline per request, EIR's way.
 
-    python benchmarks/serve.py [run=logs/quickstart] [rounds=5] [seconds=15] [peers=true]
+    python benchmarks/serve.py [run=logs/quickstart] [rounds=5] [seconds=15] [peers=true] [judged_captions=96]
 
 All sides serve the same checkpoint on the same cores, with the same sampler (DPM-Solver++ 2M), guidance and precision
 (bfloat16 autocast), PNGs in base64, and the same clients. Requests ask for 4, 8, 15 or 50 steps at random. Each
 round starts every side afresh, in an order that turns; a ratio is the median of those within the rounds. At
 80 % load means: requests arrive at random at 0.8 of the rate at which LitServe was saturated in that round, at both.
-EIR's way is DDIM of 200 steps, eta 0.2, float32, one at a time.
+EIR's way is DDIM of 200 steps, eta 0.2, float32, one at a time; equal quality means the fewest of our steps whose
+pictures follow their captions as well as those.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from record import claim, figure, machine, missing, write
-from serve_sides.overhead import engine_overhead, first_preview
+from serve_sides.model import SAMPLER
+from serve_sides.overhead import call_ms, engine_overhead, first_preview
+from serve_sides.servers import BUILD, Server, litserve, ours, plain
 from stream_peers.environments import python_of
-from stream_sides.running import BENCHMARKS, SideError, run
+from stream_sides.running import run
 
-from diffusion_art.checkpoints import find_checkpoint
+from diffusion_art.checkpoints import checkpoint_id, find_checkpoint
 from diffusion_art.serving.encode import encode
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter
 
-BUILD = BENCHMARKS.parent / "build" / "serve"
 STEPS = [4, 8, 15, 50]
 CLIENTS = 32
+LOAD = 0.8
+EIR_ANSWERS = 3
 OURS, LIT, PIPELINE, EIR = "ours", "LitServe, max_batch_size 16", "FastAPI, a pipeline per request", "EIR's way"
 
 
-@contextlib.contextmanager
-def served(command: list[str], *, ready: str, port: int) -> Iterator[tuple[str, float]]:
-    """The address of a server, and the seconds it took to answer at `ready`."""
-    began = time.perf_counter()
-    root = BENCHMARKS.parent
-    environment = {**os.environ, "PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{root}", "HF_HUB_OFFLINE": "1"}
-    log = (BUILD / f"{port}.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=root)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}{ready}", timeout=1, trust_env=False).status_code == 200:
-                    break
-            if process.poll() is not None or time.perf_counter() - began > 120:
-                raise SideError(f"{command[1:3]} did not start; see {log.name}")
-            time.sleep(0.02)
-        yield url, time.perf_counter() - began
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        log.close()
+@dataclass
+class Found:
+    """What was measured of a side, round by round."""
+
+    rate: list[float] = field(default_factory=list)
+    equal: list[float] = field(default_factory=list)
+    p95: list[float] = field(default_factory=list)
+    ready: list[float] = field(default_factory=list)
 
 
 class Sides:
     """The servers by name, each started when used."""
 
     def __init__(self, checkpoint: Path, lit_python: Path | None) -> None:
-        self.checkpoint = str(checkpoint.resolve())
-        self.lit_python = lit_python
+        self.checkpoint, self.lit_python = checkpoint, lit_python
 
-    def start(self, name: str) -> contextlib.AbstractContextManager[tuple[str, float]]:
-        port = _free_port()
-        given: dict[str, Any] = {"run": self.checkpoint, "port": port}
+    def start(self, name: str) -> AbstractContextManager[Server]:
         if name == OURS:
-            command = [
-                sys.executable,
-                "-m",
-                "diffusion_art.serve",
-                f"run={self.checkpoint}",
-                f"port={port}",
-                "limits.rate_per_minute=null",
-            ]
-            return served(command, ready="/ready", port=port)
+            return ours(self.checkpoint)
         if name == LIT:
-            command = [str(self.lit_python), "-m", "serve_sides.lit_server", json.dumps(given)]
-        else:
-            given["way"] = "eir" if name == EIR else "pipeline"
-            command = [sys.executable, "-m", "serve_sides.plain_server", json.dumps(given)]
-        return served(command, ready="/health", port=port)
+            assert self.lit_python is not None
+            return litserve(self.checkpoint, self.lit_python)
+        return plain(self.checkpoint, way="eir" if name == EIR else "pipeline")
 
 
-def load(url: str, **arguments: Any) -> dict:
-    return run(sys.executable, "serve_sides.load", {"url": url, "steps": STEPS, **arguments}, limit_s=600)
+def load(server: Server, steps: Sequence[int] = STEPS, **arguments: Any) -> dict:
+    return run(sys.executable, "serve_sides.load", {"url": server.url, "steps": steps, **arguments}, limit_s=600)
 
 
-def measure(sides: Sides, names: list[str], *, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """By side: rates when saturated, 95th percentiles of 4-step requests at load, seconds until ready."""
-    found: dict[str, dict[str, list[float]]] = {name: {"rate": [], "p95": [], "ready": []} for name in names}
+def measure(sides: Sides, names: list[str], *, equal: int, rounds: int, seconds: float) -> dict[str, Found]:
+    """By side: rates when saturated, 95th percentiles of 4-step requests at load, seconds until ready. Ours also: the
+    rate of requests for `equal` steps.
+    """
+    found = {name: Found() for name in names}
     for number in range(rounds):
         turn = number % len(names)
-        saturated = {}
         for name in names[turn:] + names[:turn]:
-            with sides.start(name) as (url, ready_s):
-                found[name]["ready"].append(ready_s)
-                clients = CLIENTS if name != EIR else 2
-                saturated[name] = load(url, clients=clients, seconds=seconds)["rate"]
-                found[name]["rate"].append(saturated[name])
-            print(f"round {number + 1}, {name}: {saturated[name]:.2f} requests/s, ready in {ready_s:.1f} s", flush=True)
+            with sides.start(name) as server:
+                found[name].ready.append(server.ready_s)
+                if name == EIR:
+                    found[name].rate.append(load(server, answers=EIR_ANSWERS)["rate"])
+                else:
+                    found[name].rate.append(load(server, clients=CLIENTS, seconds=seconds)["rate"])
+                if name == OURS:
+                    found[name].equal.append(load(server, [equal], clients=CLIENTS, seconds=seconds)["rate"])
+            rate, ready_s = found[name].rate[-1], found[name].ready[-1]
+            print(f"round {number + 1}, {name}: {rate:.2f} requests/s, ready in {ready_s:.1f} s", flush=True)
         for name in (OURS, LIT) if LIT in names else ():
-            with sides.start(name) as (url, _):
-                times = load(url, rate=0.8 * saturated[LIT], seconds=2 * seconds)
-                found[name]["p95"].append(float(np.percentile(times["4"], 95)))
-                print(f"round {number + 1}, {name}: p95 of 4 steps {found[name]['p95'][-1]:.2f} s", flush=True)
+            with sides.start(name) as server:
+                times = load(server, rate=LOAD * found[LIT].rate[-1], seconds=2 * seconds)
+            found[name].p95.append(float(np.percentile(times["4"], 95)))
+            print(f"round {number + 1}, {name}: p95 of 4 steps {found[name].p95[-1]:.2f} s", flush=True)
     return found
 
 
+def quality(checkpoint: Path, *, count: int) -> tuple[int, list[dict[str, Any]]]:
+    """The fewest steps of ours that follow captions as well as EIR's way, to a standard error of the share; and
+    what each way reached. Kept by checkpoint, since DDIM of 200 steps takes minutes.
+    """
+    file = BUILD / f"quality-{checkpoint_id(checkpoint)}-{count}.json"
+    ways = {EIR: {"way": "eir"}} | {f"{steps} steps": {"way": SAMPLER, "steps": steps} for steps in STEPS[:-1]}
+    if not file.exists():
+        given = {"run": str(checkpoint.resolve()), "count": count}
+        found = {
+            name: run(sys.executable, "serve_sides.quality", given | way, limit_s=3600) for name, way in ways.items()
+        }
+        BUILD.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    found = json.loads(file.read_text())
+    rows = []
+    for name, shares in found.items():
+        rows += [figure(f"{part} found by the judge, % of {count}: {name}", 100 * shares[part]) for part in shares]
+    least = {part: share - (share * (1 - share) / count) ** 0.5 for part, share in found[EIR].items()}
+    good = [n for n in STEPS[:-1] if all(found[f"{n} steps"][part] >= least[part] for part in least)]
+    return min(good, default=STEPS[-1]), rows
+
+
 def compared(
-    found: dict, ours: str, theirs: str, measure: str, key: str, *, at_least: float, invert: bool = False, **more: Any
+    found: dict[str, Found],
+    theirs: str,
+    measure: str,
+    key: str,
+    *,
+    at_least: float,
+    their_key: str | None = None,
+    invert: bool = False,
+    **more: Any,
 ) -> dict[str, Any]:
     """A claim of ours against theirs; `invert` where smaller is better."""
-    pairs = list(zip(found[ours][key], found[theirs][key], strict=True))
+    pairs = list(zip(getattr(found[OURS], key), getattr(found[theirs], their_key or key), strict=True))
     ratios = [b / a if invert else a / b for a, b in pairs]
     ratio = statistics.median(ratios)
     return claim(
@@ -150,8 +156,13 @@ def answer_bytes() -> tuple[int, int]:
     return round(statistics.mean(sizes)), len(base64.b64encode(pictures[0].astype(np.float32).tobytes()))
 
 
-def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, peers: str = "true") -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
+def main(
+    run: str = "logs/quickstart",
+    rounds: int = 5,
+    seconds: float = 15.0,
+    peers: str = "true",
+    judged_captions: int = 96,
+) -> None:
     checkpoint = find_checkpoint(run)
     command = f"python benchmarks/serve.py rounds={rounds} seconds={seconds:g}"
     here = {"command": command, **machine()}
@@ -164,15 +175,16 @@ def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, p
             names.insert(1, LIT)
         except RuntimeError as error:
             rows.append(missing("requests/s at saturation against LitServe", f"it does not install: {error}"))
-    found = measure(Sides(checkpoint, lit_python), names, rounds=rounds, seconds=seconds)
+    equal, judged = quality(checkpoint, count=judged_captions)
+    found = measure(Sides(checkpoint, lit_python), names, equal=equal, rounds=rounds, seconds=seconds)
     mix = "steps mixed from 4, 8, 15, 50"
     if LIT in names:
-        rows.append(compared(found, OURS, LIT, f"requests/s at saturation, {mix}", "rate", at_least=2, **here))
+        rows.append(compared(found, LIT, f"requests/s at saturation, {mix}", "rate", at_least=2, **here))
         what = "p95 of 4-step requests at 80 % load, s"
-        rows.append(compared(found, OURS, LIT, what, "p95", at_least=4, invert=True, **here))
-    rows.append(compared(found, OURS, PIPELINE, f"requests/s, {mix}", "rate", at_least=4, **here))
-    what = "requests/s: DPM-Solver++ steps mixed against DDIM 200"
-    rows.append(compared(found, OURS, EIR, what, "rate", at_least=50, **here))
+        rows.append(compared(found, LIT, what, "p95", at_least=4, invert=True, **here))
+    rows.append(compared(found, PIPELINE, f"requests/s, {mix}", "rate", at_least=4, **here))
+    what = f"requests/s at equal quality: DPM-Solver++ in {equal} steps against DDIM in 200"
+    rows.append(compared(found, EIR, what, "equal", their_key="rate", at_least=50, **here))
     ours, bare, ratio = engine_overhead(checkpoint, rounds=2 * rounds)
     rows.append(
         claim(
@@ -200,17 +212,40 @@ def main(run: str = "logs/quickstart", rounds: int = 5, seconds: float = 15.0, p
         )
     )
     calls = first_preview(checkpoint)
-    rows.append(figure("network calls before the first preview", calls, **here))
-    rows.append(figure("start to ready, s", statistics.median(found[OURS]["ready"]), **here))
-    write("serve", rows)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    rows.append(
+        claim(
+            "network calls before the first preview",
+            ours=calls,
+            peer=2,
+            peer_name="the limit",
+            ratio=2 / calls,
+            goal="<= 2",
+            holds=calls <= 2,
+            **here,
+        )
+    )
+    alone = {pictures: call_ms(checkpoint, pictures) for pictures in (1, 4, 8, 16)}
+    rows += [figure(f"one network call alone, ms: {2 * n} rows, {n} guided pictures", ms) for n, ms in alone.items()]
+    most = alone[1] / (alone[16] / 16)
+    rows.append(figure("so batches of 32 rows can make of requests/s, one picture at a time, at most x", most))
+    ready_s = statistics.median(found[OURS].ready)
+    rows.append(
+        claim(
+            "start to ready, s",
+            ours=ready_s,
+            peer=6,
+            peer_name="the limit",
+            ratio=6 / ready_s,
+            goal="<= 6 s",
+            holds=ready_s <= 6,
+            **here,
+        )
+    )
+    rows += [figure(f"start to ready, s: {name}", statistics.median(found[name].ready)) for name in names[1:]]
+    write("serve", rows + judged)
 
 
 if __name__ == "__main__":
     words = dict(word.split("=", 1) for word in sys.argv[1:])
-    numbers = {"rounds": int, "seconds": float}
+    numbers = {"rounds": int, "seconds": float, "judged_captions": int}
     main(**{name: numbers.get(name, str)(value) for name, value in words.items()})

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -192,6 +191,8 @@ def _sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
 @cache
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib ships: Latin with all accents, Greek, Cyrillic and more."""
+    import matplotlib  # servers paint without it
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)
 
 

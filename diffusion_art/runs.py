@@ -12,9 +12,8 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,6 +32,9 @@ from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Callback, Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def load_run(path: str | Path, *, which: str = "last", weights: str = "ema", device: str = "cpu") -> Run:
@@ -85,6 +87,8 @@ class Run:
         file = self.path / "metrics.csv"
         if not file.is_file():
             raise UserError(f"{self.path} has no metrics.csv: it was trained without the csv logger.")
+        import pandas as pd  # whoever only paints does without
+
         return pd.read_csv(file)
 
     @property

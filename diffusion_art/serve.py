@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from diffusion_art.cli import command
 from diffusion_art.config import plain
-from diffusion_art.devices import pick_device
+from diffusion_art.devices import leave_cores, pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from diffusion_art.serving.engine import Engine
@@ -27,7 +27,6 @@ from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 
-QUOTING = ("diffusion_art.models.tokenizer",)  # loggers that warn of captions, and quote them
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -40,6 +39,7 @@ def main(config: DictConfig) -> None:
     settings = settings_of(asked)
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
+    cores = leave_cores()
     with listen_at(asked["host"], asked["port"]) as listener:
         run = load_run(
             asked["run"],
@@ -48,7 +48,7 @@ def main(config: DictConfig) -> None:
             device=pick_device(asked["device"]),
         )
         try:
-            engine = Engine(run.model, **asked["engine"])
+            engine = Engine(run.model, cores=cores, **asked["engine"])
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         studio = Studio(run, engine, settings)
@@ -68,10 +68,8 @@ def main(config: DictConfig) -> None:
 
 
 def set_log_level(level: str) -> None:
-    """Log from `level` on; what quotes prompts, at debug only."""
+    """Log from `level` on. Prompts are quoted at debug only."""
     logging.getLogger("diffusion_art").setLevel(level.upper())
-    for name in QUOTING if level != "debug" else ():
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def settings_of(asked: dict) -> Settings:

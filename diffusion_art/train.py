@@ -32,7 +32,6 @@ from diffusion_art.data.build import ensure_shards, unfinished
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
-from diffusion_art.models.text_encoder import weights_reachable
 from diffusion_art.sources.detect import open_source
 from diffusion_art.streaming.leaks import refuse_leaks
 from diffusion_art.streaming.manifest import MANIFEST_FILE
@@ -140,6 +139,8 @@ def _settle_text_encoder(config: DictConfig) -> None:
     fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
     if fallback is None or not str(encoder._target_).endswith("OpenClipPretrained"):
         return
+    from diffusion_art.models.open_clip_weights import weights_reachable  # open_clip takes three seconds to import
+
     if weights_reachable(encoder.model, encoder.pretrained):
         return
     path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"

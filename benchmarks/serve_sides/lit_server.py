@@ -55,4 +55,4 @@ class TextToImageAPI(litserve.LitAPI):
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     server = litserve.LitServer(TextToImageAPI(given["run"]), accelerator="cpu", workers_per_device=1, timeout=600)
-    server.run(host="127.0.0.1", port=given["port"], generate_client_file=False, log_level="error")
+    server.run(host="127.0.0.1", port=int(given["port"]), generate_client_file=False, log_level="error")

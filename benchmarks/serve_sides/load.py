@@ -2,6 +2,7 @@
 
 python -m serve_sides.load '{"url": ..., "seconds": 20, "clients": 32, "steps": [4, 8, 15, 50]}'
 python -m serve_sides.load '{"url": ..., "seconds": 20, "rate": 3.5, "steps": [4, 8, 15, 50]}'
+python -m serve_sides.load '{"url": ..., "answers": 4, "steps": [200]}'
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import statistics
 import sys
 import time
 
@@ -31,21 +33,40 @@ async def ask(client: httpx.AsyncClient, url: str, steps: int, seed: int) -> Non
 
 
 async def closed(url: str, steps: list[int], *, clients: int, seconds: float) -> dict:
-    """Answers per second with `clients` that each ask again as soon as they are answered."""
-    done: list[tuple[float, float, int]] = []
+    """Answers per second with `clients` that each ask again as soon as they are answered.
+
+    Counted by their steps, as so many answers of the mean length: whoever answers short requests first gains nothing.
+    """
+    done: list[tuple[float, int]] = []
     end = time.perf_counter() + WARM_UP_S + seconds
 
     async def one(number: int, client: httpx.AsyncClient) -> None:
         dice = random.Random(number)
-        while time.perf_counter() < end:
-            chosen, began = dice.choice(steps), time.perf_counter()
+        while True:
+            chosen = dice.choice(steps)
             await ask(client, url, chosen, dice.randrange(2**31))
-            done.append((time.perf_counter(), time.perf_counter() - began, chosen))
+            done.append((time.perf_counter(), chosen))
 
     async with _client(clients) as client:
-        await asyncio.gather(*(one(number, client) for number in range(clients)))
-    counted = [(at, taken, chosen) for at, taken, chosen in done if end - seconds <= at <= end]
-    return {"rate": len(counted) / seconds, "requests": len(counted)}
+        asking = [asyncio.create_task(one(number, client)) for number in range(clients)]
+        _, still = await asyncio.wait(asking, timeout=WARM_UP_S + seconds, return_when=asyncio.FIRST_EXCEPTION)
+        for task in still:
+            task.cancel()
+        for task in set(asking) - still:
+            task.result()
+        await asyncio.gather(*still, return_exceptions=True)
+    counted = [chosen for at, chosen in done if end - seconds <= at <= end]
+    return {"rate": sum(counted) / statistics.mean(steps) / seconds, "requests": len(counted)}
+
+
+async def in_turn(url: str, steps: list[int], *, answers: int) -> dict:
+    """Answers per second of one client that waits for each, after one to warm up."""
+    async with _client(1) as client:
+        await ask(client, url, steps[0], 0)
+        began = time.perf_counter()
+        for number in range(answers):
+            await ask(client, url, steps[number % len(steps)], number)
+    return {"rate": answers / (time.perf_counter() - began), "requests": answers}
 
 
 async def opened(url: str, steps: list[int], *, rate: float, seconds: float) -> dict:
@@ -77,5 +98,5 @@ def _client(connections: int) -> httpx.AsyncClient:
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     url, steps = given.pop("url"), given.pop("steps")
-    way = closed if "clients" in given else opened
+    way = closed if "clients" in given else in_turn if "answers" in given else opened
     print(json.dumps(asyncio.run(way(url, steps, **given))))

@@ -15,6 +15,7 @@ from diffusion_art.models.text_to_image import TextToImage
 
 GUIDANCE_SCALE = 3.0
 SAMPLER = "dpmpp_2m"
+EIR_SAMPLER = Sampler("ddim", num_steps=200, eta=0.2)  # the tutorial's, in float32
 
 
 def load(path: str) -> TextToImage:

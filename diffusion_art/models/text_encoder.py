@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
-from open_clip.transformer import TextTransformer, Transformer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 
 from diffusion_art.models.caption_cache import CaptionCache, Encoded
-from diffusion_art.models.open_clip_weights import load_text_tower, weights_reachable
 from diffusion_art.models.tokenizer import ClipTokenizer, mask_of, round_up
 from diffusion_art.tensors import Conditioning
 
-__all__ = ["OpenClipPretrained", "OpenClipScratch", "TextEncoder", "weights_reachable"]
+if TYPE_CHECKING:
+    from open_clip.transformer import TextTransformer
 
 CHUNK = 8  # captions a frozen tower reads at a time, always as many: the same shapes give the same bits
 
@@ -54,7 +54,7 @@ class TextEncoder(nn.Module, ABC):
 
 
 class OpenClipScratch(TextEncoder):
-    """A small text tower of open_clip's pre-norm blocks, trained together with the backbone.
+    """A small text tower of CLIP's pre-norm blocks, named as open_clip names them, trained together with the backbone.
 
     It reads both ways, with padding masked. Token states come out of the last LayerNorm. The pooled vector is
     the mean of the real tokens' states, normed again and projected: a bag of words from the first step on,
@@ -86,7 +86,9 @@ class OpenClipScratch(TextEncoder):
         self.tokenizer = ClipTokenizer(context_length=context_length, vocab_size=vocab_size)
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
-        self.transformer = Transformer(width=width, layers=layers, heads=heads, mlp_ratio=mlp_ratio)
+        self.transformer = nn.ModuleDict(
+            {"resblocks": nn.ModuleList(PreNormBlock(width, heads, int(width * mlp_ratio)) for _ in range(layers))}
+        )
         self.ln_final = nn.LayerNorm(width)
         self.ln_pooled = nn.LayerNorm(width)
         self.pooled_projection = nn.Linear(width, self.pooled_dim)
@@ -96,7 +98,7 @@ class OpenClipScratch(TextEncoder):
         nn.init.normal_(self.token_embedding.weight, std=0.1)
         nn.init.normal_(self.positional_embedding, std=0.02)
         block: Any
-        for block in self.transformer.resblocks:
+        for block in self.blocks:
             nn.init.normal_(block.attn.out_proj.weight, std=0.1 * self.dim**-0.5)
             nn.init.normal_(block.mlp.c_proj.weight, std=0.1 * block.mlp.c_proj.in_features**-0.5)
 
@@ -110,9 +112,15 @@ class OpenClipScratch(TextEncoder):
         bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask, float("-inf"))
         # few tokens: the plain formula is about twice as fast on a CPU as the fused kernel, backward included
         with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
-            x = self.transformer(x, attn_mask=repeat(bias, "b l -> (b h) q l", h=self.heads, q=ids.shape[1]))
+            bias = repeat(bias, "b l -> (b h) q l", h=self.heads, q=ids.shape[1])
+            for block in self.blocks:
+                x = block(x, bias)
         tokens = self.ln_final(x)
         return Conditioning(tokens, mask, self._pool(tokens, mask))
+
+    @property
+    def blocks(self) -> list[PreNormBlock]:
+        return list(self.transformer["resblocks"])  # type: ignore[arg-type]
 
     def _pool(self, tokens: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b p"]:
         real = mask[..., None].to(tokens.dtype)
@@ -127,10 +135,31 @@ class OpenClipScratch(TextEncoder):
         return {
             "class": type(self).__name__,
             "width": self.dim,
-            "layers": len(self.transformer.resblocks),
+            "layers": len(self.blocks),
             "vocab_size": self.tokenizer.vocab_size,
             "context_length": self.context_length,
         }
+
+
+class PreNormBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): a transformer's block with the norms inside the branches.
+
+    Paper: Xiong et al. 2020, https://arxiv.org/abs/2002.04745
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width)
+        layers = {"c_fc": nn.Linear(width, hidden), "gelu": nn.GELU(), "c_proj": nn.Linear(hidden, width)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "bh l l"]) -> Float[Tensor, "b l d"]:
+        """`bias` is added to the scores of each caption's heads: -inf where a token is not to be seen."""
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=bias)[0]
+        return x + self.mlp(self.ln_2(x))
 
 
 class OpenClipPretrained(TextEncoder):
@@ -163,6 +192,8 @@ class OpenClipPretrained(TextEncoder):
         cache_mb: int = 1024,
     ):
         super().__init__()
+        from diffusion_art.models.open_clip_weights import load_text_tower  # open_clip takes three seconds to import
+
         self.model = model
         self.pretrained = pretrained
         tower = load_text_tower(model, pretrained, precision=precision)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from copy import copy
 from functools import cache
 
 import torch
 from jaxtyping import Bool, Int
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from diffusion_art.errors import UserError
+from diffusion_art.models.bpe import BytePairEncoding
 
 log = logging.getLogger(__name__)
 
-BYTE_TOKENS = 512  # CLIP's vocabulary opens with 256 bytes, each as a word's middle and as its end
-SPECIAL_TOKENS = 2  # start and end of text, the last two ids
-REMEMBERED = 2**16  # captions whose ids are kept
+SPECIAL_TOKENS = 2  # start and end of text
+REMEMBERED = 2**14  # captions whose ids are kept
 
 
 class ClipTokenizer:
@@ -32,9 +29,7 @@ class ClipTokenizer:
     pad_id = 0
 
     def __init__(self, *, context_length: int, vocab_size: int | None = None):
-        self.bpe = copy(_clip_bpe())
-        if vocab_size is not None:
-            _keep_first_merges(self.bpe, vocab_size)
+        self.bpe = _encoding(vocab_size)
         self.context_length = context_length
         self.vocab_size = self.bpe.vocab_size
         self.truncated = 0
@@ -63,7 +58,7 @@ class ClipTokenizer:
             self.truncated = report_truncation(
                 self.truncated, caption, len(words) + SPECIAL_TOKENS, self.context_length
             )
-        return [self.bpe.sot_token_id, *words[:room], self.bpe.eot_token_id]
+        return [self.bpe.start_id, *words[:room], self.bpe.end_id]
 
 
 def round_up(length: int, context_length: int) -> int:
@@ -77,42 +72,23 @@ def mask_of(lengths: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b {length}
 
 
 def report_truncation(count: int, caption: str, tokens: int, context_length: int) -> int:
-    """Count one more caption that was cut; say so for the 1st, 10th, 100th, ..."""
+    """Count one more caption that was cut; say so for the 1st, 10th, 100th, ... Its words are for debugging only: where
+    people ask for pictures, they are theirs.
+    """
     count += 1
     if str(count).strip("0") == "1":
         log.warning(
             "%d caption(s) so far have more tokens than the text encoder reads; the rest of each is ignored. "
-            "The last one has %d tokens of at most %d: %s",
+            "The last one has %d tokens of at most %d",
             count,
             tokens,
             context_length,
-            caption if len(caption) <= 80 else f"{caption[:77]}...",
         )
+        log.debug("it reads: %s", caption if len(caption) <= 80 else f"{caption[:77]}...")
     return count
 
 
 @cache
-def _clip_bpe() -> SimpleTokenizer:
-    """CLIP's own encoding, read once: unpacking its 49 thousand merges takes longer than a small model."""
-    return SimpleTokenizer()
-
-
-def _keep_first_merges(bpe: SimpleTokenizer, vocab_size: int) -> None:
-    """Shrink an open_clip tokenizer to `vocab_size` ids; the two special tokens stay the last two."""
-    words = vocab_size - SPECIAL_TOKENS
-    if not BYTE_TOKENS <= words <= len(bpe.encoder) - SPECIAL_TOKENS:
-        smallest = BYTE_TOKENS + SPECIAL_TOKENS
-        raise UserError(
-            f"vocab_size={vocab_size} is not possible: CLIP's byte-pair encoding has {smallest} to "
-            f"{len(bpe.encoder)} ids. Set model.text_encoder.vocab_size within these, such as 4096."
-        )
-    special = bpe.all_special_ids
-    names = [bpe.decoder[i] for i in special]
-    bpe.bpe_ranks = {merge: rank for merge, rank in bpe.bpe_ranks.items() if rank < words - BYTE_TOKENS}
-    bpe.encoder = {token: i for token, i in bpe.encoder.items() if i < words}
-    bpe.encoder.update({name: words + place for place, name in enumerate(names)})
-    bpe.decoder = {i: token for token, i in bpe.encoder.items()}
-    bpe.all_special_ids = [bpe.encoder[name] for name in names]
-    bpe.sot_token_id, bpe.eot_token_id = bpe.all_special_ids
-    bpe.vocab_size = len(bpe.encoder)
-    bpe.cache = {name: name for name in names}  # of words already split, by the merges they were split with
+def _encoding(vocab_size: int | None) -> BytePairEncoding:
+    """Each encoding once: they do not change."""
+    return BytePairEncoding(vocab_size)

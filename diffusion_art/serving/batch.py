@@ -19,6 +19,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.captions import EncodedCaptions
 from diffusion_art.serving.job import Job
+from diffusion_art.tensors import Conditioning
 
 KEPT_SAMPLERS = 64  # whose calls are remembered
 
@@ -55,7 +56,7 @@ class Painter:
     def __init__(self, model: TextToImage, *, precision: torch.dtype | None = None) -> None:
         self.model = model
         self.precision = precision
-        self.captions = EncodedCaptions(model.encode_captions)
+        self.captions = EncodedCaptions(self._encode)
         self._lock = threading.Lock()
         self._calls: OrderedDict[Sampler, list[Call]] = OrderedDict()
 
@@ -68,6 +69,12 @@ class Painter:
                     self._calls.popitem(last=False)
             self._calls.move_to_end(sampler)
             return self._calls[sampler]
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Within it, weights are cast to `precision` once, not at each call. Entered by the thread that paints."""
+        with torch.no_grad(), self._autocast():
+            yield
 
     def slot(self, job: Job) -> Slot:
         """The place of a new picture, its captions encoded."""
@@ -131,12 +138,16 @@ class Painter:
     @torch.no_grad()
     def picture(self, latents: Float[Tensor, "1 c h w"]) -> Float[Tensor, "3 height width"]:
         """Latents as a picture in [-1, 1], on the CPU."""
-        return self.model.codec.decode(latents).float().clamp(-1, 1).cpu()[0]
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.model.codec.decode(latents).float().clamp(-1, 1).cpu()[0]
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        with torch.autocast(self.model.device.type, dtype=self.precision, enabled=self.precision is not None):
-            yield
+    def _encode(self, captions: list[str]) -> Conditioning:
+        """Captions as the model reads them in full precision, as `generate` does."""
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.model.encode_captions(captions)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, dtype=self.precision, enabled=self.precision is not None)
 
 
 def column(values: Sequence[float], like: Tensor) -> Float[Tensor, "b 1 1 1"]:

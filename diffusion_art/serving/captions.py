@@ -9,17 +9,19 @@ import torch
 
 from diffusion_art.tensors import Conditioning
 
+MAX_BYTES = 64 * 2**20
+
 
 class EncodedCaptions:
-    """The last `limit` captions' conditionings, one row each.
+    """The conditionings, one row each, of the captions used last, as many as `max_bytes` hold.
 
     Captions are encoded one at a time, so that what a caption becomes does not depend on its company.
     """
 
-    def __init__(self, encode: Callable[[list[str]], Conditioning], *, limit: int = 4096) -> None:
+    def __init__(self, encode: Callable[[list[str]], Conditioning], *, max_bytes: int = MAX_BYTES) -> None:
         self.encode = encode
-        self.limit = limit
-        self.hits = self.misses = 0
+        self.max_bytes = max_bytes
+        self.bytes = 0
         self._rows: OrderedDict[str, Conditioning] = OrderedDict()
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
@@ -33,12 +35,15 @@ class EncodedCaptions:
     def _row(self, caption: str) -> Conditioning:
         row = self._rows.get(caption)
         if row is None:
-            self.misses += 1
             with torch.no_grad():
                 row = self._rows[caption] = self.encode([caption])
-            if len(self._rows) > self.limit:
-                self._rows.popitem(last=False)
+            self.bytes += _bytes(caption, row)
+            while self.bytes > self.max_bytes:
+                self.bytes -= _bytes(*self._rows.popitem(last=False))
         else:
-            self.hits += 1
             self._rows.move_to_end(caption)
         return row
+
+
+def _bytes(caption: str, row: Conditioning) -> int:
+    return 4 * len(caption) + row.tokens.nbytes + row.mask.nbytes + row.pooled.nbytes

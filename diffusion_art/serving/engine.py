@@ -70,16 +70,18 @@ class Engine:
 
     `max_rows` is the largest batch of one network call; a guided picture takes two rows of it. At most `max_jobs`
     pictures are in the engine, waiting ones included. `precision` is `auto` (bfloat16 where the device computes in
-    it), `float32` or `bfloat16`; in float32 a picture is the same alone and in company but for rounding.
+    it), `float32` or `bfloat16`; in float32 a picture is the same alone and in company but for rounding. The loop
+    computes on `cores` of the processor; None: as many as torch takes.
     """
 
     def __init__(
         self,
         model: TextToImage,
         *,
-        max_rows: int = 16,
+        max_rows: int = 32,
         max_jobs: int = 64,
         precision: str = "auto",
+        cores: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_rows < 2 or max_jobs < 1:
@@ -91,6 +93,7 @@ class Engine:
         self.precision = autocast_dtype(precision, model.device)
         self._painter = Painter(model, precision=self.precision)
         self._sizes = buckets(max_rows)
+        self._cores = cores
         self._clock = clock
         self._entries: list[_Entry] = []
         self._tick_time = TickTime()
@@ -167,6 +170,12 @@ class Engine:
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:
+        if self._cores is not None:
+            torch.set_num_threads(self._cores)
+        with self._painter.session():
+            self._loop()
+
+    def _loop(self) -> None:
         while True:
             with self._changed:
                 self._tick_began = None

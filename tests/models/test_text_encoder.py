@@ -8,7 +8,8 @@ import torch
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache
-from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch, weights_reachable
+from diffusion_art.models.open_clip_weights import weights_reachable
+from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
 from tests.fakes import tiny_clip
 
 CAPTIONS = ["a red house", "", "a much longer caption of blue and yellow planes by nobody in particular"]

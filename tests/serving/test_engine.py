@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_art.devices import leave_cores
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import TextToImage
@@ -142,6 +143,22 @@ def test_a_cancelled_picture_frees_its_place(engine):
     _wait_until(lambda: engine.stats().cancelled == 14)
     assert all(ticket.result.cancelled() for ticket in tickets)
     _results(engine.submit([Job("x", seed=0, sampler=SAMPLERS[3])]))
+
+
+def test_the_loop_has_the_cores_that_the_main_thread_left(model):
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    try:
+        cores = leave_cores()
+        assert (cores, torch.get_num_threads()) == (before, 1)
+        engine = Engine(model, precision="float32", cores=cores + 1)
+        engine.start()
+        job = Job("x", seed=0, sampler=Sampler("euler", num_steps=4), previews=1)
+        _results(engine.submit([job], on_preview=lambda *_: seen.append(torch.get_num_threads())))
+        engine.stop()
+        assert (seen, torch.get_num_threads()) == ([before + 1], 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_all_of_a_request_or_none(engine):

@@ -30,7 +30,8 @@ FIELDS = [*ImageRequest.model_fields, *CaptionItem.model_fields]
 @pytest.fixture(scope="module")
 def small(toy_folder):
     """A server that paints in few steps, so that many cases are quick."""
-    with serving(toy_folder, settings=Settings(limits=Limits(max_steps=2, max_n=2, max_captions=2))) as running:
+    limits = Limits(max_steps=2, max_n=2, max_captions=2, keep_alive_s=600, header_timeout_s=600)
+    with serving(toy_folder, settings=Settings(limits=limits)) as running:
         yield running
 
 
