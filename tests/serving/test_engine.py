@@ -163,7 +163,7 @@ def test_the_loop_has_the_cores_that_the_main_thread_left(model):
 
 def test_all_of_a_request_or_none(engine):
     with pytest.raises(Busy):
-        engine.submit([Job("x", seed=n, sampler=SAMPLERS[3]) for n in range(13)])
+        engine.submit([Job("x", seed=n, sampler=SAMPLERS[3]) for n in range(15)])
     assert engine.stats().jobs_waiting == 0
 
 
