@@ -13,7 +13,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.images import read_metadata, to_uint8
 from diffusion_art.runs import load_run
 from diffusion_art.sample import prompts_of, sample, slug
-from tests.fakes import toy_model, toy_run
+from tests.fakes import MODEL_CONFIG, toy_model, toy_run
 
 
 @pytest.fixture
@@ -128,11 +128,14 @@ def test_guidance_can_be_tempered_and_led_by_a_worse_run(folder, tmp_path):
 def test_a_guide_of_another_space_or_schedule_is_refused(folder):
     model = load_run(folder).model
     settings = {"seeds": [0], "sampler": Sampler("euler", num_steps=1), "guidance_scale": 2.0}
-    target = "diffusion_art."
+    pixel, wide = {"_target_": "diffusion_art.models.codec.Pixel"}, {**MODEL_CONFIG["backbone"], "attention_sides": [8]}
     for guide, said in (
-        (toy_model(schedule={"_target_": f"{target}diffusion.schedules.CosineSchedule"}), "CosineSchedule"),
-        (toy_model(codec={"_target_": f"{target}models.codec.Pixel"}), "diffuses Pixel latents of shape"),
-        (toy_model(image_size_px=32), "diffuses Unshuffle2 latents of shape"),
+        (toy_model(schedule={"_target_": "diffusion_art.diffusion.schedules.CosineSchedule"}), "CosineSchedule"),
+        (
+            toy_model(codec=pixel, backbone=wide),
+            "diffuses Pixel latents of shape",
+        ),
+        (toy_model(image_size_px=32, backbone=wide), "diffuses Unshuffle2 latents of shape"),
     ):
         with pytest.raises(UserError, match=said):
             model.generate(["red"], guide=guide, **settings)
