@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_art.diffusion.denoiser import image_scales
-from diffusion_art.diffusion.predictions import X0, Prediction
+from diffusion_art.diffusion.predictions import EDM_SIGMA_MAX, EDM_SIGMA_MIN, X0, Edm, Prediction
 from diffusion_art.diffusion.schedules import LinearBeta, Schedule
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.x0_error import LOG_SNRS, x0_error
+from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.codec import Codec, Pixel, Unshuffle2
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.text_to_image import TextToImage
@@ -23,7 +25,7 @@ IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 
 CAPTIONS = ["red", "blue", "", "a red house", "green"]
 
 
-class Answering(nn.Module):
+class Answering(Backbone):
     """A backbone that outputs, as `prediction`, the x_0_hat that a function gives."""
 
     def __init__(
@@ -36,7 +38,11 @@ class Answering(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x_t: Tensor, t: Tensor, cond) -> Tensor:
+        if isinstance(self.prediction, Edm):  # what it is called with has another clock, and another scale
+            log_s = math.log(EDM_SIGMA_MIN) + t * math.log(EDM_SIGMA_MAX / EDM_SIGMA_MIN)
+            t = self.schedule.t_of_log_snr(-2 * log_s)
         alpha, sigma = image_scales(self.schedule, t)
+        x_t = x_t / self.prediction.inputs(torch.ones_like(x_t), t, alpha, sigma)[0]
         x_0 = self.x_0_hat(x_t, alpha, sigma, cond)
         return self.prediction.target(x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
 
