@@ -31,7 +31,7 @@ from stream_peers.environments import python_of
 from stream_sides.running import run
 
 from diffusion_art.checkpoints import checkpoint_id, find_checkpoint
-from diffusion_art.serving.encode import encode
+from diffusion_art.serving.encode import as_floats, encode
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter
 
@@ -147,13 +147,14 @@ def compared(
     )
 
 
-def answer_bytes() -> tuple[int, int]:
-    """A painting of 128 px as our PNG, and as base64 of its float32 pixels."""
+def answer_bytes() -> tuple[int, int, int]:
+    """Base64 of a picture of 128 px, as it travels: our PNG of a painting, our PNG of noise, float32 pixels."""
     painter = Painter(count=8, image_size_px=128)
     every = (item for chunk in painter.chunks() for item in painter.pictures(chunk))
-    pictures = [item.image for item in every if isinstance(item, Picture) and isinstance(item.image, np.ndarray)]
-    sizes = [len(encode(picture, format="png")) for picture in pictures]
-    return round(statistics.mean(sizes)), len(base64.b64encode(pictures[0].astype(np.float32).tobytes()))
+    paintings = [item.image for item in every if isinstance(item, Picture) and isinstance(item.image, np.ndarray)]
+    noise = np.random.default_rng(0).integers(0, 256, paintings[0].shape, dtype=np.uint8)
+    sizes = [len(base64.b64encode(encode(picture, format="png"))) for picture in (*paintings, noise)]
+    return round(statistics.mean(sizes[:-1])), sizes[-1], len(base64.b64encode(as_floats(noise)))
 
 
 def main(
@@ -198,10 +199,10 @@ def main(
             **here,
         )
     )
-    ours_bytes, theirs_bytes = answer_bytes()
+    ours_bytes, noise_bytes, theirs_bytes = answer_bytes()
     rows.append(
         claim(
-            "bytes per 128 px answer",
+            "bytes per 128 px answer, paintings as the painter draws them",
             ours=ours_bytes,
             peer=theirs_bytes,
             peer_name="base64 of float32",
@@ -211,6 +212,7 @@ def main(
             **here,
         )
     )
+    rows.append(figure("bytes per 128 px answer, noise: the most there can be", noise_bytes, **here))
     calls = first_preview(checkpoint)
     rows.append(
         claim(

@@ -48,11 +48,12 @@ def paint(url: str, caption: str, *, token: str | None, **settings: float | str 
 def hang(pictures: list[bytes], captions: list[str], out: Path, *, columns: int = 5) -> None:
     """The pictures in rows, each above its caption; pixels stay square and sharp."""
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.3 * rows), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows), layout="constrained")
     for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions, strict=True):
         axes.imshow(matplotlib.image.imread(io.BytesIO(picture), format="png"), interpolation="nearest")
-        axes.set_title(textwrap.fill(caption, 32), fontsize=8, y=-0.02, va="top")
-        axes.axis("off")
+        axes.set_xlabel(textwrap.fill(caption, 32), fontsize=8)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     figure.savefig(out, dpi=150)
 
 
