@@ -56,7 +56,7 @@ def x0_error(
         denoiser = model.denoiser(model.encode_captions(captions[start : start + batch_size]))
         generators = per_image_generators([seed + row for row in range(start, start + len(x_0))])
         for place, time in enumerate(times):
-            eps = unit_noise(generators, tuple(x_0.shape[1:])).to(model.device)
+            eps = unit_noise(generators, (3, x_0.shape[2], x_0.shape[3])).to(model.device)
             t = torch.full((len(x_0),), time, device=model.device)
             alpha, sigma = image_scales(model.schedule, t)
             x_t = alpha * model.codec.encode(x_0) + sigma * model.codec.encode(eps)
