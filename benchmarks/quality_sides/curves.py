@@ -48,6 +48,7 @@ def draw(curves: dict[str, list[list[Point]]], path: Path, *, floor: Point, titl
     """A row for each axis, a column for each metric, a line for each seed of each recipe."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(3.6 * len(RISING), 3.2 * len(AXES)), dpi=80, layout="constrained")
     grid = figure.subplots(len(AXES), len(RISING), squeeze=False)
@@ -65,6 +66,7 @@ def draw(curves: dict[str, list[list[Point]]], path: Path, *, floor: Point, titl
             place.set_xscale("log")
             if metric in ("fd", "val_x0"):
                 place.set_yscale("log")
+            place.xaxis.set_minor_formatter(NullFormatter())
             place.set_xlabel(axis_label)
             place.set_title(label, fontsize=9)
             place.grid(alpha=0.25)

@@ -54,10 +54,9 @@ def x0_error(
     for start in range(0, len(images), batch_size):
         x_0 = images[start : start + batch_size].to(model.device)
         denoiser = model.denoiser(model.encode_captions(captions[start : start + batch_size]))
-        _, channels, height, width = x_0.shape
         generators = per_image_generators([seed + row for row in range(start, start + len(x_0))])
         for place, time in enumerate(times):
-            eps = unit_noise(generators, (channels, height, width)).to(model.device)
+            eps = unit_noise(generators, (3, x_0.shape[2], x_0.shape[3])).to(model.device)
             t = torch.full((len(x_0),), time, device=model.device)
             alpha, sigma = image_scales(model.schedule, t)
             x_t = alpha * model.codec.encode(x_0) + sigma * model.codec.encode(eps)

@@ -36,6 +36,7 @@ def test_cost_to_reach_a_value_is_read_off_the_curve():
     assert final([CURVE, other], "style") == pytest.approx(0.75)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", list(OmegaConf.load(TABLE)))
 def test_every_recipe_composes(recipe: str, tmp_path: Path):
     settings = settings_of(recipe, size=32, seed=1, steps=7, folder=tmp_path)
@@ -54,12 +55,8 @@ def test_a_rate_that_ends_with_the_run_is_fitted_to_each_budget(tmp_path: Path):
     assert [run.steps for run in along] == [[20, 100]]
     longer = plan("constant", size=32, seed=0, budgets=[640, 3200, 6400], root=tmp_path)
     assert longer[0].folder == along[0].folder  # what is trained already counts
-    folders = {
-        run.folder
-        for name in ("quickstart", "adamw", "no_ema")
-        for run in plan(name, size=32, seed=0, budgets=[640], root=tmp_path)
-    }
-    assert len(folders) == 3
+    adamw = plan("adamw", size=32, seed=0, budgets=[640], root=tmp_path)[0]
+    assert adamw.folder.name != runs[0].folder.name  # named by what it trains
     assert overrides_of("adamw")[0] == "+experiment=quickstart"
     with pytest.raises(UserError, match="recipes=nothing"):
         overrides_of("nothing")
