@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
+from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate, training_captions
 from diffusion_art.evaluation.caption_following import painter_captions
@@ -46,7 +47,7 @@ def test_figures_are_written_into_the_run_folder(trained: Path):
     assert len(saved["rows"]) == 10
     assert (saved["style_count"], saved["palette_count"], saved["held_out_count"]) == (6, 6, 4)
     for part in (saved, result):
-        assert part["sampler"] == SAMPLER_CONFIG
+        assert part["sampler"] == Sampler(**{k: v for k, v in SAMPLER_CONFIG.items() if k != "_target_"}).describe()
         assert part["guidance_scale"] == 2.0
 
 
@@ -62,7 +63,7 @@ def test_the_same_call_gives_the_same_figures(trained: Path, tmp_path: Path):
 def test_distances_and_x0_error_stand_beside_caption_following(trained: Path):
     few = ["pictures=12", "val_pictures=5", "features=judge", *FEW]
     result = run(f"run={trained}", "metrics=[kid,val_x0]", *few)
-    assert sorted(result) == ["checkpoint", "guidance_scale", "kid", "sampler", "val_x0", "weights"]
+    assert sorted(result) == ["checkpoint", "guidance", "guidance_scale", "kid", "sampler", "val_x0", "weights"]
     assert not (trained / "caption_following.json").exists()
     assert result["kid"]["features"] == "judge"
     assert result["kid"]["pictures"] == result["kid"]["subset_size"] == 12

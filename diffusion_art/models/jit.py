@@ -64,6 +64,7 @@ class JiT(Backbone):
         _check(sample_size, patch_size, width, head_channels)
         self.channels = channels
         self.sample_size = sample_size
+        self.side_multiple = patch_size
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.patch_size = patch_size
