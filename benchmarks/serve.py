@@ -28,7 +28,7 @@ from serve_sides.model import SAMPLER
 from serve_sides.overhead import call_ms, engine_overhead, first_preview
 from serve_sides.servers import BUILD, Server, litserve, ours, plain
 from stream_peers.environments import python_of
-from stream_sides.running import run
+from stream_sides.running import SideError, run
 
 from diffusion_art.checkpoints import checkpoint_id, find_checkpoint
 from diffusion_art.serving.encode import as_floats, encode
@@ -68,7 +68,10 @@ class Sides:
 
 
 def load(server: Server, steps: Sequence[int] = STEPS, **arguments: Any) -> dict:
-    return run(sys.executable, "serve_sides.load", {"url": server.url, "steps": steps, **arguments}, limit_s=600)
+    found = run(sys.executable, "serve_sides.load", {"url": server.url, "steps": steps, **arguments}, limit_s=600)
+    if found.get("rate") == 0:
+        raise SideError("no request was answered in the time that counts: give more seconds=..., or an idle machine")
+    return found
 
 
 def measure(sides: Sides, names: list[str], *, equal: int, rounds: int, seconds: float) -> dict[str, Found]:
