@@ -100,7 +100,7 @@ def test_workers_and_a_resume_across_a_border_change_nothing(painter_shards, wor
 def test_memory_is_used_again_within_a_size_and_held_batches_keep_theirs(painter_shards):
     dataset = _dataset(painter_shards, last_batch=26, sizes=BatchSizes((0, 13), (8, 16)))
     plain = list(_dataset(painter_shards, last_batch=26, sizes=BatchSizes((0, 13), (8, 16))))
-    dataset.ring = Ring(workers=1, slots=3)
+    dataset.ring = Ring(workers=1, slots=6)  # one is held, one in use, three are on their way
     held, places = [], {8: set(), 16: set()}
     for k, batch in enumerate(DataLoader(dataset, batch_size=None, num_workers=1)):
         assert torch.equal(batch.images, plain[k].images)
@@ -108,8 +108,8 @@ def test_memory_is_used_again_within_a_size_and_held_batches_keep_theirs(painter
         if k == 12:  # the last one of the first size, while the second takes over the slots
             held.append(batch)
     assert torch.equal(held[0].images, plain[12].images)
-    assert len(places[8]) <= 3
-    assert len(places[16]) <= 3
+    assert len(places[8]) <= 6
+    assert len(places[16]) <= 6
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "u8"])
