@@ -48,6 +48,13 @@ def claim(
     return row
 
 
+def below(measure: str, value: float, limit: float, *, goal: str, **more: Any) -> dict[str, Any]:
+    """One row for a figure that has to stay below `limit`, or where `goal` begins with <= reach it at most."""
+    holds = value <= limit if goal.startswith("<=") else value < limit
+    ratio = limit / max(value, limit / 100)
+    return claim(measure, ours=value, peer=limit, peer_name="the limit", ratio=ratio, goal=goal, holds=holds, **more)
+
+
 def figure(measure: str, value: float, **more: Any) -> dict[str, Any]:
     """One row that claims nothing: a calibrator, or one of the sides behind a claim."""
     print(f"{measure}: {value:.6g}")

@@ -18,6 +18,7 @@ class Backbone(nn.Module, ABC):
 
     channels: int  # of x_t
     sample_size: int  # side of x_t
+    side_multiple: int  # x_t of other sides that this divides are taken too
     cross_attention_dim: int  # of a caption's token states
     pooled_dim: int  # of a caption's pooled vector
 

@@ -84,7 +84,7 @@ class TextToImage(nn.Module):
 
     def check_size(self, image_size_px: int) -> None:
         """UserError where the backbone cannot train on pictures of this size besides its own."""
-        multiple = self.codec.factor * getattr(self.backbone, "side_multiple", self.latent_shape[-1])
+        multiple = self.codec.factor * self.backbone.side_multiple
         if image_size_px % multiple:
             raise UserError(
                 f"pictures of {image_size_px} px do not fit {type(self.backbone).__name__} and "
