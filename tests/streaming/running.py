@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,3 +52,11 @@ def http(url: str, path: str, **headers: str) -> tuple[int, str, str]:
 def figures_of(url: str) -> Figures:
     """What the server at `url` counts; one that wants no token."""
     return read_metrics(http(url, "/metrics")[2])[0]
+
+
+def wait_until(condition: Callable[[], object], *, within_s: float = 30) -> None:
+    """Returns as soon as `condition()` is true; fails after `within_s` seconds."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

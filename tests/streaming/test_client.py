@@ -20,6 +20,7 @@ from diffusion_art.streaming.client import ReadRequest, Sample, ShardReader, Str
 from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.session import Part, Session
 from tests.conftest import ROOT
+from tests.streaming.running import wait_until
 from tests.streaming.toy import toy_caption, toy_image, toy_key, write_toy
 
 
@@ -76,13 +77,14 @@ def test_a_split_that_is_not_there_is_refused(toy: Path, server: ServerProcess):
 def test_a_server_killed_again_and_again_loses_and_repeats_nothing(toy: Path):
     with ServerProcess(toy) as server:
         expected = ShardReader(toy).read(batches(16, 400))
-        kills = 0
+        killed: set[int] = set()
         for k, samples in enumerate(StreamClient(server.url).read(batches(16, 400))):
             assert samples == next(expected)
             if k in (0, 3, 120, 121, 399):
+                wait_until(lambda: server.pid not in killed)
+                killed.add(server.pid)
                 os.kill(server.pid, signal.SIGKILL)
-                kills += 1
-        assert kills == 5
+        assert len(killed) == 5
         assert next(expected, None) is None
 
 

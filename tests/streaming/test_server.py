@@ -27,7 +27,7 @@ from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.shards import ShardSet
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
-from tests.streaming.running import running
+from tests.streaming.running import running, wait_until
 from tests.streaming.toy import write_toy
 
 
@@ -35,13 +35,6 @@ from tests.streaming.toy import write_toy
 def talk(url: str, **options) -> Iterator[ClientConnection]:
     with connect(url, **{"subprotocols": [SUBPROTOCOL], "compression": None, "proxy": None, **options}) as connection:
         yield connection
-
-
-def wait_until(condition, *, within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_long_range_comes_in_several_frames_and_a_large_sample_in_its_own(tmp_path: Path):
