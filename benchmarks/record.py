@@ -67,6 +67,18 @@ def missing(measure: str, reason: str) -> dict[str, Any]:
     return {"measure": measure, "reason": reason, "commit": commit(), "date": _today()}
 
 
+def command(script: str, **given: Any) -> str:
+    """The command line behind the results. Of an absolute path only its end is told: the rest is one machine's."""
+    words = [f"{name}={_told(value)}" for name, value in given.items()]
+    return " ".join([f"python benchmarks/{script}.py", *words])
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f".../{Path(value).name}" if isinstance(value, str) and Path(value).is_absolute() else str(value)
+
+
 def machine() -> dict[str, Any]:
     """What a figure depends on: the processor, its usable cores, Python."""
     names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]

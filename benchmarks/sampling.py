@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from record import claim, figure, machine, write
+from record import claim, command, figure, machine, write
 from torch import Tensor
 
 from diffusion_art.cli import config_dir
@@ -179,15 +179,15 @@ def equal_quality(run: Run, *, rounds: int, count: int, command: str) -> list[di
 
 
 def main(rounds: int = 9, run: str | None = None, count: int = 96) -> None:
-    command = f"python benchmarks/sampling.py rounds={rounds}" + (f" run=RUN count={count}" if run else "")
+    told = command("sampling", rounds=rounds, **({"run": run, "count": count} if run else {}))
     networks = {True: instant(), False: quickstart_unet()}
     rows = [
-        overhead(kind, network, alone=alone, rounds=rounds, command=command)
+        overhead(kind, network, alone=alone, rounds=rounds, command=told)
         for kind in PEERS
         for alone, network in networks.items()
     ]
     if run is not None:
-        rows += equal_quality(load_run(run), rounds=max(1, rounds // 3), count=count, command=command)
+        rows += equal_quality(load_run(run), rounds=max(1, rounds // 3), count=count, command=told)
     write("sampling", rows)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import below, claim, figure, machine, missing, write
+from record import below, claim, command, figure, machine, missing, write
 from serve_sides.model import SAMPLER
 from serve_sides.overhead import call_ms, engine_overhead, first_preview
 from serve_sides.servers import BUILD, Server, litserve, ours, plain
@@ -168,8 +168,8 @@ def main(
     judged_captions: int = 96,
 ) -> None:
     checkpoint = find_checkpoint(run)
-    command = f"python benchmarks/serve.py rounds={rounds} seconds={seconds:g}"
-    here = {"command": command, **machine()}
+    given = {"run": run, "rounds": rounds, "seconds": seconds, "peers": peers, "judged_captions": judged_captions}
+    here = {"command": command("serve", **given), **machine()}
     rows, names = [], [OURS, PIPELINE, EIR]
     lit_python = None
     if peers == "true":

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-from record import below, claim, figure, machine, write
+from record import below, claim, command, figure, machine, write
 from serve_sides.servers import ours
 from stream_sides.running import run
 
@@ -67,8 +67,8 @@ def refused_ms(url: str, *, times: int = 30) -> float:
 
 def main(run: str = "logs/quickstart", clients: int = 200, seconds: float = 20.0, requests: int = 10_000) -> None:
     checkpoint = find_checkpoint(run)
-    command = f"python benchmarks/serve_load.py clients={clients} seconds={seconds:g} requests={requests}"
-    here, rows = {"command": command, **machine()}, []
+    given = {"run": run, "clients": clients, "seconds": seconds, "requests": requests}
+    here, rows = {"command": command("serve_load", **given), **machine()}, []
     with ours(checkpoint, f"engine.max_jobs={QUEUE}") as server:
         answers, pulse = besieged(server.url, clients=clients, seconds=seconds)
         others = sum(number for status, number in answers.items() if status not in ("200", "429"))
