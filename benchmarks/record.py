@@ -55,6 +55,12 @@ def below(measure: str, value: float, limit: float, *, goal: str, **more: Any) -
     return claim(measure, ours=value, peer=limit, peer_name="the limit", ratio=ratio, goal=goal, holds=holds, **more)
 
 
+def none(measure: str, count: int, **more: Any) -> dict[str, Any]:
+    """One row for what must not happen, and did so often."""
+    ratio = 0.0 if count else 1.0
+    return claim(measure, ours=count, peer=0, peer_name="the limit", ratio=ratio, goal="none", holds=not count, **more)
+
+
 def figure(measure: str, value: float, **more: Any) -> dict[str, Any]:
     """One row that claims nothing: a calibrator, or one of the sides behind a claim."""
     print(f"{measure}: {value:.6g}")
