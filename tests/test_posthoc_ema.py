@@ -139,20 +139,29 @@ def test_snapshots_of_a_resumed_run_are_those_of_a_whole_one(asked, run_here, tm
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_snapshots(asked, tmp_path):
-    """SIGKILL wherever it falls; then the resumed run ends in the snapshots of one that was not killed."""
-    asked += ["callbacks.snapshots.every_n_steps=1", "trainer.max_steps=2000", "callbacks.checkpoints.every_n_steps=50"]
+def test_a_killed_run_leaves_whole_snapshots_and_ends_in_those_of_one_that_was_not(asked, run_here, tmp_path):
+    """SIGKILL wherever it falls, twice."""
+    asked += ["callbacks.snapshots.every_n_steps=1", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=10"]
+    status, said, complaints = run_here("train", *asked, "run=whole")
+    assert status == 0, said + complaints
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    folder = tmp_path / "logs/tiny/a/snapshots"
+    whole, cut = (tmp_path / "logs/tiny" / name / "snapshots" for name in ("whole", "a"))
     command = [sys.executable, "-m", "diffusion_art.train", *asked]
     for extra, least in (([], 5), (["ckpt_path=auto"], 20)):
         child = subprocess.Popen([*command, *extra], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 200
-        while len(list(folder.glob("*.safetensors"))) < least:
+        while len(list(cut.glob("*.safetensors"))) < least:
             assert child.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.005)
         child.kill()
         child.wait()
-        whole = [snapshot.step for snapshot in find_snapshots(folder)]
-        assert whole == list(range(1, len(whole) + 1))
+        left = [snapshot.step for snapshot in find_snapshots(cut)]
+        assert left == list(range(1, len(left) + 1))
+        assert len(left) < 60
+    assert run_here("train", *asked, "ckpt_path=auto")[0] == 0
+    assert _steps(whole) == _steps(cut) == list(range(1, 61))
+    for step in range(1, 61):
+        one, other = (load_file(folder / f"step_{step:08d}.safetensors") for folder in (whole, cut))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
