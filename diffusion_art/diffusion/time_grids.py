@@ -27,6 +27,7 @@ from diffusion_art.errors import UserError
 LOG_SNR_FIRST = -2 * math.log(80)
 LOG_SNR_LAST = -2 * math.log(0.002)
 RHO = 7
+CLOSEST = 1e-6  # steps of a grid given as numbers; finer ones cost accuracy, and what extrapolates them overshoots
 
 
 def uniform(schedule: Schedule, num_steps: int) -> Float[Tensor, " n"]:
@@ -64,10 +65,14 @@ def check_spacing(spacing: str) -> None:
 
 
 def check_times(times: Sequence[float]) -> tuple[float, ...]:
-    """A grid given as numbers. UserError unless it falls strictly from exactly 1 to exactly 0."""
+    """A grid given as numbers. UserError unless it falls from exactly 1 to exactly 0, by CLOSEST a step or more."""
     grid = tuple(float(t) for t in times)
-    if len(grid) < 2 or grid[0] != 1 or grid[-1] != 0 or any(a <= b for a, b in pairwise(grid)):
-        raise UserError(f"sampler times must fall strictly from 1 to 0, as in [1, 0.6, 0.2, 0], not {list(grid)}")
+    rule = f"sampler times must fall from 1 to 0, by {CLOSEST:g} a step or more, as in [1, 0.6, 0.2, 0]"
+    if grid[:1] != (1.0,) or grid[-1:] != (0.0,):
+        raise UserError(f"{rule}; these go from {list(grid[:1])} to {list(grid[-1:])}")
+    for a, b in pairwise(grid):
+        if not a - b >= CLOSEST:
+            raise UserError(f"{rule}; after {a} comes {b}")
     return grid
 
 

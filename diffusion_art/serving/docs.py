@@ -76,6 +76,8 @@ def _kind(api: dict[str, Any], field: dict[str, Any]) -> str:
     found = next(choice for choice in choices if choice.get("type") != "null")
     if "enum" in found:
         return " | ".join(str(value) for value in found["enum"])
+    if found.get("type") == "array":
+        return f"list of {_kind(api, found['items'])}"
     low, high = found.get("minimum"), found.get("maximum", found.get("exclusiveMaximum"))
     span = "" if low is None else f" {low:g}.." + ("" if high is None else f"{high:g}")
     return f"{found.get('type', '')}{span}"

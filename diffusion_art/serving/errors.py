@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from diffusion_art.diffusion.samplers import SAMPLERS
+from diffusion_art.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,12 @@ def _kind_of_body(kind: str) -> str:
 def no_sampler(name: str) -> ApiError:
     message = f"There is no sampler {shown(name)}; choose one of {', '.join(SAMPLERS)}."
     return ApiError(400, message, param="sampler", code="invalid_value")
+
+
+def of_mistake(error: UserError, *, param: str) -> ApiError:
+    """400 for a value that the field's own rules allow and the maths does not."""
+    text = str(error)
+    return ApiError(400, f"{text[:1].upper()}{text[1:]}.", param=param, code="invalid_value")
 
 
 async def answer_api_error(request: Request, error: Exception) -> Response:

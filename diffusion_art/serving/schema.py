@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from diffusion_art.diffusion.noise import SEED_LIMIT
 
 Format = Literal["png", "jpeg", "webp"]
+Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ignored = Annotated[str | None, Field(description="Taken for the sake of OpenAI's clients, and ignored.")]
 
 
@@ -52,8 +53,27 @@ class ImageRequest(BaseModel):
     num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Steps of the sampler. Null: as the run's own sample grids."
     )
+    times: Annotated[list[Time], Field(min_length=2, fail_fast=True)] | None = Field(
+        None,
+        description="Where the sampler stops, falling from 1 (noise) to 0 (the picture); one more than the steps, "
+        "which they replace. Null: the run's own, or evenly spread.",
+        examples=[[1, 0.7, 0.3, 0]],
+    )
     guidance_scale: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] | None = Field(
         None, description="1 is plain conditional, more follows the prompt harder. Null: the run's own."
+    )
+    guidance_interval: Annotated[list[Time], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="[low, high]: guide at these times only, the rest costs half; [0, 1]: at all. Null: the run's own.",
+        examples=[[0.2, 0.8]],
+    )
+    guidance_rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="Pull the contrast back to that without guidance; 0: not at all. Null: the run's own."
+    )
+    guidance_threshold: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Dynamic thresholding: the share of values that must fit the range before clipping, 0.995 is "
+        "usual; 0: only clip. Null: the run's own.",
     )
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = Field(
         None, description="Of the first picture; the next ones count up. Null: any."
@@ -140,7 +160,11 @@ class Defaults(BaseModel):
     """What a request gets that does not say."""
 
     num_inference_steps: int
+    times: list[float] | None
     guidance_scale: float
+    guidance_interval: list[float] | None
+    guidance_rescale: float
+    guidance_threshold: float
     sampler: str
 
 

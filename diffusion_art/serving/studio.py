@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ import torch
 from diffusion_art import __version__
 from diffusion_art.diffusion.noise import SEED_LIMIT
 from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.encode import encode
 from diffusion_art.serving.engine import Engine
-from diffusion_art.serving.errors import ApiError, internal, no_sampler, out_of_service, shown, too_many
+from diffusion_art.serving.errors import ApiError, internal, no_sampler, of_mistake, out_of_service, shown, too_many
 from diffusion_art.serving.files import Files
 from diffusion_art.serving.job import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.limits import Rates
@@ -102,7 +104,8 @@ class Studio:
                 param="response_format",
                 code="invalid_value",
             )
-        sampler = self.sampler_of(request.sampler, request.num_inference_steps)
+        sampler = self.sampler_of(request.sampler, request.num_inference_steps, request.times)
+        guidance = self.guidance_of(request)
         first = secrets.randbelow(2**31) if request.seed is None else request.seed
         return [
             Job(
@@ -111,28 +114,65 @@ class Studio:
                 sampler=sampler,
                 guidance_scale=self.guidance_scale_of(request.guidance_scale),
                 negative_prompt=request.negative_prompt or "",
-                **self.guidance,
+                **guidance,
                 previews=(request.partial_images or 0) if request.stream else 0,
             )
             for number in range(count)
         ]
 
-    def sampler_of(self, name: str | None = None, num_steps: int | None = None) -> Sampler:
-        """The run's own sampler, or another one with the run's number of steps, or its own number."""
+    def sampler_of(
+        self, name: str | None = None, num_steps: int | None = None, times: Sequence[float] | None = None
+    ) -> Sampler:
+        """The run's own sampler, or another one with the run's number of steps, or its own number, or grid of times."""
+        self._check_steps(num_steps, "num_inference_steps")
+        own = self._sampler if num_steps is None else self._sampler.in_steps(num_steps)
+        if name is not None and name not in SAMPLERS:
+            raise no_sampler(name)
+        if name is not None and name != own.name:
+            own = Sampler(name, num_steps=own.num_steps, spacing=own.spacing)  # its grid was fitted to the other
+        if times is None:
+            return own
+        steps = len(times) - 1
+        self._check_steps(steps, "times")
+        if num_steps not in (None, steps):
+            raise ApiError(
+                400,
+                f"These times make {steps} steps, and num_inference_steps={num_steps}: drop one of the two.",
+                param="times",
+                code="invalid_value",
+            )
+        try:
+            return replace(own, times=times)
+        except UserError as error:
+            raise of_mistake(error, param="times") from None
+
+    def _check_steps(self, num_steps: int | None, param: str) -> None:
         most = self.settings.limits.max_steps
         if num_steps is not None and num_steps > most:
             raise ApiError(
                 400,
                 f"At most {most} steps here, not {shown(num_steps) or 'that many'}.",
-                param="num_inference_steps",
+                param=param,
                 code="too_many_steps",
             )
-        own = self._sampler if num_steps is None else self._sampler.in_steps(num_steps)
-        if name is None or name == own.name:
-            return own
-        if name not in SAMPLERS:
-            raise no_sampler(name)
-        return Sampler(name, num_steps=own.num_steps, spacing=own.spacing)  # its grid was fitted to the other
+
+    def guidance_of(self, request: ImageRequest) -> dict[str, Any]:
+        """How guidance is tempered: as in the run's own sample grids, but for what the request says."""
+        if request.guidance_threshold and not self.run.model.codec.bounded:
+            raise ApiError(
+                400,
+                "This model's latents have no range to fit; use guidance_rescale instead.",
+                param="guidance_threshold",
+                code="invalid_value",
+            )
+        try:
+            return self.run.guidance(
+                interval=request.guidance_interval,
+                rescale=request.guidance_rescale,
+                threshold=request.guidance_threshold,
+            )
+        except UserError as error:  # the other two are numbers, and the schema has their range
+            raise of_mistake(error, param="guidance_interval") from None
 
     def guidance_scale_of(self, guidance_scale: float | None = None) -> float:
         """The run's own guidance, or the one asked for."""
@@ -228,11 +268,12 @@ class Studio:
         return content
 
     def _story(self, job: Job) -> dict[str, Any]:
+        guidance = {"interval": job.interval, "rescale": job.rescale, "threshold": job.threshold}
         return {
             "prompt": job.prompt,
             "negative_prompt": job.negative_prompt,
             "seed": job.seed,
-            **self.run.story(job.sampler, guidance_scale=job.guidance_scale, guidance=self.guidance),
+            **self.run.story(job.sampler, guidance_scale=job.guidance_scale, guidance=guidance),
         }
 
     def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:
@@ -243,7 +284,7 @@ class Studio:
         return count
 
     def _describe(self) -> Model:
-        limits, sampler = self.settings.limits, self._sampler
+        limits, sampler, interval = self.settings.limits, self._sampler, self.guidance["interval"]
         path = self.run.path.resolve()
         name = path.name if path.parent.name == "logs" else f"{path.parent.name}/{path.name}"
         return Model(
@@ -254,7 +295,13 @@ class Studio:
             step=self.run.step,
             samplers=list(SAMPLERS),
             defaults=Defaults(
-                num_inference_steps=sampler.num_steps, guidance_scale=self._guidance_scale, sampler=sampler.name
+                num_inference_steps=sampler.num_steps,
+                times=None if sampler.times is None else list(sampler.times),
+                guidance_scale=self._guidance_scale,
+                guidance_interval=None if interval is None else list(interval),
+                guidance_rescale=self.guidance["rescale"],
+                guidance_threshold=self.guidance["threshold"],
+                sampler=sampler.name,
             ),
             limits=Bounds(
                 n=limits.max_n, num_inference_steps=limits.max_steps, prompt_characters=limits.max_prompt_chars

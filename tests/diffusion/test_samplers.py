@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from itertools import product
 
 import pytest
@@ -11,7 +12,7 @@ from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, ancestral, ddim, euler
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import SPACINGS, time_grid
+from diffusion_art.diffusion.time_grids import CLOSEST, SPACINGS, time_grid
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork, shelf
 
@@ -243,10 +244,31 @@ def test_a_grid_given_as_numbers_is_the_grid(kind):
     assert listed.in_steps(9) == Sampler(**KINDS[kind], num_steps=9)
 
 
-@pytest.mark.parametrize("times", [[1.0], [1, 0.5], [0.9, 0], [1, 0.5, 0.5, 0], [1, 0.2, 0.4, 0]])
-def test_a_list_that_is_no_grid_is_refused(times):
-    with pytest.raises(UserError, match=r"must fall strictly from 1 to 0.* not \["):
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([], r"from \[\] to \[\]"),
+        ([1.0], r"from \[1.0\] to \[1.0\]"),
+        ([1, 0.5], r"to \[0.5\]"),
+        ([0.9, 0], r"from \[0.9\]"),
+        ([1, 0.5, 0.5, 0], "after 0.5 comes 0.5"),
+        ([1, 0.2, 0.4, 0], "after 0.2 comes 0.4"),
+        ([1, float("nan"), 0], "after 1.0 comes nan"),
+        ([1, 0.5, 0.5 - 1e-7, 0], "after 0.5 comes 0.4999999"),
+    ],
+)
+def test_a_list_that_is_no_grid_is_refused(times, said):
+    with pytest.raises(UserError, match=f"must fall from 1 to 0.*; .*{said}"):
         Sampler("euler", times=times)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_finest_steps_that_a_list_may_have_give_finite_numbers(kind, schedule):
+    gap = 1.01 * CLOSEST
+    times = [1, *(t for middle in (1 - 2 * gap, 0.5, 0.01, 2 * gap) for t in (middle + gap, middle, middle - gap)), 0]
+    calls = Sampler(**KINDS[kind], times=times).calls(SCHEDULES[schedule])
+    assert all(math.isfinite(number) for call in calls for number in astuple(call))
 
 
 @pytest.mark.parametrize("times", [[1.0], [0.0, 1.0], [1.0, 0.5, 0.5, 0.0], [1.2, 0.0], [0.5, -0.1]])

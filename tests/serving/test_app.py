@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from diffusion_art.diffusion.samplers import SAMPLERS
+from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_art.images import to_uint8
+from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
@@ -68,8 +69,56 @@ def test_everything_of_a_request_counts(client):
         paint(guidance_scale=5.5),
         paint(sampler="heun"),
         paint(negative_prompt="green"),
+        paint(times=[1, 0.8, 0.1, 0]),
+        paint(guidance_threshold=0.95),
+        paint(guidance_scale=20),
+        paint(guidance_scale=20, guidance_interval=[0.5, 1]),
     ]
-    assert len({plain, *others}) == 8
+    assert len({plain, *others}) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "guidance"),
+    [
+        ({}, {"interval": [0.2, 0.9], "rescale": 0.5, "threshold": 0.0}),
+        ({"interval": [0, 1], "threshold": 0.95}, {"interval": [0.0, 1.0], "rescale": 0.5, "threshold": 0.95}),
+        ({"rescale": 0}, {"interval": [0.2, 0.9], "rescale": 0.0, "threshold": 0.0}),
+    ],
+)
+def test_a_grid_and_tempered_guidance_are_as_the_run_itself_paints_and_told_in_the_picture(
+    toy_folder, changes, guidance
+):
+    """What a request does not say of them stays as the run has it."""
+    run = load_run(toy_folder)
+    run.config["guidance"] = {"interval": [0.2, 0.9], "rescale": 0.5, "threshold": 0.0}
+    asked = {"prompt": "red", "seed": 5, "guidance_scale": 20, "sampler": "heun", "times": [1, 0.7, 0.3, 0]}
+    asked |= {f"guidance_{name}": value for name, value in changes.items()}
+    with serving(run) as own, httpx2.Client(base_url=own.url, trust_env=False) as client:
+        content = client.post(GENERATIONS, json=asked).json()["data"][0]["b64_json"]
+        defaults = client.get("/v1/models").json()["data"][0]["defaults"]
+    assert (defaults["guidance_interval"], defaults["guidance_rescale"]) == ([0.2, 0.9], 0.5)
+    sampler = Sampler("heun", times=asked["times"])
+    expected = to_uint8(run.sample("red", seed=5, guidance_scale=20, sampler=sampler, guidance=guidance)[0])
+    assert np.abs(pixels_of(content).astype(int) - expected).max() <= 1
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert json.loads(picture.text["guidance"]) == guidance
+        assert json.loads(picture.text["sampler"]) == sampler.describe()
+
+
+class Boundless(Unshuffle2):
+    """Latents that are no pixels, as a VAE's."""
+
+    bounded = False
+
+
+def test_a_threshold_needs_latents_that_have_a_range(toy_folder):
+    run = load_run(toy_folder)
+    run.model.codec = Boundless()
+    with serving(run) as own, httpx2.Client(base_url=own.url, trust_env=False) as client:
+        refused = client.post(GENERATIONS, json={"prompt": "red", "guidance_threshold": 0.9})
+        assert client.post(GENERATIONS, json={"prompt": "red", "guidance_threshold": 0}).status_code == 200
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "guidance_threshold")
+    assert "guidance_rescale" in refused.json()["error"]["message"]
 
 
 def test_without_a_seed_pictures_differ_and_can_be_painted_again(client):
@@ -184,6 +233,22 @@ def test_a_stream_without_looks(client):
         ({"prompt": "x", "num_inference_steps": 10**400}, "num_inference_steps", "too_many_steps"),
         ({"prompt": "x", "guidance_scale": float("nan")}, "guidance_scale", "invalid_value"),
         ({"prompt": "x", "guidance_scale": 21}, "guidance_scale", "invalid_value"),
+        ({"prompt": "x", "guidance_interval": [0.5]}, "guidance_interval", "invalid_value"),
+        ({"prompt": "x", "guidance_interval": [0.8, 0.2]}, "guidance_interval", "invalid_value"),
+        ({"prompt": "x", "guidance_interval": [0.2, 1.5]}, "guidance_interval.1", "invalid_value"),
+        ({"prompt": "x", "guidance_interval": [float("nan"), 1]}, "guidance_interval.0", "invalid_value"),
+        ({"prompt": "x", "guidance_rescale": 1.1}, "guidance_rescale", "invalid_value"),
+        ({"prompt": "x", "guidance_threshold": 1}, "guidance_threshold", "invalid_value"),
+        ({"prompt": "x", "guidance_threshold": -0.1}, "guidance_threshold", "invalid_value"),
+        ({"prompt": "x", "times": []}, "times", "invalid_value"),
+        ({"prompt": "x", "times": [1, 0.5]}, "times", "invalid_value"),
+        ({"prompt": "x", "times": [1, 0.5, 0.5, 0]}, "times", "invalid_value"),
+        ({"prompt": "x", "times": [1, 0.5 + 1e-9, 0.5, 0]}, "times", "invalid_value"),
+        ({"prompt": "x", "times": [1, 10**400, 0]}, "times.1", "invalid_value"),
+        ({"prompt": "x", "times": ["a"] * 50_000}, "times.0", "invalid_value"),
+        ({"prompt": "x", "times": [1, *[0.5] * 50_000, 0]}, "times", "too_many_steps"),
+        ({"prompt": "x", "times": [1, 0.5, 0], "num_inference_steps": 3}, "times", "invalid_value"),
+        ({"prompt": "x", "times": [1, 0], "sampler": "magic"}, "sampler", "invalid_value"),
         ({"prompt": "x", "seed": -1}, "seed", "invalid_value"),
         ({"prompt": "x", "seed": 2**32}, "seed", "invalid_value"),
         ({"prompt": "x", "sampler": "magic"}, "sampler", "invalid_value"),
@@ -260,7 +325,15 @@ def test_models(client):
     assert listed["object"] == "list"
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["size"], model["step"]) == ("toy", "model", "16x16", 5)
-    assert model["defaults"] == {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler"}
+    assert model["defaults"] == {
+        "num_inference_steps": 3,
+        "times": None,
+        "guidance_scale": 2.0,
+        "guidance_interval": None,
+        "guidance_rescale": 0.0,
+        "guidance_threshold": 0.0,
+        "sampler": "euler",
+    }
     assert model["samplers"] == list(SAMPLERS)
     assert client.get("/v1/models/toy").json() == model
     assert client.get("/v1/models/dall-e-3").json() == model
@@ -325,7 +398,7 @@ def test_the_page_and_its_files_and_no_others(client):
 def test_docs_stand_alone(client):
     page = client.get("/docs")
     assert page.status_code == 200
-    for word in ("negative_prompt", "curl http://127.0.0.1", "POST /predict", "required"):
+    for word in ("negative_prompt", "list of number 0..1", "curl http://127.0.0.1", "POST /predict", "required"):
         assert word in page.text
     assert "<script" not in page.text
     assert "src=" not in page.text
