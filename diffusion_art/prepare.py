@@ -2,7 +2,7 @@
 
 python -m diffusion_art.prepare source=painter image_size_px=32
 python -m diffusion_art.prepare source=wikiart image_size_px=128
-python -m diffusion_art.prepare source=folder source.path=~/paintings out=data/paintings fit=letterbox
+python -m diffusion_art.prepare source=folder source.path=FOLDER out=data/paintings fit=letterbox
 """
 
 from __future__ import annotations
