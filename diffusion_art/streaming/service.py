@@ -21,7 +21,7 @@ from diffusion_art.streaming.metrics import Row, Table
 from diffusion_art.streaming.mixture import Shards
 from diffusion_art.streaming.reception import Reception
 from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.sockets import BACKLOG, listen, notice_dead_peers
+from diffusion_art.streaming.sockets import BACKLOG, listen, tune
 from diffusion_art.streaming.speak_v1 import speak_v1
 from diffusion_art.streaming.speak_v2 import speak_v2
 from diffusion_art.streaming.wire import SUBPROTOCOL
@@ -58,7 +58,7 @@ async def open_server(
 
     async def converse(connection: ServerConnection) -> None:
         try:
-            notice_dead_peers(connection.transport)
+            tune(connection.transport)
             if connection.subprotocol == SUBPROTOCOL:
                 await speak_v2(connection, shards, settings.limits)
             else:
@@ -84,7 +84,7 @@ async def open_server(
             max_size=settings.limits.max_message_bytes,
             write_limit=(1, 0),  # the next frame waits until the network has all of the one before
             open_timeout=settings.limits.open_timeout_s,
-            ping_interval=None,  # see notice_dead_peers
+            ping_interval=None,  # see sockets.tune
             close_timeout=0.5,
             logger=_quiet_logger(),
         )

@@ -422,3 +422,12 @@ def test_jobs_left_over_by_a_caller_are_its_own(server):
     with http(server.url) as client:
         assert client.post(GENERATIONS, json={"prompt": "x"}).status_code == 200
     assert ticket.result.result(20).shape == (16, 16, 3)
+
+
+def test_an_answer_does_not_wait_for_word_of_its_head(server):
+    with connect(server.port) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        read_head(link)
+        lines = [line.transport.get_extra_info("socket") for line in server.server.server_state.connections]
+        assert lines
+        assert all(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for line in lines)

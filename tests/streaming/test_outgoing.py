@@ -14,6 +14,7 @@ from diffusion_art.streaming.connection import Connection
 from diffusion_art.streaming.outgoing import write_message
 from diffusion_art.streaming.server import open_server
 from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.streaming.sockets import listen, tune
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 from tests.streaming.toy import write_toy
 
@@ -101,3 +102,22 @@ def _ask_and_leave(url: str) -> None:
         connection.send(pack_message(Read(number, "train", 0, 0, 0, 400)))
     assert len(connection.recv(5)) > 2**19
     connection._socket.close()  # with much unread: the server's next write is answered by a reset
+
+
+def test_a_short_message_does_not_wait_for_word_of_the_last_one():
+    async def accepted() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Accepting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                tune(transport)
+                peer = transport.get_extra_info("socket")
+                found.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        with listen("127.0.0.1", 0, token=None) as listener:
+            server = await asyncio.get_running_loop().create_server(Accepting, sock=listener)
+            async with server:
+                with socket.create_connection(listener.getsockname()):
+                    return await found
+
+    assert asyncio.run(accepted())
