@@ -41,8 +41,9 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
 def tune(transport: asyncio.BaseTransport) -> None:
     """Send at once, and notice a peer that is gone.
 
-    asyncio lets a short message wait for the peer's word on the last one, up to 40 ms, where the listening socket was
-    not its own. Peers are probed by TCP rather than by WebSocket pings: a trainer may pause for minutes and answer none.
+    Where the listening socket was not its own, asyncio lets a short message wait for the peer's word on the last one,
+    up to 40 ms. Peers are probed by TCP rather than by WebSocket pings: a trainer may pause for
+    minutes and answer none.
     """
     peer = transport.get_extra_info("socket")
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
