@@ -12,7 +12,7 @@ Training, https://arxiv.org/abs/2502.16982
 `torch.optim.Muon` takes the same steps (a test says so) for two-dimensional parameters only: neither the kernels of
 convolutions, which are most of a UNet, nor the vectors, so it would take a second optimiser beside it. It also works
 one matrix at a time and always in bfloat16, which is slow on processors without it; here matrices of a shape go
-together.
+together, wide ones by their Gram matrix.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from diffusion_art.devices import computes_in_bf16
 
 ADAM_SIZE = 0.2  # root mean square of an AdamW update, over its learning rate (Liu et al. 2025, section 2.2)
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five steps suffice
+GRAM_FROM = 4  # columns over rows from which it is faster, on a CPU, to iterate on the Gram matrix
 
 
 def orthogonalise(
@@ -40,14 +41,35 @@ def orthogonalise(
 
     Newton-Schulz iteration with a quintic: X <- a X + (b A + c A^2) X, A = X X^T, on the wide side.
     """
-    a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).to(dtype)
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(dtype) + 1e-7)
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = matrices.mT if tall else matrices
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(x.dtype) + 1e-7)
+    if x.device.type == "cpu" and x.shape[2] >= GRAM_FROM * x.shape[1]:
+        x = _by_gram(x.float(), steps=steps)
+    else:
+        a, b, c = QUINTIC
+        x = x.to(dtype)
+        for _ in range(steps):
+            gram = torch.bmm(x, x.mT)
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _by_gram(x: Float[Tensor, "n r c"], *, steps: int) -> Float[Tensor, "n r c"]:
+    """The same iteration on A alone, X <- P X being A <- P A P with P = a + b A + c A^2, and X multiplied once.
+
+    For a kernel of three by three 2.7 times fewer FLOPs. All in float32: an eigenvalue that rounding made negative
+    grows twelvefold a step, and what the matrix lacks stands in the product five hundred times as large as the rest.
+    """
+    a, b, c = QUINTIC
+    gram, product = torch.bmm(x, x.mT), None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else torch.bmm(factor, product)
+        if step < steps - 1:
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    return x if product is None else torch.bmm(product, x)
 
 
 def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:  # noqa: UP037, F821

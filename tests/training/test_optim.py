@@ -112,7 +112,7 @@ def test_weight_decay_spares_vectors_and_frozen_weights_are_left_out():
     assert spared["weight_decay"] == 0.0
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24), (2, 16, 144), (2, 160, 12)])
 def test_orthogonalised_matrices_keep_their_directions_and_lose_their_scales(shape):
     torch.manual_seed(0)
     spread = torch.logspace(0, -1.5, min(shape[1:]))
@@ -122,6 +122,19 @@ def test_orthogonalised_matrices_keep_their_directions_and_lose_their_scales(sha
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
     aligned = torch.diagonal(u.mT @ out @ vh.mT, dim1=1, dim2=2)
     torch.testing.assert_close(aligned, values.new_ones(aligned.shape), atol=0.4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 144), (2, 200, 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_iterating_on_the_gram_matrix_is_the_same_iteration(shape, dtype, monkeypatch):
+    """Also where there are directions that the matrix does not have at all."""
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    matrices[0] = matrices[0, :1, :1] * torch.ones(shape[1:])  # of rank one
+    found = orthogonalise(matrices, dtype=dtype)
+    monkeypatch.setattr("diffusion_art.training.muon.GRAM_FROM", float("inf"))
+    expected = orthogonalise(matrices, dtype=torch.float32)
+    assert float((found - expected).norm() / expected.norm()) < (1e-4 if dtype == torch.float32 else 0.01)
 
 
 def _groups(net: nn.Module) -> dict[str, list[str]]:
@@ -164,7 +177,7 @@ def test_muons_adamw_half_is_torchs_adamw():
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 def test_muons_hidden_half_is_torchs_muon():
     """A second opinion, within the bfloat16 in which torch always orthogonalises."""
-    for shape in ((16, 40), (40, 16), (24, 24)):
+    for shape in ((16, 40), (40, 16), (24, 24), (16, 144), (144, 16)):
         torch.manual_seed(0)
         start, target = torch.randn(shape), torch.randn(shape)
         ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
