@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from diffusion_art.checkpoints import FORMAT, KEY, PREFIX
 from diffusion_art.config import build
+from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 
 SAMPLER_CONFIG = {"_target_": "diffusion_art.diffusion.samplers.Sampler", "name": "euler", "num_steps": 3}
@@ -38,6 +40,14 @@ MODEL_CONFIG: dict[str, Any] = {
         "context_length": 16,
     },
     "codec": {"_target_": "diffusion_art.models.codec.Unshuffle2"},
+}
+JIT_CONFIG: dict[str, Any] = {  # in place of the UNet: toy_model(backbone=JIT_CONFIG)
+    "_target_": "diffusion_art.models.jit.JiT",
+    "_partial_": True,
+    "width": 16,
+    "depth": 2,
+    "head_channels": 8,
+    "bottleneck": 8,
 }
 
 
@@ -103,3 +113,23 @@ def tiny_clip(folder: Path, *, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         save_file(CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+class SmallTower(ImageTower):
+    """One random convolution over pictures of 12 px: a map of 6 features on a 3 x 3 grid. Counts its calls."""
+
+    dim, side = 6, 3
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 6, 4, stride=4).requires_grad_(False)
+        self.calls = 0
+        self.seen = torch.empty(0)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen = self.conv(nn.functional.interpolate(images, size=(12, 12), mode="bilinear", antialias=True))
+        return self.seen

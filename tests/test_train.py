@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from diffusion_art.checkpoints import KEY, load_text_to_image
+from diffusion_art.models.image_tower import LITE0_PACKAGE
 from diffusion_art.runs import load_run
 from tests.conftest import ROOT
+from tests.fakes import tiny_clip
 
 TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
 
@@ -33,6 +35,7 @@ def _weights(run: Path) -> dict[str, torch.Tensor]:
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     found = {f"raw {name}": value for name, value in saved["state_dict"].items()}
     found |= {f"ema {name}": value for name, value in saved[KEY]["ema"].items()}
+    found |= {f"alignment {name}": value for name, value in saved[KEY].get("alignment", {}).items()}
     for index, state in saved["optimizer_states"][0]["state"].items():
         found |= {f"adam {index} {name}": torch.as_tensor(value) for name, value in state.items()}
     return found
@@ -151,6 +154,25 @@ def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny,
 
 
 @pytest.mark.slow
+def test_an_alignment_outlives_a_kill(tiny, run_command, tmp_path):
+    """Killed while it is on, and resumed to its end and beyond."""
+    pytest.importorskip(LITE0_PACKAGE)
+    settings = [*tiny, "alignment=features", "alignment.until=0.6", "callbacks.samples=null", "data.num_workers=0"]
+    settings += ["trainer.max_steps=40"]
+    said = run_command("train", *settings, "run=whole", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    process = _start([*settings, "run=broken"], tmp_path)
+    checkpoints = tmp_path / "logs/tiny/broken/checkpoints"
+    _wait_for(lambda: any(checkpoints.glob("step_*.ckpt")), process)
+    process.kill()
+    process.communicate()
+    assert max(int(path.stem[5:]) for path in checkpoints.glob("step_*.ckpt")) < 24
+    said = run_command("train", *settings, "run=broken", "ckpt_path=last", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    _assert_equal(_weights(tmp_path / "logs/tiny/whole"), _weights(tmp_path / "logs/tiny/broken"))
+
+
+@pytest.mark.slow
 def test_a_server_killed_mid_run_changes_nothing(tiny, run_command, tmp_path):
     long = [*tiny, "trainer.max_steps=80", "callbacks.samples=null"]
     said = run_command("train", *long, "run=calm", cwd=tmp_path)
@@ -240,6 +262,30 @@ def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
         if not name.startswith("adam"):
             torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
     assert [path.name for path in (tmp_path / "logs/tiny").iterdir() if path.name not in ("one", "two")] == []
+
+
+@pytest.mark.slow
+def test_two_processes_align_as_one_does_and_train_on_without(tiny, run_command, tmp_path):
+    """Without the relation of pictures, which is that of each process's own."""
+    settings = [
+        *tiny,
+        *(
+            "trainer.max_steps=12",
+            "trainer.precision=32-true",
+            "optim=adamw",
+            "optim.lr=1e-4",
+            "callbacks.samples=null",
+        ),
+        *("alignment=open_clip", f"alignment.tower.model=local-dir:{tiny_clip(tmp_path / 'clip')}"),
+        *("alignment.tower.pretrained=null", "alignment.relation=0", "alignment.until=0.5"),
+    ]
+    for name, extra in (("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])):
+        said = run_command("train", *settings, f"run={name}", *extra, cwd=tmp_path)
+        assert said.returncode == 0, said.stdout + said.stderr
+    one, two = (_weights(tmp_path / "logs/tiny" / name) for name in ("one", "two"))
+    for name in one:
+        if name.startswith(("raw", "ema")):
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow

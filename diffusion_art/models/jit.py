@@ -67,6 +67,7 @@ class JiT(Backbone):
         self.side_multiple = patch_size
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
+        self.middle_channels = width
         self.patch_size = patch_size
         self.head_channels = head_channels
         self.context_from = context_from
@@ -96,23 +97,32 @@ class JiT(Backbone):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c h w"]:
+        return self.with_middle(x_t, t, cond)[0]
+
+    def with_middle(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
+        """The middle is the picture's tokens after half of the blocks."""
         p = self.patch_size
         rows, columns = x_t.shape[2] // p, x_t.shape[3] // p
         x = self.patch_embedding(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
         c = F.silu(self.time_embedding(waves(t * TIME_SCALE)) + self.pooled_embedding(cond.pooled))
         shared = rearrange(self.modulation(c), "b (k d) -> b k 1 d", k=6)
         turn = rotation(rows, columns, self.head_channels, x.device)
-        bias = None
+        bias, middle = None, x
         for i, block in enumerate(self.blocks):
             if i == self.context_from:
                 x = torch.cat([self.caption_embedding(cond.tokens), x], dim=1)
                 turn = unrotated_first(turn, cond.tokens.shape[1])
                 bias = _bias(cond.mask, rows * columns, x.dtype)
             x = block(x, shared, turn, bias)
+            if i + 1 == len(self.blocks) // 2:
+                middle = x[:, -rows * columns :]
         x = x[:, -rows * columns :]
         shift, gain = rearrange(self.out_modulation(c), "b (k d) -> k b 1 d", k=2)
         x = self.to_patches(modulate(x, shift, gain))
-        return rearrange(x, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=p, q=p)
+        out = rearrange(x, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=p, q=p)
+        return out, rearrange(middle, "b (h w) d -> b d h w", h=rows)
 
 
 class Block(nn.Module):

@@ -1,9 +1,10 @@
-"""Finding and loading the text half of a pretrained open_clip model."""
+"""Finding and loading one half of a pretrained open_clip model."""
 
 from __future__ import annotations
 
 import os
 import urllib.request
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import get_model_config, parse_model_name
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transformer import TextTransformer
+from torch import nn
 
 from diffusion_art.errors import UserError
 
@@ -25,10 +27,14 @@ MENDS = (
     "them: model.text_encoder.pretrained=FILE, or train a small text tower along instead: "
     "model/text_encoder=open_clip_scratch."
 )
+IMAGE_MENDS = (
+    "Run once where the Hugging Face hub can be reached (the weights are then cached), or give a file of "
+    "them: alignment.tower.pretrained=FILE, or align with a network that needs no hub: alignment=features."
+)
 
 
 def weights_reachable(model: str, pretrained: str | None) -> bool:
-    """Whether `load_text_tower` would find its weights: on disk, in a cache, or on a hub that answers now."""
+    """Whether a tower's weights would be found: on disk, in a cache, or on a hub that answers now."""
     model, pretrained = _local_dir_is_a_model(model, pretrained)
     schema, name = parse_model_name(model)
     if schema == "local-dir":
@@ -53,27 +59,42 @@ def load_text_tower(model: str, pretrained: str | None, *, precision: str = "fp3
     Raises:
         UserError: an unknown model or tag, a tokenizer that is not CLIP's, or weights that cannot be had.
     """
+    clip = _load(model, pretrained, precision=precision, check=_check_tokenizer, mends=MENDS)
+    tower: TextTransformer = clip.text
+    tower.output_tokens = True
+    return tower.eval().requires_grad_(False)
+
+
+def load_image_tower(model: str, pretrained: str | None, *, precision: str = "fp32") -> nn.Module:
+    """The image tower of an open_clip model with its weights, frozen; `model` and `pretrained` as of the text tower.
+
+    Raises:
+        UserError: an unknown model or tag, or weights that cannot be had.
+    """
+    clip = _load(model, pretrained, precision=precision, check=lambda model: None, mends=IMAGE_MENDS)
+    return clip.visual.eval().requires_grad_(False)
+
+
+def _load(model: str, pretrained: str | None, *, precision: str, check: Callable[[str], None], mends: str) -> Any:
+    """Both towers. `check` refuses a model by its settings."""
     model, pretrained = _local_dir_is_a_model(model, pretrained)
     schema, _ = parse_model_name(model)
     if schema is None:
         _check_names(model, pretrained)
-        _check_tokenizer(model)
+        check(model)
     if not weights_reachable(model, pretrained):
-        raise UserError(f"the weights of open_clip {called(model, pretrained)} cannot be reached. {MENDS}")
+        raise UserError(f"the weights of open_clip {called(model, pretrained)} cannot be reached. {mends}")
     if schema is not None:
-        _check_tokenizer(model)
+        check(model)
     try:
-        clip: Any = open_clip.create_model(
+        return open_clip.create_model(
             model, pretrained or None, precision=precision, force_custom_text=True, require_pretrained=True
         )
     except Exception as error:  # open_clip, the hub, safetensors and pickle each raise their own
         raise UserError(
             f"what lies at {called(model, pretrained)} are no weights of that open_clip model "
-            f"({type(error).__name__}). {MENDS}"
+            f"({type(error).__name__}). {mends}"
         ) from error
-    tower: TextTransformer = clip.text
-    tower.output_tokens = True
-    return tower.eval().requires_grad_(False)
 
 
 def called(model: str, pretrained: str | None) -> str:

@@ -73,6 +73,7 @@ class UNet(Backbone):
         self.side_multiple = 2 ** (len(sides) - 1)
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
+        self.middle_channels = block_channels[-1]
         settings: dict[str, Any] = {
             "sample_size": sample_size,
             "in_channels": channels,
@@ -115,6 +116,36 @@ class UNet(Backbone):
             class_labels=cond.pooled,
             return_dict=False,
         )[0]
+
+    def with_middle(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
+        """The middle is what the block between the way down and the way up answers.
+
+        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own and to the same bits: a hook on the
+        middle block would not be seen by `torch.compile`.
+        """
+        net: Any = self.net
+        dtype = x_t.dtype
+        temb = net.time_embedding(net.time_proj(t * TIME_SCALE).to(dtype)) + net.class_embedding(cond.pooled).to(dtype)
+        told = {
+            "encoder_hidden_states": cond.tokens,
+            "encoder_attention_mask": (1 - cond.mask.to(dtype))[:, None] * -10000.0,  # added to the logits of padding
+        }
+
+        def run(block: nn.Module, x: Tensor, **others: Any) -> Any:
+            return block(x, temb=temb, **others, **(told if getattr(block, "has_cross_attention", False) else {}))
+
+        x = net.conv_in(x_t.contiguous(memory_format=torch.channels_last))
+        skips = (x,)
+        for block in net.down_blocks:
+            x, kept = run(block, x)
+            skips += kept
+        middle = x = run(net.mid_block, x)
+        for block in net.up_blocks:
+            count = len(block.resnets)
+            x, skips = run(block, x, res_hidden_states_tuple=skips[-count:]), skips[:-count]
+        return net.conv_out(net.conv_act(net.conv_norm_out(x))), middle
 
 
 def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

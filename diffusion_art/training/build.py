@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
+from diffusion_art.training.aligned import AlignedModule
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
 from diffusion_art.training.student import StudentModule
@@ -27,12 +28,17 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
     if "teacher" in settings:
         if len(sizes_px) > 1:
             raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
+        if settings["alignment"] is not None:
+            raise UserError("a student is taught by its teacher, and by no image tower beside it: use alignment=none.")
         make = partial(
             StudentModule,
             teacher=load_text_to_image(settings["teacher"]),
             teacher_id=checkpoint_id(settings["teacher"]),
             teacher_guidance_scale=settings["teacher_guidance_scale"],
         )
+    elif settings["alignment"] is not None:
+        alignment = build(settings["alignment"])(channels=model.backbone.middle_channels)
+        make = partial(AlignedModule, alignment=alignment)
     return make(
         model,
         build(settings["objective"]),

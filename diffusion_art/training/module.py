@@ -13,6 +13,7 @@ from torch import Tensor
 from diffusion_art.checkpoints import FORMAT, KEY
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
+from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
@@ -20,6 +21,7 @@ from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 
+Network = Callable[..., Tensor]  # (x_t, t, cond) -> what the backbone answers
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
 
 
@@ -30,7 +32,12 @@ class DiffusionModule(LightningModule):
     are mixed with, independent of them if not given; `config` is the resolved run config as plain data, and rides in
     every checkpoint together with `provenance`.
     `network` is what steps through the backbone; a compiled one may stand in for the model's own.
+
+    Raises:
+        UserError: a checkpoint to resume that was trained with an alignment where there is none here, or without.
     """
+
+    aligned = False  # whether the optimiser holds more than the model's weights (`aligned.py`)
 
     def __init__(
         self,
@@ -60,13 +67,17 @@ class DiffusionModule(LightningModule):
         self.config = config or {}
         self.provenance = provenance or {}
         self.ema = ema(model)
-        self._network: Callable[..., Tensor] = torch.compile(model.denoise) if compile_network else model.denoise
+        self._network: Network = torch.compile(model.denoise) if compile_network else model.denoise
         self._val_sums: Tensor | None = None
         self._averaged: Any = None
 
     # ------------------------------------------------------------------ one step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.training_loss(batch)
+
+    def training_loss(self, batch: Batch, network: Network | None = None) -> Tensor:
+        """The mean loss of a batch at its step's draw, logged. `network` takes the place of the module's own."""
         x_0 = self.model.codec.encode(batch.images)
         draw = draw_step(
             batch,
@@ -78,14 +89,17 @@ class DiffusionModule(LightningModule):
             noise=partial(self.noise, x_0, seed=self.seed),
         )
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
-        loss = self.losses(x_0, draw.eps, draw.t, captions).mean()
+        loss = self.losses(x_0, draw.eps, draw.t, captions, network).mean()
         self.log("train/loss", loss.detach(), batch_size=len(batch))
         return loss
 
-    def losses(self, x_0: Tensor, eps: Tensor, t: Tensor, captions: list[str]) -> Tensor:
+    def losses(
+        self, x_0: Tensor, eps: Tensor, t: Tensor, captions: list[str], network: Network | None = None
+    ) -> Tensor:
+        network = network or self._network
         cond = self.model.encode_captions(captions)
         return self.objective(
-            lambda x_t, t: self._network(x_t, t, cond),
+            lambda x_t, t: network(x_t, t, cond),
             schedule=self.model.schedule_of(x_0),
             prediction=self.model.prediction,
             x_0=x_0,
@@ -120,7 +134,7 @@ class DiffusionModule(LightningModule):
         self.log("train/grad_norm", norm)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer_factory, self.model, weight_decay=self.weight_decay)
+        optimizer = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
         schedule = attach(self.lr_schedule, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -181,6 +195,12 @@ class DiffusionModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint[KEY]
+        if ("alignment" in ours) != self.aligned:
+            raise UserError(
+                f"the checkpoint was trained {'without' if self.aligned else 'with'} an alignment, and its optimiser "
+                f"goes on with the weights it had: resume it with "
+                f"{'alignment=none' if self.aligned else 'the alignment of its config.yaml'}, or start a new run."
+            )
         state = {"updates": ours["ema_updates"], "shadow": ours["ema"], "others": ours.get("averages", {})}
         if "ema_name" in ours:
             state["name"] = ours["ema_name"]

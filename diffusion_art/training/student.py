@@ -11,7 +11,7 @@ from diffusion_art.checkpoints import KEY
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.module import DiffusionModule, Network
 
 
 class StudentModule(DiffusionModule):
@@ -43,11 +43,14 @@ class StudentModule(DiffusionModule):
         self.teacher_id = teacher_id
         self.teacher_guidance_scale = teacher_guidance_scale
 
-    def losses(self, x_0: Tensor, eps: Tensor, t: Tensor, captions: list[str]) -> Tensor:
+    def losses(
+        self, x_0: Tensor, eps: Tensor, t: Tensor, captions: list[str], network: Network | None = None
+    ) -> Tensor:
+        network = network or self._network
         cond = self.model.encode_captions(captions)
         taught = self.teacher.encode_captions(captions)
         return self.objective(
-            lambda x_t, t: self._network(x_t, t, cond),
+            lambda x_t, t: network(x_t, t, cond),
             teacher=self.teacher.denoiser(taught, guidance_scale=self.teacher_guidance_scale),
             schedule=self.model.schedule,
             prediction=self.model.prediction,

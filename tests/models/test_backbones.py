@@ -80,6 +80,13 @@ def test_rows_do_not_mix(net, asked):
     torch.testing.assert_close(torch.cat(rows), net(x_t, t, cond), **CLOSE)
 
 
+def test_with_its_middle_it_answers_the_same_bits(net, asked):
+    out, middle = net.with_middle(*asked)
+    assert torch.equal(out, net(*asked))
+    assert middle.shape == (3, net.middle_channels, net.sample_size // 2, net.sample_size // 2)
+    assert middle.std(0).mean() > 1e-3
+
+
 @pytest.mark.parametrize("side", [4, 16, 32])
 def test_one_set_of_weights_takes_every_side_that_its_multiple_divides(net, side):
     assert side % net.side_multiple == 0
@@ -104,7 +111,10 @@ def test_the_compiler_sees_one_graph_and_the_same_answer(name):
     code = (
         "import torch; from tests.models.backbones import BACKBONES, inputs, all_random;"
         f"net = all_random(BACKBONES[{name!r}]()); x = inputs(side=net.sample_size);"
+        "close = {'atol': 1e-4, 'rtol': 1e-4};"
         "compiled = torch.compile(net, backend='eager', fullgraph=True);"
-        "torch.testing.assert_close(compiled(*x), net(*x))"
+        "torch.testing.assert_close(compiled(*x), net(*x), **close);"
+        "compiled = torch.compile(net.with_middle, backend='eager', fullgraph=True);"
+        "torch.testing.assert_close(compiled(*x), net.with_middle(*x), **close)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # outside the shape checker

