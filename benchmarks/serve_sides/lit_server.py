@@ -1,8 +1,9 @@
 """A general batching server, LitServe, as its manual shows.
 
-    python -m serve_sides.lit_server '{"run": ..., "port": ...}'
+    python -m serve_sides.lit_server '{"run": ..., "port": ..., "way": "pipeline"}'
 
-A batch may hold requests of different step counts; those of a count are painted together, one count after the other.
+`way` lent paints with our network and loop instead of diffusers'. A batch may hold requests of different step counts;
+those of a count are painted together, one count after the other.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from typing import Any
 
 import litserve
 
-from serve_sides.model import load, paint
+from serve_sides.model import Lent, Pipeline, load
 
 MAX_BATCH = 16
 TIMEOUT_S = 0.01
 
 
 class TextToImageAPI(litserve.LitAPI):
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, way: str) -> None:
         super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S, api_path="/v1/images/generations")
-        self.run = run
+        self.run, self.painter = run, {"pipeline": Pipeline, "lent": Lent}[way]
 
     def setup(self, device: str) -> None:
-        self.model = load(self.run)
+        self.paint = self.painter(load(self.run))
 
     def decode_request(self, request):  # LitServe makes its endpoint of this signature
         return request
@@ -41,7 +42,7 @@ class TextToImageAPI(litserve.LitAPI):
         answers = [""] * len(inputs)
         for num_steps, places in by_steps.items():
             prompts, seeds = [inputs[p]["prompt"] for p in places], [inputs[p]["seed"] for p in places]
-            for place, png in zip(places, paint(self.model, prompts, seeds, num_steps=num_steps), strict=True):
+            for place, png in zip(places, self.paint(prompts, seeds, num_steps), strict=True):
                 answers[place] = png
         return answers
 
@@ -54,5 +55,7 @@ class TextToImageAPI(litserve.LitAPI):
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    server = litserve.LitServer(TextToImageAPI(given["run"]), accelerator="cpu", workers_per_device=1, timeout=600)
+    server = litserve.LitServer(
+        TextToImageAPI(given["run"], given["way"]), accelerator="cpu", workers_per_device=1, timeout=600
+    )
     server.run(host="127.0.0.1", port=int(given["port"]), generate_client_file=False, log_level="error")

@@ -2,8 +2,8 @@
 
     python -m serve_sides.plain_server '{"run": ..., "port": ..., "way": "pipeline"}'
 
-`way` eir paints as `eirserve` does with the tutorial's model: one at a time, DDIM of 200 steps with eta 0.2 in float32,
-answered as base64 of the float32 pixels.
+`way` lent paints with our network and loop instead of diffusers'; eir as `eirserve` does with the tutorial's model: one
+at a time, DDIM of 200 steps with eta 0.2 in float32, answered as base64 of the float32 pixels.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from diffusion_art.devices import leave_cores
-from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, load, paint
+from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, Lent, Pipeline, load
 
 
 def app_of(run: str, way: str) -> FastAPI:
     cores = leave_cores()
     app, model = FastAPI(), load(run)
+    paint = {"pipeline": Pipeline, "lent": Lent}[way](model) if way != "eir" else None
     # one at a time, and always in the same thread: two pipelines at once on the same cores take more than twice as long
     turn = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(cores,))
 
@@ -35,8 +36,8 @@ def app_of(run: str, way: str) -> FastAPI:
 
     def painted(request: dict[str, Any]) -> str:
         prompts, seeds = [request["prompt"]], [request["seed"]]
-        if way == "pipeline":
-            return paint(model, prompts, seeds, num_steps=request["num_inference_steps"])[0]
+        if paint is not None:
+            return paint(prompts, seeds, request["num_inference_steps"])[0]
         image = model.generate(prompts, seeds=seeds, sampler=EIR_SAMPLER, guidance_scale=GUIDANCE_SCALE)[0]
         return base64.b64encode(((image + 1) / 2).to(torch.float32).numpy().tobytes()).decode()
 
