@@ -11,9 +11,9 @@ pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients cl
 - denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
 
-The sides take turns, one step each, after two to warm up; ratios are medians over the turns. Utilisation is FLOPs of
-the network's and the text tower's forward and backward, counted, over the whole step's seconds, as a share of what one
-bf16 matrix product of side 1024 reaches between the turns. The share of waiting is what the throughput callback logs
+The sides take turns, one step each, after two to warm up; ratios are medians over the turns. Utilisation is the FLOPs
+of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a share of what one bf16
+matrix product of side 1024 reaches between the turns. The share of waiting is what the throughput callback logs
 while the quickstart streams from a server of its own.
 """
 
@@ -171,7 +171,7 @@ def gemm_flops_per_s() -> float:
 
 
 def flops_of(bare: Bare, batch: Batch) -> float:
-    """Of one step's forward and backward. AdamW multiplies no matrices, and Muon's products are not counted."""
+    """Of one step: forward, backward, and what the optimiser multiplies."""
     with FlopCounterMode(display=False) as counter:
         bare.step(batch)
     return float(counter.get_total_flops())
@@ -232,8 +232,8 @@ def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> N
     with tempfile.TemporaryDirectory() as folder:
         size = f"data.image_size_px={image_size_px}"
         settings = settings_of(Path(folder), size, "optim=adamw")
-        bare = Bare(settings, loaded)
-        ours, with_muon = Side(bare.step), Side(Bare(settings_of(Path(folder), size), loaded).step)
+        loops = {"AdamW": Bare(settings, loaded), "Muon": Bare(settings_of(Path(folder), size), loaded)}
+        ours, with_muon = (Side(loop.step) for loop in loops.values())
         sides = {"bare fp32 diffusers loop": diffusers_side(settings)}
         try:
             sides[f"{DDPM} step, fp32"] = ddpm_side(settings, image_size_px)
@@ -244,10 +244,9 @@ def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> N
             for side in (ours, *sides.values(), with_muon):
                 side.take_turn(loaded[turn % len(loaded)])
             rates.append(gemm_flops_per_s())
-        flops = flops_of(bare, loaded[0])
         rows += against_peers(ours, sides, about)
-        for name, side in (("AdamW", ours), ("Muon", with_muon)):
-            rows += utilisation(name, side, flops, rates, about)
+        for (name, loop), side in zip(loops.items(), (ours, with_muon), strict=True):
+            rows += utilisation(name, side, flops_of(loop, loaded[0]), rates, about)
         waited = waiting_share(streamed_steps, Path(folder) / "stream")
     rows.append(
         claim(
