@@ -156,13 +156,7 @@ def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, com
             rows.append(figure(f"caption following, {name}{sampler.name} {sampler.num_steps} steps", reached))
             if reached >= goal:
                 break
-        fast = painter(painted_by, sampler, batch_size=OUR_BATCH, fast=True)
-        prompts, seeds = ["Claude Monet / Sunrise / Impressionism"] * OUR_BATCH, list(range(OUR_BATCH))
-        fast(prompts, seeds)
-        timed = [
-            (OUR_BATCH / seconds(lambda: fast(prompts, seeds)), 1 / seconds(lambda: slow(prompts[:1], seeds[:1])))
-            for _ in range(rounds)
-        ]
+        timed = rates(painter(painted_by, sampler, batch_size=OUR_BATCH, fast=True), slow, rounds=rounds)
         ratios = [a / b for a, b in timed]
         ratio = statistics.median(ratios)
         alike = "equal caption following" if reached >= goal else f"caption following {reached:.3f} for {goal:.3f}"
@@ -182,6 +176,18 @@ def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, com
             )
         )
     return rows
+
+
+def rates(
+    fast: Callable[[list[str], list[int]], Tensor], slow: Callable[[list[str], list[int]], Tensor], *, rounds: int
+) -> list[tuple[float, float]]:
+    """Pictures per second of each in turn: a batch of `fast`, one of `slow`."""
+    prompts, seeds = ["Claude Monet / Sunrise / Impressionism"] * OUR_BATCH, list(range(OUR_BATCH))
+    fast(prompts, seeds)  # warms up
+    return [
+        (OUR_BATCH / seconds(lambda: fast(prompts, seeds)), 1 / seconds(lambda: slow(prompts[:1], seeds[:1])))
+        for _ in range(rounds)
+    ]
 
 
 def main(rounds: int = 9, run: str | None = None, student: str | None = None, count: int = 96) -> None:
