@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py short=true                            # ours and the baseline, 15 minutes on 2 cores
     python benchmarks/quality.py recipes=quickstart,adamw seeds=0,1,2  # any recipes of quality_sides/recipes.yaml
+    python benchmarks/quality.py name=ablations budgets=12800 recipes=quickstart,edm  # of a name of its own
     python benchmarks/quality.py size=64 budgets=6400,25600
     python benchmarks/quality.py clock=true recipes=...                # seconds per step alone, for a quiet machine
 
@@ -54,6 +55,7 @@ def main(options: dict[str, str]) -> None:
     seeds = [int(seed) for seed in _list(options.pop("seeds", "0"))]
     budgets = [int(budget) for budget in _list(options.pop("budgets", ""))]
     root = Path(options.pop("folder", "logs/quality"))
+    suffix = options.pop("name", "")
     features, num_steps = options.pop("features", "auto"), int(options.pop("steps", 10))
     if options:
         raise SystemExit(f"unknown: {' '.join(options)}")
@@ -77,7 +79,8 @@ def main(options: dict[str, str]) -> None:
     clocks = json.loads(file.read_text()) if (file := root / f"{size}px" / "clock.json").exists() else {}
     curves = {name: [curve_of(runs, clocks.get(name)) for runs in of_seeds] for name, of_seeds in planned.items()}
     command = f"python benchmarks/quality.py {' '.join(sys.argv[1:])}".strip()
-    report(curves, yardstick, clocks=clocks, size=size, command=command)
+    into = "_".join(["quality", *([f"{size}px"] if size != 32 else []), *([suffix] if suffix else [])])
+    report(curves, yardstick, clocks=clocks, size=size, command=command, into=into)
 
 
 def curve_of(runs: list[Any], clock: dict[str, Any] | None) -> list[Point]:
@@ -114,7 +117,13 @@ def measure_clock(recipes: list[str], *, size: int, root: Path) -> None:
 
 
 def report(
-    curves: dict[str, list[list[Point]]], yardstick: Yardstick, *, clocks: Clocks, size: int, command: str
+    curves: dict[str, list[list[Point]]],
+    yardstick: Yardstick,
+    *,
+    clocks: Clocks,
+    size: int,
+    command: str,
+    into: str,
 ) -> None:
     """Claims against each baseline, the final figures of every recipe, the picture of curves, all points as json."""
     rows: list[dict[str, Any]] = []
@@ -129,12 +138,11 @@ def report(
         rows.append(figure(f"{metric} of {size} px paintings, fresh ones against others: the floor", value))
     for name, of_seeds in curves.items():
         rows += final_figures(name, of_seeds)
-    name = "quality" if size == 32 else f"quality_{size}px"
-    draw(curves, RESULTS / f"{name}.png", floor=floor, title=f"painter, {size} px, {about['cores']} cores")
-    raw = RESULTS / "raw" / f"{name}.json"
+    draw(curves, RESULTS / f"{into}.png", floor=floor, title=f"painter, {size} px, {about['cores']} cores")
+    raw = RESULTS / "raw" / f"{into}.json"
     raw.parent.mkdir(exist_ok=True)
     raw.write_text(json.dumps({"floor": floor, "curves": curves, "clocks": clocks}, indent=1) + "\n")
-    print(f"written to {write(name, rows)}")
+    print(f"written to {write(into, rows)}")
 
 
 def claims(
