@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.models.codec import Pixel, Unshuffle2
+from diffusion_art.models.codec import Pixel, Unshuffle2, Unshuffle4
 
 
-@pytest.mark.parametrize("codec", [Pixel(), Unshuffle2()], ids=lambda codec: type(codec).__name__)
+@pytest.mark.parametrize("codec", [Pixel(), Unshuffle2(), Unshuffle4()], ids=lambda codec: type(codec).__name__)
 def test_decoding_what_was_encoded_gives_the_same_bits(codec):
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     latents = codec.encode(images)
