@@ -16,7 +16,7 @@ LABELS = {
     "kid": "kernel distance",
     "val_x0": "x_0 error at fixed log SNR",
 }
-AXES = {"wall_s": "training wall-clock, s", "cpu_s": "training CPU seconds", "flops": "training FLOPs"}
+AXES = {"wall_s": "training wall-clock, s", "flops": "training FLOPs"}
 
 Point = dict[str, Any]
 
