@@ -4,11 +4,11 @@
 
 All sides serve the same checkpoint on the same cores, with the same sampler (DPM-Solver++ 2M), guidance and precision
 (bfloat16), PNGs in base64, and the same clients. The peers paint with a pipeline of diffusers' network, scheduler and
-loop; once more, as rows of their own, with our network and loop lent to them, so that serving alone is compared.
-Requests ask for 4, 8, 15 or 50 steps at random. Each round starts every side afresh, in an order that turns; a ratio
-is the median of those within the rounds. At 80 % load means: requests arrive at random at 0.8 of the rate at which
-LitServe was saturated in that round, at both. EIR's way is DDIM of 200 steps, eta 0.2, float32, one at a time; equal
-quality means the fewest of our steps whose pictures follow their captions as well as those.
+loop, which is as fast as ours. Requests ask for 4, 8, 15 or 50 steps at random. Each round starts every side afresh, in
+an order that turns; a ratio is the median of those within the rounds. At 80 % load means: requests arrive at random at
+0.8 of the rate at which LitServe was saturated in that round, at both. EIR's way is DDIM of 200 steps, eta 0.2,
+float32, one at a time; equal quality means the fewest of our steps whose pictures follow their captions as well as
+those.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ STEPS = [4, 8, 15, 50]
 CLIENTS = 32
 LOAD = 0.8
 EIR_ANSWERS = 3
-OURS, EIR = "ours", "EIR's way"
-LIT, LIT_LENT = "LitServe, max_batch_size 16", "LitServe, max_batch_size 16, our network and loop lent to it"
-PIPELINE, LENT = "FastAPI, a pipeline per request", "FastAPI per request, our network and loop lent to it"
+OURS, LIT, PIPELINE, EIR = "ours", "LitServe, max_batch_size 16", "FastAPI, a pipeline per request", "EIR's way"
 
 
 @dataclass
@@ -64,10 +62,10 @@ class Sides:
     def start(self, name: str) -> AbstractContextManager[Server]:
         if name == OURS:
             return ours(self.checkpoint)
-        if name in (LIT, LIT_LENT):
+        if name == LIT:
             assert self.lit_python is not None
-            return litserve(self.checkpoint, self.lit_python, way="lent" if name == LIT_LENT else "pipeline")
-        return plain(self.checkpoint, way={EIR: "eir", LENT: "lent"}.get(name, "pipeline"))
+            return litserve(self.checkpoint, self.lit_python)
+        return plain(self.checkpoint, way="eir" if name == EIR else "pipeline")
 
 
 def load(server: Server, steps: Sequence[int] = STEPS, **arguments: Any) -> dict:
@@ -173,25 +171,23 @@ def main(
     checkpoint = find_checkpoint(run)
     given = {"run": run, "rounds": rounds, "seconds": seconds, "peers": peers, "judged_captions": judged_captions}
     here = {"command": command("serve", **given), **machine()}
-    rows, names = [], [OURS, PIPELINE, LENT, EIR]
+    rows, names = [], [OURS, PIPELINE, EIR]
     lit_python = None
     if peers == "true":
         try:
             requirements = Path(__file__).parent / "serve_sides" / "requirements.txt"
             lit_python = python_of("litserve", BUILD / "environments", requirements=requirements)
-            names[1:1] = [LIT, LIT_LENT]
+            names.insert(1, LIT)
         except RuntimeError as error:
             rows.append(missing("requests/s at saturation against LitServe", f"it does not install: {error}"))
     equal, judged = quality(checkpoint, count=judged_captions)
     found = measure(Sides(checkpoint, lit_python), names, equal=equal, rounds=rounds, seconds=seconds)
     mix = "steps mixed from 4, 8, 15, 50"
     if LIT in names:
-        for peer in (LIT, LIT_LENT):
-            rows.append(compared(found, peer, f"requests/s at saturation, {mix}", "rate", at_least=2, **here))
+        rows.append(compared(found, LIT, f"requests/s at saturation, {mix}", "rate", at_least=2, **here))
         what = "p95 of 4-step requests at 80 % load, s"
         rows.append(compared(found, LIT, what, "p95", at_least=4, invert=True, **here))
-    for peer in (PIPELINE, LENT):
-        rows.append(compared(found, peer, f"requests/s, {mix}", "rate", at_least=4, **here))
+    rows.append(compared(found, PIPELINE, f"requests/s, {mix}", "rate", at_least=4, **here))
     what = f"requests/s at equal quality: DPM-Solver++ in {equal} steps against DDIM in 200"
     rows.append(compared(found, EIR, what, "equal", their_key="rate", at_least=50, **here))
     ours, bare, ratio = engine_overhead(checkpoint, rounds=2 * rounds)

@@ -1,9 +1,8 @@
 """A general batching server, LitServe, as its manual shows.
 
-    python -m serve_sides.lit_server '{"run": ..., "port": ..., "way": "pipeline"}'
+    python -m serve_sides.lit_server '{"run": ..., "port": ...}'
 
-`way` lent paints with our network and loop instead of diffusers'. A batch may hold requests of different step counts;
-those of a count are painted together, one count after the other.
+A batch may hold requests of different step counts; those of a count are painted together, one count after the other.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from typing import Any
 
 import litserve
 
-from serve_sides.model import Lent, Pipeline, load
+from serve_sides.model import Pipeline, load
 
 MAX_BATCH = 16
 TIMEOUT_S = 0.01
 
 
 class TextToImageAPI(litserve.LitAPI):
-    def __init__(self, run: str, way: str) -> None:
+    def __init__(self, run: str) -> None:
         super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S, api_path="/v1/images/generations")
-        self.run, self.painter = run, {"pipeline": Pipeline, "lent": Lent}[way]
+        self.run = run
 
     def setup(self, device: str) -> None:
-        self.paint = self.painter(load(self.run))
+        self.paint = Pipeline(load(self.run))
 
     def decode_request(self, request):  # LitServe makes its endpoint of this signature
         return request
@@ -55,7 +54,5 @@ class TextToImageAPI(litserve.LitAPI):
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    server = litserve.LitServer(
-        TextToImageAPI(given["run"], given["way"]), accelerator="cpu", workers_per_device=1, timeout=600
-    )
+    server = litserve.LitServer(TextToImageAPI(given["run"]), accelerator="cpu", workers_per_device=1, timeout=600)
     server.run(host="127.0.0.1", port=int(given["port"]), generate_client_file=False, log_level="error")

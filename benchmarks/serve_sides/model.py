@@ -1,8 +1,7 @@
 """The one model that all sides serve, painted with in the one way.
 
 Around it, a `Pipeline` is what its name says to most people: diffusers' own UNet with the model's weights, diffusers'
-scheduler, and the loop of diffusers' pipelines. `Lent` is our network and our loop, for sides that then have nothing
-left to win or lose but serving.
+scheduler, and the loop of diffusers' pipelines. It takes as long as our `generate` under autocast.
 """
 
 from __future__ import annotations
@@ -30,20 +29,6 @@ EIR_SAMPLER = Sampler("ddim", num_steps=200, eta=0.2)  # the tutorial's, in floa
 
 def load(path: str) -> TextToImage:
     return load_text_to_image(path)
-
-
-class Lent:
-    """`generate` under bfloat16 autocast."""
-
-    def __init__(self, model: TextToImage) -> None:
-        self.model = model
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> list[str]:
-        """A base64 PNG for each prompt, in batches of at most 16."""
-        sampler = Sampler(SAMPLER, num_steps=num_steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = self.model.generate(prompts, seeds=seeds, sampler=sampler, guidance_scale=GUIDANCE_SCALE)
-        return [png_base64(image) for image in images]
 
 
 class Pipeline:

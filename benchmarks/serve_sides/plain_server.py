@@ -2,8 +2,8 @@
 
     python -m serve_sides.plain_server '{"run": ..., "port": ..., "way": "pipeline"}'
 
-`way` lent paints with our network and loop instead of diffusers'; eir as `eirserve` does with the tutorial's model: one
-at a time, DDIM of 200 steps with eta 0.2 in float32, answered as base64 of the float32 pixels.
+`way` eir paints as `eirserve` does with the tutorial's model: one at a time, DDIM of 200 steps with eta 0.2 in float32,
+answered as base64 of the float32 pixels.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from diffusion_art.devices import leave_cores
-from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, Lent, Pipeline, load
+from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, Pipeline, load
 
 
 def app_of(run: str, way: str) -> FastAPI:
     cores = leave_cores()
     app, model = FastAPI(), load(run)
-    paint = {"pipeline": Pipeline, "lent": Lent}[way](model) if way != "eir" else None
+    paint = None if way == "eir" else Pipeline(model)
     # one at a time, and always in the same thread: two pipelines at once on the same cores take more than twice as long
     turn = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(cores,))
 

@@ -35,13 +35,12 @@ def ours(checkpoint: Path, *overrides: str) -> AbstractContextManager[Server]:
     return _served([sys.executable, "-m", "diffusion_art.serve", *words, "port={port}"], ready="/ready")
 
 
-def litserve(checkpoint: Path, python: Path, *, way: str) -> AbstractContextManager[Server]:
-    """LitServe around what `way` names: pipeline or lent."""
-    return _served([str(python), "-m", "serve_sides.lit_server", _given(checkpoint, way=way)], ready="/health")
+def litserve(checkpoint: Path, python: Path) -> AbstractContextManager[Server]:
+    return _served([str(python), "-m", "serve_sides.lit_server", _given(checkpoint)], ready="/health")
 
 
 def plain(checkpoint: Path, *, way: str) -> AbstractContextManager[Server]:
-    """FastAPI that calls a pipeline for each request, `way` pipeline, lent or eir."""
+    """FastAPI that calls a pipeline for each request, `way` pipeline or eir."""
     return _served([sys.executable, "-m", "serve_sides.plain_server", _given(checkpoint, way=way)], ready="/health")
 
 
