@@ -23,7 +23,7 @@ import psutil
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
-from record import claim, write
+from record import claim, command, write
 
 from diffusion_art.cli import config_dir
 from diffusion_art.tensors import Batch
@@ -141,7 +141,7 @@ def main(pairs: int = 12, steps: int = 20) -> None:
         goal=">= 0.95",
         holds=ratio >= 0.95,
         rounds=pairs,
-        command=f"python benchmarks/overhead.py pairs={pairs} steps={steps}",
+        command=command("overhead", pairs=pairs, steps=steps),
     )
     write("overhead", [row])
 

@@ -31,10 +31,10 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hydra import compose, initialize_config_dir
 from overhead import Bare
-from record import claim, figure, machine, missing, write
+from record import claim, command, figure, machine, missing, write
+from serve_sides.model import plain_unet
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,9 +91,7 @@ class Theirs(nn.Module):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         model = build_module(settings).model
-        config = {k: v for k, v in model.backbone.net.config.items() if not k.startswith("_")}
-        self.net = UNet2DConditionModel(**config)
-        self.net.load_state_dict(model.backbone.net.state_dict())
+        self.net = plain_unet(model.backbone)
         self.text_encoder = deepcopy(model.text_encoder)
         self.cond: Any = None
 
@@ -225,8 +223,8 @@ def utilisation(name: str, side: Side, flops: float, rates: list[float], about: 
 
 def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> None:
     quieten()
-    words = f"pairs={pairs} image_size_px={image_size_px} streamed_steps={streamed_steps}"
-    about = {"command": f"python benchmarks/training.py {words}", "image_size_px": image_size_px, **machine()}
+    given = {"pairs": pairs, "image_size_px": image_size_px, "streamed_steps": streamed_steps}
+    about = {"command": command("training", **given), "image_size_px": image_size_px, **machine()}
     loaded = batches(image_size_px, 4)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -31,6 +31,13 @@ def load(path: str) -> TextToImage:
     return load_text_to_image(path)
 
 
+def plain_unet(backbone: UNet) -> UNet2DConditionModel:
+    """diffusers' own network, blocks and attention, of the same settings and with the same weights."""
+    net = UNet2DConditionModel(**{k: v for k, v in backbone.net.config.items() if not k.startswith("_")})
+    net.load_state_dict(backbone.net.state_dict())
+    return net
+
+
 class Pipeline:
     """As StableDiffusionPipeline goes about it, in `dtype`; guided rows and null rows in one call."""
 
@@ -39,8 +46,7 @@ class Pipeline:
         assert isinstance(model.schedule, schedules.Flow), "the scheduler below is set up for flow matching"
         assert isinstance(model.prediction, predictions.Flow)
         self.model, self.dtype = model, dtype
-        self.unet = UNet2DConditionModel(**model.backbone.net.config)
-        self.unet.load_state_dict(model.backbone.net.state_dict())
+        self.unet = plain_unet(model.backbone)
         self.unet.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.scheduler = DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, final_sigmas_type="zero"

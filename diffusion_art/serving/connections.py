@@ -8,12 +8,12 @@ connection that has kept silent longest makes room for a new one: it may be a sl
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffusion_art.serving.limits import Limits
+from diffusion_art.streaming.sockets import send_at_once
 
 
 class PatientProtocol(H11Protocol):
@@ -31,8 +31,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # asyncio does so only for sockets it opened: without, an answer's body waits 40 ms for word of its head
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(transport)  # else an answer's body waits for word of its head
         self._await_request(self.limits.header_timeout_s)
         if len(self.connections) > self.limits.max_connections:
             self._make_room()

@@ -39,17 +39,20 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
 
 
 def tune(transport: asyncio.BaseTransport) -> None:
-    """Send at once, and notice a peer that is gone.
-
-    Where the listening socket was not its own, asyncio lets a short message wait for the peer's word on the last one,
-    up to 40 ms. Peers are probed by TCP rather than by WebSocket pings: a trainer may pause for
-    minutes and answer none.
-    """
+    """Send at once. Probe by TCP rather than by WebSocket pings: a trainer may pause for minutes and answer none."""
+    send_at_once(transport)
     peer = transport.get_extra_info("socket")
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):  # Linux; elsewhere the system's two hours
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+
+
+def send_at_once(transport: asyncio.BaseTransport) -> None:
+    """A short message does not wait for the peer's word on the last one, up to 40 ms.
+
+    asyncio sees to that only where it opened the listening socket itself.
+    """
+    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def allow_many_files() -> None:
