@@ -56,7 +56,7 @@ def main(options: dict[str, str]) -> None:
     budgets = [int(budget) for budget in _list(options.pop("budgets", ""))]
     root = Path(options.pop("folder", "logs/quality"))
     suffix = options.pop("name", "")
-    features, num_steps = options.pop("features", "auto"), int(options.pop("steps", 10))
+    features, num_steps = options.pop("features", "efficientnet_lite0"), int(options.pop("steps", 10))
     if options:
         raise SystemExit(f"unknown: {' '.join(options)}")
     torch.set_float32_matmul_precision("high")

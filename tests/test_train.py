@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from diffusion_art.checkpoints import KEY, load_text_to_image
-from diffusion_art.models.image_tower import LITE0_PACKAGE
 from diffusion_art.runs import load_run
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip
@@ -156,7 +155,6 @@ def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny,
 @pytest.mark.slow
 def test_an_alignment_outlives_a_kill(tiny, run_command, tmp_path):
     """Killed while it is on, and resumed to its end and beyond."""
-    pytest.importorskip(LITE0_PACKAGE)
     settings = [*tiny, "alignment=features", "alignment.until=0.6", "callbacks.samples=null", "data.num_workers=0"]
     settings += ["trainer.max_steps=40"]
     said = run_command("train", *settings, "run=whole", cwd=tmp_path)

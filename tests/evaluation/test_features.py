@@ -18,8 +18,6 @@ from diffusion_art.evaluation.train_judge import degrade
 
 @pytest.fixture(params=["judge", "efficientnet_lite0"])
 def network(request):
-    if request.param == "efficientnet_lite0":
-        pytest.importorskip(features.LITE0_PACKAGE)
     return load_features(request.param)
 
 
@@ -52,7 +50,6 @@ LITE0_RAMPS = [-0.174832, 0.143472, -0.307251, -0.075859]
 
 
 def test_lite0_sees_what_the_network_the_weights_were_packed_for_sees():
-    pytest.importorskip(features.LITE0_PACKAGE)
     net = load_features("efficientnet_lite0")
     ramp = torch.linspace(-1, 1, 96)
     picture = torch.stack([ramp.expand(96, 96), ramp[:, None].expand(96, 96), ramp * ramp[:, None]])[None]
@@ -62,12 +59,9 @@ def test_lite0_sees_what_the_network_the_weights_were_packed_for_sees():
 
 
 def test_an_unknown_network_and_missing_weights_are_named(monkeypatch, tmp_path: Path):
-    with pytest.raises(UserError, match="features=vgg is none of auto, efficientnet_lite0, inception, judge"):
+    with pytest.raises(UserError, match="features=vgg is none of efficientnet_lite0, inception, judge"):
         load_features("vgg")
     monkeypatch.setattr(features, "find_spec", lambda name: None)
-    assert load_features("auto").name == "judge"
-    with pytest.raises(UserError, match=r"pip install 'diffusion-art\[eval\]'"):
-        load_features("efficientnet_lite0")
     with pytest.raises(UserError, match=r"torchmetrics\[image\]"):
         load_features("inception")
     monkeypatch.setattr(features, "find_spec", lambda name: True)
