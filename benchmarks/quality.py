@@ -6,11 +6,11 @@
     python benchmarks/quality.py size=64 budgets=6400,25600
     python benchmarks/quality.py clock=true recipes=...                # seconds per step alone, for a quiet machine
 
-Each recipe is trained to budgets of pictures, so that its quality there is the same on any machine; a rate that ends
-with the run (cosine) is fitted to each budget by a run of its own. At a budget the averaged weights (the raw ones where
-a recipe averages none) paint 1,104 fresh prompts in `steps` steps of DPM-Solver++(2M), at the guidance the recipe
-ships with: caption following by the judge, FD and KID against 2,048 real paintings, and the x_0 error at fixed log
-SNRs. Neither that nor checkpoints are in the time.
+Each recipe is trained to budgets of pictures, so that its quality there is the same on any machine; what ends with the
+run (a cosine rate, an alignment) is fitted to each budget by a run of its own. At a budget the averaged weights (the
+raw ones where a recipe averages none) paint 1,104 fresh prompts in `steps` steps of DPM-Solver++(2M), at the guidance
+the recipe ships with: caption following by the judge, FD and KID against 2,048 real paintings, and the x_0 error at
+fixed log SNRs. Neither that nor checkpoints are in the time.
 
 What a run spent is measured inside it: wall-clock, CPU seconds of all its processes, and FLOPs of whole steps.
 Wall-clock beside other work is too long: `clock=true` measures the seconds per step once more, all recipes in turn,

@@ -54,13 +54,13 @@ def settings_of(recipe: str, *, size: int, seed: int, steps: int, folder: Path) 
 def plan(recipe: str, *, size: int, seed: int, budgets: list[int], root: Path) -> list[Planned]:
     """The runs that give a recipe's quality at each budget of pictures.
 
-    A rate that ends with the run (cosine, ...) is fitted to each budget: a run for each. Any other is read along
-    one run. The folder is named by the settings, so that a changed recipe starts anew.
+    What ends with the run (a cosine rate, an alignment) is fitted to each budget: a run for each. Any other recipe is
+    read along one run. The folder is named by the settings, so that a changed recipe starts anew.
     """
     probe = settings_of(recipe, size=size, seed=seed, steps=1, folder=root)
     batch = probe["data"]["global_batch_size"] * probe["trainer"]["accumulate_grad_batches"]
     steps = [max(1, round(budget / batch)) for budget in budgets]
-    fitted = "total_steps" in probe["lr_schedule"]
+    fitted = any("total_steps" in (probe[part] or {}) for part in ("lr_schedule", "alignment"))
     runs = [[step] for step in steps] if fitted else [steps]
     planned = []
     for points in runs:
@@ -73,7 +73,7 @@ def plan(recipe: str, *, size: int, seed: int, budgets: list[int], root: Path) -
 
 
 def digest(settings: dict[str, Any], *, fitted: bool) -> str:
-    """Six letters for all that a result depends on; the length counts only where the rate is fitted to it."""
+    """Six letters for all that a result depends on; the length counts only where something is fitted to it."""
     kept = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
     if not fitted:
         kept["trainer"] = {**kept["trainer"], "max_steps": None}

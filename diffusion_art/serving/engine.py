@@ -78,7 +78,7 @@ class Engine:
         self,
         model: TextToImage,
         *,
-        max_rows: int = 32,
+        max_rows: int = 64,
         max_jobs: int = 64,
         precision: str = "auto",
         cores: int | None = None,
