@@ -62,6 +62,7 @@ class Yardstick:
             error = x0_error(model, self.validation.images, self.validation.captions)
         return {
             **{name: following[name] for name in SHARES},
+            "by_style": {style: shares["style"] for style, shares in following["by_style"].items()},
             **distances,
             "val_x0": error["val_x0"],
             "by_log_snr": error["by_log_snr"],
