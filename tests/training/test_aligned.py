@@ -188,10 +188,10 @@ def test_what_was_trained_with_it_is_resumed_with_it_and_the_other_way_round(tin
         return error
 
     short = ["trainer.max_steps=3", "trainer.val_check_interval=3", "data.val_samples=8"]
-    for arguments in (["run=with", *clip], ["run=without"]):
+    for arguments in (["run=with", *clip], ["run=without", "alignment=none"]):
         status, said, complaints = run_here("train", *tiny, *short, *arguments)
         assert status == 0, said + complaints
-    assert "with an alignment" in (said := refused("run=with", "ckpt_path=last"))
+    assert "with an alignment" in (said := refused("run=with", "ckpt_path=last", "alignment=none"))
     assert "the alignment of its config.yaml" in said
     assert "without an alignment" in (said := refused("run=without", "ckpt_path=last", *clip))
     assert "alignment=none" in said

@@ -93,6 +93,7 @@ def test_a_run_without_memory_ends_with_three_ways_on(painter_shards, run_here, 
                 torch.empty(2**60, dtype=torch.uint8)
 
     asked = [*TINY, *QUIET, f"data.path={painter_shards}", "run=large", "callbacks.checkpoints.every_n_steps=2"]
+    asked += ["alignment=none"]  # that asks for the middle too, past the hook
     handle = register_module_forward_pre_hook(hook)
     try:
         status, said, complaints = run_here(
