@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from record import claim, command, figure, machine, write
+from record import claim, command, figure, machine, standard_error, write
 from torch import Tensor
 
 from diffusion_art.cli import config_dir
@@ -147,7 +147,7 @@ def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, com
     """EIR's way, and what ours and the student's pictures per second are where they follow captions as well."""
     goal = quality(painter(run, EIR, batch_size=48, fast=False), count=count)
     rows = [figure(f"caption following, EIR's way, {count} prompts", goal)]
-    enough = goal - (goal * (1 - goal) / (2 * count)) ** 0.5
+    enough = goal - standard_error(goal, 2 * count)
     slow = painter(run, EIR, batch_size=1, fast=False)
     sides = [("", run, OURS, GOAL)] + ([] if student is None else [("student, ", student, STUDENT, STUDENT_GOAL)])
     for name, painted_by, samplers, least in sides:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import below, claim, command, figure, machine, missing, write
+from record import below, claim, command, figure, machine, missing, standard_error, write
 from serve_sides.model import SAMPLER
 from serve_sides.overhead import call_ms, engine_overhead, first_preview
 from serve_sides.servers import BUILD, Server, litserve, ours, plain
@@ -118,7 +118,7 @@ def quality(checkpoint: Path, *, count: int) -> tuple[int, list[dict[str, Any]]]
     rows = []
     for name, shares in found.items():
         rows += [figure(f"{part} found by the judge, % of {count}: {name}", 100 * shares[part]) for part in shares]
-    least = {part: share - (share * (1 - share) / count) ** 0.5 for part, share in found[EIR].items()}
+    least = {part: share - standard_error(share, count) for part, share in found[EIR].items()}
     good = [n for n in STEPS[:-1] if all(found[f"{n} steps"][part] >= least[part] for part in least)]
     return min(good, default=STEPS[-1]), rows
 
