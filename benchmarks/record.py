@@ -73,11 +73,6 @@ def missing(measure: str, reason: str) -> dict[str, Any]:
     return {"measure": measure, "reason": reason, "commit": commit(), "date": _today()}
 
 
-def standard_error(share: float, count: int) -> float:
-    """Of a share of `count` independent verdicts."""
-    return (share * (1 - share) / count) ** 0.5
-
-
 def command(script: str, **given: Any) -> str:
     """The command line behind the results. Of an absolute path only its end is told: the rest is one machine's."""
     words = [f"{name}={_told(value)}" for name, value in given.items()]

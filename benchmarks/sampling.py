@@ -10,8 +10,8 @@ the rounds.
 
 With `run`: a trained checkpoint painted EIR's way (DDIM of 200 steps, eta 0.2, float32, one picture at a time) and
 ours, at the run's own guidance. Ours is the first of `OURS` whose caption following, style and palette over `count`
-unseen prompts, is that of EIR's way to a standard error of the share. Its quality is measured in batches, which paint
-the same pictures. With `student` too, taught by that run: the fewest calls of `STUDENT` at which it follows as well.
+unseen prompts, is that of EIR's way to a standard error of the difference. It is measured in batches, which paint the
+same pictures. With `student` too, taught by that run: the fewest calls of `STUDENT` at which it follows as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from record import claim, command, figure, machine, standard_error, write
+from judged import as_good, shares
+from record import claim, command, figure, machine, write
+from serve_sides.model import EIR_SAMPLER as EIR
 from torch import Tensor
 
 from diffusion_art.cli import config_dir
@@ -35,7 +37,6 @@ from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.samplers import Sampler, follow
 from diffusion_art.diffusion.schedules import DiscreteSchedule
-from diffusion_art.evaluation.caption_following import caption_following
 from diffusion_art.runs import Run, load_run
 from diffusion_art.tensors import Conditioning
 
@@ -46,7 +47,6 @@ SETTINGS = {"beta_schedule": "linear", "prediction_type": "v_prediction", "times
 EXTRA = {"ddim": {"clip_sample": False}, "dpmpp_2m": {}, "unipc": {"final_sigmas_type": "zero"}}
 BATCH, NUM_STEPS, NETWORK_STEPS = 4, 50, 10
 
-EIR = Sampler("ddim", num_steps=200, eta=0.2)
 OURS = [Sampler(name, num_steps=n) for n in (4, 5, 6, 8, 10, 12, 16, 20) for name in ("unipc", "dpmpp_2m")]
 STUDENT = [Sampler("consistency", num_steps=n) for n in (1, 2, 4)]
 OUR_BATCH, GOAL, STUDENT_GOAL = 16, 30, 150
@@ -137,39 +137,33 @@ def painter(run: Run, sampler: Sampler, *, batch_size: int, fast: bool) -> Calla
     return generate
 
 
-def quality(generate: Callable[[list[str], list[int]], Tensor], *, count: int) -> float:
-    """Mean of the shares of prompts whose style, and whose both colours, came."""
-    result = caption_following(generate, count=count, held_out_count=0)
-    return (result["style"] + result["palette"]) / 2
-
-
 def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, command: str) -> list[dict[str, Any]]:
     """EIR's way, and what ours and the student's pictures per second are where they follow captions as well."""
-    goal = quality(painter(run, EIR, batch_size=48, fast=False), count=count)
-    rows = [figure(f"caption following, EIR's way, {count} prompts", goal)]
-    enough = goal - standard_error(goal, 2 * count)
+    goal = shares(run, EIR, count=count, fast=False)
+    rows = told("EIR's way", goal, count)
     slow = painter(run, EIR, batch_size=1, fast=False)
     sides = [("", run, OURS, GOAL)] + ([] if student is None else [("student, ", student, STUDENT, STUDENT_GOAL)])
     for name, painted_by, samplers, least in sides:
-        reached, sampler = 0.0, samplers[0]
+        reached, sampler = goal, samplers[0]
         for sampler in samplers:
-            reached = quality(painter(painted_by, sampler, batch_size=48, fast=True), count=count)
-            rows.append(figure(f"caption following, {name}{sampler.name} {sampler.num_steps} steps", reached))
-            if reached >= enough:
+            reached = shares(painted_by, sampler, count=count)
+            rows += told(f"{name}{sampler.name} {sampler.num_steps} steps", reached, count)
+            if as_good(reached, goal, count=count):
                 break
+        alike = as_good(reached, goal, count=count)
         timed = rates(painter(painted_by, sampler, batch_size=OUR_BATCH, fast=True), slow, rounds=rounds)
         ratios = [a / b for a, b in timed]
         ratio = statistics.median(ratios)
-        alike = "equal caption following" if reached >= enough else f"caption following {reached:.3f} for {goal:.3f}"
+        how = "equal caption following" if alike else f"style {reached['style']:.3f} for {goal['style']:.3f}"
         rows.append(
             claim(
-                f"images/s at {alike}: {name}{sampler.name} {sampler.num_steps} steps, batch {OUR_BATCH}",
+                f"images/s at {how}: {name}{sampler.name} {sampler.num_steps} steps, batch {OUR_BATCH}",
                 ours=statistics.median(a for a, _ in timed),
                 peer=statistics.median(b for _, b in timed),
                 peer_name="EIR's way: DDIM 200 steps, eta 0.2, float32, batch 1",
                 ratio=ratio,
                 goal=f">= {least}",
-                holds=ratio >= least and reached >= enough,
+                holds=ratio >= least and alike,
                 ratios=ratios,
                 checkpoint=painted_by.checkpoint_id,
                 command=command,
@@ -177,6 +171,10 @@ def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, com
             )
         )
     return rows
+
+
+def told(way: str, found: dict[str, float], count: int) -> list[dict[str, Any]]:
+    return [figure(f"{part} found by the judge, % of {count}: {way}", 100 * share) for part, share in found.items()]
 
 
 def rates(
@@ -193,16 +191,16 @@ def rates(
 
 def main(rounds: int = 9, run: str | None = None, student: str | None = None, count: int = 240) -> None:
     given = {"run": run, "student": student, "count": count} if run else {}
-    told = command("sampling", rounds=rounds, **{name: value for name, value in given.items() if value is not None})
+    line = command("sampling", rounds=rounds, **{name: value for name, value in given.items() if value is not None})
     networks = {True: instant(), False: quickstart_unet()}
     rows = [
-        overhead(kind, network, alone=alone, rounds=rounds, command=told)
+        overhead(kind, network, alone=alone, rounds=rounds, command=line)
         for kind in PEERS
         for alone, network in networks.items()
     ]
     if run is not None:
         taught = None if student is None else load_run(student)
-        rows += equal_quality(load_run(run), taught, rounds=max(1, rounds // 3), count=count, command=told)
+        rows += equal_quality(load_run(run), taught, rounds=max(1, rounds // 3), count=count, command=line)
     write("sampling", rows)
 
 

@@ -1,6 +1,6 @@
 """How fast a trained model is served: our engine, a general batching server, a pipeline per request, EIR's way.
 
-    python benchmarks/serve.py [run=logs/quickstart] [rounds=5] [seconds=15] [peers=true] [judged_captions=96]
+    python benchmarks/serve.py [run=logs/quickstart] [rounds=5] [seconds=15] [peers=true] [judged_captions=240]
 
 All sides serve the same checkpoint on the same cores, with the same sampler (DPM-Solver++ 2M), guidance and precision
 (bfloat16), PNGs in base64, and the same clients. The peers paint with a pipeline of diffusers' network, scheduler and
@@ -8,13 +8,12 @@ loop, which is as fast as ours. Requests ask for 4, 8, 15 or 50 steps at random.
 an order that turns; a ratio is the median of those within the rounds. At 80 % load means: requests arrive at random at
 0.8 of the rate at which LitServe was saturated in that round, at both. EIR's way is DDIM of 200 steps, eta 0.2,
 float32, one at a time; equal quality means the fewest of our steps whose pictures follow their captions as well as
-those.
+those, to a standard error of the difference.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,14 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import below, claim, command, figure, machine, missing, standard_error, write
-from serve_sides.model import SAMPLER
+from judged import as_good, shares
+from record import below, claim, command, figure, machine, missing, write
+from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, SAMPLER
 from serve_sides.overhead import call_ms, engine_overhead, first_preview
 from serve_sides.servers import BUILD, Server, litserve, ours, plain
 from stream_peers.environments import python_of
 from stream_sides.running import SideError, run
 
-from diffusion_art.checkpoints import checkpoint_id, find_checkpoint
+from diffusion_art.checkpoints import find_checkpoint
+from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.runs import load_run
 from diffusion_art.serving.encode import as_floats, encode
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter
@@ -102,24 +104,18 @@ def measure(sides: Sides, names: list[str], *, equal: int, rounds: int, seconds:
 
 
 def quality(checkpoint: Path, *, count: int) -> tuple[int, list[dict[str, Any]]]:
-    """The fewest steps of ours that follow captions as well as EIR's way, to a standard error of the share; and
-    what each way reached. Kept by checkpoint, since DDIM of 200 steps takes minutes.
-    """
-    file = BUILD / f"quality-{checkpoint_id(checkpoint)}-{count}.json"
-    ways = {EIR: {"way": "eir"}} | {f"{steps} steps": {"way": SAMPLER, "steps": steps} for steps in STEPS[:-1]}
-    if not file.exists():
-        given = {"run": str(checkpoint.resolve()), "count": count}
-        found = {
-            name: run(sys.executable, "serve_sides.quality", given | way, limit_s=3600) for name, way in ways.items()
-        }
-        BUILD.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found))
-    found = json.loads(file.read_text())
-    rows = []
-    for name, shares in found.items():
-        rows += [figure(f"{part} found by the judge, % of {count}: {name}", 100 * shares[part]) for part in shares]
-    least = {part: share - standard_error(share, count) for part, share in found[EIR].items()}
-    good = [n for n in STEPS[:-1] if all(found[f"{n} steps"][part] >= least[part] for part in least)]
+    """The fewest steps of ours that follow captions as well as EIR's way, and what each way reached."""
+    run = load_run(checkpoint)
+    if run.guidance_scale() != GUIDANCE_SCALE:
+        raise SystemExit(f"run={checkpoint} guides at {run.guidance_scale():g}; these servers at {GUIDANCE_SCALE:g}")
+    found = {EIR: shares(run, EIR_SAMPLER, count=count, fast=False)}
+    found |= {f"{steps} steps": shares(run, Sampler(SAMPLER, num_steps=steps), count=count) for steps in STEPS[:-1]}
+    rows = [
+        figure(f"{part} found by the judge, % of {count}: {name}", 100 * value)
+        for name, of_way in found.items()
+        for part, value in of_way.items()
+    ]
+    good = [n for n in STEPS[:-1] if as_good(found[f"{n} steps"], found[EIR], count=count)]
     return min(good, default=STEPS[-1]), rows
 
 
@@ -166,7 +162,7 @@ def main(
     rounds: int = 5,
     seconds: float = 15.0,
     peers: str = "true",
-    judged_captions: int = 96,
+    judged_captions: int = 240,
 ) -> None:
     checkpoint = find_checkpoint(run)
     given = {"run": run, "rounds": rounds, "seconds": seconds, "peers": peers, "judged_captions": judged_captions}
@@ -180,7 +176,7 @@ def main(
             names.insert(1, LIT)
         except RuntimeError as error:
             rows.append(missing("requests/s at saturation against LitServe", f"it does not install: {error}"))
-    equal, judged = quality(checkpoint, count=judged_captions)
+    equal, found_by_judge = quality(checkpoint, count=judged_captions)
     found = measure(Sides(checkpoint, lit_python), names, equal=equal, rounds=rounds, seconds=seconds)
     mix = "steps mixed from 4, 8, 15, 50"
     if LIT in names:
@@ -226,7 +222,7 @@ def main(
     ready_s = statistics.median(found[OURS].ready)
     rows.append(below("start to ready, s", ready_s, 6, goal="<= 6 s", **here))
     rows += [figure(f"start to ready, s: {name}", statistics.median(found[name].ready)) for name in names[1:]]
-    write("serve", rows + judged)
+    write("serve", rows + found_by_judge)
 
 
 if __name__ == "__main__":

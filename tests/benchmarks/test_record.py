@@ -37,8 +37,3 @@ def test_a_command_tells_what_was_given_but_no_place_of_a_machine(given, told):
 def test_a_limit_holds_below_it(row, ratio, holds):
     made = row()
     assert (made["ratio"], made["holds"]) == (ratio, holds)
-
-
-@pytest.mark.parametrize(("share", "count", "expected"), [(0.5, 100, 0.05), (0.9, 36, 0.05), (1.0, 96, 0.0)])
-def test_a_shares_standard_error(share, count, expected):
-    assert record.standard_error(share, count) == pytest.approx(expected)
