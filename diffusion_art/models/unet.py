@@ -49,7 +49,8 @@ class UNet(Backbone):
 
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
     residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
-    cross-attention to the caption's tokens after each residual block; padding tokens are never attended to.
+    cross-attention to the caption's tokens after each residual block, in heads of `head_channels` channels, or of as
+    few more as divide the level's; padding tokens are never attended to.
     Latents of another side are taken too, where it can be halved as often: `side_multiple` divides it.
     The caption's pooled vector is embedded and added to the time embedding, which scales and shifts every
     residual block. The last convolution starts at zero, so an untrained network answers zero.
@@ -62,7 +63,7 @@ class UNet(Backbone):
 
     Raises:
         UserError: no level has a side of `attention_sides`, `sample_size` cannot be halved often enough, or
-            the channels of a level do not divide into its heads or groups.
+            the channels of a level do not divide into its groups; heads without channels.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class UNet(Backbone):
         super().__init__()
         sides = [sample_size // 2**level for level in range(len(block_channels))]
         attends = [side in attention_sides for side in sides]
-        _check(sample_size, sides, attends, block_channels, attention_sides, head_channels, norm_groups)
+        _check(sample_size, sides, attends, block_channels, attention_sides, norm_groups)
 
         self.channels = channels
         self.sample_size = sample_size
@@ -101,7 +102,7 @@ class UNet(Backbone):
             "mid_block_type": "UNetMidBlock2DCrossAttn" if attends[-1] else "UNetMidBlock2D",
             "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
             # diffusers' name for what it reads as the number of heads
-            "attention_head_dim": tuple(max(1, width // head_channels) for width in block_channels),
+            "attention_head_dim": tuple(_heads(width, head_channels) for width in block_channels),
             "use_linear_projection": True,
             "cross_attention_dim": cross_attention_dim,
             "class_embed_type": "projection",
@@ -168,7 +169,14 @@ def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:
     return (value,) * levels if isinstance(value, int) else tuple(value)
 
 
-def _check(sample_size, sides, attends, block_channels, attention_sides, head_channels, norm_groups) -> None:
+def _heads(width: int, head_channels: int) -> int:
+    """How many heads of equal width a level gets: of `head_channels`, or of as few more as divide it."""
+    if head_channels < 1:
+        raise UserError(f"model.backbone.head_channels={head_channels} must be at least 1; 24 to 64 are usual")
+    return next(heads for heads in range(max(1, width // head_channels), 0, -1) if width % heads == 0)
+
+
+def _check(sample_size, sides, attends, block_channels, attention_sides, norm_groups) -> None:
     if any(2 * below != above for above, below in pairwise(sides)):
         raise UserError(
             f"a UNet of {len(sides)} levels halves its input {len(sides) - 1} times, and latents of side "
@@ -180,9 +188,9 @@ def _check(sample_size, sides, attends, block_channels, attention_sides, head_ch
             f"no level of the UNet has a side of attention_sides={list(attention_sides)}: at this image size "
             f"they have {', '.join(map(str, sides))}. Set model.backbone.attention_sides to some of them."
         )
-    for width, attending in zip(block_channels, attends):
-        if width % norm_groups or (attending and width % max(1, width // head_channels)):
+    for width in block_channels:
+        if width % norm_groups:
             raise UserError(
-                f"block_channels={width} does not divide into norm_groups={norm_groups} groups "
-                f"or heads of head_channels={head_channels}: choose a multiple of both."
+                f"block_channels={width} does not divide into norm_groups={norm_groups} groups: choose a multiple of "
+                "that, such as the next one, or fewer groups."
             )

@@ -63,6 +63,15 @@ def test_a_side_that_no_level_has_is_refused_with_the_sides_there_are():
 def test_channels_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match="block_channels=10 does not divide into norm_groups=4"):
         small_unet(block_channels=[8, 10])
+    with pytest.raises(UserError, match="head_channels=0 must be at least 1"):
+        small_unet(head_channels=0)
+
+
+@pytest.mark.parametrize(("head_channels", "heads"), [(8, 3), (24, 1), (64, 1), (5, 4), (7, 3), (10, 2)])
+def test_heads_are_as_narrow_as_asked_or_somewhat_wider(head_channels, heads):
+    net = all_random(small_unet(block_channels=[8, 24], head_channels=head_channels))
+    assert net.net.mid_block.attentions[0].transformer_blocks[0].attn1.heads == heads
+    assert net(*inputs()).isfinite().all()
 
 
 def _learned(net: UNet) -> tuple[dict[str, torch.Tensor], int]:
