@@ -25,7 +25,7 @@ from diffusion_art.errors import UserError
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
-LITE0_STAGES = {32: 6, 16: 4}  # pixels of its input to a position: the stage whose first block is asked
+LITE0_STAGES = {32: (6, 320), 16: (4, 112)}  # pixels of its input to a position: the stage asked, its features
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -70,8 +70,8 @@ class Lite0(ImageTower):
         self.image_size_px = image_size_px
         self.side = image_size_px // stride
         self.precision = precision
-        self.net = _lite0(LITE0_STAGES[stride])
-        self.dim = self.net[-1].conv_pwl.out_channels
+        stage, self.dim = LITE0_STAGES[stride]
+        self.net = _lite0(stage)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         scaled = F.interpolate(images, size=(self.image_size_px,) * 2, mode="bilinear", antialias=True)
