@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,21 +24,27 @@ PARTS = ("style", "palette")
 BATCH = 48
 
 
-def shares(run: Run, sampler: Sampler, *, count: int, fast: bool = True) -> dict[str, float]:
-    """Of `count` pictures at the run's own guidance: in which the style was found, and in which both colours.
-
-    In bfloat16 where the machine computes in it and `fast`, else in float32.
+def painter(run: Run, sampler: Sampler, *, batch_size: int, fast: bool) -> Callable[[list[str], list[int]], Tensor]:
+    """(captions, seeds) -> pictures at the run's own guidance, in bfloat16 where the machine computes in it and `fast`,
+    else in float32.
     """
     scale, guidance = run.guidance_scale(), run.guidance()
-    way = json.dumps([run.checkpoint_id, sampler.describe(), scale, guidance, count, fast], sort_keys=True)
-    file = KEPT / f"{hashlib.sha256(way.encode()).hexdigest()[:16]}.json"
+
+    def generate(captions: list[str], seeds: list[int]) -> Tensor:
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=fast and computes_in_bf16(run.device)):
+            return run.model.generate(
+                captions, seeds=seeds, sampler=sampler, guidance_scale=scale, **guidance, batch_size=batch_size
+            )
+
+    return generate
+
+
+def shares(run: Run, sampler: Sampler, *, count: int, fast: bool = True) -> dict[str, float]:
+    """Of `count` pictures by `painter`: in which the style was found, and in which both colours."""
+    asked = [run.checkpoint_id, sampler.describe(), run.guidance_scale(), run.guidance(), count, fast]
+    file = KEPT / f"{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]}.json"
     if not file.exists():
-
-        def generate(captions: list[str], seeds: list[int]) -> Tensor:
-            with torch.autocast(run.device.type, torch.bfloat16, enabled=fast and computes_in_bf16(run.device)):
-                how = {"sampler": sampler, "guidance_scale": scale, **guidance, "batch_size": BATCH}
-                return run.model.generate(captions, seeds=seeds, **how)
-
+        generate = painter(run, sampler, batch_size=BATCH, fast=fast)
         found = caption_following(generate, count=count, held_out_count=0)
         KEPT.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({part: found[part] for part in PARTS}))

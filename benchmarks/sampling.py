@@ -24,14 +24,13 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from judged import as_good, shares
+from judged import as_good, painter, shares
 from record import claim, command, figure, machine, write
 from serve_sides.model import EIR_SAMPLER as EIR
 from torch import Tensor
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build, plain
-from diffusion_art.devices import computes_in_bf16
 from diffusion_art.diffusion.calls import CALLS
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.predictions import V
@@ -123,18 +122,6 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 # ---------------------------------------------------------------------- pictures per second at equal quality
-
-
-def painter(run: Run, sampler: Sampler, *, batch_size: int, fast: bool) -> Callable[[list[str], list[int]], Tensor]:
-    scale, guidance = run.guidance_scale(), run.guidance()
-
-    def generate(captions: list[str], seeds: list[int]) -> Tensor:
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=fast and computes_in_bf16(run.device)):
-            return run.model.generate(
-                captions, seeds=seeds, sampler=sampler, guidance_scale=scale, **guidance, batch_size=batch_size
-            )
-
-    return generate
 
 
 def equal_quality(run: Run, student: Run | None, *, rounds: int, count: int, command: str) -> list[dict[str, Any]]:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.jit import JiT
-from diffusion_art.models.unet import UNet
+from diffusion_art.models.unet import Attend, UNet
 from diffusion_art.tensors import Conditioning
 
 Net = TypeVar("Net", bound=Backbone)
 SIZES = {"channels": 4, "sample_size": 8, "cross_attention_dim": 16, "pooled_dim": 12}
 small_unet = partial(UNet, **SIZES, block_channels=[8, 16], attention_sides=[4], head_channels=8, norm_groups=4)
 small_jit = partial(JiT, **SIZES, patch_size=2, width=32, depth=3, head_channels=16, bottleneck=8)
+
+
+def fused_unet(**changes: Any) -> UNet:
+    """One that attends by the fused kernel, as it would with more positions or on a GPU."""
+    net = small_unet(**({"sample_size": 16, "attention_sides": [16]} | changes))
+    net.net.set_attn_processor(Attend.fused)
+    return net
+
+
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "unet": small_unet,
-    "unet_fused_attention": partial(small_unet, sample_size=16, attention_sides=[16]),
+    "unet_fused_attention": fused_unet,
     "jit": small_jit,
 }
 
