@@ -60,7 +60,8 @@ def test_batches_that_are_held_are_not_overwritten(painter_shards):
 
 
 def test_a_view_holds_its_slot(painter_shards):
-    ring = Ring(workers=1, slots=3)
+    # Two batches on their way, one in hand and one that enumerate still holds: with fewer, one finds no slot at times.
+    ring = Ring(workers=1, slots=4)
     plain = list(_dataset(painter_shards))
     for k, batch in enumerate(_loader(_dataset(painter_shards, ring=ring), 1)):
         if k == 5:
