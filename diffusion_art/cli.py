@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
+from diffusion_art.memory import keep_memory
 
 
 def config_dir() -> Path:
@@ -40,6 +41,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
         @functools.wraps(task)
         def guarded(config: DictConfig) -> Any:
+            keep_memory()
             try:
                 return task(config)
             except UserError as error:
