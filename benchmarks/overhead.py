@@ -26,6 +26,7 @@ from lightning.pytorch import Callback
 from record import claim, command, write
 
 from diffusion_art.cli import config_dir
+from diffusion_art.memory import keep_memory
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 from diffusion_art.training.seeding import draw_step
@@ -116,6 +117,7 @@ class Bare:
 
 def main(pairs: int = 12, steps: int = 20) -> None:
     quieten()
+    keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         settings = settings_of(steps * (pairs + 1), Path(folder))
         reading = build_datamodule({**settings, "data": {**settings["data"], "url": "shards", "num_workers": 0}})

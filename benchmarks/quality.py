@@ -38,6 +38,8 @@ from quality_sides.training import fit, point_file, train
 from quality_sides.yardstick import Yardstick
 from record import RESULTS, claim, figure, machine, missing, write
 
+from diffusion_art.memory import keep_memory
+
 OURS, BASELINES = "quickstart", ("wikiart_eir", "wikiart_eir_unshuffle2")
 BUDGETS = [3200, 6400, 12800, 25600, 51200]  # pictures
 LONGER = {name: [*BUDGETS, 102400] for name in BASELINES}  # a baseline gets twice as many
@@ -60,6 +62,7 @@ def main(options: dict[str, str]) -> None:
     if options:
         raise SystemExit(f"unknown: {' '.join(options)}")
     torch.set_float32_matmul_precision("high")
+    keep_memory()
 
     def budgets_of(recipe: str) -> list[int]:
         wanted = budgets or ([6400, 12800] if short else LONGER.get(recipe, BUDGETS))

@@ -11,10 +11,11 @@ pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients cl
 - denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
 
-The sides take turns, one step each, after two to warm up; ratios are medians over the turns. Utilisation is the FLOPs
-of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a share of what one bf16
-matrix product of side 1024 reaches between the turns. The share of waiting is what the throughput callback logs
-while the quickstart streams from a server of its own.
+Each side has a process of its own, ours with the memory settings of our commands (`diffusion_art/memory.py`), the
+others with the system's. They take turns, one step each, after two to warm up; ratios are medians over the turns.
+Utilisation is the FLOPs of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a
+share of what one bf16 matrix product of side 1024 reaches between the turns. The share of waiting is what the
+throughput callback logs while the quickstart streams from a server of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +40,14 @@ from hydra import compose, initialize_config_dir
 from overhead import Bare
 from record import claim, command, figure, machine, missing, write
 from serve_sides.model import plain_unet
+from stream_peers.environments import python_of
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_art.cli import config_dir
 from diffusion_art.devices import computes_in_bf16
+from diffusion_art.memory import keep_memory
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
@@ -72,17 +79,45 @@ def batches(image_size_px: int, count: int) -> list[Batch]:
     return found
 
 
+@dataclass
 class Side:
-    """One way to train: `step(batch)` does a whole one."""
+    """One way to train, in a process of its own."""
 
-    def __init__(self, step: Callable[[Batch], Any]) -> None:
-        self.step = step
-        self.seconds: list[float] = []
+    process: ProcessPoolExecutor
+    seconds: list[float] = field(default_factory=list)
 
-    def take_turn(self, batch: Batch) -> None:
-        began = time.perf_counter()
-        self.step(batch)
-        self.seconds.append(time.perf_counter() - began)
+    def take_turn(self, number: int) -> None:
+        self.seconds.append(self.process.submit(_timed, number).result())
+
+
+_loaded: list[Batch]  # of a side's process
+_step: Callable[[Batch], Any]
+
+
+def _begin(make: Callable[[dict[str, Any]], Callable[[Batch], Any]], settings: dict[str, Any]) -> None:
+    global _loaded, _step
+    quieten()
+    _loaded = batches(settings["data"]["image_size_px"], 4)
+    _step = make(settings)
+
+
+def _timed(number: int) -> float:
+    batch = _loaded[number % len(_loaded)]
+    began = time.perf_counter()
+    _step(batch)
+    return time.perf_counter() - began
+
+
+def _flops() -> float:
+    """Of one step: forward, backward, and what the optimiser multiplies."""
+    with FlopCounterMode(display=False) as counter:
+        _step(_loaded[0])
+    return float(counter.get_total_flops())
+
+
+def our_step(settings: dict[str, Any]) -> Callable[[Batch], None]:
+    keep_memory()
+    return Bare(settings, []).step
 
 
 class Theirs(nn.Module):
@@ -106,7 +141,7 @@ class Theirs(nn.Module):
         )[0]
 
 
-def diffusers_side(settings: dict[str, Any]) -> Side:
+def diffusers_step(settings: dict[str, Any]) -> Callable[[Batch], None]:
     model = Theirs(settings).train()
     scheduler = DDPMScheduler(num_train_timesteps=1000)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -122,25 +157,27 @@ def diffusers_side(settings: dict[str, Any]) -> Side:
         optimizer.step()
         optimizer.zero_grad()
 
-    return Side(step)
+    return step
 
 
-def ddpm_side(settings: dict[str, Any], image_size_px: int) -> Side:
-    """The body of `Trainer.train`: the class itself wants a folder of image files and saves models as it goes.
-
-    RuntimeError when the library does not install.
-    """
-    from stream_peers.environments import python_of
-
+def ddpm_python() -> Path:
+    """The interpreter beside which the library is installed. RuntimeError when it does not install."""
     requirements = Path(__file__).parent / "training_peers.txt"
-    home = python_of(DDPM, Path(__file__).parents[1] / "build" / "training_peers", requirements=requirements)
+    return python_of(DDPM, Path(__file__).parents[1] / "build" / "training_peers", requirements=requirements)
+
+
+def ddpm_step(settings: dict[str, Any]) -> Callable[[Batch], None]:
+    """The body of `Trainer.train`: the class itself wants a folder of image files and saves models as it goes."""
+    home = ddpm_python()
     sys.path[1:1] = [str(path) for path in home.parents[1].glob("lib/python*/site-packages")]
     library = importlib.import_module("denoising_diffusion_pytorch")
     model = Theirs(settings).train()
     for name, value in {"channels": 12, "out_dim": 12, "self_condition": False}.items():
         setattr(model, name, value)
     model.random_or_learned_sinusoidal_cond = False
-    diffusion = library.GaussianDiffusion(model, image_size=image_size_px // 2, auto_normalize=False)
+    diffusion = library.GaussianDiffusion(
+        model, image_size=settings["data"]["image_size_px"] // 2, auto_normalize=False
+    )
     average = importlib.import_module("ema_pytorch").EMA(diffusion, beta=0.995, update_every=10)
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
 
@@ -153,7 +190,7 @@ def ddpm_side(settings: dict[str, Any], image_size_px: int) -> Side:
         model.cond = None  # else the average would copy a graph
         average.update()
 
-    return Side(step)
+    return step
 
 
 def gemm_flops_per_s() -> float:
@@ -166,13 +203,6 @@ def gemm_flops_per_s() -> float:
         a @ a
         times.append(time.perf_counter() - began)
     return 2 * GEMM_SIDE**3 / statistics.median(times)
-
-
-def flops_of(bare: Bare, batch: Batch) -> float:
-    """Of one step: forward, backward, and what the optimiser multiplies."""
-    with FlopCounterMode(display=False) as counter:
-        bare.step(batch)
-    return float(counter.get_total_flops())
 
 
 def waiting_share(steps: int, folder: Path) -> float:
@@ -225,26 +255,29 @@ def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> N
     quieten()
     given = {"pairs": pairs, "image_size_px": image_size_px, "streamed_steps": streamed_steps}
     about = {"command": command("training", **given), "image_size_px": image_size_px, **machine()}
-    loaded = batches(image_size_px, 4)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        size = f"data.image_size_px={image_size_px}"
-        settings = settings_of(Path(folder), size, "optim=adamw")
-        loops = {"AdamW": Bare(settings, loaded), "Muon": Bare(settings_of(Path(folder), size), loaded)}
-        ours, with_muon = (Side(loop.step) for loop in loops.values())
-        sides = {"bare fp32 diffusers loop": diffusers_side(settings)}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+
+        def side(make: Callable[[dict[str, Any]], Callable[[Batch], Any]], *overrides: str) -> Side:
+            settings = settings_of(Path(folder), f"data.image_size_px={image_size_px}", *overrides)
+            pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (make, settings))
+            return Side(stack.enter_context(pool))
+
+        ours, with_muon = side(our_step, "optim=adamw"), side(our_step)
+        sides = {"bare fp32 diffusers loop": side(diffusers_step, "optim=adamw")}
         try:
-            sides[f"{DDPM} step, fp32"] = ddpm_side(settings, image_size_px)
-        except (RuntimeError, ImportError) as error:
+            ddpm_python()
+            sides[f"{DDPM} step, fp32"] = side(ddpm_step, "optim=adamw")
+        except RuntimeError as error:
             rows.append(missing(f"training images/s against {DDPM}", f"does not install: {error}"))
         rates = []
         for turn in range(pairs + WARM_UP):
-            for side in (ours, *sides.values(), with_muon):
-                side.take_turn(loaded[turn % len(loaded)])
+            for each in (ours, *sides.values(), with_muon):
+                each.take_turn(turn)
             rates.append(gemm_flops_per_s())
         rows += against_peers(ours, sides, about)
-        for (name, loop), side in zip(loops.items(), (ours, with_muon), strict=True):
-            rows += utilisation(name, side, flops_of(loop, loaded[0]), rates, about)
+        for name, each in {"AdamW": ours, "Muon": with_muon}.items():
+            rows += utilisation(name, each, each.process.submit(_flops).result(), rates, about)
         waited = waiting_share(streamed_steps, Path(folder) / "stream")
     rows.append(
         claim(
