@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -79,7 +80,7 @@ class Bare:
     """The same maths in a plain loop, a window of steps at a time."""
 
     def __init__(self, settings: dict, batches: list[Batch]) -> None:
-        self.module = build_module(settings)
+        self.module: Any = build_module(settings)
         self.module.train()
         self.optimizer = self.module.configure_optimizers()["optimizer"]
         self.batches = batches
@@ -107,7 +108,18 @@ class Bare:
                 noise=partial(module.noise, x_0, seed=0),
             )
             captions = ["" if drop else text for text, drop in zip(batch.captions, draw.dropped.tolist())]
-            loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
+            if not module.aligned:
+                loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
+            else:
+                middles: list[torch.Tensor] = []
+
+                def network(*inputs: Any) -> torch.Tensor:
+                    out, middle = module.model.backbone.with_middle(*inputs)
+                    middles.append(middle)
+                    return out
+
+                loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
+                loss = loss + module.alignment.weight * module.alignment(middles[-1], batch.images)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
         self.optimizer.step()

@@ -5,8 +5,8 @@
 Every side trains the same UNet (conf/model/backbone/unet_tiny.yaml) with the same text tower on the same captions and
 pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients clipped to 1:
 
-- ours: the quickstart's step as `train` runs it, bf16-mixed where the CPU computes in bf16, stratified times,
-  noise by position, fused AdamW, averaged weights;
+- ours: the quickstart's step as `train` runs it, but for the alignment, which the others do not have: bf16-mixed where
+  the CPU computes in bf16, stratified times, noise by position, fused AdamW, averaged weights;
 - diffusers: the loop of its training examples in fp32: DDPMScheduler.add_noise, torch's AdamW, its default layout;
 - denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
@@ -259,7 +259,7 @@ def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> N
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
 
         def side(make: Callable[[dict[str, Any]], Callable[[Batch], Any]], *overrides: str) -> Side:
-            settings = settings_of(Path(folder), f"data.image_size_px={image_size_px}", *overrides)
+            settings = settings_of(Path(folder), f"data.image_size_px={image_size_px}", "alignment=none", *overrides)
             pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (make, settings))
             return Side(stack.enter_context(pool))
 
