@@ -112,13 +112,7 @@ class Bare:
             if not module.aligned:
                 loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
             else:
-                middles: list[torch.Tensor] = []
-
-                def network(*inputs: Any) -> torch.Tensor:
-                    out, middle = module.model.backbone.with_middle(*inputs)
-                    middles.append(middle)
-                    return out
-
+                network, middles = module.watched()
                 loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
                 loss = loss + module.alignment.weight * module.alignment(middles[-1], batch.images)
         loss.backward()

@@ -13,7 +13,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.alignment import Alignment
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
-from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.module import DiffusionModule, Network
 
 
 class AlignedModule(DiffusionModule):
@@ -41,6 +41,14 @@ class AlignedModule(DiffusionModule):
             if self.global_step == self.alignment.until_step:
                 self.log("train/alignment", math.nan)  # or Lightning would go on with the last value
             return self._known_to_all(super().training_step(batch, batch_idx))
+        network, middles = self.watched()
+        loss = self.training_loss(batch, network)
+        aligned = self.alignment(middles[-1], batch.images)
+        self.log("train/alignment", aligned.detach(), batch_size=len(batch))
+        return loss + self.alignment.weight * aligned
+
+    def watched(self) -> tuple[Network, list[Tensor]]:
+        """The network, and a list to which each call of it adds the middle."""
         middles: list[Tensor] = []
 
         def network(*inputs: Any) -> Tensor:
@@ -48,10 +56,7 @@ class AlignedModule(DiffusionModule):
             middles.append(middle)
             return out
 
-        loss = self.training_loss(batch, network)
-        aligned = self.alignment(middles[-1], batch.images)
-        self.log("train/alignment", aligned.detach(), batch_size=len(batch))
-        return loss + self.alignment.weight * aligned
+        return network, middles
 
     def _known_to_all(self, loss: Tensor) -> Tensor:
         """The same loss. With several processes its graph names the projection, since a gradient of every weight is
