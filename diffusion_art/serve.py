@@ -18,6 +18,7 @@ from diffusion_art.config import plain
 from diffusion_art.devices import leave_cores, pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
+from diffusion_art.serving.compiled import Compilation, check_compiler
 from diffusion_art.serving.engine import Engine
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, make_server, serve
@@ -52,6 +53,10 @@ def main(config: DictConfig) -> None:
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         studio = Studio(run, engine, settings)
+        compilation = None
+        if asked["compile"]:
+            check_compiler(run.device)
+            compilation = Compilation(run, engine)
 
         def announce(url: str) -> None:
             at = settings.public_url or url
@@ -59,11 +64,17 @@ def main(config: DictConfig) -> None:
             log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", age_s())
             if settings.tokens and tls is None:
                 log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
+            if compilation is not None:
+                compilation.start()
 
         server = make_server(studio, drain_s=asked["drain_s"], tls=tls, ready=announce)
         set_log_level(asked["log_level"])
         engine.start()
-        serve(server, listener)
+        try:
+            serve(server, listener)
+        finally:
+            if compilation is not None:
+                compilation.stop()
     log.info("stopped; %d pictures painted", engine.stats().finished)
 
 

@@ -1,7 +1,8 @@
-"""diffusers' residual block of a UNet, its weights as they are, channels last throughout.
+"""diffusers' residual block and upsampling of a UNet, their weights as they are, channels last throughout.
 
-diffusers' own turns its input around for the shortcut while training, which costs a UNet on a CPU about a twentieth
-of its step.
+diffusers' own block turns its input around for the shortcut while training, which costs a UNet on a CPU about a
+twentieth of its step. Its own upsampling does so for batches of 64 and more, for the sake of kernels long mended, and
+so has a network of other shapes there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -35,3 +37,25 @@ class ResidualBlock(nn.Module):
         hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
         hidden = self.conv2(self.dropout(hidden))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Upsample(nn.Module):
+    """x -> conv(every pixel of x four times). Has the part, and so the name, of `block`."""
+
+    LIMIT = 2**31  # numbers that CUDA's kernel for channels-last pictures can count: pytorch issue 141831
+
+    def __init__(self, block: Upsample2D):
+        super().__init__()
+        assert block.name == "conv"
+        assert block.interpolate
+        assert block.norm is None
+        assert block.conv is not None
+        self.conv: nn.Module = block.conv
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], output_size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "b d h2 w2"]:
+        if x.device.type == "cuda" and 4 * x.numel() > self.LIMIT:
+            x = x.contiguous()
+        doubled = None if output_size else 2.0
+        return self.conv(F.interpolate(x, size=output_size, scale_factor=doubled, mode="nearest"))

@@ -22,6 +22,8 @@ from diffusion_art.models.codec import Codec
 from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.tensors import Conditioning
 
+Network = Callable[[Tensor, Tensor, Conditioning], Tensor]  # (x_t [b c h w], t [b], cond) -> [b c h w]
+
 
 class TextToImage(nn.Module):
     """Backbone, schedule, prediction, text encoder and codec, checked against each other.
@@ -135,10 +137,11 @@ class TextToImage(nn.Module):
             return self.bind(null)
         return Guidance(plain, doubled=self.bind(Conditioning.cat([cond, null])), **tempered)
 
-    def bind(self, cond: Conditioning) -> Denoiser:
-        """x_0_hat for these captions, not guided."""
+    def bind(self, cond: Conditioning, *, network: Network | None = None) -> Denoiser:
+        """x_0_hat for these captions, not guided. `network` may stand in for the backbone, such as a compiled one."""
+        network = network or self.denoise
         return Denoiser(
-            lambda x_t, t: self.denoise(x_t, t, cond),
+            lambda x_t, t: network(x_t, t, cond),
             schedule=self.schedule,
             prediction=self.prediction,
             clip=self.codec.bounded,

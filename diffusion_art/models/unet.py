@@ -13,12 +13,13 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
-from diffusion_art.models.residual import ResidualBlock
+from diffusion_art.models.residual import ResidualBlock, Upsample
 from diffusion_art.tensors import Conditioning
 
 PLAIN_ATTENTION_TOKENS = 256  # up to so many queries the plain formula trains 2 to 5 times as fast on a CPU
@@ -116,6 +117,8 @@ class UNet(Backbone):
         for name, block in list(self.net.named_modules()):
             if isinstance(block, ResnetBlock2D):
                 self.net.set_submodule(name, ResidualBlock(block))
+            elif isinstance(block, Upsample2D):
+                self.net.set_submodule(name, Upsample(block))
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         if gradient_checkpointing:

@@ -16,7 +16,7 @@ from diffusion_art.diffusion.calls import Call
 from diffusion_art.diffusion.guidance import bounded, guide
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.serving.captions import EncodedCaptions
 from diffusion_art.serving.job import Job
 from diffusion_art.tensors import Conditioning
@@ -51,11 +51,15 @@ class Slot:
 
 
 class Painter:
-    """Moves slots on, together. Knows no queue, thread or clock."""
+    """Moves slots on, together. Knows no queue, thread or clock.
+
+    `network` may be set at any time, to what is to be called in the backbone's place from the next call on.
+    """
 
     def __init__(self, model: TextToImage, *, precision: torch.dtype | None = None) -> None:
         self.model = model
         self.precision = precision
+        self.network: Network | None = None
         self.captions = EncodedCaptions(self._encode)
         self._lock = threading.Lock()
         self._calls: OrderedDict[Sampler, list[Call]] = OrderedDict()
@@ -123,7 +127,7 @@ class Painter:
         cond = self.captions(captions + captions[:1] * spare)
         t = torch.tensor([slots[row].call.t for row in order], dtype=torch.float32).to(x.device)
         with self._autocast():
-            answers = self.model.bind(cond).unclipped(x[order], t)
+            answers = self.model.bind(cond, network=self.network).unclipped(x[order], t)
         x_0_hat, nulls = answers[: len(slots)], answers[len(slots) : len(captions)]
         if guided:
             scale = column([slots[row].job.guidance_scale for row in guided], x)

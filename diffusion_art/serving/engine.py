@@ -26,7 +26,7 @@ import torch
 
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.images import to_uint8
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.serving.batch import Painter, Slot
 from diffusion_art.serving.job import Busy, EngineStats, Job, Stopping, Ticket
 from diffusion_art.serving.schedule import bucket_of, buckets, choose, deadline
@@ -155,6 +155,10 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
+    def use(self, network: Network) -> None:
+        """Call this in the backbone's place, from the next tick on. It answers up to `max_rows` rows."""
+        self._painter.network = network
+
     def stats(self) -> EngineStats:
         with self._changed:
             running = sum(entry.slot is not None for entry in self._entries)
@@ -164,6 +168,7 @@ class Engine:
                 jobs_running=running,
                 tick_s=self._tick_time.mean_s,
                 last_tick_age_s=0.0 if began is None else self._clock() - began,
+                compiled=self._painter.network is not None,
                 **self._counts,
             )
 

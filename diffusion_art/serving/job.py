@@ -78,3 +78,4 @@ class EngineStats:
     failed: int
     cancelled: int
     last_tick_age_s: float  # 0 while there is nothing to do
+    compiled: bool  # whether a network made for this machine stands in for the model's own

@@ -89,6 +89,7 @@ class _EngineFigures(Collector):
             ("step_age_seconds", "Age of the network call under way; grows where it hangs.", stats.last_tick_age_s),
             ("batch_fill", "Share of all batch rows that were a picture's, not padding.", stats.rows / max(1, rows)),
             ("batch_rows", "Mean rows of a network call, without padding.", stats.rows / max(1, stats.ticks)),
+            ("network_compiled", "1 once the compiled network is in use.", float(stats.compiled)),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
         yield CounterMetricFamily(f"{PREFIX}_steps", "Network calls.", value=stats.ticks)

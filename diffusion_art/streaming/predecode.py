@@ -14,23 +14,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffusion_art.caches import CACHE_VARIABLE, cache_folder
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.decoded import Decoded
 from diffusion_art.streaming.mixture import Mixture, Shards
 from diffusion_art.streaming.pixels import BadPicture, decode_into
 from diffusion_art.streaming.shards import ShardSet
 
-CACHE_VARIABLE = "DIFFUSION_ART_CACHE"
-
 _CHUNK = 128  # samples one thread decodes at a time
 
 log = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """Where decoded pictures go when nobody says: the cache folder of this user, or $DIFFUSION_ART_CACHE."""
-    base = os.environ.get(CACHE_VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffusion-art")
-    return Path(base).expanduser() / "decoded"
 
 
 def predecode(
@@ -44,7 +37,7 @@ def predecode(
     Raises:
         UserError: no room in `cache`, or no leave to write there.
     """
-    cache = Path(cache) if cache is not None else default_cache()
+    cache = Path(cache) if cache is not None else cache_folder("decoded")
     for part in shards.components if isinstance(shards, Mixture) else (shards,):
         part.decoded = _open(part, cache.expanduser(), workers or _cores(), progress)
 

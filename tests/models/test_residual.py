@@ -1,4 +1,4 @@
-"""Our residual block gives diffusers' own numbers, forwards and backwards."""
+"""Our parts of the UNet give diffusers' own numbers, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from copy import deepcopy
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 
-from diffusion_art.models.residual import ResidualBlock
+from diffusion_art.models.residual import ResidualBlock, Upsample
 
 
 def pair(channels: int = 12, out: int = 12) -> tuple[ResnetBlock2D, ResidualBlock]:
@@ -61,3 +62,15 @@ def test_channels_stay_last():
     x = torch.randn(3, 12, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
     y = ours(x, torch.randn(3, 10))
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [None, (11, 12)], ids=["twice", "of a size"])
+def test_upsampling_is_that_of_diffusers_and_keeps_channels_last_in_large_batches_too(size):
+    torch.manual_seed(0)
+    theirs = Upsample2D(4, use_conv=True, out_channels=4)
+    ours = Upsample(deepcopy(theirs))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    x = torch.randn(64, 4, 6, 6).to(memory_format=torch.channels_last)
+    found = ours(x, size)
+    torch.testing.assert_close(found, theirs(x, size), atol=1e-5, rtol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffusion_art.caches import CACHE_VARIABLE, cache_folder
 from diffusion_art.data.build import build_shards
 from diffusion_art.errors import UserError
 from diffusion_art.sources.painter import Painter
@@ -16,7 +17,7 @@ from diffusion_art.streaming import predecode as predecoding
 from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.mixture import open_shards
 from diffusion_art.streaming.pixels import decode
-from diffusion_art.streaming.predecode import CACHE_VARIABLE, default_cache, predecode
+from diffusion_art.streaming.predecode import predecode
 from diffusion_art.streaming.process import ServerProcess
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.shards import ShardSet
@@ -134,9 +135,9 @@ def test_too_little_room_is_said_before_anything_is_written(
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache() == tmp_path / "xdg" / "diffusion-art" / "decoded"
+    assert cache_folder("decoded") == tmp_path / "xdg" / "diffusion-art" / "decoded"
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "mine"))
-    assert default_cache() == tmp_path / "mine" / "decoded"
+    assert cache_folder("decoded") == tmp_path / "mine" / "decoded"
 
 
 def test_a_file_cut_while_it_is_served_gives_no_pictures(painter_shards: Path, tmp_path: Path):

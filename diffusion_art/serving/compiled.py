@@ -1,0 +1,195 @@
+"""The network compiled for the processor it runs on, beside a server that paints with it as it is until then.
+
+    compilation = Compilation(run, engine); compilation.start()
+
+torch's ahead-of-time compiler joins norms, activations and casts to what stands next to them and lays out the weights
+once, for any number of rows. That takes about a minute, so it happens in a process of its own (`compile_network.py`) of
+the lowest priority, and the result is kept for the next start. It is machine code: it lies in this user's cache and
+never in a run folder, since those are handed from one person to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion_art import __version__, models
+from diffusion_art.caches import cache_folder
+from diffusion_art.errors import UserError
+from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.runs import Run
+from diffusion_art.serving.engine import Engine
+from diffusion_art.tensors import Conditioning
+
+KEPT = 8  # compiled networks, the ones used last
+STALE_S = 3600.0  # after which what a killed process was building is cleared away
+
+log = logging.getLogger(__name__)
+
+
+def check_compiler(device: torch.device) -> None:
+    """UserError where there is nothing to compile with, or nothing to compile for."""
+    if device.type != "cpu":
+        raise UserError(f"compile=true is for the CPU, and this server paints on device={device}: leave it out.")
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+        raise UserError(
+            "compile=true needs a C++ compiler, and neither $CXX nor g++ nor clang++ is one here: install one "
+            "(Debian: apt-get install g++), or leave compile=true out."
+        )
+
+
+class CompiledNetwork:
+    """The backbone from a file that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`."""
+
+    def __init__(self, path: Path, *, dtype: torch.dtype) -> None:
+        # it warns of a GPU's tools where there is no GPU
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        from torch._inductor import aoti_load_package  # takes two seconds
+
+        self._call = aoti_load_package(str(path))
+        self.dtype = dtype
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        rows = len(x_t)
+        if rows == 1:  # it was compiled for two and more
+            x_t, t, cond = x_t.expand(2, -1, -1, -1), t.expand(2), Conditioning.cat([cond, cond])
+        given = (x_t.to(self.dtype), t, cond.tokens.to(self.dtype), cond.mask, cond.pooled.to(self.dtype))
+        return self._call(*(each.contiguous() for each in given))[:rows]
+
+
+class Compilation:
+    """Compiles the network of a run for an engine, or finds it compiled, and gives it to the engine.
+
+    What goes wrong is logged, and the engine goes on with the network as it is.
+    """
+
+    def __init__(self, run: Run, engine: Engine) -> None:
+        self.run, self.engine = run, engine
+        self.dtype = engine.precision or torch.float32
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="compile", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up what is not done."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                kill(self._process)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)  # this thread's: see `leave_cores`
+        try:
+            self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
+        except (OSError, RuntimeError) as error:
+            if not self._stopped:
+                log.warning("the network is not compiled, and paints as it is: %s", error)
+            return
+        log.info("the network is compiled, and used so from now on")
+
+    def _made(self) -> Path:
+        """The compiled network's file.
+
+        Raises:
+            RuntimeError: it does not compile, or was not to be any more.
+        """
+        folder = cache_folder("compiled")
+        folder.mkdir(parents=True, exist_ok=True)
+        clear(folder)
+        path = folder / f"{fingerprint(self.run.model, self.run.config, self.dtype, self.engine.max_rows)}.pt2"
+        if path.exists():
+            path.touch()  # used last
+            return path
+        log.info("compiling the network for this processor, about a minute beside the painting, kept in %s", folder)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=folder, prefix="building-", ignore_cleanup_errors=True) as building:
+            made = Path(building) / "network.pt2"
+            self._compile(made, Path(building))
+            made.replace(path)
+        log.info("compiled in %.0f s", time.monotonic() - began)
+        return path
+
+    def _compile(self, path: Path, building: Path) -> None:
+        asked = {
+            "checkpoint": str(self.run.checkpoint.resolve()),
+            "weights": self.run.weights,
+            "path": str(path.resolve()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_rows": self.engine.max_rows,
+        }
+        said = building / "said"
+        with said.open("w") as output:
+            with self._lock:
+                if self._stopped:
+                    raise RuntimeError("the server ends")
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "diffusion_art.serving.compile_network", json.dumps(asked)],
+                    stdin=subprocess.PIPE,  # it ends itself when this end is gone
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    start_new_session=True,
+                    env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(building), "TMPDIR": str(building)},
+                )
+            status = self._process.wait()
+        if status:
+            lines = said.read_text().strip().splitlines() or [f"its process ended with status {status}"]
+            raise RuntimeError(lines[-1])
+
+
+def fingerprint(model: TextToImage, config: dict, dtype: torch.dtype, max_rows: int) -> str:
+    """What a compiled network depends on, in a few letters: weights, settings, our code, torch, and the processor."""
+    digest = hashlib.sha256()
+    about = [__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), platform.machine(), _processor()]
+    digest.update(json.dumps([*about, config["model"], str(dtype), max_rows], sort_keys=True).encode())
+    for source in sorted(Path(models.__path__[0]).glob("*.py")):
+        digest.update(source.read_bytes())
+    for name, weight in sorted(model.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _processor() -> str:
+    """Its name and what it can do, where the system says so."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return platform.processor()
+
+
+def clear(folder: Path) -> None:
+    """Drop all compiled networks but those used last, and what killed processes left."""
+    kept = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in kept[KEPT:]:
+        path.unlink(missing_ok=True)
+    for left in folder.glob("building-*"):
+        if time.time() - left.stat().st_mtime > STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End it and the compilers it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
