@@ -8,7 +8,7 @@ loop, which is as fast as ours. Requests ask for 4, 8, 15 or 50 steps at random.
 an order that turns; a ratio is the median of those within the rounds. At 80 % load means: requests arrive at random at
 0.8 of the rate at which LitServe was saturated in that round, at both. EIR's way is DDIM of 200 steps, eta 0.2,
 float32, one at a time; equal quality means the fewest of our steps whose pictures follow their captions as well as
-those, to a standard error of the difference.
+those, to a standard error of the difference. `compile=true` is timed once the network is compiled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from judged import as_good, shares
 from record import below, claim, command, figure, machine, missing, write
 from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, SAMPLER
 from serve_sides.overhead import call_ms, engine_overhead, first_preview
-from serve_sides.servers import BUILD, Server, litserve, ours, plain
+from serve_sides.servers import BUILD, Server, litserve, ours, ours_compiled, plain
 from stream_peers.environments import python_of
 from stream_sides.running import SideError, run
 
@@ -42,7 +42,8 @@ STEPS = [4, 8, 15, 50]
 CLIENTS = 32
 LOAD = 0.8
 EIR_ANSWERS = 3
-OURS, LIT, PIPELINE, EIR = "ours", "LitServe, max_batch_size 16", "FastAPI, a pipeline per request", "EIR's way"
+OURS, COMPILED = "ours", "ours, compile=true"
+LIT, PIPELINE, EIR = "LitServe, max_batch_size 16", "FastAPI, a pipeline per request", "EIR's way"
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Sides:
     def start(self, name: str) -> AbstractContextManager[Server]:
         if name == OURS:
             return ours(self.checkpoint)
+        if name == COMPILED:
+            return ours_compiled(self.checkpoint)
         if name == LIT:
             assert self.lit_python is not None
             return litserve(self.checkpoint, self.lit_python)
@@ -127,11 +130,13 @@ def compared(
     *,
     at_least: float,
     their_key: str | None = None,
+    side: str = OURS,
     invert: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """A claim of ours against theirs; `invert` where smaller is better."""
-    pairs = list(zip(getattr(found[OURS], key), getattr(found[theirs], their_key or key), strict=True))
+    """A claim of `side`, one of ours, against theirs; `invert` where smaller is better."""
+    measure = measure if side == OURS else f"{measure}, {side.removeprefix(f'{OURS}, ')}"
+    pairs = list(zip(getattr(found[side], key), getattr(found[theirs], their_key or key), strict=True))
     ratios = [b / a if invert else a / b for a, b in pairs]
     ratio = statistics.median(ratios)
     return claim(
@@ -167,23 +172,25 @@ def main(
     checkpoint = find_checkpoint(run)
     given = {"run": run, "rounds": rounds, "seconds": seconds, "peers": peers, "judged_captions": judged_captions}
     here = {"command": command("serve", **given), **machine()}
-    rows, names = [], [OURS, PIPELINE, EIR]
+    rows, names = [], [OURS, COMPILED, PIPELINE, EIR]
     lit_python = None
     if peers == "true":
         try:
             requirements = Path(__file__).parent / "serve_sides" / "requirements.txt"
             lit_python = python_of("litserve", BUILD / "environments", requirements=requirements)
-            names.insert(1, LIT)
+            names.insert(2, LIT)
         except RuntimeError as error:
             rows.append(missing("requests/s at saturation against LitServe", f"it does not install: {error}"))
     equal, found_by_judge = quality(checkpoint, count=judged_captions)
     found = measure(Sides(checkpoint, lit_python), names, equal=equal, rounds=rounds, seconds=seconds)
     mix = "steps mixed from 4, 8, 15, 50"
     if LIT in names:
-        rows.append(compared(found, LIT, f"requests/s at saturation, {mix}", "rate", at_least=2, **here))
+        what = f"requests/s at saturation, {mix}"
+        rows += [compared(found, LIT, what, "rate", side=side, at_least=2, **here) for side in (OURS, COMPILED)]
         what = "p95 of 4-step requests at 80 % load, s"
         rows.append(compared(found, LIT, what, "p95", at_least=4, invert=True, **here))
-    rows.append(compared(found, PIPELINE, f"requests/s, {mix}", "rate", at_least=4, **here))
+    what = f"requests/s, {mix}"
+    rows += [compared(found, PIPELINE, what, "rate", side=side, at_least=4, **here) for side in (OURS, COMPILED)]
     what = f"requests/s at equal quality: DPM-Solver++ in {equal} steps against DDIM in 200"
     rows.append(compared(found, EIR, what, "equal", their_key="rate", at_least=50, **here))
     ours, bare, ratio = engine_overhead(checkpoint, rounds=2 * rounds)

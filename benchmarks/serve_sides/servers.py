@@ -20,6 +20,7 @@ from stream_sides.running import BENCHMARKS, SideError
 
 BUILD = BENCHMARKS.parent / "build" / "serve"
 START_LIMIT_S = 120
+COMPILE_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ def ours(checkpoint: Path, *overrides: str) -> AbstractContextManager[Server]:
     """`python -m diffusion_art.serve` with its defaults, but for overrides."""
     words = [f"run={checkpoint.resolve()}", "limits.rate_per_minute=null", *overrides]
     return _served([sys.executable, "-m", "diffusion_art.serve", *words, "port={port}"], ready="/ready")
+
+
+@contextlib.contextmanager
+def ours_compiled(checkpoint: Path) -> Iterator[Server]:
+    """The same with `compile=true`, once its network is compiled."""
+    with ours(checkpoint, "compile=true") as server, httpx.Client(trust_env=False, timeout=10) as client:
+        until = time.perf_counter() + COMPILE_LIMIT_S
+        while "network_compiled 1.0" not in client.get(f"{server.url}/metrics").text:
+            if time.perf_counter() > until:
+                raise SideError(f"compile=true was not done after {COMPILE_LIMIT_S} s; see {BUILD}")
+            time.sleep(0.2)
+        yield server
 
 
 def litserve(checkpoint: Path, python: Path) -> AbstractContextManager[Server]:

@@ -106,7 +106,7 @@ class JiT(Backbone):
         p = self.patch_size
         rows, columns = x_t.shape[2] // p, x_t.shape[3] // p
         x = self.patch_embedding(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
-        c = F.silu(self.time_embedding(waves(t * TIME_SCALE)) + self.pooled_embedding(cond.pooled))
+        c = F.silu(self.time_embedding(waves(t * TIME_SCALE).to(x.dtype)) + self.pooled_embedding(cond.pooled))
         shared = rearrange(self.modulation(c), "b (k d) -> b k 1 d", k=6)
         turn = rotation(rows, columns, self.head_channels, x.device)
         bias, middle = None, x

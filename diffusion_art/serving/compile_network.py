@@ -12,6 +12,7 @@ import sys
 import threading
 from copy import deepcopy
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Flat(nn.Module):
 
 @torch.no_grad()
 def compile_network(model: TextToImage, path: Path, *, dtype: torch.dtype, max_rows: int) -> None:
-    """Write the model's backbone, compiled for 2 to `max_rows` rows and captions of any length, to `path`.
+    """Write the model's backbone, compiled for 2 to `max_rows` rows and captions of any length, to the library `path`.
 
     Raises:
         RuntimeError: it answers otherwise than the backbone.
@@ -53,7 +54,12 @@ def compile_network(model: TextToImage, path: Path, *, dtype: torch.dtype, max_r
     shapes = ({0: rows}, {0: rows}, {0: rows, 1: length}, {0: rows, 1: length}, {0: rows})
     exported = export(net, given, dynamic_shapes=shapes)
     settings = {"freezing": True, "cpp.dynamic_threads": True}
-    aoti_compile_and_package(exported, package_path=str(path), inductor_configs=settings)
+    package = path.with_suffix(".pt2")
+    aoti_compile_and_package(exported, package_path=str(package), inductor_configs=settings)
+    with ZipFile(package) as packed:
+        (library,) = (name for name in packed.namelist() if name.endswith(".so"))
+        path.write_bytes(packed.read(library))
+    package.unlink()
     check(model, CompiledNetwork(path, dtype=dtype), rows=max_rows)
 
 

@@ -11,6 +11,7 @@ never in a run folder, since those are handed from one person to another.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import logging
@@ -54,22 +55,88 @@ def check_compiler(device: torch.device) -> None:
 
 
 class CompiledNetwork:
-    """The backbone from a file that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`."""
+    """The backbone from a library that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`.
+
+    torch's own way to call one keeps Python's lock throughout, so that the HTTP face stands still meanwhile, and gets
+    its turns between the operations of a tick: with that, a compiled network serves less than a plain one. So it is
+    called by its C interface (torch's `aoti_runtime/interface.h` and `aoti_torch/c/shim.h`) through ctypes, which lets
+    go of the lock.
+
+    Raises:
+        OSError: no library that can be loaded here.
+        RuntimeError: what the library says when it fails.
+    """
 
     def __init__(self, path: Path, *, dtype: torch.dtype) -> None:
-        # it warns of a GPU's tools where there is no GPU
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        from torch._inductor import aoti_load_package  # takes two seconds
-
-        self._call = aoti_load_package(str(path))
         self.dtype = dtype
+        self._torch = ctypes.CDLL(str(next(Path(torch.__file__).parent.glob("lib/*torch_cpu.*"))))
+        self._library = ctypes.CDLL(str(path))
+        self._library.AOTInductorGetLastError.restype = ctypes.c_char_p
+        self._numbers = {
+            each: getattr(self._torch, f"aoti_torch_dtype_{str(each).removeprefix('torch.')}")()
+            for each in {dtype, torch.float32, torch.bool}
+        }
+        self._container = ctypes.c_void_p()
+        self._must(
+            self._library.AOTInductorModelContainerCreateWithDevice(
+                ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None
+            )
+        )
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         rows = len(x_t)
         if rows == 1:  # it was compiled for two and more
             x_t, t, cond = x_t.expand(2, -1, -1, -1), t.expand(2), Conditioning.cat([cond, cond])
-        given = (x_t.to(self.dtype), t, cond.tokens.to(self.dtype), cond.mask, cond.pooled.to(self.dtype))
-        return self._call(*(each.contiguous() for each in given))[:rows]
+        tokens, pooled = cond.tokens.to(self.dtype), cond.pooled.to(self.dtype)
+        given = [each.contiguous() for each in (x_t.to(self.dtype), t.float(), tokens, cond.mask, pooled)]
+        handles = (ctypes.c_void_p * len(given))(*(self._lend(each) for each in given))  # they become the library's
+        answer = ctypes.c_void_p()
+        self._must(
+            self._library.AOTInductorModelContainerRun(
+                self._container,
+                handles,
+                ctypes.c_size_t(len(given)),
+                ctypes.byref(answer),
+                ctypes.c_size_t(1),
+                None,
+                None,
+            )
+        )
+        try:
+            return self._copied(answer, x_t.shape)[:rows]
+        finally:
+            self._torch.aoti_torch_delete_tensor_object(answer)
+
+    def _lend(self, x: Tensor) -> ctypes.c_void_p:
+        """A handle to a tensor that shares its memory."""
+        handle = ctypes.c_void_p()
+        self._must(
+            self._torch.aoti_torch_create_tensor_from_blob(
+                ctypes.c_void_p(x.data_ptr()),
+                ctypes.c_int64(x.ndim),
+                (ctypes.c_int64 * x.ndim)(*x.shape),
+                (ctypes.c_int64 * x.ndim)(*x.stride()),
+                ctypes.c_int64(0),
+                ctypes.c_int32(self._numbers[x.dtype]),
+                ctypes.c_int32(self._torch.aoti_torch_device_type_cpu()),
+                ctypes.c_int32(0),
+                ctypes.byref(handle),
+            )
+        )
+        return handle
+
+    def _copied(self, handle: ctypes.c_void_p, shape: torch.Size) -> Tensor:
+        data, strides = ctypes.c_void_p(), ctypes.POINTER(ctypes.c_int64)()
+        self._must(self._torch.aoti_torch_get_data_ptr(handle, ctypes.byref(data)))
+        self._must(self._torch.aoti_torch_get_strides(handle, ctypes.byref(strides)))
+        assert data.value is not None
+        memory = (ctypes.c_byte * (shape.numel() * self.dtype.itemsize)).from_address(data.value)
+        return torch.frombuffer(memory, dtype=self.dtype).as_strided(shape, strides[: len(shape)]).clone()
+
+    def _must(self, status: int) -> None:
+        if status:
+            said = self._library.AOTInductorGetLastError() or b""
+            raise RuntimeError(f"the compiled network failed: {said.decode(errors='replace') or f'status {status}'}")
 
 
 class Compilation:
@@ -99,7 +166,6 @@ class Compilation:
             self._thread.join()
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # this thread's: see `leave_cores`
         try:
             self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
         except (OSError, RuntimeError) as error:
@@ -117,14 +183,14 @@ class Compilation:
         folder = cache_folder("compiled")
         folder.mkdir(parents=True, exist_ok=True)
         clear(folder)
-        path = folder / f"{fingerprint(self.run.model, self.run.config, self.dtype, self.engine.max_rows)}.pt2"
+        path = folder / f"{fingerprint(self.run.model, self.run.config, self.dtype, self.engine.max_rows)}.so"
         if path.exists():
             path.touch()  # used last
             return path
         log.info("compiling the network for this processor, about a minute beside the painting, kept in %s", folder)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(dir=folder, prefix="building-", ignore_cleanup_errors=True) as building:
-            made = Path(building) / "network.pt2"
+            made = Path(building) / "network.so"
             self._compile(made, Path(building))
             made.replace(path)
         log.info("compiled in %.0f s", time.monotonic() - began)
@@ -181,7 +247,7 @@ def _processor() -> str:
 
 def clear(folder: Path) -> None:
     """Drop all compiled networks but those used last, and what killed processes left."""
-    kept = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in kept[KEPT:]:
         path.unlink(missing_ok=True)
     for left in folder.glob("building-*"):

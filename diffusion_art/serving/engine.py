@@ -177,6 +177,7 @@ class Engine:
     def _run(self) -> None:
         if self._cores is not None:
             torch.set_num_threads(self._cores)
+            torch.get_num_threads()  # else this thread's first operation takes the number that any thread set last
         with self._painter.session():
             self._loop()
 
