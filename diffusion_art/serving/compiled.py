@@ -218,7 +218,8 @@ class Compilation:
                     start_new_session=True,
                     env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(building), "TMPDIR": str(building)},
                 )
-            status = self._process.wait()
+            with self._process as process:
+                status = process.wait()
         if status:
             lines = said.read_text().strip().splitlines() or [f"its process ended with status {status}"]
             raise RuntimeError(lines[-1])

@@ -15,7 +15,7 @@ from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run, load_run
-from diffusion_art.serving.compile_network import check, compile_network
+from diffusion_art.serving.compile_network import check
 from diffusion_art.serving.compiled import (
     KEPT,
     STALE_S,
@@ -26,12 +26,12 @@ from diffusion_art.serving.compiled import (
     fingerprint,
 )
 from diffusion_art.serving.engine import Engine, Job
-from tests.fakes import JIT_CONFIG, toy_model, toy_run
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 from tests.serving.raw import eventually
 
 JOBS = [
     Job("red", seed=1, sampler=Sampler("euler", num_steps=3)),  # one row
-    Job("blue and rather longer than the other, so that there are more tokens", seed=2, guidance_scale=3.0),
+    Job("blue and longer, of more tokens", seed=2, sampler=Sampler("dpmpp_2m", num_steps=4), guidance_scale=3.0),
     Job("red", seed=3, sampler=Sampler("heun", num_steps=3), guidance_scale=2.0),
 ]
 
@@ -68,28 +68,38 @@ def test_compiled_once_it_paints_the_same(toy_folder, cache, caplog):
             assert np.abs(found.astype(int) - wanted).max() <= 1
         assert engine.stats().failed == 0
         (made,) = cache.iterdir()
-        began, caplog.records[:] = made.stat().st_ino, []
+        began = made.stat().st_ino
+        caplog.clear()
         again = engine_of(run)
         second = Compilation(run, again)
         second.start()
         assert eventually(lambda: again.stats().compiled, within_s=60)
         second.stop()
         assert made.stat().st_ino == began
-        assert "compiling" not in caplog.text
+        assert "compiling the network" not in caplog.text
+        compiled = CompiledNetwork(made, dtype=torch.float32)
+        check(run.model, compiled, rows=6)
+        with torch.no_grad():
+            for weight in run.model.backbone.parameters():
+                weight.mul_(1.1)
+        with pytest.raises(RuntimeError, match="% off"):
+            check(run.model, compiled, rows=6)
     finally:
         engine.stop()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_rows", [64, 2])
-def test_a_pixel_transformer_in_bfloat16(tmp_path, max_rows):
-    model = toy_model(backbone=JIT_CONFIG)
-    compile_network(model, tmp_path / "net.so", dtype=torch.bfloat16, max_rows=max_rows)
-    compiled = CompiledNetwork(tmp_path / "net.so", dtype=torch.bfloat16)
-    with torch.no_grad():
-        next(model.backbone.parameters()).mul_(2)
-        with pytest.raises(RuntimeError, match="% off"):
-            check(model, compiled, rows=2)
+def test_a_pixel_transformer_in_bfloat16(tmp_path, cache, caplog):
+    """The process that compiles compares it with the network as it is."""
+    config = {"model": MODEL_CONFIG | {"backbone": JIT_CONFIG}, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0}
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(backbone=JIT_CONFIG), config=config)
+    run = load_run(checkpoint)
+    engine = Engine(run.model, max_rows=2, precision="bfloat16")
+    compilation = Compilation(run, engine)
+    compilation.start()
+    assert eventually(lambda: engine.stats().compiled or "as it is" in caplog.text, within_s=300)
+    compilation.stop()
+    assert engine.stats().compiled, caplog.text
 
 
 @pytest.mark.slow
