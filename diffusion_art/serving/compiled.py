@@ -57,10 +57,9 @@ def check_compiler(device: torch.device) -> None:
 class CompiledNetwork:
     """The backbone from a library that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`.
 
-    torch's own way to call one keeps Python's lock throughout, so that the HTTP face stands still meanwhile, and gets
-    its turns between the operations of a tick: with that, a compiled network serves less than a plain one. So it is
-    called by its C interface (torch's `aoti_runtime/interface.h` and `aoti_torch/c/shim.h`) through ctypes, which lets
-    go of the lock.
+    torch's own way to call one keeps Python's lock throughout, so that the HTTP face, `/health` too, would stand still
+    for the length of a tick. So it is called by its C interface (torch's `aoti_runtime/interface.h` and
+    `aoti_torch/c/shim.h`) through ctypes, which lets go of the lock.
 
     Raises:
         OSError: no library that can be loaded here.
