@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
-from diffusion_art.serving.compiled import CompiledNetwork
+from diffusion_art.serving.compiled import CompiledNetwork, arguments
 from diffusion_art.tensors import Conditioning
 
 # 2-norm of the difference to the network as it is, over that of its answer
@@ -49,8 +49,7 @@ def compile_network(model: TextToImage, path: Path, *, dtype: torch.dtype, max_r
 
     net = Flat(deepcopy(model.backbone)).to(dtype).eval()
     rows, length = Dim("rows", min=2, max=max(3, max_rows)), Dim("length", min=2, max=model.text_encoder.context_length)
-    x_t, t, cond = example(model, rows=3)
-    given = (x_t.to(dtype), t, cond.tokens.to(dtype), cond.mask, cond.pooled.to(dtype))
+    given = arguments(*example(model, rows=3), dtype=dtype)
     shapes = ({0: rows}, {0: rows}, {0: rows, 1: length}, {0: rows, 1: length}, {0: rows})
     exported = export(net, given, dynamic_shapes=shapes)
     settings = {"freezing": True, "cpp.dynamic_threads": True}

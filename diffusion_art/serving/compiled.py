@@ -54,6 +54,12 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
+def arguments(x_t: Tensor, t: Tensor, cond: Conditioning, *, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """A network call as a compiled network takes it: dense tensors, all but times and mask in `dtype`."""
+    given = (x_t.to(dtype), t.float(), cond.tokens.to(dtype), cond.mask, cond.pooled.to(dtype))
+    return tuple(each.contiguous() for each in given)
+
+
 class CompiledNetwork:
     """The backbone from a library that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`.
 
@@ -86,8 +92,7 @@ class CompiledNetwork:
         rows = len(x_t)
         if rows == 1:  # it was compiled for two and more
             x_t, t, cond = x_t.expand(2, -1, -1, -1), t.expand(2), Conditioning.cat([cond, cond])
-        tokens, pooled = cond.tokens.to(self.dtype), cond.pooled.to(self.dtype)
-        given = [each.contiguous() for each in (x_t.to(self.dtype), t.float(), tokens, cond.mask, pooled)]
+        given = arguments(x_t, t, cond, dtype=self.dtype)
         handles = (ctypes.c_void_p * len(given))(*(self._lend(each) for each in given))  # they become the library's
         answer = ctypes.c_void_p()
         self._must(
@@ -180,7 +185,8 @@ class Compilation:
             RuntimeError: it does not compile, or was not to be any more.
         """
         folder = cache_folder("compiled")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_ours(folder)
         clear(folder)
         path = folder / f"{fingerprint(self.run.model, self.run.config, self.dtype, self.engine.max_rows)}.so"
         if path.exists():
@@ -229,7 +235,7 @@ def fingerprint(model: TextToImage, config: dict, dtype: torch.dtype, max_rows: 
     digest = hashlib.sha256()
     about = [__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), platform.machine(), _processor()]
     digest.update(json.dumps([*about, config["model"], str(dtype), max_rows], sort_keys=True).encode())
-    for source in sorted(Path(models.__path__[0]).glob("*.py")):
+    for source in (*sorted(Path(models.__path__[0]).glob("*.py")), Path(__file__).with_name("compile_network.py")):
         digest.update(source.read_bytes())
     for name, weight in sorted(model.backbone.state_dict().items()):
         digest.update(name.encode())
@@ -243,6 +249,13 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     return platform.processor()
+
+
+def check_ours(folder: Path) -> None:
+    """RuntimeError where others may put machine code into the folder."""
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RuntimeError(f"others can write to {folder}, and what lies there is run: chmod 700 {folder}")
 
 
 def clear(folder: Path) -> None:

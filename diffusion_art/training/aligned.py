@@ -11,9 +11,9 @@ from torch import Tensor
 from diffusion_art.checkpoints import KEY
 from diffusion_art.errors import UserError
 from diffusion_art.models.alignment import Alignment
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.tensors import Batch
-from diffusion_art.training.module import DiffusionModule, Network
+from diffusion_art.training.module import DiffusionModule
 
 
 class AlignedModule(DiffusionModule):

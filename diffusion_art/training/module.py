@@ -14,14 +14,13 @@ from diffusion_art.checkpoints import FORMAT, KEY
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 
-Network = Callable[..., Tensor]  # (x_t, t, cond) -> what the backbone answers
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
 
 

@@ -22,6 +22,7 @@ from diffusion_art.serving.compiled import (
     Compilation,
     CompiledNetwork,
     check_compiler,
+    check_ours,
     clear,
     fingerprint,
 )
@@ -174,3 +175,11 @@ def test_the_cache_keeps_those_used_last_and_no_ruins(tmp_path):
         os.utime(tmp_path / name, (time.time() - age_s, time.time() - age_s))
     clear(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {f"{age}.so" for age in range(KEPT)} | {"building-new"}
+
+
+def test_a_folder_that_others_write_to_is_not_loaded_from(tmp_path):
+    tmp_path.chmod(0o700)
+    check_ours(tmp_path)
+    tmp_path.chmod(0o770)
+    with pytest.raises(RuntimeError, match=f"chmod 700 {tmp_path}"):
+        check_ours(tmp_path)
