@@ -112,9 +112,9 @@ class Bare:
             if not module.aligned:
                 loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
             else:
-                network, middles = module.watched()
+                network, maps = module.watched()
                 loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
-                loss = loss + module.alignment.weight * module.alignment(middles[-1], batch.images)
+                loss = loss + module.alignment.weight * module.alignment(maps[-1], batch.images)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
         self.optimizer.step()

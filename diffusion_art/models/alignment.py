@@ -1,20 +1,19 @@
-"""Representation alignment: the middle of the backbone is asked to know of a picture what an image tower sees in it.
+"""Representation alignment: a map of the backbone is asked to know of a picture what an image tower sees in it.
 
-    h = resize(mlp(middle(x_t)), grid of y),   y = tower(x_0)
+    h = resize(mlp(map(x_t)), grid of y),   y = tower(x_0)
     loss = mean_positions (1 - cos(h, y))  +  relation * mean_{i != j} (cos(h_i, h_j) - cos(y_i, y_j))^2
 
 where h_i, y_i in the second term are averaged over the page: how alike two pictures of the batch are is to be the same
-in the backbone as to the tower. Of a UNet the middle block is the best place, and its small map is brought to the
-tower's grid after the projection.
+in the backbone as to the tower. The map is brought to the tower's grid after the projection.
 
-Papers: Yu et al. 2024 (REPA), https://arxiv.org/abs/2410.06940; Tian et al. 2025 (U-REPA: the middle, the resizing and
-a loss on the likeness of samples), https://arxiv.org/abs/2503.18414; Wang et al. 2025 (HASTE: stopped early, since a
-tower that helps a network find its way holds back one that has), https://arxiv.org/abs/2505.16792
+Papers: Yu et al. 2024 (REPA), https://arxiv.org/abs/2410.06940; Tian et al. 2025 (U-REPA: the middle of a UNet, the
+resizing and a loss on the likeness of samples), https://arxiv.org/abs/2503.18414; Wang et al. 2025 (HASTE: stopped
+early, since a tower that helps a network find its way holds back one that has), https://arxiv.org/abs/2505.16792
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import torch
@@ -28,14 +27,15 @@ from diffusion_art.models.image_tower import ImageTower
 
 
 class Alignment(nn.Module):
-    """(the backbone's middle map, the clean pictures) -> one loss for the batch, with a projection that is trained too.
+    """(a map of the backbone, the clean pictures) -> one loss for the batch, with a projection that is trained too.
 
-    `channels` are those of the middle map, `hidden` those of the projection. The loss is to count `weight` times, and
-    until `until`, a share of the run's `total_steps`: `until_step` is the first step without. The tower is not a
-    submodule: it follows the device, but optimisers and checkpoints never see it.
+    `maps` are the places of the backbone that have one, with its channels; `place` is that to align, `auto` the first
+    of them. `hidden` are the channels of the projection. The loss is to count `weight` times, and until `until`, a
+    share of the run's `total_steps`: `until_step` is the first step without. The tower is not a submodule: it follows
+    the device, but optimisers and checkpoints never see it.
 
     Raises:
-        UserError: a weight, share, number of steps or width that is none.
+        UserError: a place that the backbone has not; a weight, share, number of steps or width that is none.
     """
 
     tower: ImageTower
@@ -43,15 +43,18 @@ class Alignment(nn.Module):
     def __init__(
         self,
         *,
-        channels: int,
+        maps: Mapping[str, int],
         tower: ImageTower,
         total_steps: int,
+        place: str = "middle",
         weight: float = 0.5,
         until: float = 0.4,
         relation: float = 1.0,
         hidden: int = 256,
     ):
         super().__init__()
+        if place != "auto" and place not in maps:
+            raise UserError(f"alignment.place={place} is none of this backbone's: {', '.join(maps)}, or auto")
         if not weight > 0:
             raise UserError(f"alignment.weight={weight} must be positive; 0.5 is usual, and alignment=none is without")
         if not 0 < until <= 1:
@@ -65,11 +68,12 @@ class Alignment(nn.Module):
             raise UserError(f"alignment.relation={relation} must be 0 or more; 1 is usual")
         if hidden < 1:
             raise UserError(f"alignment.hidden={hidden} must be at least 1; 256 is usual")
+        self.place = next(iter(maps)) if place == "auto" else place
         self.weight = weight
         self.relation = relation
         self.until_step = int(Fraction(str(until)) * total_steps)
         self.projection = nn.Sequential(
-            *(nn.Linear(channels, hidden), nn.SiLU()),
+            *(nn.Linear(maps[self.place], hidden), nn.SiLU()),
             *(nn.Linear(hidden, hidden), nn.SiLU()),
             nn.Linear(hidden, tower.dim),
         )
@@ -79,11 +83,11 @@ class Alignment(nn.Module):
         self.tower._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def forward(self, middle: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 h2 w2"]) -> Float[Tensor, ""]:
+    def forward(self, seen: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 h2 w2"]) -> Float[Tensor, ""]:
         """Outside autocast but for the projection, in float32. Its second term compares the pictures of this batch:
         those of one process, of one part where gradients are accumulated.
         """
-        projected = rearrange(self.projection(rearrange(middle, "b c h w -> b h w c")), "b h w d -> b d h w")
+        projected = rearrange(self.projection(rearrange(seen, "b c h w -> b h w c")), "b h w d -> b d h w")
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 wanted = self.tower(images)

@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
     side_multiple: int  # x_t of other sides that this divides are taken too
     cross_attention_dim: int  # of a caption's token states
     pooled_dim: int  # of a caption's pooled vector
-    middle_channels: int  # of the map of its middle
+    maps: dict[str, int]  # channels of the maps that `with_map` gives, by place; the best to align comes first
 
     @abstractmethod
     def forward(
@@ -29,7 +29,7 @@ class Backbone(nn.Module, ABC):
     ) -> Float[Tensor, "b c h w"]: ...
 
     @abstractmethod
-    def with_middle(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    def with_map(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
-        """What `forward` answers, and the map that it had half way, on the grid of that place."""
+        """What `forward` answers, and the map that it had at a place of `maps`, on the grid of that place."""

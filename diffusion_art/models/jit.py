@@ -67,7 +67,7 @@ class JiT(Backbone):
         self.side_multiple = patch_size
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
-        self.middle_channels = width
+        self.maps = {"middle": width}
         self.patch_size = patch_size
         self.head_channels = head_channels
         self.context_from = context_from
@@ -97,12 +97,12 @@ class JiT(Backbone):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c h w"]:
-        return self.with_middle(x_t, t, cond)[0]
+        return self.with_map(x_t, t, cond, "middle")[0]
 
-    def with_middle(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    def with_map(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
-        """The middle is the picture's tokens after half of the blocks."""
+        """The one place, `middle`: the picture's tokens after half of the blocks."""
         p = self.patch_size
         rows, columns = x_t.shape[2] // p, x_t.shape[3] // p
         x = self.patch_embedding(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))

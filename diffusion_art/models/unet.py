@@ -92,7 +92,7 @@ class UNet(Backbone):
         self.side_multiple = 2 ** (len(sides) - 1)
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
-        self.middle_channels = block_channels[-1]
+        self.maps = {"up": block_channels[-1], "middle": block_channels[-1]}
         settings: dict[str, Any] = {
             "sample_size": sample_size,
             "in_channels": channels,
@@ -137,13 +137,14 @@ class UNet(Backbone):
             return_dict=False,
         )[0]
 
-    def with_middle(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    def with_map(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
-        """The middle is what the block between the way down and the way up answers.
+        """`middle` is what the block between the way down and the way up answers, `up` what the first block of the way
+        up does: the smallest level with what it was shown on the way down, brought to twice the side.
 
-        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own and to the same bits: a hook on the
-        middle block would not be seen by `torch.compile`.
+        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own and to the same bits: a hook on a
+        block would not be seen by `torch.compile`.
         """
         net: Any = self.net
         dtype = x_t.dtype
@@ -161,11 +162,13 @@ class UNet(Backbone):
         for block in net.down_blocks:
             x, kept = run(block, x)
             skips += kept
-        middle = x = run(net.mid_block, x)
+        x = run(net.mid_block, x)
+        seen = {"middle": x}
         for block in net.up_blocks:
             count = len(block.resnets)
             x, skips = run(block, x, res_hidden_states_tuple=skips[-count:]), skips[:-count]
-        return net.conv_out(net.conv_act(net.conv_norm_out(x))), middle
+            seen.setdefault("up", x)
+        return net.conv_out(net.conv_act(net.conv_norm_out(x))), seen[place]
 
 
 def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

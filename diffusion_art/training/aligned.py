@@ -12,12 +12,12 @@ from diffusion_art.checkpoints import KEY
 from diffusion_art.errors import UserError
 from diffusion_art.models.alignment import Alignment
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.tensors import Batch
+from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.module import DiffusionModule
 
 
 class AlignedModule(DiffusionModule):
-    """Adds the loss of `alignment` between the backbone's middle and the clean pictures, until its `until_step`.
+    """Adds the loss of `alignment` between a map of the backbone and the clean pictures, until its `until_step`.
 
     From there on a step is that of `DiffusionModule`, and the tower is not asked. The projection is optimised with the
     model and saved for a resume, beside the model's weights and not among them; nothing that paints hears of it.
@@ -33,30 +33,30 @@ class AlignedModule(DiffusionModule):
     ) -> None:
         super().__init__(model, *args, compile_network=compile_network, **shell)
         self.alignment = alignment
-        with_middle = model.backbone.with_middle
-        self._with_middle = torch.compile(with_middle) if compile_network else with_middle
+        with_map = model.backbone.with_map
+        self._with_map = torch.compile(with_map) if compile_network else with_map
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.global_step >= self.alignment.until_step:
             if self.global_step == self.alignment.until_step:
                 self.log("train/alignment", math.nan)  # or Lightning would go on with the last value
             return self._known_to_all(super().training_step(batch, batch_idx))
-        network, middles = self.watched()
+        network, maps = self.watched()
         loss = self.training_loss(batch, network)
-        aligned = self.alignment(middles[-1], batch.images)
+        aligned = self.alignment(maps[-1], batch.images)
         self.log("train/alignment", aligned.detach(), batch_size=len(batch))
         return loss + self.alignment.weight * aligned
 
     def watched(self) -> tuple[Network, list[Tensor]]:
-        """The network, and a list to which each call of it adds the middle."""
-        middles: list[Tensor] = []
+        """The network, and a list to which each call of it adds the map to align."""
+        maps: list[Tensor] = []
 
-        def network(*inputs: Any) -> Tensor:
-            out, middle = self._with_middle(*inputs)
-            middles.append(middle)
+        def network(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+            out, seen = self._with_map(x_t, t, cond, self.alignment.place)
+            maps.append(seen)
             return out
 
-        return network, middles
+        return network, maps
 
     def _known_to_all(self, loss: Tensor) -> Tensor:
         """The same loss. With several processes its graph names the projection, since a gradient of every weight is

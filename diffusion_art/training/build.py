@@ -37,7 +37,7 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
             teacher_guidance_scale=settings["teacher_guidance_scale"],
         )
     elif settings["alignment"] is not None:
-        alignment = build(settings["alignment"])(channels=model.backbone.middle_channels)
+        alignment = build(settings["alignment"])(maps=model.backbone.maps)
         make = partial(AlignedModule, alignment=alignment)
     return make(
         model,

@@ -46,7 +46,7 @@ class Answering(Backbone):
         x_0 = self.x_0_hat(x_t, alpha, sigma, cond)
         return self.prediction.target(x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
 
-    def with_middle(self, x_t: Tensor, t: Tensor, cond) -> tuple[Tensor, Tensor]:
+    def with_map(self, x_t: Tensor, t: Tensor, cond, place: str) -> tuple[Tensor, Tensor]:
         return self(x_t, t, cond), x_t
 
 

@@ -16,9 +16,11 @@ from tests.fakes import JIT_CONFIG, SmallTower, toy_model
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def alignment(channels: int = 16, tower: ImageTower | None = None, **changes) -> Alignment:
+def alignment(maps: dict[str, int] | None = None, tower: ImageTower | None = None, **changes) -> Alignment:
     torch.manual_seed(0)
-    return Alignment(channels=channels, tower=tower or SmallTower(), **{"total_steps": 10, "hidden": 32} | changes)
+    return Alignment(
+        maps=maps or {"middle": 16}, tower=tower or SmallTower(), **{"total_steps": 10, "hidden": 32} | changes
+    )
 
 
 class AsIs(ImageTower):
@@ -32,7 +34,7 @@ class AsIs(ImageTower):
 
 def plain(relation: float) -> Alignment:
     """Without a projection and with pictures for features, so that both sides can be written down."""
-    made = Alignment(channels=3, tower=AsIs(), total_steps=1, relation=relation)
+    made = Alignment(maps={"middle": 3}, tower=AsIs(), total_steps=1, relation=relation)
     made.projection = nn.Sequential(nn.Identity())
     return made
 
@@ -68,20 +70,20 @@ def test_a_map_is_resized_as_torch_does_it(n, side):
 # ---------------------------------------------------------------------- with a backbone
 
 
-def middle_of(model: TextToImage) -> Tensor:
+def map_of(model: TextToImage, place: str = "middle") -> Tensor:
     t = torch.linspace(0.1, 0.9, 4)
     cond = model.encode_captions(["red", "", "blue", "a red house"])
-    return model.backbone.with_middle(model.codec.encode(IMAGES), t, cond)[1]
+    return model.backbone.with_map(model.codec.encode(IMAGES), t, cond, place)[1]
 
 
 @pytest.mark.parametrize("changes", [{}, {"backbone": JIT_CONFIG}], ids=["unet", "jit"])
-def test_training_on_it_alone_brings_the_middle_to_what_the_tower_sees(changes):
+def test_training_on_it_alone_brings_the_map_to_what_the_tower_sees(changes):
     model = toy_model(**changes)
-    made = alignment(model.backbone.middle_channels)
+    made = alignment(model.backbone.maps, place="auto")
     optimizer = torch.optim.Adam([*model.parameters(), *made.parameters()], lr=5e-3)
     losses = []
     for _ in range(60):
-        loss = made(middle_of(model), IMAGES)
+        loss = made(map_of(model, made.place), IMAGES)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,7 +95,7 @@ def test_training_on_it_alone_brings_the_middle_to_what_the_tower_sees(changes):
 def test_gradients_reach_the_middle_and_what_is_before_it_and_nothing_else():
     model, tower = toy_model(), SmallTower()
     made = alignment(tower=tower)
-    made(middle_of(model), IMAGES).backward()
+    made(map_of(model), IMAGES).backward()
     heard = {name for name, p in model.backbone.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[1] for name in heard} >= {"conv_in", "down_blocks", "mid_block", "time_embedding"}
     assert not any("up_blocks" in name or "conv_out" in name for name in heard)
@@ -112,7 +114,7 @@ def test_the_tower_is_no_part_of_it_but_goes_where_it_goes():
 
 
 def test_autocast_leaves_the_tower_alone():
-    made, middle = alignment(), middle_of(toy_model()).detach()
+    made, middle = alignment(), map_of(toy_model()).detach()
     with torch.autocast("cpu", torch.bfloat16):
         loss = made(middle.bfloat16(), IMAGES)
     assert made.tower.seen.dtype == torch.float32
@@ -129,6 +131,7 @@ def test_it_ends_after_a_share_of_the_steps():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"place": "up"}, "alignment.place=up is none of this backbone's: middle, or auto"),
         ({"weight": 0.0}, "alignment.weight=0.0 must be positive.*alignment=none"),
         ({"until": 0.0}, "alignment.until=0.0 is no share"),
         ({"until": 1.5}, "alignment.until=1.5 is no share"),

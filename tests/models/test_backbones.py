@@ -80,11 +80,13 @@ def test_rows_do_not_mix(net, asked):
     torch.testing.assert_close(torch.cat(rows), net(x_t, t, cond), **CLOSE)
 
 
-def test_with_its_middle_it_answers_the_same_bits(net, asked):
-    out, middle = net.with_middle(*asked)
-    assert torch.equal(out, net(*asked))
-    assert middle.shape == (3, net.middle_channels, net.sample_size // 2, net.sample_size // 2)
-    assert middle.std(0).mean() > 1e-3
+def test_with_a_map_it_answers_the_same_bits(net, asked):
+    for place, channels in net.maps.items():
+        out, seen = net.with_map(*asked, place)
+        assert torch.equal(out, net(*asked))
+        side = net.sample_size // (1 if place == "up" else 2)
+        assert seen.shape == (3, channels, side, side)
+        assert seen.std(0).mean() > 1e-3
 
 
 @pytest.mark.parametrize("side", [4, 16, 32])
@@ -114,7 +116,7 @@ def test_the_compiler_sees_one_graph_and_the_same_answer(name):
         "close = {'atol': 1e-4, 'rtol': 1e-4};"
         "compiled = torch.compile(net, backend='eager', fullgraph=True);"
         "torch.testing.assert_close(compiled(*x), net(*x), **close);"
-        "compiled = torch.compile(net.with_middle, backend='eager', fullgraph=True);"
-        "torch.testing.assert_close(compiled(*x), net.with_middle(*x), **close)"
+        "compiled = torch.compile(net.with_map, backend='eager', fullgraph=True);"
+        "[torch.testing.assert_close(compiled(*x, place), net.with_map(*x, place), **close) for place in net.maps]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # outside the shape checker

@@ -15,7 +15,7 @@ def test_its_middle_is_the_grid_of_patches_after_half_of_the_blocks(context_from
     net = all_random(small_jit(depth=4, context_from=context_from))
     kept = []
     net.blocks[1].register_forward_hook(lambda module, inputs, out: kept.append(out))
-    _, middle = net.with_middle(*inputs())
+    _, middle = net.with_map(*inputs(), "middle")
     assert torch.equal(middle[:, :, 1, 2], kept[0][:, -16:][:, 6])
 
 

@@ -35,18 +35,20 @@ def test_its_weights_are_those_of_diffusers_own_network_and_so_are_its_answers()
 
 @pytest.mark.parametrize("attention_sides", [[4], [8]], ids=["attending middle", "plain middle"])
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_with_its_middle_it_learns_the_same_bits(attention_sides, gradient_checkpointing):
+@pytest.mark.parametrize("place", ["middle", "up"])
+def test_with_a_map_it_learns_the_same_bits(attention_sides, gradient_checkpointing, place):
     torch.manual_seed(0)
     net = small_unet(attention_sides=attention_sides, gradient_checkpointing=gradient_checkpointing, layers_per_block=2)
     all_random(net).train()
     gradients, kept = [], []
-    net.net.mid_block.register_forward_hook(lambda module, inputs, out: kept.append(out))
-    for forward in (net, lambda *inputs: net.with_middle(*inputs)[0]):
+    block = net.net.mid_block if place == "middle" else net.net.up_blocks[0]
+    block.register_forward_hook(lambda module, inputs, out: kept.append(out))
+    for forward in (net, lambda *inputs: net.with_map(*inputs, place)[0]):
         net.zero_grad()
         (forward(*inputs()) - 1).square().mean().backward()
         gradients.append({name: p.grad.clone() for name, p in net.named_parameters()})
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
-    assert torch.equal(net.with_middle(*inputs())[1], kept[0])
+    assert torch.equal(net.with_map(*inputs(), place)[1], kept[0])
 
 
 def test_attention_stands_only_where_it_was_asked_for():

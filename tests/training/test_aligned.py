@@ -44,7 +44,9 @@ def module(make=DiffusionModule, *, model: dict | None = None, **changes) -> Dif
 def aligned(tower: SmallTower, *, model: dict | None = None, **changes) -> AlignedModule:
     torch.manual_seed(0)
     settings = {"total_steps": STEPS, "until": 0.4, "hidden": 8} | changes
-    made = module(AlignedModule, model=model, alignment=Alignment(channels=16, tower=tower, **settings))
+    made = module(
+        AlignedModule, model=model, alignment=Alignment(maps={"up": 16, "middle": 16}, tower=tower, **settings)
+    )
     assert isinstance(made, AlignedModule)
     return made
 
@@ -101,10 +103,14 @@ def test_the_tower_is_asked_until_its_share_of_the_steps_and_then_never_again(ac
     assert math.isnan(trainer.callback_metrics["train/alignment"])  # and not the last value for ever
 
 
-@pytest.mark.parametrize("model", [{}, {"backbone": JIT_CONFIG}], ids=["unet", "jit"])
-def test_a_weight_of_next_to_nothing_is_the_run_without(model):
-    """The way through the backbone with its middle, and the optimiser with the projection, change nothing else."""
-    with_it, without = aligned(SmallTower(), model=model, weight=1e-30), module(model=model)
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [({}, "middle"), ({}, "up"), ({"backbone": JIT_CONFIG}, "middle")],
+    ids=["unet", "unet up", "jit"],
+)
+def test_a_weight_of_next_to_nothing_is_the_run_without(model, place):
+    """The way through the backbone with a map, and the optimiser with the projection, change nothing else."""
+    with_it, without = aligned(SmallTower(), model=model, weight=1e-30, place=place), module(model=model)
     for made in (with_it, without):
         fit(made)
     ours, theirs = state(with_it), state(without)
