@@ -27,7 +27,7 @@ import open_clip
 import torch
 from hydra import compose, initialize_config_dir
 from open_clip.model import CLIP
-from record import RESULTS, figure, write
+from record import RESULTS, command, figure, write
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -178,8 +178,8 @@ def main(experiment: str = "wikiart", price: str = "3.0", tokens: str = "32") ->
     for name in ("v2 jpeg, 2 workers", "server alone, v2 jpeg"):
         if rate := measured(name):
             rows.append(figure(f"H100s fed at 50 % by the stream as measured ({name})", rate / most))
-    command = f"python benchmarks/paper.py experiment={experiment} price={price} tokens={tokens}"
-    write("paper", [{**row, "command": command} for row in rows])
+    line = command("paper", experiment=experiment, price=price, tokens=tokens)
+    write("paper", [{**row, "command": line} for row in rows])
 
 
 if __name__ == "__main__":

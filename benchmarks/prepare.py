@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from record import claim, write
+from record import claim, command, write
 
 from diffusion_art.data.build import build_shards
 from diffusion_art.data.pool import ordered_map, usable_cores
@@ -111,10 +111,8 @@ def main(rounds: str = "3", pictures: str = "10000", size: str = "64", path: str
             print(
                 "round {}: painter {}, parquet {}, Pillow {}, own functions {} pictures/s".format(number + 1, *latest)
             )
-    command = f"python benchmarks/prepare.py rounds={rounds} pictures={pictures} size={size}" + (
-        " path=..." if path else ""
-    )
-    more = {"cores": usable_cores(), "rounds": int(rounds), "command": command}
+    given = {"rounds": rounds, "pictures": pictures, "size": size} | ({"path": path} if path else {})
+    more = {"cores": usable_cores(), "rounds": int(rounds), "command": command("prepare", **given)}
     rate = statistics.median(painted)
     rows = [
         claim(

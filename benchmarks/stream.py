@@ -25,7 +25,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from record import claim, figure, machine, missing, write
+from record import claim, command, figure, machine, missing, write
 from stream_peers.environments import peers as libraries
 from stream_peers.environments import python_of
 from stream_sides.pictures import pictures as painted
@@ -173,9 +173,9 @@ def play(sides: list[Side], problems: dict[str, str], *, rounds: int, seconds: f
 class Judge:
     """Makes the rows: `rates` are those of each side, round by round."""
 
-    def __init__(self, played: dict[str, Side], problems: dict[str, str], command: str) -> None:
+    def __init__(self, played: dict[str, Side], problems: dict[str, str], line: str) -> None:
         self.played, self.problems = played, problems
-        self.more = {**machine(), "command": command}
+        self.more = {**machine(), "command": line}
         self.rows: list[dict] = []
 
     def best(self, names: list[str]) -> str | None:
@@ -208,9 +208,9 @@ class Judge:
         self.rows.append(row)
 
 
-def judge(played: dict[str, Side], problems: dict[str, str], cores: int, command: str) -> list[dict]:
+def judge(played: dict[str, Side], problems: dict[str, str], cores: int, line: str) -> list[dict]:
     """A row for each line of the table of goals, then the figures behind them."""
-    made = Judge(played, problems, command)
+    made = Judge(played, problems, line)
     for lent, how in (("", ""), (LENT, ", our decoder lent to it")):
         others = [name + lent for name in OTHERS]
         for ours, goals in (("v2 jpeg", (3, 1.5)), ("v2 u8", (4, 4))):
@@ -258,9 +258,11 @@ def main(
         except (RuntimeError, SideError) as error:
             problems[EIR] = str(error)
     played = play(sides, problems, rounds=int(rounds), seconds=float(seconds))
-    command = f"python benchmarks/stream.py rounds={rounds} seconds={seconds} pictures={pictures}"
-    command += " quick=true" * short + " path=..." * bool(path) + " peers=false" * (peers.lower() != "true")
-    rows = judge(played, problems, cores, command)
+    given = {"rounds": rounds, "seconds": seconds, "pictures": pictures}
+    given |= {"quick": "true"} if short else {}
+    given |= {"path": path} if path else {}
+    given |= {} if peers.lower() == "true" else {"peers": "false"}
+    rows = judge(played, problems, cores, command("stream", **given))
     if not short:
         write("stream", rows)
 

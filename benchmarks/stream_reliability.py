@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 import psutil
-from record import claim, figure, machine, write
+from record import claim, command, figure, machine, write
 from stream_sides.pictures import pictures as painted
 from stream_sides.raw import BINARY, RawClient
 from stream_sides.running import BENCHMARKS
@@ -153,8 +153,8 @@ def memory_mb(pid: int) -> float:
 
 def main(stopped_s: str = "60", soak_s: str = "120", pictures: str = "8192") -> None:
     folder = painted(BENCHMARKS.parent / "build" / "stream", count=int(pictures), size_px=128)
-    command = f"python benchmarks/stream_reliability.py stopped_s={stopped_s} soak_s={soak_s} pictures={pictures}"
-    more = {**machine(), "command": command}
+    given = {"stopped_s": stopped_s, "soak_s": soak_s, "pictures": pictures}
+    more = {**machine(), "command": command("stream_reliability", **given)}
     during, alone, grown = one_stopped(folder, float(stopped_s))
     crowd, memory, files = soak(folder, float(soak_s))
     ratio, growth = during / alone, statistics.median(memory[-3:]) / statistics.median(memory[:3])

@@ -40,23 +40,23 @@ def main(config: DictConfig) -> None:
     settings = settings_of(asked)
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
+    device = pick_device(asked["device"])
+    if asked["compile"]:
+        check_compiler(device)
     cores = leave_cores()
     with listen_at(asked["host"], asked["port"]) as listener:
         run = load_run(
             asked["run"],
             which=asked["checkpoint"],
             weights=asked["weights"],
-            device=pick_device(asked["device"]),
+            device=device,
         )
         try:
             engine = Engine(run.model, cores=cores, **asked["engine"])
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         studio = Studio(run, engine, settings)
-        compilation = None
-        if asked["compile"]:
-            check_compiler(run.device)
-            compilation = Compilation(run, engine)
+        compilation = Compilation(run, engine) if asked["compile"] else None
 
         def announce(url: str) -> None:
             at = settings.public_url or url

@@ -43,9 +43,9 @@ STALE_S = 3600.0  # after which what a killed process was building is cleared aw
 log = logging.getLogger(__name__)
 
 
-def check_compiler(device: torch.device) -> None:
+def check_compiler(device: str | torch.device) -> None:
     """UserError where there is nothing to compile with, or nothing to compile for."""
-    if device.type != "cpu":
+    if torch.device(device).type != "cpu":
         raise UserError(f"compile=true is for the CPU, and this server paints on device={device}: leave it out.")
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
         raise UserError(
