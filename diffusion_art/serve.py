@@ -21,7 +21,7 @@ from diffusion_art.runs import load_run
 from diffusion_art.serving.compiled import Compilation, check_compiler
 from diffusion_art.serving.engine import Engine
 from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.quick_start import model_of
+from diffusion_art.serving.quick_start import load_quickly
 from diffusion_art.serving.server import listen_at, make_server, serve
 from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
 from diffusion_art.serving.studio import Studio
@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
             device=device,
         )
         try:
-            engine = Engine(model_of(run), cores=cores, **asked["engine"])
+            engine = Engine(load_quickly(run), cores=cores, **asked["engine"])
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         studio = Studio(run, engine, settings)

@@ -19,7 +19,7 @@ from diffusion_art.runs import Run
 FRONT_END, UTILITIES = "torch._dynamo", "torch._dynamo.utils"
 
 
-def model_of(run: Run) -> TextToImage:
+def load_quickly(run: Run) -> TextToImage:
     """The run's model, imported and loaded without torch's compiler where that will do.
 
     Raises:

@@ -26,7 +26,7 @@ def paint(model):
 run = load_run(sys.argv[1])
 """
 LEFT_OUT = """
-model = quick_start.model_of(run)
+model = quick_start.load_quickly(run)
 Engine(model, cores=1)
 quick = paint(model)
 assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
@@ -50,7 +50,7 @@ def broken():
         del sys.modules["torch._dynamo"]
 
 quick_start.compiler_left_out = broken
-paint(quick_start.model_of(run))
+paint(quick_start.load_quickly(run))
 assert "torch._dynamo" in sys.modules
 """
 
@@ -80,8 +80,8 @@ def test_its_stand_ins_go_whatever_happens(monkeypatch):
     assert "torch._dynamo.utils" not in sys.modules
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named_as_ever(toy_folder, tmp_path):
+def test_a_checkpoint_that_cannot_be_read_is_named_as_ever(tmp_path):
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"broken\.ckpt"):
-        quick_start.model_of(load_run(broken))
+        quick_start.load_quickly(load_run(broken))
