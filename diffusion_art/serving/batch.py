@@ -131,7 +131,8 @@ class Painter:
         x_0_hat, nulls = answers[: len(slots)], answers[len(slots) : len(captions)]
         if guided:
             scale = column([slots[row].job.guidance_scale for row in guided], x)
-            rescale = column([slots[row].job.rescale for row in guided], x)
+            rescales = [slots[row].job.rescale for row in guided]
+            rescale = column(rescales, x) if any(rescales) else 0.0
             x_0_hat = x_0_hat.index_copy(
                 0, torch.tensor(guided, device=x.device), guide(x_0_hat[guided], nulls, scale=scale, rescale=rescale)
             )

@@ -26,7 +26,9 @@ class EncodedCaptions:
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
         """One row per caption, padded to the longest."""
-        return Conditioning.cat([self._row(caption) for caption in captions])
+        different = list(dict.fromkeys(captions))
+        rows = torch.tensor([different.index(caption) for caption in captions])
+        return Conditioning.cat([self._row(caption) for caption in different])[rows]
 
     def warm(self, captions: Iterable[str]) -> None:
         for caption in captions:

@@ -262,12 +262,14 @@ def test_a_guided_picture_that_does_not_fit_lets_a_plain_one_pass():
     assert choose([(1.0, 2, "a"), (2.0, 2, "b"), (3.0, 1, "c")], max_rows=3) == ["a", "c"]
 
 
-@pytest.mark.parametrize("most", [2, 7, 16, 64, 100])
+@pytest.mark.parametrize("most", [2, 7, 16, 64, 100, 500])
 def test_batches_are_padded_little(most):
     sizes = buckets(most)
     assert sizes[-1] == most
     assert sizes == sorted(set(sizes))
-    assert all(bucket_of(rows, sizes) - rows <= max(0, rows // 8) for rows in range(1, most + 1))
+    padding = {rows: bucket_of(rows, sizes) - rows for rows in range(1, most + 1)}
+    assert all(count <= max(1, rows // 16) for rows, count in padding.items())
+    assert not any(padding[rows] for rows in range(2, min(most, 64) + 1, 2))
 
 
 def _wait_until(condition, timeout_s: float = 30.0) -> None:
