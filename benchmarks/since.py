@@ -20,17 +20,17 @@ from io import BytesIO
 from pathlib import Path
 from tarfile import open as open_tar
 
-from record import claim, command, machine, write
+from record import claim, command, machine, missing, write
 
 ROOT = Path(__file__).parents[1]
 WINDOW = 20  # steps between two figures of the throughput callback
 
 
 def lay_out(commit: str, folder: Path) -> Path:
-    """The files of a commit. SystemExit where this is no clone that has it."""
+    """The files of a commit. LookupError where this is no clone that has it."""
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True)
     if packed.returncode:
-        raise SystemExit(f"commit={commit}: {packed.stderr.decode().strip()}. It takes a clone with its whole history.")
+        raise LookupError(f"{packed.stderr.decode().strip()}: it takes a clone with its whole history")
     with open_tar(fileobj=BytesIO(packed.stdout)) as tar:
         tar.extractall(folder, filter="data")
     return folder
@@ -63,7 +63,11 @@ def main(commit: str = "3364aed", experiment: str = "quickstart", rounds: int = 
         raise SystemExit(f"steps={steps}: at least {2 * WINDOW}, of which the first {WINDOW} are left out")
     speeds: dict[str, list[float]] = {"now": [], "then": []}
     with tempfile.TemporaryDirectory() as made:
-        trees = {"now": ROOT, "then": lay_out(commit, Path(made) / "tree")}
+        try:
+            trees = {"now": ROOT, "then": lay_out(commit, Path(made) / "tree")}
+        except LookupError as error:
+            write("since", [missing(f"{experiment} images/s against those at {commit}", str(error))])
+            return
         for name, tree in trees.items():  # shards
             images_per_s(tree, experiment, steps=2 * WINDOW, folder=Path(made) / f"{name}-shards")
         for turn in range(rounds):

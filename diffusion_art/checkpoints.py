@@ -11,7 +11,8 @@ trainable weights, their names beginning with `model.`; under `diffusion_art` st
     step          optimiser updates
     versions, commit, text_encoder (what `TextEncoder.describe` said)
 
-so the file alone is enough to paint. Frozen encoders are named, not copied.
+so the file alone is enough to paint. Frozen encoders are named, not copied. A file that ends in .safetensors is a
+model exported from one (`exported.py`), and read as a checkpoint with these weights.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ import torch
 
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
+from diffusion_art.exported import KEY, SUFFIX, read_about, read_exported
 from diffusion_art.models.text_to_image import TextToImage
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-KEY = "diffusion_art"
 POSTHOC = "posthoc_"  # how the names of checkpoints begin that no training wrote: averages made afterwards
 PREFIX = "model."  # of the raw weights' names in state_dict
 TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 
 
 def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> TextToImage:
-    """The model of a checkpoint file, a run folder (its newest checkpoint) or a folder of runs (the newest).
+    """The model of a checkpoint, exported or not, of a run folder (its newest) or of a folder of runs (the newest).
 
     `weights` are `ema`, the averaged ones, `raw`, those the optimiser held, or a further average that the checkpoint
     holds, by name.
@@ -55,7 +56,7 @@ def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | 
 def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) -> TextToImage:
     """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
     ours = checkpoint[KEY]
-    chosen = _choose(checkpoint, weights, origin)
+    chosen = weights_of(checkpoint, weights, origin=origin)
     model = build(ours["config"]["model"])
     if not isinstance(model, TextToImage):
         raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
@@ -64,8 +65,12 @@ def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) ->
     return model.eval()
 
 
-def _choose(checkpoint: dict[str, Any], weights: str, origin: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of that name, by the names of the model's parameters."""
+def weights_of(checkpoint: dict[str, Any], weights: str, *, origin: str | Path) -> dict[str, torch.Tensor]:
+    """The weights of that name, by the names of the model's parameters.
+
+    Raises:
+        UserError: the checkpoint, read from `origin`, has none of that name.
+    """
     ours = checkpoint[KEY]
     raw = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
     held = {"ema": ours["ema"], **({"raw": raw} if raw else {}), **ours.get("averages", {})}
@@ -85,20 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}. {TRAIN_ONE}")
-    if not is_whole(path):
-        raise UserError(
-            f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
-            "should). Use another one of its run, or copy it again."
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than weights and plain data, so it was not read: it could run code. "
-            "Checkpoints of this program never do."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
+    checkpoint = read_exported(path) if path.suffix == SUFFIX else _read_ours(path)
     ours = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict):
         raise UserError(f"{path} is a checkpoint of another program: it has no {KEY!r} part. {TRAIN_ONE}")
@@ -108,6 +100,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"format {FORMAT}. Use the version that wrote it, or train again."
         )
     return checkpoint
+
+
+def _read_ours(path: Path) -> Any:
+    """What a .ckpt file holds, if that is plain data."""
+    if not is_whole(path):
+        raise UserError(
+            f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
+            "should). Use another one of its run, or copy it again."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than weights and plain data, so it was not read: it could run code. "
+            "Checkpoints of this program never do."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
 
 
 def find_run(path: str | Path) -> Path:
@@ -170,8 +180,13 @@ def is_whole(path: Path) -> bool:
 
 
 def checkpoint_id(path: str | Path) -> str:
-    """`step_00000500-3f9c21ab`: its step, and a hash of all it holds, read from the checksums in the file."""
+    """`step_00000500-3f9c21ab`: its step, and a hash of all it holds, read from the checksums in the file.
+
+    That of an exported model is that of the checkpoint it is from.
+    """
     path = Path(path).resolve()
+    if path.suffix == SUFFIX:
+        return str(read_about(path)["checkpoint"])
     with zipfile.ZipFile(path) as archive:
         parts = [f"{entry.filename.partition('/')[2]} {entry.CRC} {entry.file_size}" for entry in archive.infolist()]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()

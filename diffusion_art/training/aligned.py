@@ -69,9 +69,16 @@ class AlignedModule(DiffusionModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY]["alignment"] = self.alignment.state_dict()
+        checkpoint[KEY]["alignment_place"] = self.alignment.place
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        place = checkpoint[KEY].get("alignment_place", "middle")  # where all were before there was a choice
+        if place != self.alignment.place:
+            raise UserError(
+                f"the checkpoint was trained with its {place} aligned, and here it is {self.alignment.place}. "
+                f"Resume it with alignment.place={place}."
+            )
         saved, own = checkpoint[KEY]["alignment"], self.alignment.state_dict()
         for name in own:
             if saved[name].shape != own[name].shape:

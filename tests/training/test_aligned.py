@@ -203,4 +203,6 @@ def test_what_was_trained_with_it_is_resumed_with_it_and_the_other_way_round(tin
     assert "alignment=none" in said
     said = refused("run=with", "ckpt_path=last", *clip, "alignment.hidden=8")
     assert "projection.0.weight has shape [16, 32], and here it is [8, 32]" in said
+    said = refused("run=with", "ckpt_path=last", *clip, "alignment.place=up")
+    assert "with its middle aligned, and here it is up. Resume it with alignment.place=middle." in said
     assert "trainer.max_steps" in refused("trainer.max_steps=-1", "lr_schedule=constant", *clip)
