@@ -18,7 +18,7 @@ from diffusion_art.config import plain
 from diffusion_art.devices import leave_cores, pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
-from diffusion_art.serving.compiled import Compilation, check_compiler
+from diffusion_art.serving.compiled import WORTH_S, Compilation, check_compiler, worth_trying
 from diffusion_art.serving.engine import Engine
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.quick_start import load_quickly
@@ -42,7 +42,9 @@ def main(config: DictConfig) -> None:
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
     device = pick_device(asked["device"])
-    if asked["compile"]:
+    if asked["compile"] not in (True, False, "auto"):
+        raise UserError(f"compile={asked['compile']} is none of auto, true, false")
+    if asked["compile"] is True:
         check_compiler(device)
     cores = leave_cores()
     with listen_at(asked["host"], asked["port"]) as listener:
@@ -57,7 +59,9 @@ def main(config: DictConfig) -> None:
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         studio = Studio(run, engine, settings)
-        compilation = Compilation(run, engine) if asked["compile"] else None
+        compilation = None
+        if asked["compile"] is True or (asked["compile"] == "auto" and worth_trying(device)):
+            compilation = Compilation(run, engine, after_s=0.0 if asked["compile"] is True else WORTH_S)
 
         def announce(url: str) -> None:
             at = settings.public_url or url

@@ -26,6 +26,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -38,6 +39,8 @@ from diffusion_art.serving.engine import Engine
 from diffusion_art.tensors import Conditioning
 
 KEPT = 8  # compiled networks, the ones used last
+WORTH_S = 60.0  # of painting, after which a server is likely to go on long enough for compiling to pay
+ROOM_BYTES = 4 * 2**30  # free memory without which nothing is compiled unasked; it takes about half
 STALE_S = 3600.0  # after which what a killed process was building is cleared away
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,15 @@ def arguments(x_t: Tensor, t: Tensor, cond: Conditioning, *, dtype: torch.dtype)
     """A network call as a compiled network takes it: dense tensors, all but times and mask in `dtype`."""
     given = (x_t.to(dtype), t.float(), cond.tokens.to(dtype), cond.mask, cond.pooled.to(dtype))
     return tuple(each.contiguous() for each in given)
+
+
+def worth_trying(device: str | torch.device) -> bool:
+    """Whether to compile where nobody has asked for it or against it: there is a compiler, and memory to spare."""
+    try:
+        check_compiler(device)
+    except UserError:
+        return False
+    return psutil.virtual_memory().available >= ROOM_BYTES
 
 
 class CompiledNetwork:
@@ -146,14 +158,15 @@ class CompiledNetwork:
 class Compilation:
     """Compiles the network of a run for an engine, or finds it compiled, and gives it to the engine.
 
-    What goes wrong is logged, and the engine goes on with the network as it is.
+    It begins to compile once the engine has painted for `after_s` seconds. What goes wrong is logged, and the engine
+    goes on with the network as it is.
     """
 
-    def __init__(self, run: Run, engine: Engine) -> None:
-        self.run, self.engine = run, engine
+    def __init__(self, run: Run, engine: Engine, *, after_s: float = 0.0) -> None:
+        self.run, self.engine, self.after_s = run, engine, after_s
         self.dtype = engine.precision or torch.float32
         self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
+        self._ending = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="compile", daemon=True)
 
@@ -163,7 +176,7 @@ class Compilation:
     def stop(self) -> None:
         """Give up what is not done."""
         with self._lock:
-            self._stopped = True
+            self._ending.set()
             if self._process is not None:
                 kill(self._process)
         if self._thread.ident is not None:
@@ -173,7 +186,7 @@ class Compilation:
         try:
             self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
         except (OSError, RuntimeError) as error:
-            if not self._stopped:
+            if not self._ending.is_set():
                 log.warning("the network is not compiled, and paints as it is: %s", error)
             return
         log.info("the network is compiled, and used so from now on")
@@ -192,6 +205,9 @@ class Compilation:
         if path.exists():
             path.touch()  # used last
             return path
+        while self.engine.stats().painting_s < self.after_s:
+            if self._ending.wait(1.0):
+                raise RuntimeError("the server ends")
         log.info("compiling the network for this processor, about a minute beside the painting, kept in %s", folder)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(dir=folder, prefix="building-", ignore_cleanup_errors=True) as building:
@@ -212,7 +228,7 @@ class Compilation:
         said = building / "said"
         with said.open("w") as output:
             with self._lock:
-                if self._stopped:
+                if self._ending.is_set():
                     raise RuntimeError("the server ends")
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "diffusion_art.serving.compile_network", json.dumps(asked)],

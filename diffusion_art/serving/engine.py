@@ -167,6 +167,7 @@ class Engine:
                 jobs_waiting=len(self._entries) - running,
                 jobs_running=running,
                 tick_s=self._tick_time.mean_s,
+                painting_s=self._tick_time.sum_s,
                 last_tick_age_s=0.0 if began is None else self._clock() - began,
                 compiled=self._painter.network is not None,
                 **self._counts,

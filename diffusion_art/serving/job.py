@@ -74,6 +74,7 @@ class EngineStats:
     rows: int  # rows of all their batches that belonged to a job
     rows_padded: int  # and that did not
     tick_s: float  # recent mean time of a tick
+    painting_s: float  # in all ticks
     finished: int
     failed: int
     cancelled: int

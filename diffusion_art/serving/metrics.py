@@ -93,6 +93,7 @@ class _EngineFigures(Collector):
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
         yield CounterMetricFamily(f"{PREFIX}_steps", "Network calls.", value=stats.ticks)
+        yield CounterMetricFamily(f"{PREFIX}_painting_seconds", "Time in all network calls.", value=stats.painting_s)
         ends = CounterMetricFamily(f"{PREFIX}_pictures", "Pictures, by how they ended.", labels=["outcome"])
         for outcome in ("finished", "failed", "cancelled"):
             ends.add_metric([outcome], getattr(stats, outcome))

@@ -25,6 +25,7 @@ from diffusion_art.serving.compiled import (
     check_ours,
     clear,
     fingerprint,
+    worth_trying,
 )
 from diffusion_art.serving.engine import Engine, Job
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
@@ -61,7 +62,8 @@ def test_compiled_once_it_paints_the_same(toy_folder, cache, caplog):
     engine.start()
     try:
         as_it_is = paintings(engine)
-        first = Compilation(run, engine)
+        assert engine.stats().painting_s > 0
+        first = Compilation(run, engine, after_s=engine.stats().painting_s)
         first.start()
         assert eventually(lambda: engine.stats().compiled, within_s=300), caplog.text
         first.stop()
@@ -135,6 +137,38 @@ def test_stopped_while_it_compiles_it_leaves_nothing(toy_folder, cache, caplog):
     assert time.monotonic() - began < 10
     assert not list(cache.iterdir())
     assert "paints as it is" not in caplog.text
+
+
+def test_unasked_it_waits_until_the_engine_has_painted(toy_folder, cache, caplog):
+    run = load_run(toy_folder)
+    engine = engine_of(run)
+    engine.start()
+    compilation = Compilation(run, engine, after_s=3600)
+    compilation.start()
+    try:
+        assert paintings(engine)
+        assert 0 < engine.stats().painting_s < 3600
+        assert eventually(cache.is_dir, within_s=30)
+        assert compilation._process is None
+    finally:
+        compilation.stop()
+        engine.stop()
+    assert not list(cache.iterdir())
+    assert "paints as it is" not in caplog.text
+
+
+def test_unasked_it_takes_a_compiler_and_room(monkeypatch, tmp_path):
+    (tmp_path / "c++").touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 0)
+    assert worth_trying("cpu")
+    assert not worth_trying("meta")
+    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 2**60)
+    assert not worth_trying("cpu")
+    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 0)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not worth_trying("cpu")
 
 
 def test_without_a_compiler_or_for_a_gpu_it_is_refused(monkeypatch, tmp_path):

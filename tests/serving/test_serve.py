@@ -59,6 +59,7 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
         (["engine.max_rows=1"], "error: the engine cannot be made: max_rows=1"),
         (["engine.precision=float7"], "error: the engine cannot be made: precision='float7'"),
         (["log_level=loud"], "error: log_level=loud is none of debug, info, warning, error"),
+        (["compile=later"], "error: compile=later is none of auto, true, false"),
         (["tls.certificate=cert.pem"], "error: tls.key is missing"),
         (["tls.certificate=cert.pem", "tls.key=key.pem"], "error: the certificate cert.pem and its key key.pem"),
         (["port=99999"], "error: nothing can be served at 127.0.0.1, port 99999"),
