@@ -31,14 +31,14 @@ class Server:
 
 
 def ours(checkpoint: Path, *overrides: str) -> AbstractContextManager[Server]:
-    """`python -m diffusion_art.serve` with its defaults, but for overrides."""
-    words = [f"run={checkpoint.resolve()}", "limits.rate_per_minute=null", *overrides]
+    """`python -m diffusion_art.serve` with its defaults, but for overrides, and for compiling unless they ask for it."""
+    words = [f"run={checkpoint.resolve()}", "limits.rate_per_minute=null", "compile=false", *overrides]
     return _served([sys.executable, "-m", "diffusion_art.serve", *words, "port={port}"], ready="/ready")
 
 
 @contextlib.contextmanager
 def ours_compiled(checkpoint: Path) -> Iterator[Server]:
-    """The same with `compile=true`, once its network is compiled."""
+    """The same once its network is compiled."""
     with ours(checkpoint, "compile=true") as server, httpx.Client(trust_env=False, timeout=10) as client:
         until = time.perf_counter() + COMPILE_LIMIT_S
         while "network_compiled 1.0" not in client.get(f"{server.url}/metrics").text:
