@@ -31,7 +31,7 @@ class Server:
 
 
 def ours(checkpoint: Path, *overrides: str) -> AbstractContextManager[Server]:
-    """`python -m diffusion_art.serve` with its defaults, but for overrides, and for compiling unless they ask for it."""
+    """`python -m diffusion_art.serve` with its defaults and overrides; it compiles only where they ask for it."""
     words = [f"run={checkpoint.resolve()}", "limits.rate_per_minute=null", "compile=false", *overrides]
     return _served([sys.executable, "-m", "diffusion_art.serve", *words, "port={port}"], ready="/ready")
 
