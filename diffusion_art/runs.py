@@ -60,6 +60,14 @@ class Run:
         in_a_run = checkpoint.parent.name == "checkpoints"
         self.path = checkpoint.parent.parent if in_a_run else checkpoint.parent
 
+    @property
+    def name(self) -> str:
+        """As `quickstart/first`, of a run in `logs/quickstart/first`; of a file that lies in no run, its own name."""
+        if self.checkpoint.parent.name != "checkpoints":
+            return self.checkpoint.stem
+        path = self.path.resolve()
+        return path.name if path.parent.name == "logs" else f"{path.parent.name}/{path.name}"
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step={self.step}, weights={self.weights!r})"
 

@@ -27,6 +27,7 @@ def test_an_exported_model_paints_what_its_run_paints(run, run_here):
     ours, theirs = load_run(file), load_run(run)
     assert torch.equal(ours(["red", "blue"], seed=3), theirs(["red", "blue"], seed=3))
     assert ours.sampler() == theirs.sampler()
+    assert (ours.name, theirs.name) == ("first_step_00000005", "toy/first")
     assert (ours.step, ours.prompts, ours.guidance_scale()) == (5, ["red", "blue"], 2.0)
     assert ours.checkpoint_id == theirs.checkpoint_id
     assert file.stat().st_mode & 0o777 == 0o644

@@ -285,10 +285,8 @@ class Studio:
 
     def _describe(self) -> Model:
         limits, sampler, interval = self.settings.limits, self._sampler, self.guidance["interval"]
-        path = self.run.path.resolve()
-        name = path.name if path.parent.name == "logs" else f"{path.parent.name}/{path.name}"
         return Model(
-            id=self.settings.name or name,
+            id=self.settings.name or self.run.name,
             created=int(self.run.checkpoint.stat().st_mtime),
             size=self.size,
             checkpoint=self.run.checkpoint_id,
