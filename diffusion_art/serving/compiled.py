@@ -158,8 +158,8 @@ class CompiledNetwork:
 class Compilation:
     """Compiles the network of a run for an engine, or finds it compiled, and gives it to the engine.
 
-    It begins to compile once the engine has painted for `after_s` seconds. What goes wrong is logged, and the engine
-    goes on with the network as it is.
+    It begins to compile once the engine has painted for `after_s` seconds. What goes wrong is logged, as a warning
+    where it was to compile at once, and the engine goes on with the network as it is.
     """
 
     def __init__(self, run: Run, engine: Engine, *, after_s: float = 0.0) -> None:
@@ -187,7 +187,8 @@ class Compilation:
             self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
         except (OSError, RuntimeError) as error:
             if not self._ending.is_set():
-                log.warning("the network is not compiled, and paints as it is: %s", error)
+                level = logging.INFO if self.after_s else logging.WARNING
+                log.log(level, "the network is not compiled, and paints as it is: %s", error)
             return
         log.info("the network is compiled, and used so from now on")
 

@@ -15,10 +15,12 @@ import httpx2
 import pytest
 from hydra import compose, initialize_config_dir
 
+from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.serve import settings_of
+from diffusion_art.serving.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings
@@ -107,7 +109,7 @@ class Command:
 
     def __init__(self, run: Path, cwd: Path, *overrides: str, env: dict[str, str] | None = None) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        environment |= env or {}
+        environment |= {CACHE_VARIABLE: str(cwd.with_name(f"{cwd.name}-cache")), **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "diffusion_art.serve", f"run={run}", "device=cpu", *overrides],
             cwd=cwd,
@@ -209,6 +211,24 @@ def test_killed_and_started_again_nothing_is_left(toy_folder, tmp_path):
         again = paint(second.url, seed=1).json()["data"][0]["b64_json"]
         assert base64.b64decode(again) == content
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not worth_trying("cpu"), reason="nothing to compile with here, or no room")
+def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(toy_folder, tmp_path):
+    def compiled(url: str) -> bool:
+        return "network_compiled 1.0" in httpx2.get(f"{url}/metrics", trust_env=False).text
+
+    with Command(toy_folder, tmp_path, "port=0", "compile=true") as first:
+        assert eventually(lambda: compiled(first.url), within_s=300), "".join(first.said)
+        wish = {"seed": 1, "response_format": "b64_json"}
+        painted = paint(first.url, **wish).json()["data"][0]["b64_json"]
+    with Command(toy_folder, tmp_path, "port=0") as second:
+        assert eventually(lambda: compiled(second.url), within_s=30), "".join(second.said)
+        assert paint(second.url, **wish).json()["data"][0]["b64_json"] == painted
+    with Command(toy_folder, tmp_path, "port=0", "compile=false") as third:
+        paint(third.url, **wish)
+        assert not compiled(third.url)
 
 
 @pytest.mark.slow
