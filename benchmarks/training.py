@@ -39,7 +39,6 @@ from diffusers import DDPMScheduler
 from hydra import compose, initialize_config_dir
 from overhead import Bare
 from record import claim, command, figure, machine, missing, write
-from serve_sides.model import plain_unet
 from stream_peers.environments import python_of
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
@@ -126,7 +125,7 @@ class Theirs(nn.Module):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         model = build_module(settings).model
-        self.net = plain_unet(model.backbone)
+        self.net = model.backbone.as_diffusers()
         self.text_encoder = deepcopy(model.text_encoder)
         self.cond: Any = None
 

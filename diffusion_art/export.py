@@ -2,43 +2,61 @@
 
 Writes one safetensors file that sample, serve, evaluate and `load_run` take like a run: the weights that painting uses
 and the config that builds their network. A checkpoint is several times as large, for it can be trained on.
+
+With `format=diffusers` it writes the UNet alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained`
+reads; `UNet.as_diffusers` says how it is called.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, find_run, read_checkpoint, weights_of
+from diffusion_art.checkpoints import (
+    KEY,
+    checkpoint_id,
+    find_checkpoint,
+    find_run,
+    model_of,
+    read_checkpoint,
+    weights_of,
+)
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, write_exported
+from diffusion_art.models.unet import UNet
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("file", "diffusers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def export(config: DictConfig) -> Path:
-    """Returns the file it wrote."""
+    """Returns the file or folder it wrote."""
     asked = plain(config)
-    if asked["dtype"] not in DTYPES:
-        raise UserError(f"dtype={asked['dtype']} is none of {', '.join(DTYPES)}.")
+    for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
+        if asked[name] not in choices:
+            raise UserError(f"{name}={asked[name]} is none of {', '.join(choices)}.")
     given = Path(asked["run"])
     found = given if given.is_file() else find_checkpoint(find_run(given), which=asked["checkpoint"])
     checkpoint = read_checkpoint(found)
-    chosen = weights_of(checkpoint, asked["weights"], origin=found)
+    dtype = DTYPES[asked["dtype"]]
     tensors = {
-        name: value.to(DTYPES[asked["dtype"]]) if value.is_floating_point() else value for name, value in chosen.items()
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in weights_of(checkpoint, asked["weights"], origin=found).items()
     }
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise UserError(f"{name} of {found} is not finite in {asked['dtype']}: export it with dtype=float32.")
-    path = Path(asked["path"]) if asked["path"] else _beside(found)
+    if asked["format"] == "diffusers":
+        return _write_unet(Path(asked["path"] or _beside(found)), checkpoint, asked["weights"], dtype, origin=found)
+    path = Path(asked["path"] or f"{_beside(found)}{SUFFIX}")
     if path.suffix != SUFFIX:
         raise UserError(f"path={path} must end in {SUFFIX}.")
     if path.resolve() == found.resolve():
@@ -51,12 +69,29 @@ def export(config: DictConfig) -> Path:
     return path
 
 
+def _write_unet(path: Path, checkpoint: dict[str, Any], weights: str, dtype: torch.dtype, *, origin: Path) -> Path:
+    """The backbone as diffusers' own network, in a folder as diffusers writes one."""
+    backbone = model_of(checkpoint, weights=weights, origin=origin).backbone
+    if not isinstance(backbone, UNet):
+        raise UserError(
+            f"{origin} has a {type(backbone).__name__}, and diffusers has none: export it with format=file."
+        )
+    former = (path / "diffusion_pytorch_model.safetensors").is_file()
+    if path.exists() and not former and (path.is_file() or any(path.iterdir())):
+        raise UserError(f"path={path} holds something else: give a folder of its own.")
+    net = backbone.as_diffusers().to(dtype)
+    net.save_pretrained(path)
+    log.info("the UNet, %.1f M weights: %s", net.num_parameters() / 1e6, path)
+    log.info("read it: diffusers.UNet2DConditionModel.from_pretrained(%r)", str(path))
+    return path
+
+
 def _beside(checkpoint: Path) -> Path:
     """In the checkpoint's run folder, by the run's name and the checkpoint's."""
     real = checkpoint.resolve()
     if real.parent.name != "checkpoints":
-        return checkpoint.with_suffix(SUFFIX)
-    return checkpoint.parent.parent / f"{checkpoint.parent.parent.resolve().name}_{real.stem}{SUFFIX}"
+        return checkpoint.with_suffix("")
+    return checkpoint.parent.parent / f"{checkpoint.parent.parent.resolve().name}_{real.stem}"
 
 
 main = command("export")(export)

@@ -11,7 +11,6 @@ import io
 from collections.abc import Sequence
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
@@ -31,13 +30,6 @@ def load(path: str) -> TextToImage:
     return load_text_to_image(path)
 
 
-def plain_unet(backbone: UNet) -> UNet2DConditionModel:
-    """diffusers' own network, blocks and attention, of the same settings and with the same weights."""
-    net = UNet2DConditionModel(**{k: v for k, v in backbone.net.config.items() if not k.startswith("_")})
-    net.load_state_dict(backbone.net.state_dict())
-    return net
-
-
 class Pipeline:
     """As StableDiffusionPipeline goes about it, in `dtype`; guided rows and null rows in one call."""
 
@@ -46,7 +38,7 @@ class Pipeline:
         assert isinstance(model.schedule, schedules.Flow), "the scheduler below is set up for flow matching"
         assert isinstance(model.prediction, predictions.Flow)
         self.model, self.dtype = model, dtype
-        self.unet = plain_unet(model.backbone)
+        self.unet = model.backbone.as_diffusers()
         self.unet.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.scheduler = DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, final_sigmas_type="zero"

@@ -1,6 +1,7 @@
 """The backbone: a convolutional UNet that reads a caption by cross-attention and by its time embedding.
 
-The blocks are diffusers' `UNet2DConditionModel`, so a trained network exports to a diffusers folder as it is.
+The blocks are diffusers' `UNet2DConditionModel`, so a trained network is one of diffusers' too (`UNet.as_diffusers`;
+`export` with `format=diffusers`).
 """
 
 from __future__ import annotations
@@ -136,6 +137,17 @@ class UNet(Backbone):
             class_labels=cond.pooled,
             return_dict=False,
         )[0]
+
+    @torch.no_grad()
+    def as_diffusers(self) -> UNet2DConditionModel:
+        """diffusers' own network, blocks and attention, of the same settings and with the same weights.
+
+        It is called with t * 1000 for the time, and with a caption's tokens, mask and pooled vector as
+        `encoder_hidden_states`, `encoder_attention_mask` and `class_labels`.
+        """
+        net = UNet2DConditionModel(**{k: v for k, v in self.net.config.items() if not k.startswith("_")})
+        net.load_state_dict(self.net.state_dict())
+        return net.eval()
 
     def with_map(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
