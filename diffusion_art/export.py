@@ -79,7 +79,8 @@ def _write_unet(path: Path, checkpoint: dict[str, Any], weights: str, dtype: tor
     former = (path / "diffusion_pytorch_model.safetensors").is_file()
     if path.exists() and not former and (path.is_file() or any(path.iterdir())):
         raise UserError(f"path={path} holds something else: give a folder of its own.")
-    net = backbone.as_diffusers().to(dtype)
+    net = backbone.as_diffusers()
+    torch.nn.Module.to(net, dtype)  # diffusers' own has no types
     net.save_pretrained(path)
     log.info("the UNet, %.1f M weights: %s", net.num_parameters() / 1e6, path)
     log.info("read it: diffusers.UNet2DConditionModel.from_pretrained(%r)", str(path))
