@@ -4,8 +4,8 @@
 
 torch's ahead-of-time compiler joins norms, activations and casts to what stands next to them and lays out the weights
 once, for any number of rows. That takes about a minute, so it happens in a process of its own (`compile_network.py`) of
-the lowest priority, and the result is kept for the next start. It is machine code: it lies in this user's cache and
-never in a run folder, since those are handed from one person to another.
+the lowest priority, longer where the server is never idle, and the result is kept for the next start. It is machine
+code: it lies in this user's cache and never in a run folder, since those are handed from one person to another.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Compilation:
         while self.engine.stats().painting_s < self.after_s:
             if self._ending.wait(1.0):
                 raise RuntimeError("the server ends")
-        log.info("compiling the network for this processor, about a minute beside the painting, kept in %s", folder)
+        log.info("compiling the network for this processor: a minute, more while it paints; kept in %s", folder)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(dir=folder, prefix="building-", ignore_cleanup_errors=True) as building:
             made = Path(building) / "network.so"
@@ -237,7 +237,7 @@ class Compilation:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    start_new_session=True,
+                    process_group=0,  # Linux gives another session as much of the processor, however nice it is
                     env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(building), "TMPDIR": str(building)},
                 )
             with self._process as process:

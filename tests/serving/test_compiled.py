@@ -132,6 +132,8 @@ def test_stopped_while_it_compiles_it_leaves_nothing(toy_folder, cache, caplog):
     compilation = Compilation(run, engine_of(run))
     compilation.start()
     assert eventually(lambda: compilation._process is not None, within_s=30)
+    assert compilation._process is not None
+    assert os.getsid(compilation._process.pid) == os.getsid(0)  # in which alone a low priority counts
     began = time.monotonic()
     compilation.stop()
     assert time.monotonic() - began < 10
