@@ -28,7 +28,7 @@ from diffusion_art.serving.compiled import (
     worth_trying,
 )
 from diffusion_art.serving.engine import Engine, Job
-from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
+from tests.fakes import toy_model, toy_run
 from tests.serving.raw import eventually
 
 JOBS = [
@@ -89,20 +89,6 @@ def test_compiled_once_it_paints_the_same(toy_folder, cache, caplog):
             check(run.model, compiled, rows=6)
     finally:
         engine.stop()
-
-
-@pytest.mark.slow
-def test_a_pixel_transformer_in_bfloat16(tmp_path, cache, caplog):
-    """The process that compiles compares it with the network as it is."""
-    config = {"model": MODEL_CONFIG | {"backbone": JIT_CONFIG}, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0}
-    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(backbone=JIT_CONFIG), config=config)
-    run = load_run(checkpoint)
-    engine = Engine(run.model, max_rows=2, precision="bfloat16")
-    compilation = Compilation(run, engine)
-    compilation.start()
-    assert eventually(lambda: engine.stats().compiled or "as it is" in caplog.text, within_s=300)
-    compilation.stop()
-    assert engine.stats().compiled, caplog.text
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from diffusion_art.serving.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.raw import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -215,18 +216,23 @@ def test_killed_and_started_again_nothing_is_left(toy_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not worth_trying("cpu"), reason="nothing to compile with here, or no room")
-def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(toy_folder, tmp_path):
+def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(tmp_path):
+    """Of a pixel transformer in bfloat16; the process that compiles compares it with the network as it is."""
+    config = {"model": MODEL_CONFIG | {"backbone": JIT_CONFIG}, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0}
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(backbone=JIT_CONFIG), config=config)
+    given = ("port=0", "engine.precision=bfloat16", "engine.max_rows=2")
+    wish = {"seed": 1, "response_format": "b64_json"}
+
     def compiled(url: str) -> bool:
         return "network_compiled 1.0" in httpx2.get(f"{url}/metrics", trust_env=False).text
 
-    with Command(toy_folder, tmp_path, "port=0", "compile=true") as first:
+    with Command(checkpoint, tmp_path, *given, "compile=true") as first:
         assert eventually(lambda: compiled(first.url), within_s=300), "".join(first.said)
-        wish = {"seed": 1, "response_format": "b64_json"}
         painted = paint(first.url, **wish).json()["data"][0]["b64_json"]
-    with Command(toy_folder, tmp_path, "port=0") as second:
+    with Command(checkpoint, tmp_path, *given) as second:
         assert eventually(lambda: compiled(second.url), within_s=30), "".join(second.said)
         assert paint(second.url, **wish).json()["data"][0]["b64_json"] == painted
-    with Command(toy_folder, tmp_path, "port=0", "compile=false") as third:
+    with Command(checkpoint, tmp_path, *given, "compile=false") as third:
         paint(third.url, **wish)
         assert not compiled(third.url)
 
