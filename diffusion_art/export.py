@@ -20,7 +20,6 @@ from diffusion_art.checkpoints import (
     KEY,
     checkpoint_id,
     find_checkpoint,
-    find_run,
     model_of,
     read_checkpoint,
     weights_of,
@@ -43,8 +42,7 @@ def export(config: DictConfig) -> Path:
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
         if asked[name] not in choices:
             raise UserError(f"{name}={asked[name]} is none of {', '.join(choices)}.")
-    given = Path(asked["run"])
-    found = given if given.is_file() else find_checkpoint(find_run(given), which=asked["checkpoint"])
+    found = find_checkpoint(asked["run"], asked["checkpoint"])
     checkpoint = read_checkpoint(found)
     dtype = DTYPES[asked["dtype"]]
     tensors = {

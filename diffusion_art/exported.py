@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from diffusion_art.errors import UserError
+from diffusion_art.tensor_file import save_tensors
 
 SUFFIX = ".safetensors"
 KEY = "diffusion_art"
@@ -38,10 +38,7 @@ def write_exported(
     kept = {name: about[name] for name in ("format", "step", "versions", "commit", "text_encoder") if name in about}
     told = json.dumps({**kept, "config": config, "weights": weights, "checkpoint": checkpoint})
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, half, metadata={"format": "pt", KEY: told})
-    half.chmod(0o644)  # safetensors writes for the owner alone
-    half.replace(path)
+    save_tensors(path, tensors, metadata={"format": "pt", KEY: told})
 
 
 def read_exported(path: Path) -> dict[str, Any]:

@@ -57,11 +57,8 @@ def test_the_unet_as_a_diffusers_folder(run, run_here):
     assert str(folder) in said
     net = UNet2DConditionModel.from_pretrained(folder)
     model = load_text_to_image(run)
-    x_t, t, cond = (
-        torch.randn(2, *model.latent_shape),
-        torch.tensor([0.2, 0.9]),
-        model.encode_captions(["red", "a sea"]),
-    )
+    x_t, t = torch.randn(2, *model.latent_shape), torch.tensor([0.2, 0.9])
+    cond = model.encode_captions(["red", "a sea"])
     with torch.no_grad():
         theirs = net(
             x_t,

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.painter import COLOUR_NAMES, STYLES
 from diffusion_art.sources.painter.palette import anchors
+from diffusion_art.tensor_file import save_tensors
 
 JUDGE_SIZE_PX = 32
 WEIGHTS = Path(__file__).with_name("judge_32px.safetensors")
@@ -118,14 +118,7 @@ def save_judge(judge: Judge, path: Path, *, scores: dict[str, float]) -> None:
     """Write weights in half precision (they lose nothing that shows), with labels and scores as metadata."""
     state = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
     labels = {"styles": [style.name for style in STYLES], "colours": list(COLOUR_NAMES)}
-    half = path.with_name(f".{path.name}.half")
-    save_file(
-        {name: value.contiguous() for name, value in state.items()},
-        half,
-        metadata={"labels": json.dumps(labels), "scores": json.dumps(scores)},
-    )
-    half.chmod(0o644)  # safetensors writes for the owner alone
-    half.replace(path)
+    save_tensors(path, state, metadata={"labels": json.dumps(labels), "scores": json.dumps(scores)})
 
 
 @lru_cache(maxsize=2)

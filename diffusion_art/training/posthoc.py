@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion_art.errors import UserError
+from diffusion_art.tensor_file import save_tensors
 from diffusion_art.training.power_profile import Mixture, gamma_of, reconstruct
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,8 @@ def write_snapshot(
             )
     folder.mkdir(parents=True, exist_ok=True)
     path = snapshot_path(folder, step)
-    half = path.with_suffix(".part")
     told = {"step": str(step), "updates": str(updates), "widths": json.dumps(dict(widths))}
-    save_file(tensors, half, metadata=told)
-    half.chmod(0o644)  # safetensors writes for the owner alone
-    half.replace(path)
+    save_tensors(path, tensors, metadata=told)
     return path
 
 
