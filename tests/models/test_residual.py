@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_art.models.residual import ResidualBlock, Upsample
 
@@ -23,11 +24,15 @@ def pair(channels: int = 12, out: int = 12) -> tuple[ResnetBlock2D, ResidualBloc
     return theirs, ResidualBlock(deepcopy(theirs))
 
 
-def run(block, x, temb):
-    x, temb = x.clone().requires_grad_(), temb.clone().requires_grad_()
-    y = block(x, temb)
+def run(block, x, told=None):
+    """The answer and all gradients; `told` is the time's embedding, or the size that a picture is to have."""
+    inputs = {"x": x.clone().requires_grad_()}
+    if isinstance(told, torch.Tensor):
+        told = inputs["temb"] = told.clone().requires_grad_()
+    y = block(inputs["x"], told)
     y.square().sum().backward()
-    return {"y": y.detach(), "x": x.grad, "temb": temb.grad} | {n: p.grad for n, p in block.named_parameters()}
+    grads = {n: v.grad for n, v in inputs.items()} | {n: p.grad for n, p in block.named_parameters()}
+    return {"y": y.detach()} | grads
 
 
 @pytest.mark.parametrize("out", [12, 8], ids=["identity", "shortcut"])
@@ -65,12 +70,43 @@ def test_channels_stay_last():
 
 
 @pytest.mark.parametrize("size", [None, (11, 12)], ids=["twice", "of a size"])
-def test_upsampling_is_that_of_diffusers_and_keeps_channels_last_in_large_batches_too(size):
+@pytest.mark.parametrize("rows", [64, 1], ids=["a large batch", "one row"])
+def test_upsampling_is_that_of_diffusers_and_keeps_channels_last(rows, size):
     torch.manual_seed(0)
     theirs = Upsample2D(4, use_conv=True, out_channels=4)
     ours = Upsample(deepcopy(theirs))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    x = torch.randn(64, 4, 6, 6).to(memory_format=torch.channels_last)
-    found = ours(x, size)
-    torch.testing.assert_close(found, theirs(x, size), atol=1e-5, rtol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    x = torch.randn(rows, 4, 6, 6).to(memory_format=torch.channels_last)
+    expected, found = run(theirs, x, size), run(ours, x, size)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert found["y"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_upsampling_in_bfloat16_is_as_near_to_the_truth_as_diffusers():
+    torch.manual_seed(0)
+    theirs = Upsample2D(32, use_conv=True, out_channels=32)
+    ours = Upsample(deepcopy(theirs))
+    x = torch.randn(8, 32, 8, 8).to(memory_format=torch.channels_last)
+    truth = run(theirs, x)
+    theirs.zero_grad()
+
+    def errors(block):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = run(block, x.bfloat16())
+        return {n: ((v.float() - truth[n]).norm() / truth[n].norm()).item() for n, v in found.items()}
+
+    their_errors, our_errors = errors(theirs), errors(ours)
+    for name, error in our_errors.items():
+        assert error < 1.2 * their_errors[name] + 1e-3, name
+
+
+def test_upsampling_takes_four_products_for_nine():
+    def flops(block):
+        with FlopCounterMode(display=False) as counter:
+            block(torch.randn(8, 4, 8, 8))
+        return counter.get_total_flops()
+
+    theirs = Upsample2D(4, use_conv=True, out_channels=4)
+    assert 2 * flops(Upsample(deepcopy(theirs))) < flops(theirs)  # the kernel's sums among them
