@@ -30,6 +30,7 @@ from diffusion_art.cli import config_dir
 from diffusion_art.memory import keep_memory
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+from diffusion_art.training.optim import clip_gradients
 from diffusion_art.training.seeding import draw_step
 
 
@@ -116,7 +117,7 @@ class Bare:
                 loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
                 loss = loss + module.alignment.weight * module.alignment(maps[-1], batch.images)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
+        clip_gradients(module.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         module.ema.update()

@@ -63,6 +63,7 @@ class Upsample(nn.Module):
         self, x: Float[Tensor, "b c h w"], output_size: tuple[int, int] | None = None
     ) -> Float[Tensor, "b d h2 w2"]:
         if self._saves(x) and not output_size:
+            x = x.contiguous(memory_format=torch.channels_last)
             return F.conv_transpose2d(x, doubling_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
         if x.device.type == "cuda" and 4 * x.numel() > self.LIMIT:
             x = x.contiguous()

@@ -14,8 +14,24 @@ from diffusion_art.training.optim import (
     WarmupStableDecay,
     attach,
     build_optimizer,
+    clip_gradients,
     parameter_groups,
 )
+
+
+@pytest.mark.parametrize("limit", [1e-3, 5.0, 1e3, float("inf")])
+@pytest.mark.parametrize("factor", [0.0, 1.0, float("inf"), float("nan")])
+def test_clipping_is_torchs_to_the_bit(limit, factor):
+    def gradients(clip, limit=limit):
+        parameters = [nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(2))]
+        for parameter in parameters[:2]:  # the last has none
+            parameter.grad = factor * torch.arange(1.0, 1 + parameter.numel()).view_as(parameter)
+        norm = clip(iter(parameters), limit)
+        return [norm, *(parameter.grad for parameter in parameters[:2])]
+
+    for most in (limit, float(gradients(clip_gradients)[0])):  # the norm itself is a hair above what torch lets pass
+        for ours, theirs in zip(gradients(clip_gradients, most), gradients(nn.utils.clip_grad_norm_, most)):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 def test_constant_warms_up_linearly_and_stays():
