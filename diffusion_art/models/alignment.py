@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
-from diffusion_art.models.image_tower import ImageTower
+from diffusion_art.models.image_tower import ImageTower, resized
 
 
 class Alignment(nn.Module):
@@ -96,22 +96,8 @@ class Alignment(nn.Module):
             return apart + self.relation * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))
 
 
-def resized(x: Float[Tensor, "b d h w"], side: int) -> Float[Tensor, "b d g g"]:
-    """Bilinear, smoothed where it shrinks, as two products of matrices: their gradients are the same bits on any
-    device, which those of torch's own are not.
-    """
-    rows, columns = (_weights(n, side, x.device).to(x.dtype) for n in x.shape[2:])
-    return rows @ x @ columns.T
-
-
 def relation_loss(ours: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """mean_{i != j} (cos(ours_i, ours_j) - cos(wanted_i, wanted_j))^2; 0 for a single row."""
     likeness, its = (unit @ unit.T for unit in (F.normalize(ours), F.normalize(wanted)))
     pairs = len(ours) * (len(ours) - 1)
     return (likeness - its).square().fill_diagonal_(0).sum() / max(1, pairs)
-
-
-def _weights(n: int, side: int, device: torch.device) -> Float[Tensor, "g n"]:
-    """What each of `side` positions takes from each of `n`."""
-    one_hot = torch.eye(n, device=device)[None, None]
-    return F.interpolate(one_hot, size=(side, n), mode="bilinear", antialias=True)[0, 0]

