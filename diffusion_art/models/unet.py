@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention as DiffusersAttention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
@@ -19,31 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
+from diffusion_art.models.attention import Attention
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.residual import ResidualBlock, Upsample
 from diffusion_art.tensors import Conditioning
 
-PLAIN_ATTENTION_TOKENS = 256  # up to so many queries the plain formula trains 2 to 5 times as fast on a CPU
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
-
-
-class Attend:
-    """diffusers' attention, by its plain formula where a CPU has few queries and by torch's fused kernel elsewhere."""
-
-    plain, fused = AttnProcessor(), AttnProcessor2_0()
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        queries = hidden_states[0, 0].numel() if hidden_states.ndim == 4 else hidden_states.shape[1]
-        few = hidden_states.device.type == "cpu" and queries <= PLAIN_ATTENTION_TOKENS
-        processor = self.plain if few else self.fused
-        return processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
 class UNet(Backbone):
@@ -114,12 +95,14 @@ class UNet(Backbone):
             "dropout": dropout,
         }
         self.net = UNet2DConditionModel(**settings)
-        self.net.set_attn_processor(Attend())  # type: ignore[arg-type]
+        ours: dict[type, Any] = {
+            ResnetBlock2D: ResidualBlock,
+            Upsample2D: Upsample,
+            DiffusersAttention: Attention,
+        }
         for name, block in list(self.net.named_modules()):
-            if isinstance(block, ResnetBlock2D):
-                self.net.set_submodule(name, ResidualBlock(block))
-            elif isinstance(block, Upsample2D):
-                self.net.set_submodule(name, Upsample(block))
+            if type(block) in ours:
+                self.net.set_submodule(name, ours[type(block)](block))
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         if gradient_checkpointing:

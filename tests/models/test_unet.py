@@ -6,7 +6,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.profiler import ProfilerActivity, profile
 
 from diffusion_art.errors import UserError
-from diffusion_art.models import unet
+from diffusion_art.models.attention import Attention
 from diffusion_art.models.unet import UNet
 from tests.models.backbones import all_random, inputs, small_unet
 
@@ -15,7 +15,7 @@ def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(
     net = all_random(small_unet(attention_sides=[8, 4]))
     answers = {}
     for limit in (0, 16, 64):
-        monkeypatch.setattr(unet, "PLAIN_ATTENTION_TOKENS", limit)
+        monkeypatch.setattr(Attention, "PLAIN_QUERIES", limit)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             answers[limit] = net(*inputs())
         calls = [event.key for event in profiled.events() if event.key == "aten::scaled_dot_product_attention"]
@@ -52,9 +52,12 @@ def test_with_a_map_it_learns_the_same_bits(attention_sides, gradient_checkpoint
 
 
 def test_attention_stands_only_where_it_was_asked_for():
-    blocks = {name.split(".")[0] + name.split(".")[1] for name in small_unet().net.attn_processors}
-    assert blocks == {"down_blocks1", "up_blocks0", "mid_blockattentions"}
-    assert {name.split(".")[1] for name in small_unet(attention_sides=[8]).net.attn_processors} == {"0", "1"}
+    def blocks(net):
+        names = [name for name, module in net.net.named_modules() if isinstance(module, Attention)]
+        return {".".join(name.split(".")[:2]) for name in names}
+
+    assert blocks(small_unet()) == {"down_blocks.1", "up_blocks.0", "mid_block.attentions"}
+    assert blocks(small_unet(attention_sides=[8])) == {"down_blocks.0", "up_blocks.1"}
 
 
 def test_a_side_that_no_level_has_is_refused_with_the_sides_there_are():
