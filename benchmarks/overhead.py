@@ -85,6 +85,7 @@ class Bare:
         self.module: Any = build_module(settings)
         self.module.train()
         self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.batches = batches
         self.clip = settings["trainer"]["gradient_clip_val"]
         self.autocast = settings["trainer"]["precision"] == "bf16-mixed"
@@ -117,7 +118,7 @@ class Bare:
                 loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
                 loss = loss + module.alignment.weight * module.alignment(maps[-1], batch.images)
         loss.backward()
-        clip_gradients(module.parameters(), self.clip)
+        clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         module.ema.update()

@@ -1,6 +1,6 @@
 """Pictures per second of a training step, against two plain loops over the same network, and how busy it keeps the CPU.
 
-    python benchmarks/training.py [pairs=8] [image_size_px=64] [streamed_steps=60]
+    python benchmarks/training.py [pairs=8] [steps=4] [image_size_px=64] [streamed_steps=60]
 
 Every side trains the same UNet (conf/model/backbone/unet_tiny.yaml) with the same text tower on the same captions and
 pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients clipped to 1:
@@ -12,7 +12,8 @@ pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients cl
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
 
 Each side has a process of its own, ours with the memory settings of our commands (`diffusion_art/memory.py`), the
-others with the system's. They take turns, one step each, after two to warm up; ratios are medians over the turns.
+others with the system's. They take turns of `steps` steps, since the first step after another process's turn takes
+longer than those of a run do; after one turn each to warm up. Ratios are medians over the turns.
 Utilisation is the FLOPs of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a
 share of what one bf16 matrix product of side 1024 reaches between the turns. The share of waiting is what the
 throughput callback logs while the quickstart streams from a server of its own.
@@ -52,7 +53,7 @@ from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 
 BATCH = 32
-WARM_UP = 2
+WARM_UP = 1
 GEMM_SIDE = 1024
 GOAL, UTILISATION_GOAL, WAIT_GOAL = 2.0, 0.35, 0.01
 DDPM = "denoising-diffusion-pytorch"
@@ -83,10 +84,10 @@ class Side:
     """One way to train, in a process of its own."""
 
     process: ProcessPoolExecutor
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of a step, by turns
 
-    def take_turn(self, number: int) -> None:
-        self.seconds.append(self.process.submit(_timed, number).result())
+    def take_turn(self, steps: int) -> None:
+        self.seconds.append(self.process.submit(_timed, steps).result())
 
 
 _loaded: list[Batch]  # of a side's process
@@ -100,11 +101,11 @@ def _begin(make: Callable[[dict[str, Any]], Callable[[Batch], Any]], settings: d
     _step = make(settings)
 
 
-def _timed(number: int) -> float:
-    batch = _loaded[number % len(_loaded)]
+def _timed(steps: int) -> float:
     began = time.perf_counter()
-    _step(batch)
-    return time.perf_counter() - began
+    for number in range(steps):
+        _step(_loaded[number % len(_loaded)])
+    return (time.perf_counter() - began) / steps
 
 
 def _flops() -> float:
@@ -250,9 +251,9 @@ def utilisation(name: str, side: Side, flops: float, rates: list[float], about: 
     return [row, figure(f"ms of a whole step with {name}, {about['image_size_px']} px", 1e3 * seconds, **about)]
 
 
-def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> None:
+def main(pairs: int = 8, steps: int = 4, image_size_px: int = 64, streamed_steps: int = 60) -> None:
     quieten()
-    given = {"pairs": pairs, "image_size_px": image_size_px, "streamed_steps": streamed_steps}
+    given = {"pairs": pairs, "steps": steps, "image_size_px": image_size_px, "streamed_steps": streamed_steps}
     about = {"command": command("training", **given), "image_size_px": image_size_px, **machine()}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -270,9 +271,9 @@ def main(pairs: int = 8, image_size_px: int = 64, streamed_steps: int = 60) -> N
         except RuntimeError as error:
             rows.append(missing(f"training images/s against {DDPM}", f"does not install: {error}"))
         rates = []
-        for turn in range(pairs + WARM_UP):
+        for _ in range(pairs + WARM_UP):
             for each in (ours, *sides.values(), with_muon):
-                each.take_turn(turn)
+                each.take_turn(steps)
             rates.append(gemm_flops_per_s())
         rows += against_peers(ours, sides, about)
         for name, each in {"AdamW": ours, "Muon": with_muon}.items():

@@ -12,7 +12,7 @@ Training, https://arxiv.org/abs/2502.16982
 `torch.optim.Muon` takes the same steps (a test says so) for two-dimensional parameters only: neither the kernels of
 convolutions, which are most of a UNet, nor the vectors, so it would take a second optimiser beside it. It also works
 one matrix at a time and always in bfloat16, which is slow on processors without it; here matrices of a shape go
-together, wide ones by their Gram matrix.
+together, wide and small ones by their Gram matrices.
 """
 
 from __future__ import annotations
@@ -32,44 +32,62 @@ from diffusion_art.devices import computes_in_bf16
 ADAM_SIZE = 0.2  # root mean square of an AdamW update, over its learning rate (Liu et al. 2025, section 2.2)
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five steps suffice
 GRAM_FROM = 4  # columns over rows from which it is faster, on a CPU, to iterate on the Gram matrix
+GRAM_BELOW = 50_000  # numbers of a stack below which it is too, since there it can go together with others
+TINY = 1e-7  # what a matrix of zeros is divided by
 
 
 def orthogonalise(
-    matrices: Float[Tensor, "n r c"], *, steps: int = 5, dtype: torch.dtype = torch.bfloat16
-) -> Float[Tensor, "n r c"]:
+    *stacks: Float[Tensor, "_n _r _c"], steps: int = 5, dtype: torch.dtype = torch.bfloat16
+) -> list[Float[Tensor, "_n _r _c"]]:
     """U V^T of each matrix's singular value decomposition, nearly: singular values land in about [0.7, 1.2].
 
-    Newton-Schulz iteration with a quintic: X <- a X + (b A + c A^2) X, A = X X^T, on the wide side.
+    Newton-Schulz iteration with a quintic: X <- a X + (b A + c A^2) X, A = X X^T, on the wide side. Matrices of a shape
+    come as one stack.
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(x.dtype) + 1e-7)
-    if x.device.type == "cpu" and x.shape[2] >= GRAM_FROM * x.shape[1]:
-        x = _by_gram(x.float(), steps=steps)
-    else:
-        a, b, c = QUINTIC
-        x = x.to(dtype)
-        for _ in range(steps):
-            gram = torch.bmm(x, x.mT)
-            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    wide = [x.mT if x.shape[1] > x.shape[2] else x for x in stacks]
+    on_gram = defaultdict(list)  # by rows, the numbers of the stacks: Gram matrices of as many rows go together
+    done: dict[int, Tensor] = {}
+    for number, x in enumerate(wide):
+        if x.device.type == "cpu" and (x.shape[2] >= GRAM_FROM * x.shape[1] or x.numel() < GRAM_BELOW):
+            on_gram[x.shape[1]].append(number)
+        else:
+            done[number] = _newton_schulz(x, steps=steps, dtype=dtype)
+    for numbers in on_gram.values():
+        done.update(zip(numbers, _by_gram([wide[number] for number in numbers], steps=steps), strict=True))
+    return [(done[n].mT if wide[n] is not x else done[n]).to(x.dtype) for n, x in enumerate(stacks)]
 
 
-def _by_gram(x: Float[Tensor, "n r c"], *, steps: int) -> Float[Tensor, "n r c"]:
+def _newton_schulz(x: Float[Tensor, "n r c"], *, steps: int, dtype: torch.dtype) -> Float[Tensor, "n r c"]:
+    a, b, c = QUINTIC
+    x = (x / (x.float().norm(dim=(1, 2), keepdim=True).to(x.dtype) + TINY)).to(dtype)
+    for _ in range(steps):
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _by_gram(stacks: list[Float[Tensor, "_n r _c"]], *, steps: int) -> list[Float[Tensor, "_n r _c"]]:
     """The same iteration on A alone, X <- P X being A <- P A P with P = a + b A + c A^2, and X multiplied once.
 
-    For a kernel of three by three 2.7 times fewer FLOPs. All in float32: an eigenvalue that rounding made negative
-    grows twelvefold a step, and what the matrix lacks stands in the product five hundred times as large as the rest.
+    For a kernel of three by three 2.7 times fewer FLOPs, and one iteration for all kernels of as many rows. All in
+    float32: an eigenvalue that rounding made negative grows twelvefold a step, and what the matrix lacks stands in the
+    product five hundred times as large as the rest.
     """
     a, b, c = QUINTIC
-    gram, product = torch.bmm(x, x.mT), None
+    stacks = [x.float() for x in stacks]
+    gram = torch.cat([torch.bmm(x, x.mT) for x in stacks])
+    norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + TINY
+    gram, product = gram / norm.square(), 1 / norm
     for step in range(steps):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor if product is None else torch.bmm(factor, product)
+        product = factor * product if step == 0 else torch.bmm(factor, product)
         if step < steps - 1:
             gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return x if product is None else torch.bmm(product, x)
+    return [
+        torch.bmm(p, x) if steps else p * x
+        for p, x in zip(product.split([len(x) for x in stacks]), stacks, strict=True)
+    ]
 
 
 def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:  # noqa: UP037, F821
@@ -138,11 +156,12 @@ class Muon(Optimizer):
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for p, update in zip(parameters, updates):
             alike[p.shape[0], p[0].numel()].append((p, as_matrix(update, like=p)))
-        for (rows, columns), members in alike.items():
-            dtype = torch.bfloat16 if computes_in_bf16(members[0][0].device) else torch.float32
-            stacked = torch.stack([matrix for _, matrix in members])
+        dtype = torch.bfloat16 if computes_in_bf16(parameters[0].device) else torch.float32
+        stacks = [torch.stack([matrix for _, matrix in members]) for members in alike.values()]
+        stacks = orthogonalise(*stacks, steps=group["steps"], dtype=dtype)
+        for ((rows, columns), members), stack in zip(alike.items(), stacks, strict=True):
             size = ADAM_SIZE * max(rows, columns) ** 0.5
-            for (p, _), update in zip(members, orthogonalise(stacked, steps=group["steps"], dtype=dtype)):
+            for (p, _), update in zip(members, stack, strict=True):
                 weights = as_matrix(p, like=p)  # a view
                 weights.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
 

@@ -133,24 +133,37 @@ def test_orthogonalised_matrices_keep_their_directions_and_lose_their_scales(sha
     torch.manual_seed(0)
     spread = torch.logspace(0, -1.5, min(shape[1:]))
     u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-    out = orthogonalise(7.0 * u @ torch.diag_embed(spread.expand(shape[0], -1)) @ vh, dtype=torch.float32)
+    (out,) = orthogonalise(7.0 * u @ torch.diag_embed(spread.expand(shape[0], -1)) @ vh, dtype=torch.float32)
     values = torch.linalg.svdvals(out)
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
     aligned = torch.diagonal(u.mT @ out @ vh.mT, dim1=1, dim2=2)
     torch.testing.assert_close(aligned, values.new_ones(aligned.shape), atol=0.4, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 144), (2, 200, 20)])
+@pytest.mark.parametrize("shape", [(3, 16, 144), (2, 200, 20), (4, 24, 24), (2, 30, 24)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_iterating_on_the_gram_matrix_is_the_same_iteration(shape, dtype, monkeypatch):
     """Also where there are directions that the matrix does not have at all."""
     torch.manual_seed(0)
     matrices = torch.randn(shape)
     matrices[0] = matrices[0, :1, :1] * torch.ones(shape[1:])  # of rank one
-    found = orthogonalise(matrices, dtype=dtype)
+    (found,) = orthogonalise(matrices, dtype=dtype)
     monkeypatch.setattr("diffusion_art.training.muon.GRAM_FROM", float("inf"))
-    expected = orthogonalise(matrices, dtype=torch.float32)
+    monkeypatch.setattr("diffusion_art.training.muon.GRAM_BELOW", 0)
+    (expected,) = orthogonalise(matrices, dtype=torch.float32)
     assert float((found - expected).norm() / expected.norm()) < (1e-4 if dtype == torch.float32 else 0.01)
+
+
+def test_stacks_of_many_shapes_are_each_orthogonalised_as_alone():
+    torch.manual_seed(0)
+    shapes = [(3, 16, 144), (2, 144, 16), (1, 16, 20), (2, 300, 300), (1, 40, 16), (2, 16, 144), (1, 24, 24)]
+    stacks = [torch.randn(shape) for shape in shapes]
+    stacks[2].zero_()
+    for shape, together, stack in zip(shapes, orthogonalise(*stacks), stacks, strict=True):
+        (alone,) = orthogonalise(stack)
+        assert together.shape == shape
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert orthogonalise() == []
 
 
 def _groups(net: nn.Module) -> dict[str, list[str]]:
