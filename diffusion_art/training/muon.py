@@ -156,14 +156,10 @@ class Muon(Optimizer):
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for p, update in zip(parameters, updates):
             alike[p.shape[0], p[0].numel()].append((p, as_matrix(update, like=p)))
-        dtype = torch.bfloat16 if computes_in_bf16(parameters[0].device) else torch.float32
-        stacks = [torch.stack([matrix for _, matrix in members]) for members in alike.values()]
-        stacks = orthogonalise(*stacks, steps=group["steps"], dtype=dtype)
-        for ((rows, columns), members), stack in zip(alike.items(), stacks, strict=True):
-            size = ADAM_SIZE * max(rows, columns) ** 0.5
-            for (p, _), update in zip(members, stack, strict=True):
-                weights = as_matrix(p, like=p)  # a view
-                weights.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
+        shapes = list(alike.values())
+        on_cpu = parameters[0].device.type == "cpu"
+        for some in [shapes] if on_cpu else [[members] for members in shapes]:  # a shape at a time, for the memory
+            _turn(some, group)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
@@ -189,6 +185,17 @@ class Muon(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _turn(shapes: list[list[tuple[Tensor, Tensor]]], group: dict[str, Any]) -> None:
+    """Moves weights by their updates, made orthogonal; (weights, update) by shape."""
+    dtype = torch.bfloat16 if computes_in_bf16(shapes[0][0][0].device) else torch.float32
+    stacks = [torch.stack([update for _, update in members]) for members in shapes]
+    for members, stack in zip(shapes, orthogonalise(*stacks, steps=group["steps"], dtype=dtype), strict=True):
+        size = ADAM_SIZE * max(stack.shape[1:]) ** 0.5
+        for (p, _), update in zip(members, stack, strict=True):
+            weights = as_matrix(p, like=p)  # a view
+            weights.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
 
 
 def _gradient(p: Tensor) -> Tensor:
