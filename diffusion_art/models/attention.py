@@ -1,7 +1,7 @@
-"""diffusers' attention of a UNet's transformer, its weights as they are, its projections joined.
+"""Attention by the formula or by torch's fused kernel, and diffusers' module of a UNet's transformer around it.
 
-What is asked of the same tokens is one matrix product, and between it and the answer nothing is done that the UNet does
-not need. Where a CPU has few queries the plain formula is taken, elsewhere torch's fused kernel.
+The module's weights are as they are; what it asks of the same tokens is one matrix product, and between it and the
+answer nothing is done that the UNet does not need.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d) + bias) v over heads of d channels; of the pictures themselves, or of a caption's tokens.
+    """Attention of a picture's positions to each other, or to a caption's tokens.
 
     Has the parts, and so the names, of `block`.
 
@@ -30,10 +30,11 @@ class Attention(nn.Module):
         assert all(getattr(block, name) is None for name in others)
         assert not block.residual_connection
         assert block.rescale_output_factor == 1
+        assert block.scale_qk
         assert block.to_k is not None
         assert block.to_v is not None
         assert block.to_out is not None
-        self.heads, self.scale = block.heads, block.scale
+        self.heads = block.heads
         self.to_q, self.to_k, self.to_v = block.to_q, block.to_k, block.to_v
         self.to_out: nn.ModuleList = block.to_out
 
@@ -49,26 +50,29 @@ class Attention(nn.Module):
             q, k, v = _joined(x, self.to_q, self.to_k, self.to_v)
         else:
             q, (k, v) = self.to_q(x), _joined(told, self.to_k, self.to_v)
-        attend = self._plain if x.device.type == "cpu" and x.shape[1] <= self.PLAIN_QUERIES else self._fused
-        x = attend(q, k, v, attention_mask)
+        q, k, v = (rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads) for part in (q, k, v))
+        bias = None if attention_mask is None else attention_mask.to(q.dtype)[:, None]
+        x = rearrange(attention(q, k, v, bias, plain_queries=self.PLAIN_QUERIES), "b heads n d -> b n (heads d)")
         for part in self.to_out:
             x = part(x)
         return x
 
-    def _plain(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        q, k, v = (rearrange(x, "b n (heads d) -> (b heads) n d", heads=self.heads) for x in (q, k, v))
-        if bias is None:
-            logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=self.scale)
-        else:
-            bias = bias.to(q.dtype).repeat_interleave(self.heads, dim=0)
-            logits = torch.baddbmm(bias, q, k.mT, alpha=self.scale)
-        return rearrange(torch.bmm(logits.softmax(-1), v), "(b heads) n d -> b n (heads d)", heads=self.heads)
 
-    def _fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        q, k, v = (rearrange(x, "b n (heads d) -> b heads n d", heads=self.heads) for x in (q, k, v))
-        bias = None if bias is None else bias.to(q.dtype)[:, None]
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
-        return rearrange(x, "b heads n d -> b n (heads d)")
+def attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h l d"],
+    v: Float[Tensor, "b h l d"],
+    bias: Float[Tensor, "b 1 1 l"] | None,
+    *,
+    plain_queries: int,
+) -> Float[Tensor, "b h n d"]:
+    """softmax(q k^T / sqrt(d) + bias) v: on a CPU by the formula up to `plain_queries`, else by torch's kernel."""
+    b, h, n, d = q.shape
+    if q.device.type != "cpu" or n > plain_queries:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    start = q.new_zeros(1, 1, 1) if bias is None else bias.expand(b, h, 1, -1).flatten(0, 1)
+    logits = torch.baddbmm(start, q.flatten(0, 1), k.flatten(0, 1).mT, beta=float(bias is not None), alpha=d**-0.5)
+    return torch.bmm(logits.softmax(-1), v.flatten(0, 1)).unflatten(0, (b, h))
 
 
 def _joined(x: Tensor, *projections: nn.Linear) -> tuple[Tensor, ...]:

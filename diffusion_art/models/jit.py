@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
+from diffusion_art.models.attention import attention
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.tensors import Conditioning
 
@@ -153,23 +154,8 @@ class Block(nn.Module):
     def _attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         qkv = rearrange(self.qkv(x), "b n (k h e) -> k b h n e", k=3, e=self.head_channels)
         q, k = rotate(normed(qkv[:2]) * self.gains_embedding.to(qkv), rotation)
-        heads = attention(q, k, qkv[2], bias)
+        heads = attention(q, k, qkv[2], bias, plain_queries=PLAIN_ATTENTION_TOKENS)
         return self.attention_out(rearrange(heads, "b h n e -> b n (h e)"))
-
-
-def attention(
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: Float[Tensor, "b 1 1 n"] | None,
-) -> Float[Tensor, "b h n e"]:
-    """softmax(q k^T / sqrt(e) + bias) v."""
-    b, h, n, e = q.shape
-    if q.device.type != "cpu" or n > PLAIN_ATTENTION_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    start = q.new_zeros(1, 1, 1) if bias is None else bias.expand(b, h, 1, n).reshape(b * h, 1, n)
-    logits = torch.baddbmm(start, q.flatten(0, 1), k.flatten(0, 1).mT, beta=float(bias is not None), alpha=e**-0.5)
-    return torch.bmm(logits.softmax(-1), v.flatten(0, 1)).unflatten(0, (b, h))
 
 
 def normed(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

@@ -42,10 +42,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     torch's `clip_grad_norm_` to the bit, which multiplies by one where there is nothing to clip, for that asks no
     device to wait. On a CPU nothing waits, and the multiplication is left out.
     """
-    clipped = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if norm.device.type != "cpu" or not limit / (norm + 1e-6) >= 1:  # as torch divides; a NaN reaches the gradients
-        torch.nn.utils.clip_grads_with_norm_(clipped, limit, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.models import jit
-from diffusion_art.models.jit import attention, rotate, rotation
+from diffusion_art.models.jit import rotate, rotation
 from diffusion_art.training.optim import parameter_groups
 from tests.models.backbones import all_random, inputs, small_jit
 
@@ -26,17 +25,6 @@ def test_attention_depends_on_how_far_apart_positions_are_not_on_where_they_stan
     torch.testing.assert_close(logits[1:, 2:, 1:, 2:], logits[:-1, :-2, :-1, :-2], atol=1e-4, rtol=1e-4)
     assert logits[0, 0].std() > 0.01
     assert not torch.allclose(logits[0, 0, 1, 0], logits[0, 0, 0, 1])  # rows and columns turn different pairs
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_plain_formula_of_attention_is_the_fused_one(masked, monkeypatch):
-    q, k, v = torch.randn(3, 2, 3, 7, 8)
-    bias = torch.zeros(2, 1, 1, 7).masked_fill(torch.rand(2, 1, 1, 7) > 0.5, float("-inf")) if masked else None
-    if bias is not None:
-        bias[..., -1] = 0
-    plain = attention(q, k, v, bias)
-    monkeypatch.setattr(jit, "PLAIN_ATTENTION_TOKENS", 0)
-    torch.testing.assert_close(plain, attention(q, k, v, bias))
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_adam_the_rest():

@@ -35,6 +35,21 @@ def run(block, x, told=None):
     return {"y": y.detach()} | grads
 
 
+def assert_as_near_to_the_truth(ours, theirs, x, told=None):
+    """In bfloat16, by the answer and by every gradient in float32."""
+    truth = run(theirs, x, told)
+    theirs.zero_grad()
+
+    def errors(block):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = run(block, x.bfloat16(), told)
+        return {n: ((v.float() - truth[n]).norm() / truth[n].norm()).item() for n, v in found.items()}
+
+    their_errors, our_errors = errors(theirs), errors(ours)
+    for name, error in our_errors.items():
+        assert error < 1.2 * their_errors[name] + 1e-3, name
+
+
 @pytest.mark.parametrize("out", [12, 8], ids=["identity", "shortcut"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_values_and_gradients_are_those_of_diffusers_block(out, layout):
@@ -49,17 +64,7 @@ def test_values_and_gradients_are_those_of_diffusers_block(out, layout):
 def test_in_bfloat16_it_is_as_near_to_the_truth_as_diffusers_block():
     theirs, ours = pair(32, 32)
     x, temb = torch.randn(4, 32, 8, 8), torch.randn(4, 10)
-    truth = run(theirs, x, temb)
-    theirs.zero_grad()
-
-    def errors(block):
-        with torch.autocast("cpu", torch.bfloat16):
-            found = run(block, x.bfloat16(), temb)
-        return {n: ((v.float() - truth[n]).norm() / truth[n].norm()).item() for n, v in found.items()}
-
-    their_errors, our_errors = errors(theirs), errors(ours)
-    for name, error in our_errors.items():
-        assert error < 1.2 * their_errors[name] + 1e-3, name
+    assert_as_near_to_the_truth(ours, theirs, x, temb)
 
 
 def test_channels_stay_last():
@@ -79,6 +84,7 @@ def test_upsampling_is_that_of_diffusers_and_keeps_channels_last(rows, size):
     x = torch.randn(rows, 4, 6, 6).to(memory_format=torch.channels_last)
     expected, found = run(theirs, x, size), run(ours, x, size)
     assert found.keys() == expected.keys()
+    torch.testing.assert_close(found["y"], expected["y"], atol=1e-5, rtol=1e-5)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     assert found["y"].is_contiguous(memory_format=torch.channels_last)
@@ -89,17 +95,7 @@ def test_upsampling_in_bfloat16_is_as_near_to_the_truth_as_diffusers():
     theirs = Upsample2D(32, use_conv=True, out_channels=32)
     ours = Upsample(deepcopy(theirs))
     x = torch.randn(8, 32, 8, 8).to(memory_format=torch.channels_last)
-    truth = run(theirs, x)
-    theirs.zero_grad()
-
-    def errors(block):
-        with torch.autocast("cpu", torch.bfloat16):
-            found = run(block, x.bfloat16())
-        return {n: ((v.float() - truth[n]).norm() / truth[n].norm()).item() for n, v in found.items()}
-
-    their_errors, our_errors = errors(theirs), errors(ours)
-    for name, error in our_errors.items():
-        assert error < 1.2 * their_errors[name] + 1e-3, name
+    assert_as_near_to_the_truth(ours, theirs, x)
 
 
 def test_upsampling_takes_four_products_for_nine():
