@@ -66,7 +66,10 @@ def draw(curves: dict[str, list[list[Point]]], path: Path, *, floor: Point, titl
             place.set_xscale("log")
             if metric in ("fd", "val_x0"):
                 place.set_yscale("log")
-            place.xaxis.set_minor_formatter(NullFormatter())
+            low, high = place.get_xlim()
+            if high >= 10 * low:  # in less than a decade the numbers between are the only ones
+                place.xaxis.set_minor_formatter(NullFormatter())
+            place.tick_params(axis="x", which="minor", labelsize=6)
             place.set_xlabel(axis_label)
             place.set_title(label, fontsize=9)
             place.grid(alpha=0.25)
