@@ -6,7 +6,7 @@ ARGS   ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full lint format bench stream serve sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full golden lint format bench stream serve sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-slow: install  ## the slow tests alone
 
 test-full: install  ## also the slow tests
 	$(PYTEST) -m "not gpu and not network" $(ARGS)
+
+golden: install  ## write the golden trace of tests/golden anew, on purpose
+	$(BIN)/python -m tests.golden.trace
 
 lint: install  ## ruff, import floors, types
 	$(BIN)/ruff check .

@@ -1,0 +1,59 @@
+"""What a change that is meant to alter no numbers must leave alone. `make golden` writes it anew, on purpose."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest
+from tests.golden import trace
+from tests.streaming.toy import write_toy
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trace.train(tmp_path_factory.mktemp("golden"))
+
+
+def test_twenty_steps_have_the_same_losses(run):
+    golden = json.loads((trace.HERE / "losses.json").read_text())
+    assert len(golden) == trace.STEPS
+    assert trace.losses(run) == pytest.approx(golden, abs=1e-5)
+
+
+def test_five_steps_paint_the_same_picture(run):
+    with Image.open(trace.HERE / "picture.png") as golden:
+        difference = np.asarray(golden).astype(int) - trace.picture(run).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
+def test_models_written_before_paint_the_same_picture(name):
+    with Image.open(trace.HERE / "picture.png") as golden:
+        difference = np.asarray(golden).astype(int) - trace.picture(trace.HERE / "old" / name).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_checkpoint_written_before_is_gone_on_with(tmp_path):
+    run = trace.train(tmp_path, more=[f"ckpt_path={trace.HERE / 'old' / 'last.ckpt'}", "trainer.max_steps=22"])
+    assert len(trace.losses(run)) == 2
+
+
+def test_a_shard_has_the_same_bytes(tmp_path):
+    write_toy(tmp_path, train=8, val=2)
+    golden = sorted(path.name for path in (trace.HERE / "toy").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == golden
+    for name in set(golden) - {MANIFEST_FILE}:  # which names the version that built it
+        assert (tmp_path / name).read_bytes() == (trace.HERE / "toy" / name).read_bytes(), name
+    assert Manifest.load(tmp_path).digest == Manifest.load(trace.HERE / "toy").digest
+
+
+def test_a_request_is_answered_by_the_same_bytes():
+    assert trace.frame() == (trace.HERE / "frame.bin").read_bytes()
+
+
+def test_an_epoch_has_the_same_order():
+    assert trace.order() == json.loads((trace.HERE / "order.json").read_text())
