@@ -149,7 +149,7 @@ class DiffusionModule(LightningModule):
         x_0 = self.model.codec.encode(batch.images)
         shape = tuple(x_0.shape[1:])
         eps = noise_at(batch.positions, shape, seed=self.seed, stream=VAL_NOISE, device=self.device)
-        t = spread_times(batch.positions).to(self.device)
+        t = spread_times(batch.positions, device=self.device)
         losses = self.losses(x_0, eps, t, batch.captions).double()
         third = (t * len(THIRDS)).long().clamp(max=len(THIRDS) - 1)
         assert self._val_sums is not None
