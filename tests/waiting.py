@@ -1,0 +1,62 @@
+"""A pretended GPU that says where the host would wait for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")  # of values, by the host
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where a GPU's host would have to wait for it, and counts the operations that a GPU would be sent.
+
+    Inside a `FakeTensorMode`. The host waits where it reads a value, and where a copy between the two is not said to be
+    `non_blocking`: also in `torch.tensor(1.0, device="cuda")`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        devices = set(_devices((args, kwargs))) | set(_devices(out))
+        name = func.overloadpacket.__name__
+        if "cuda" in devices:
+            assert name not in READS, f"{func} waits for the device"
+            if devices == {"cuda", "cpu"} and name in ("_to_copy", "copy_"):
+                assert kwargs.get("non_blocking") or args[2:3] == (True,), f"{func} waits for the device"
+            if not func.is_view and name not in ("detach", "device", "is_pinned", "lift_fresh"):
+                self.sent[name] += 1
+        return out
+
+
+def _devices(tree: Any) -> Iterable[str]:
+    return (leaf.device.type for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and (leaf.ndim or leaf.is_cuda))
+
+
+def on_fake_cuda(module: nn.Module) -> nn.Module:
+    """The same module with weights and buffers of the same shapes and strides on a pretended CUDA device, in place.
+
+    Inside a `FakeTensorMode`, in which `module.to("cuda")` fails.
+    """
+    for part in module.modules():
+        for name, weight in list(part._parameters.items()):
+            if weight is not None:
+                part._parameters[name] = nn.Parameter(_moved(weight), requires_grad=weight.requires_grad)
+        for name, buffer in list(part._buffers.items()):
+            if buffer is not None:
+                part._buffers[name] = _moved(buffer)
+    return module
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
