@@ -18,7 +18,7 @@ from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.noise import Iid, TrainingNoise
-from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip_gradients
+from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
@@ -128,8 +128,7 @@ class DiffusionModule(LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        norm = clip_gradients((p for g in optimizer.param_groups for p in g["params"]), limit)
+        norm = clip(optimizer, float("inf") if gradient_clip_val is None else gradient_clip_val)
         self.log("train/grad_norm", norm)
 
     def configure_optimizers(self) -> Any:
