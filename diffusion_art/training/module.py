@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion_art.checkpoints import FORMAT, KEY
+from diffusion_art.devices import widest
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
@@ -139,7 +140,7 @@ class DiffusionModule(LightningModule):
     # ------------------------------------------------------------------ validation
 
     def on_validation_epoch_start(self) -> None:
-        self._val_sums = torch.zeros(2, len(THIRDS), dtype=torch.float64, device=self.device)
+        self._val_sums = torch.zeros(2, len(THIRDS), dtype=widest(self.device), device=self.device)
         self._averaged = self.ema.averaged()
         self._averaged.__enter__()
 
@@ -149,7 +150,7 @@ class DiffusionModule(LightningModule):
         shape = tuple(x_0.shape[1:])
         eps = noise_at(batch.positions, shape, seed=self.seed, stream=VAL_NOISE, device=self.device)
         t = spread_times(batch.positions, device=self.device)
-        losses = self.losses(x_0, eps, t, batch.captions).double()
+        losses = self.losses(x_0, eps, t, batch.captions).to(widest(self.device))
         third = (t * len(THIRDS)).long().clamp(max=len(THIRDS) - 1)
         assert self._val_sums is not None
         self._val_sums[0].index_add_(0, third, losses)
