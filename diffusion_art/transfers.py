@@ -14,8 +14,7 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The same values on `device`. To a GPU they go through pinned memory, and the host does not wait."""
     if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device, non_blocking=True)
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return pinned.copy_(tensor).to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Reading:
@@ -31,7 +30,7 @@ class Reading:
         if tensor.device.type != "cuda":
             self._host = tensor.to("cpu", copy=True)
             return
-        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype).pin_memory()
         self._host.copy_(tensor, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record()

@@ -132,13 +132,13 @@ class Verdicts:
 
     def send(self, batch: Batch, step: int) -> None:
         """Let the verdict on a batch set out for the host."""
-        self._sent.append((Reading(torch.stack([self._loss, self.flag])), batch, step))
+        self._sent.append((Reading(torch.stack([self._loss, 1.0 - self.flag])), batch, step))
 
     def broken(self, *, latest: int) -> Broken | None:
         """The first broken batch among the verdicts that have arrived. All but the `latest` are waited for."""
         while self._sent and (len(self._sent) > latest or self._sent[0][0].ready):
             reading, batch, step = self._sent.popleft()
-            loss, flag = reading.values().tolist()
-            if flag:
+            loss, sound = reading.values().tolist()
+            if not sound:
                 return Broken(loss, batch, step)
         return None

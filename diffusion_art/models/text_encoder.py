@@ -237,17 +237,17 @@ class OpenClipPretrained(TextEncoder):
 
     def _encode(self, captions: list[str]) -> Conditioning:
         ids = {caption: self.tokenizer.ids(caption) for caption in captions}
-        known = {caption: place for caption in ids if (place := self.cache.place(caption))}
-        missing = {caption: row for caption, row in ids.items() if caption not in known}
-        sources: list[Encoded] = [self.cache.encoded] if known and self.cache.encoded else []
-        places = {caption: (0, *place) for caption, place in known.items()}
-        if missing:
-            tokens, pooled = self._read(list(missing.values()))
+        places = {caption: (0, *place) for caption in ids if (place := self.cache.place(caption))}
+        missing = {caption: row for caption, row in ids.items() if caption not in places}
+        sources: list[Encoded] = [self.cache.encoded] if places and self.cache.encoded else []
+        fresh = self._read(list(missing.values())) if missing else None
+        if fresh is not None:
+            tokens, pooled = fresh
             places |= {c: (len(sources), row * tokens.shape[1], row) for row, c in enumerate(missing)}
             sources.append(Encoded(tokens.flatten(0, 1), pooled))
         cond = _gathered(sources, [(*places[c], len(ids[c])) for c in captions], context_length=self.context_length)
-        if missing:
-            self.cache.keep(list(missing), [len(row) for row in missing.values()], tokens, pooled)
+        if fresh is not None:
+            self.cache.keep(list(missing), [len(row) for row in missing.values()], *fresh)
         return cond
 
     def _read(self, rows: list[list[int]]) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:

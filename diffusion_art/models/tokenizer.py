@@ -15,7 +15,7 @@ from diffusion_art.models.bpe import BytePairEncoding
 log = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = 2  # start and end of text
-REMEMBERED = 2**18  # captions whose ids are kept, the first ones: about 300 bytes each, where reading one takes 40 us
+REMEMBERED = 2**18  # captions whose ids are kept, the first ones; about 300 bytes each
 
 
 class ClipTokenizer:
@@ -49,10 +49,10 @@ class ClipTokenizer:
     def __call__(self, captions: list[str]) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
         """Ids padded to the longest caption, rounded up to a multiple of 8; mask is True on real tokens."""
         rows = [self.ids(caption) for caption in captions]
-        lengths = torch.tensor([len(row) for row in rows])
-        length = round_up(int(lengths.max()), self.context_length)
+        lengths = [len(row) for row in rows]
+        length = round_up(max(lengths), self.context_length)
         ids = torch.tensor([row + [self.pad_id] * (length - len(row)) for row in rows])
-        return ids, mask_of(lengths, length)
+        return ids, mask_of(torch.tensor(lengths), length)
 
     def _encode(self, caption: str) -> list[int]:
         words = self.bpe.encode(caption)

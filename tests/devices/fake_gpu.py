@@ -149,6 +149,17 @@ def check_generators(given: list[Any], *, device: str) -> None:
 # ---------------------------------------------------------------------- what needs a driver
 
 
+class Event:
+    """`torch.cuda.Event`, which has always come to pass."""
+
+    def record(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None: ...
+
+
 GENERATOR = torch.Generator
 
 
@@ -187,6 +198,7 @@ def stand_ins() -> list[tuple[Any, str, Any]]:
     return [
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "device_count", lambda: 1),
+        (torch.cuda, "Event", Event),
         (torch.cuda, "current_device", lambda: 0),
         (torch.cuda, "set_device", lambda device: None),
         (torch.cuda, "get_device_capability", lambda device=None: CAPABILITY),
@@ -226,6 +238,11 @@ def backward(tensors: Any, grad_tensors: Any = None, *rest: Any, **more: Any) ->
 
 
 def add(pending: dict[Any, dict[int, Tensor]], node: Any, place: int, gradient: Tensor) -> None:
+    """As torch's engine does: of the shape and dtype of what it is the gradient of, and refused on another device."""
+    wanted = node._input_metadata[place]
+    if gradient.device != wanted.device:
+        raise RuntimeError(f"{node} expected a gradient on device {wanted.device}, not {gradient.device}")
+    gradient = gradient.sum_to_size(wanted.shape).to(wanted.dtype)
     found = pending.setdefault(node, {})
     found[place] = found[place] + gradient if place in found else gradient
 

@@ -5,7 +5,6 @@ import copy
 import huggingface_hub
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
 
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
@@ -13,7 +12,7 @@ from diffusion_art.models.caption_cache import CaptionCache
 from diffusion_art.models.open_clip_weights import weights_reachable
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
 from tests.fakes import tiny_clip
-from tests.waiting import NoWaiting, on_fake_cuda
+from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 CAPTIONS = ["a red house", "", "a much longer caption of blue and yellow planes by nobody in particular"]
 
@@ -270,11 +269,10 @@ def test_a_cache_of_megabytes_as_old_checkpoints_have_it_is_counted_in_captions(
 
 
 @pytest.fixture
-def on_cuda(clip_folder, monkeypatch):
+def on_cuda(clip_folder):
     """Towers on a pretended CUDA device that computes in bf16: one that chooses its precision, and one that is told."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     encoders = [OpenClipPretrained(model=f"local-dir:{clip_folder}", precision=name) for name in ("auto", "fp32")]
-    with FakeTensorMode():
+    with a_gpu():
         for encoder in encoders:
             on_fake_cuda(encoder.tower)
         yield encoders

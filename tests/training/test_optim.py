@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch._subclasses import FakeTensorMode
 
 from diffusion_art.models.unet import UNet
 from diffusion_art.training.ema import Ema
@@ -28,7 +27,7 @@ from diffusion_art.training.optim import (
     scale_in_step,
 )
 from diffusion_art.training.orthogonalise import orthogonalise
-from tests.waiting import NoWaiting, on_fake_cuda
+from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 
 @pytest.mark.parametrize("limit", [1e-3, 5.0, 1e3, float("inf")])
@@ -345,7 +344,7 @@ def unet_base():
         settings = {"block_channels": [128, 256, 384, 512], "layers_per_block": 2, "attention_sides": [16, 8]}
         sizes = {"channels": 12, "sample_size": 64, "cross_attention_dim": 512, "pooled_dim": 512}
         net = UNet(**settings, **sizes, head_channels=64, norm_groups=32)
-    with FakeTensorMode():
+    with a_gpu():
         for p in on_fake_cuda(net).parameters():
             p.grad = torch.empty_like(p)
         yield net
@@ -358,8 +357,7 @@ def _launched(step: Callable[[], object]) -> Counter[str]:
     return Counter({name: count for name, count in mode.sent.items() if not name.startswith("zeros")})
 
 
-def test_muon_sends_a_gpu_few_products_and_waits_for_none(unet_base, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+def test_muon_sends_a_gpu_few_products_and_waits_for_none(unet_base):
     optimizer = build_optimizer(Muon, unet_base, weight_decay=0.01)
     optimizer.found_inf = torch.zeros((), device="cuda")
 
