@@ -116,7 +116,7 @@ class Verdicts:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.flag = torch.zeros((), device=device)
+        self.flag = torch.zeros((), dtype=torch.float32, device=device)
         self._loss = self.flag
         self._sent: deque[tuple[Reading, Batch, int]] = deque()
 

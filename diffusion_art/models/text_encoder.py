@@ -270,11 +270,12 @@ class OpenClipPretrained(TextEncoder):
 
     def _ask(self, rows: list[list[int]], length: int) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
         ids = torch.tensor([row + [self.tokenizer.pad_id] * (length - len(row)) for row in rows])
-        weights = self._weights
-        if self.tower.attn_mask is not None:
-            weights = {**weights, "attn_mask": self.tower.attn_mask[:length, :length]}
+        instead = self._weights
+        if length < self.context_length and self.tower.attn_mask is not None:
+            instead = {**instead, "attn_mask": self.tower.attn_mask[:length, :length]}
         with torch.autocast(self._device.type, enabled=False):
-            pooled, tokens = functional_call(self.tower, weights, sent(ids, self._device))
+            ids = sent(ids, self._device)
+            pooled, tokens = functional_call(self.tower, instead, ids) if instead else self.tower(ids)
         return tokens, pooled
 
     @property

@@ -63,7 +63,7 @@ def scale_in_step(optimizer: Any, parameters: Iterable[nn.Parameter], limit: flo
     A norm that is not finite sets `found_inf`, where somebody watches it, and the step is not taken.
     """
     norm = _norm(parameters)
-    optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)
+    optimizer.grad_scale = ((norm.float() + 1e-6) / limit).clamp(min=1.0)  # float32 is what the kernels read
     found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
     if found_inf is not None:
         found_inf.logical_or_(~norm.isfinite())
