@@ -4,23 +4,51 @@ from __future__ import annotations
 
 import torch
 
+from diffusion_art.errors import UserError
+
 
 def pick_device(name: str = "auto") -> str:
-    """The device asked for; `auto` is the best there is."""
+    """The device asked for; `auto` is the best there is.
+
+    Raises:
+        UserError: no name of a device, or one that this machine has not.
+    """
     if name != "auto":
+        _check(name)
         return name
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _check(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is no device: choose auto, cpu, cuda or mps.") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if not count:
+        raise UserError(f"device={name} cannot be used: torch finds none here. Leave device out, or give device=cpu.")
+    if (device.index or 0) >= count:
+        raise UserError(f"device={name} is not there: torch finds {count} here, {device.type}:0 to {count - 1}.")
+
+
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are fast on this device."""
+    """Whether matrix products in bfloat16 are fast on this device: GPUs before Ampere only emulate them."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The float to add up many numbers in: float64, which MPS has not."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def leave_cores() -> int:

@@ -23,6 +23,7 @@ from torch import Tensor
 from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, model_of, read_checkpoint
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
+from diffusion_art.devices import pick_device
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
@@ -51,14 +52,14 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     asked = _checked(plain(config))
     if asked["judge"] == "train":
         return train_judge()
-    wanted = asked["metrics"]
-    features = load_features(asked["features"]) if {"fd", "kid"} & set(wanted) else None
+    wanted, device = asked["metrics"], pick_device(asked["device"])
+    features = load_features(asked["features"], device=device) if {"fd", "kid"} & set(wanted) else None
     if "fd" in wanted and features is not None:
         check_count(asked["pictures"], features.dim)
     path = find_checkpoint(asked["run"])
     checkpoint = read_checkpoint(path)
     trained: dict[str, Any] = checkpoint[KEY]["config"]
-    model = model_of(checkpoint, weights=asked["weights"], origin=path).to(_device(asked["device"]))
+    model = model_of(checkpoint, weights=asked["weights"], origin=path).to(device)
     sampler: Sampler = build(asked.get("sampler") or trained["sampler"])
     if asked["num_steps"] is not None:
         sampler = sampler.in_steps(asked["num_steps"])
@@ -182,17 +183,6 @@ def _painter_of(trained: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _run_folder(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted != "auto":
-        try:
-            return torch.device(wanted)
-        except RuntimeError as error:
-            raise UserError(f"device={wanted} is no device: choose auto, cpu, cuda or mps.") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 main = command("evaluate")(evaluate)

@@ -48,9 +48,10 @@ class Conditioning:
         return Conditioning(self.tokens[rows], self.mask[rows], self.pooled[rows])
 
     def to(self, *args, **kwargs) -> Conditioning:
-        return Conditioning(
-            self.tokens.to(*args, **kwargs), self.mask.to(self.tokens.device), self.pooled.to(*args, **kwargs)
-        )
+        """As `Tensor.to`: all of it on one device, a dtype for the two that are floats."""
+        tokens = self.tokens.to(*args, **kwargs)
+        mask = self.mask.to(tokens.device, non_blocking=kwargs.get("non_blocking", False))
+        return Conditioning(tokens, mask, self.pooled.to(*args, **kwargs))
 
     @staticmethod
     def cat(parts: list[Conditioning]) -> Conditioning:

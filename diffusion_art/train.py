@@ -89,7 +89,7 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 def best_precision(accelerator: str) -> str:
     """`bf16-mixed` where the processor computes in bf16, else full precision."""
     if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+        return "bf16-mixed" if computes_in_bf16(torch.device("cuda")) else "32-true"
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return "32-true"
     return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"

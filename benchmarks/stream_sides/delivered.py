@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stream_peers.meter import measure
+import torch
 from torch.utils.data import DataLoader
 
 from diffusion_art.data.datamodule import StreamDataModule, TimedLoader
@@ -37,7 +38,10 @@ def main(folder: str, protocol: str, codec: str, workers: int, batch: int, secon
         codec=codec,
         cache=str(Path(folder).parent / "decoded"),
     )
-    module.trainer = SimpleNamespace(global_rank=0, world_size=1, max_steps=_STEPS, accumulate_grad_batches=1)
+    cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, max_steps=_STEPS, accumulate_grad_batches=1, strategy=cpu
+    )
     module.prepare_data()
     module.setup()
     try:

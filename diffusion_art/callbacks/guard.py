@@ -3,60 +3,142 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
+from diffusion_art.training.optim import scales_in_step
+from diffusion_art.transfers import Reading
+
+LATEST = 8  # batches after which a verdict is waited for, should it not have arrived
 
 
 class NonFiniteGuard(Callback):
     """Ends the run when a loss is NaN or infinite, before the gradients reach the weights.
 
-    The keys, positions and step of the batch go to `non_finite.json` in the run folder. On a GPU the value of a
-    step is read one step later, when it is there anyway, so the guard costs no waiting; a checkpoint is never
-    written before the value is known.
+    The keys, positions and step of the batch go to `non_finite.json` in the run folder. On a CPU the loss is looked at
+    before its gradients are computed.
+
+    On a CUDA device looking would wait for all work queued before. So the device itself checks the loss and, as the
+    optimiser steps, the norm of the gradients. From the first value on that is not finite it takes no step: fused
+    optimisers and Muon leave every weight as it was. The host reads the verdicts when they have arrived, a few batches
+    later, and then ends the run. No checkpoint is written before the verdicts of all its steps are known; that is the
+    only time the host waits. Another optimiser (`fused: false`) takes the broken step, and no checkpoint holds it.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite; on a CUDA device, or the norm of the gradients.
     """
 
     def __init__(self, *, folder: str) -> None:
         self.folder = Path(folder)
+        self.verdicts: Verdicts | None = None  # on a CUDA device
         self._batch: Batch | None = None
-        self._pending: tuple[Tensor, Batch, int] | None = None
+        self._step = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         assert self._batch is not None
-        self._settle()
-        self._pending = (loss.detach(), self._batch, trainer.global_step)
-        if loss.device.type == "cpu":
-            self._settle()
+        self._step = trainer.global_step
+        if loss.device.type != "cuda":
+            if not torch.isfinite(loss):
+                self._stop(Broken(loss.item(), self._batch, self._step))
+            return
+        self.verdicts = self.verdicts or Verdicts(loss.device)
+        self.verdicts.check(loss)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if self.verdicts and getattr(trainer.precision_plugin, "scaler", None) is None:
+            self.verdicts.hold_back(optimizer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if self.verdicts:
+            self.verdicts.send(batch, self._step)
+            self._stop(self.verdicts.broken(latest=LATEST))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._settle()
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settle()
+
     def _settle(self) -> None:
-        if self._pending is None:
+        """Wait for the verdicts of all steps so far."""
+        if self.verdicts:
+            self._stop(self.verdicts.broken(latest=0))
+
+    def _stop(self, broken: Broken | None) -> None:
+        if broken is None:
             return
-        loss, batch, step = self._pending
-        self._pending = None
-        if torch.isfinite(loss):
-            return
-        record = {"step": step, "loss": str(loss.item()), "keys": batch.keys, "positions": batch.positions}
+        loss, batch = broken.loss, broken.batch
+        record = {"step": broken.step, "loss": str(loss), "keys": batch.keys, "positions": batch.positions}
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "non_finite.json"
         path.write_text(json.dumps(record, indent=1))
         raise UserError(
-            f"the loss became {loss.item()} at step {step}, on a batch with the pictures "
-            f"{', '.join(batch.keys[:4])}, ... "
+            f"{broken.what} at step {broken.step}, on a batch with the pictures {', '.join(batch.keys[:4])}, ... "
             f"(all of them in {path}). The last checkpoint is sound: resume it with a lower optim.lr, or with "
-            f"trainer.precision=32-true."
+            "trainer.precision=32-true."
         )
+
+
+@dataclass
+class Broken:
+    """The batch at which a run broke; its loss may be finite where the gradients are not."""
+
+    loss: float
+    batch: Batch
+    step: int
+
+    @property
+    def what(self) -> str:
+        if math.isfinite(self.loss):
+            return f"the gradients of a loss of {self.loss:.4g} were not finite"
+        return f"the loss became {self.loss}"
+
+
+class Verdicts:
+    """Whether all was finite so far, kept on the device and read without waiting.
+
+    `flag` is 0.0, and 1.0 from the first broken batch on. It is the `found_inf` of an optimiser.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.flag = torch.zeros((), dtype=torch.float32, device=device)
+        self._loss = self.flag
+        self._sent: deque[tuple[Reading, Batch, int]] = deque()
+
+    def check(self, loss: Tensor) -> None:
+        """Hear of a batch's loss: []."""
+        self._loss = loss.detach().float()
+        self.flag.logical_or_(~self._loss.isfinite())
+
+    def hold_back(self, optimizer: Optimizer) -> None:
+        """From now on the optimiser leaves weights alone while the flag is 1, if it can."""
+        if scales_in_step(optimizer):
+            optimizer.found_inf = self.flag  # type: ignore[attr-defined]
+
+    def send(self, batch: Batch, step: int) -> None:
+        """Let the verdict on a batch set out for the host."""
+        self._sent.append((Reading(torch.stack([self._loss, 1.0 - self.flag])), batch, step))
+
+    def broken(self, *, latest: int) -> Broken | None:
+        """The first broken batch among the verdicts that have arrived. All but the `latest` are waited for."""
+        while self._sent and (len(self._sent) > latest or self._sent[0][0].ready):
+            reading, batch, step = self._sent.popleft()
+            loss, sound = reading.values().tolist()
+            if not sound:
+                return Broken(loss, batch, step)
+        return None

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.tensors import Batch
@@ -51,16 +52,16 @@ class Throughput(Callback):
         self.images_per_s = self._images / total if total else 0.0
         self.data_wait_share = waited / total if total else 0.0
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        pl_module.log_dict(
-            {
-                "time/images_per_s": self.images_per_s,
-                "time/data_wait_share": self.data_wait_share,
-                "image_size_px": float(batch.images.shape[-1]),
-                "images_seen": float(batch.cursor * datamodule.global_batch_size),
-                "epoch": datamodule.epoch,
-            },
-            rank_zero_only=True,
-        )
+        values = {
+            "time/images_per_s": self.images_per_s,
+            "time/data_wait_share": self.data_wait_share,
+            "image_size_px": float(batch.images.shape[-1]),
+            "images_seen": float(batch.cursor * datamodule.global_batch_size),
+            "epoch": datamodule.epoch,
+        }
+        # tensors of the host: Lightning would send plain numbers to the device and wait for each to arrive
+        on_host = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+        pl_module.log_dict(on_host, rank_zero_only=True)
         self._judge(trainer)
         self._images, self._busy_s, self._wait_s = 0, 0.0, self._waited(trainer)
         self._windows += 1

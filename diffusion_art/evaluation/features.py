@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.judge import at_judge_size, load_judge
+from diffusion_art.evaluation.judge import JUDGE_SIZE_PX, at_judge_size, load_judge
 from diffusion_art.models.image_tower import Lite0, read_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -36,35 +37,36 @@ class Features:
     name: str
     dim: int
     network: Callable[[Tensor], Tensor]  # images in [-1, 1], b 3 h w -> b d
+    device: torch.device = torch.device("cpu")  # where the network is
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Float[Tensor, "n d"]:
         """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
-        parts = [self.network(torch.nan_to_num(part).clamp(-1, 1)) for part in images.float().split(batch_size)]
-        return torch.cat(parts).double()
+        parts = (part.to(self.device).float() for part in images.split(batch_size))
+        return torch.cat([self.network(torch.nan_to_num(part).clamp(-1, 1)).cpu() for part in parts]).double()
 
 
-def load_features(name: str = "efficientnet_lite0") -> Features:
-    """The network of that name.
+def load_features(name: str = "efficientnet_lite0", *, device: torch.device | str = "cpu") -> Features:
+    """The network of that name, on a device.
 
     Raises:
         UserError: no network of that name, or its weights are not on this machine.
     """
     if name not in FEATURES:
         raise UserError(f"features={name} is none of {', '.join(FEATURES)}.")
-    return FEATURES[name]()
+    return FEATURES[name](torch.device(device))
 
 
-def lite0_features() -> Features:
+def lite0_features(device: torch.device) -> Features:
     """The tower `Lite0`, averaged over the page; pictures are scaled to 96 px.
 
     The covariance of its 320 numbers can be told from a thousand pictures.
     """
-    tower = Lite0()
-    return Features("efficientnet_lite0", tower.dim, lambda images: tower(images).mean((2, 3)))
+    tower = Lite0().to(device)
+    return Features("efficientnet_lite0", tower.dim, lambda images: tower(images).mean((2, 3)), device)
 
 
-def inception_features() -> Features:
+def inception_features(device: torch.device) -> Features:
     """The 2048 numbers of the Frechet Inception Distance, by torchmetrics' copy of its network.
 
     Paper: Heusel et al. 2017, https://arxiv.org/abs/1706.08500
@@ -81,19 +83,20 @@ def inception_features() -> Features:
 
     with tempfile.NamedTemporaryFile(suffix=".pth") as safe:  # torch_fidelity would unpickle whatever lies there
         torch.save(read_weights(path), safe.name)
-        net = NoTrainInceptionV3("inception-v3-compat", ["2048"], safe.name)
-    return Features("inception", 2048, lambda images: net(((images + 1) * 127.5).round().to(torch.uint8)))
+        net = NoTrainInceptionV3("inception-v3-compat", ["2048"], safe.name).to(device)
+    return Features("inception", 2048, lambda images: net(((images + 1) * 127.5).round().to(torch.uint8)), device)
 
 
-def judge_features() -> Features:
+def judge_features(device: torch.device) -> Features:
     """Texture averaged over the page and the share of each paint: what the judge reads the two colours from."""
-    judge = load_judge()
+    judge = deepcopy(load_judge()).to(device)  # that of caption following stays on the CPU
 
     def network(images: Tensor) -> Tensor:
         images = at_judge_size(images)
         return torch.cat([judge.palette(images), judge.texture(images).mean((2, 3))], 1)
 
-    return Features("judge", network(torch.zeros(1, 3, 32, 32)).shape[1], network)
+    seen = network(torch.zeros(1, 3, JUDGE_SIZE_PX, JUDGE_SIZE_PX, device=device))
+    return Features("judge", seen.shape[1], network, device)
 
 
 FEATURES = {"efficientnet_lite0": lite0_features, "inception": inception_features, "judge": judge_features}

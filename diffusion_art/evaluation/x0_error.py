@@ -61,7 +61,7 @@ def x0_error(
             alpha, sigma = image_scales(model.schedule, t)
             x_t = alpha * model.codec.encode(x_0) + sigma * model.codec.encode(eps)
             error = model.codec.decode(denoiser(x_t, t)) - x_0
-            sums[place] += error.double().square().mean((1, 2, 3)).sum().cpu()
+            sums[place] += error.cpu().double().square().mean((1, 2, 3)).sum()
     errors = sums / len(images)
     weights = torch.tensor(LOG_SNRS, dtype=torch.float64).sigmoid()
     return {

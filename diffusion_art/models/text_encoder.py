@@ -18,17 +18,21 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.rnn import pad_sequence
 
+from diffusion_art.devices import computes_in_bf16
+from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache, Encoded
-from diffusion_art.models.tokenizer import ClipTokenizer, mask_of, round_up
+from diffusion_art.models.tokenizer import ClipTokenizer, round_up
 from diffusion_art.tensors import Conditioning
+from diffusion_art.transfers import sent
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
 
-CHUNK = 8  # captions a frozen tower reads at a time, always as many: the same shapes give the same bits
+CHUNK = 8  # captions a frozen tower reads at a time on a CPU, always as many: the same shapes give the same bits
+CAPTION_BYTES = 60_000  # what `cache_mb` counted a caption of ViT-B-32 as
 
 
 class TextEncoder(nn.Module, ABC):
@@ -105,7 +109,7 @@ class OpenClipScratch(TextEncoder):
     def encode(self, captions: list[str]) -> Conditioning:
         ids, mask = self.tokenizer(captions)
         device = self.positional_embedding.device
-        return self(ids.to(device), mask.to(device))
+        return self(sent(ids, device), sent(mask, device))
 
     def forward(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Conditioning:
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
@@ -163,21 +167,27 @@ class PreNormBlock(nn.Module):
 
 
 class OpenClipPretrained(TextEncoder):
-    """The frozen text tower of a pretrained open_clip model, each caption read once and remembered.
+    """The frozen text tower of a pretrained open_clip model, the first captions read once and remembered.
 
     Token states come out of the last LayerNorm, the pooled vector from CLIP's own projection. The tower is
     not a submodule: it follows the device, but optimisers, averages and checkpoints never see it.
     `describe()` holds the hash of its weights, by which a checkpoint knows its tower again.
 
-    Captions are read in chunks of a fixed shape and outside autocast, so the values do not depend on the
-    batch, on the cache or on the precision of training. `cache_mb` bounds the memory of remembered captions;
-    one takes about 60 kB with ViT-B-32. `precision` is open_clip's: fp32, bf16 or fp16; what comes out is
-    float32 in any case.
+    On a CPU captions are read in chunks of a fixed shape, so the values do not depend on the batch, on the cache or on
+    the precision of training, to the bit. A CUDA device reads all new captions of a batch at once, padded to the
+    longest: there a value depends on the batch by the rounding of the tower's precision, and no answer leaves the
+    device. `precision` is `auto`, which is bf16 on a CUDA device that computes in it and fp32 elsewhere, or one of
+    open_clip's: fp32, bf16 or fp16. What comes out is float32 in any case.
+
+    `cache_captions` are remembered on the tower's device: of ViT-B-32, a caption of 25 tokens takes 26 kB there in
+    bf16 and 53 kB in float32. `cache_mb`, which checkpoints of earlier versions have in its place, is counted in
+    captions of 60 kB.
 
     Paper: Radford et al. 2021, https://arxiv.org/abs/2103.00020
 
     Raises:
-        UserError: an unknown model or tag, or weights that cannot be had, with the ways to get them.
+        UserError: an unknown model or tag, or weights that cannot be had, with the ways to get them; a cache of fewer
+            than no captions.
     """
 
     trainable = False
@@ -188,51 +198,94 @@ class OpenClipPretrained(TextEncoder):
         *,
         model: str = "ViT-B-32",
         pretrained: str | None = "laion2b_s34b_b79k",
-        precision: str = "fp32",
-        cache_mb: int = 1024,
+        precision: str = "auto",
+        cache_captions: int = 16384,
+        cache_mb: int | None = None,
     ):
         super().__init__()
         from diffusion_art.models.open_clip_weights import load_text_tower  # open_clip takes three seconds to import
 
+        if cache_mb is not None:
+            cache_captions = cache_mb * 2**20 // CAPTION_BYTES
+        if cache_captions < 0:
+            raise UserError(
+                f"cache_captions={cache_captions} is not a number of captions; 0 remembers none: "
+                "model.text_encoder.cache_captions=0"
+            )
         self.model = model
         self.pretrained = pretrained
-        tower = load_text_tower(model, pretrained, precision=precision)
+        self.precision = precision
+        tower = load_text_tower(model, pretrained, precision="fp32" if precision == "auto" else precision)
         object.__setattr__(self, "tower", tower)  # past nn.Module's registry
+        self._in_bf16: dict[str, Tensor] | None = None
         self.dim = tower.width
         self.pooled_dim = tower.output_dim or tower.width
         self.context_length = tower.context_length
         self.tokenizer = ClipTokenizer(context_length=tower.context_length)
-        self.cache = CaptionCache(max_bytes=cache_mb * 2**20)
+        self.cache = CaptionCache(most=cache_captions)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OpenClipPretrained:
         self.tower._apply(fn, recurse)
+        self._in_bf16 = None
+        self.cache.clear()
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Conditioning:
-        found = {caption: self.cache.get(caption) for caption in captions}
-        missing = [caption for caption, encoded in found.items() if encoded is None]
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            for caption, encoded in zip(chunk, self._read(chunk)):
-                found[caption] = encoded
-                self.cache.put(caption, encoded)
-        tokens, pooled = zip(*(found[caption] for caption in captions))
-        lengths = torch.tensor([len(states) for states in tokens])
-        longest = int(lengths.max())
-        states = pad_sequence(list(tokens), batch_first=True)
-        cond = Conditioning(states, mask_of(lengths, longest), torch.stack(pooled))
-        return cond.pad_to(round_up(longest, self.context_length)).to(self._device)
+        with torch.inference_mode(mode=False):  # or what is remembered in validation could not be added to in training
+            return self._encode(captions)
 
-    def _read(self, captions: list[str]) -> list[Encoded]:
-        """The tower's answer to at most CHUNK captions, on the CPU, without padding."""
-        rows = [self.tokenizer.ids(caption) for caption in captions]
-        filled = rows + [self.tokenizer.ids("")] * (CHUNK - len(rows))
-        ids = torch.tensor([row + [self.tokenizer.pad_id] * (self.context_length - len(row)) for row in filled])
+    def _encode(self, captions: list[str]) -> Conditioning:
+        ids = {caption: self.tokenizer.ids(caption) for caption in captions}
+        places = {caption: (0, *place) for caption in ids if (place := self.cache.place(caption))}
+        missing = {caption: row for caption, row in ids.items() if caption not in places}
+        sources: list[Encoded] = [self.cache.encoded] if places and self.cache.encoded else []
+        fresh = self._read(list(missing.values())) if missing else None
+        if fresh is not None:
+            tokens, pooled = fresh
+            places |= {c: (len(sources), row * tokens.shape[1], row) for row, c in enumerate(missing)}
+            sources.append(Encoded(tokens.flatten(0, 1), pooled))
+        cond = _gathered(sources, [(*places[c], len(ids[c])) for c in captions], context_length=self.context_length)
+        if fresh is not None:
+            self.cache.keep(list(missing), [len(row) for row in missing.values()], *fresh)
+        return cond
+
+    def _read(self, rows: list[list[int]]) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
+        """The tower's answer to captions of these ids, on its device; states of padding mean nothing."""
+        if self._device.type == "cuda":
+            longest = max(len(row) for row in rows)
+            trims = self.tower.attn_mask is not None and self.tower.pool_type in (
+                "argmax",
+                "eos",
+            )  # later tokens unseen
+            return self._ask(rows, round_up(longest, self.context_length) if trims else self.context_length)
+        empty = self.tokenizer.ids("")
+        answers = []
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            tokens, pooled = self._ask(chunk + [empty] * (CHUNK - len(chunk)), self.context_length)
+            answers.append((tokens[: len(chunk)], pooled[: len(chunk)]))
+        all_tokens, all_pooled = zip(*answers)
+        return torch.cat(all_tokens), torch.cat(all_pooled)
+
+    def _ask(self, rows: list[list[int]], length: int) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
+        ids = torch.tensor([row + [self.tokenizer.pad_id] * (length - len(row)) for row in rows])
+        instead = self._weights
+        if length < self.context_length and self.tower.attn_mask is not None:
+            instead = {**instead, "attn_mask": self.tower.attn_mask[:length, :length]}
         with torch.autocast(self._device.type, enabled=False):
-            pooled, tokens = self.tower(ids.to(self._device))
-        tokens, pooled = tokens.float().cpu(), pooled.float().cpu()
-        return [(tokens[i, : len(row)].clone(), pooled[i].clone()) for i, row in enumerate(rows)]
+            ids = sent(ids, self._device)
+            pooled, tokens = functional_call(self.tower, instead, ids) if instead else self.tower(ids)
+        return tokens, pooled
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        """What stands in for the tower's own weights while it reads: on a CUDA device their values in bf16."""
+        if self.precision != "auto" or self._device.type != "cuda" or not computes_in_bf16(self._device):
+            return {}
+        if self._in_bf16 is None:
+            self._in_bf16 = {name: weight.to(torch.bfloat16) for name, weight in self.tower.named_parameters()}
+        return self._in_bf16
 
     @property
     def _device(self) -> torch.device:
@@ -258,3 +311,31 @@ class OpenClipPretrained(TextEncoder):
             "pretrained": self.pretrained,
             "sha256": self.sha256,
         }
+
+
+def _gathered(sources: list[Encoded], places: list[tuple[int, int, int, int]], *, context_length: int) -> Conditioning:
+    """The rows of a batch from one or two sources; a place is the source's number, where the caption's states begin,
+    its row of `pooled` and how many tokens it has.
+    """
+    device = sources[0].pooled.device
+    length = round_up(max(tokens for *_, tokens in places), context_length)
+    source, starts, rows, lengths = sent(torch.tensor(places).T.contiguous(), device)
+    mask = torch.arange(length, device=device) < lengths[:, None]
+    tokens, pooled = sources[0].gather(*_rows_of(0, source, starts, rows, mask))
+    for number, encoded in enumerate(sources[1:], 1):
+        more_tokens, more_pooled = encoded.gather(*_rows_of(number, source, starts, rows, mask))
+        tokens = torch.where(source[:, None, None] == number, more_tokens, tokens)
+        pooled = torch.where(source[:, None] == number, more_pooled, pooled)
+    return Conditioning(tokens.float(), mask, pooled.float())
+
+
+def _rows_of(
+    number: int,
+    source: Int[Tensor, " b"],
+    starts: Int[Tensor, " b"],
+    rows: Int[Tensor, " b"],
+    mask: Bool[Tensor, "b l"],
+) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"], Bool[Tensor, "b l"]]:
+    """Where to look in one source; the rows of others look at its first."""
+    here = source == number
+    return starts * here, rows * here, mask & here[:, None]

@@ -205,6 +205,8 @@ class TextToImage(nn.Module):
                 "autoguidance leads away from the guide's own picture, so "
                 f"negative_prompt={next(filter(None, negatives))!r} has no place in it: drop it, or the guide."
             )
+        if guide.device != self.device:
+            raise UserError(f"the guide is on {guide.device} and this model on {self.device}: load both on one device.")
         if type(guide.codec) is not type(self.codec) or guide.latent_shape != self.latent_shape:
             raise UserError(
                 f"the guide diffuses {type(guide.codec).__name__} latents of shape {list(guide.latent_shape)}, and "

@@ -64,7 +64,7 @@ class Ema:
         """Take the current weights into the averages. Called once per optimiser step."""
         self.updates += 1
         self._follow_device()
-        weights = [p.detach().float() for p in self._parameters.values()]
+        weights = [p if p.dtype == torch.float32 else p.float() for p in self._parameters.values()]
         for name, decay_at in self._decay_at.items():
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
                 list(self.averages[name].values()), weights, 1.0 - decay_at(self.updates)
@@ -91,10 +91,11 @@ class Ema:
             parameter.copy_(weights[name])
 
     def _follow_device(self) -> None:
+        """Move the averages to where the weights are, which are all on one device; memory formats stay alike."""
+        device = next(iter(self._parameters.values())).device
         for shadow in self.averages.values():
-            for name, parameter in self._parameters.items():
-                if shadow[name].device != parameter.device:
-                    shadow[name] = shadow[name].to(parameter.device)
+            if next(iter(shadow.values())).device != device:
+                shadow.update({name: value.to(device) for name, value in shadow.items()})
 
     def state_dict(self) -> dict:
         """`shadow`, the average that is used, which is called `name`; the `others` by name; the `updates` in each."""

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion_art.checkpoints import FORMAT, KEY
+from diffusion_art.devices import widest
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
@@ -18,7 +19,7 @@ from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.noise import Iid, TrainingNoise
-from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip_gradients
+from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
@@ -128,8 +129,7 @@ class DiffusionModule(LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        norm = clip_gradients((p for g in optimizer.param_groups for p in g["params"]), limit)
+        norm = clip(optimizer, float("inf") if gradient_clip_val is None else gradient_clip_val)
         self.log("train/grad_norm", norm)
 
     def configure_optimizers(self) -> Any:
@@ -140,7 +140,7 @@ class DiffusionModule(LightningModule):
     # ------------------------------------------------------------------ validation
 
     def on_validation_epoch_start(self) -> None:
-        self._val_sums = torch.zeros(2, len(THIRDS), dtype=torch.float64, device=self.device)
+        self._val_sums = torch.zeros(2, len(THIRDS), dtype=widest(self.device), device=self.device)
         self._averaged = self.ema.averaged()
         self._averaged.__enter__()
 
@@ -149,8 +149,8 @@ class DiffusionModule(LightningModule):
         x_0 = self.model.codec.encode(batch.images)
         shape = tuple(x_0.shape[1:])
         eps = noise_at(batch.positions, shape, seed=self.seed, stream=VAL_NOISE, device=self.device)
-        t = spread_times(batch.positions).to(self.device)
-        losses = self.losses(x_0, eps, t, batch.captions).double()
+        t = spread_times(batch.positions, device=self.device)
+        losses = self.losses(x_0, eps, t, batch.captions).to(widest(self.device))
         third = (t * len(THIRDS)).long().clamp(max=len(THIRDS) - 1)
         assert self._val_sums is not None
         self._val_sums[0].index_add_(0, third, losses)

@@ -12,7 +12,7 @@ Training, https://arxiv.org/abs/2502.16982
 `torch.optim.Muon` takes the same steps (a test says so) for two-dimensional parameters only: neither the kernels of
 convolutions, which are most of a UNet, nor the vectors, so it would take a second optimiser beside it. It also works
 one matrix at a time and always in bfloat16, which is slow on processors without it; here matrices of a shape go
-together, wide and small ones by their Gram matrices.
+together, on a CPU wide and small ones by their Gram matrices, on a GPU those of like shapes too (`muon_stacks.py`).
 """
 
 from __future__ import annotations
@@ -22,82 +22,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from diffusion_art.devices import computes_in_bf16
-
-ADAM_SIZE = 0.2  # root mean square of an AdamW update, over its learning rate (Liu et al. 2025, section 2.2)
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steep at zero, so that five steps suffice
-GRAM_FROM = 4  # columns over rows from which it is faster, on a CPU, to iterate on the Gram matrix
-GRAM_BELOW = 50_000  # numbers of a stack below which it is too, since there it can go together with others
-TINY = 1e-7  # what a matrix of zeros is divided by
-
-
-def orthogonalise(
-    *stacks: Float[Tensor, "_n _r _c"], steps: int = 5, dtype: torch.dtype = torch.bfloat16
-) -> list[Float[Tensor, "_n _r _c"]]:
-    """U V^T of each matrix's singular value decomposition, nearly: singular values land in about [0.7, 1.2].
-
-    Newton-Schulz iteration with a quintic: X <- a X + (b A + c A^2) X, A = X X^T, on the wide side. Matrices of a shape
-    come as one stack.
-    """
-    wide = [x.mT if x.shape[1] > x.shape[2] else x for x in stacks]
-    on_gram = defaultdict(list)  # by rows, the numbers of the stacks: Gram matrices of as many rows go together
-    done: dict[int, Tensor] = {}
-    for number, x in enumerate(wide):
-        if x.device.type == "cpu" and (x.shape[2] >= GRAM_FROM * x.shape[1] or x.numel() < GRAM_BELOW):
-            on_gram[x.shape[1]].append(number)
-        else:
-            done[number] = _newton_schulz(x, steps=steps, dtype=dtype)
-    for numbers in on_gram.values():
-        done.update(zip(numbers, _by_gram([wide[number] for number in numbers], steps=steps), strict=True))
-    return [(done[n].mT if wide[n] is not x else done[n]).to(x.dtype) for n, x in enumerate(stacks)]
-
-
-def _newton_schulz(x: Float[Tensor, "n r c"], *, steps: int, dtype: torch.dtype) -> Float[Tensor, "n r c"]:
-    a, b, c = QUINTIC
-    x = (x / (x.float().norm(dim=(1, 2), keepdim=True).to(x.dtype) + TINY)).to(dtype)
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
-
-
-def _by_gram(stacks: list[Float[Tensor, "_n r _c"]], *, steps: int) -> list[Float[Tensor, "_n r _c"]]:
-    """The same iteration on A alone, X <- P X being A <- P A P with P = a + b A + c A^2, and X multiplied once.
-
-    For a kernel of three by three 2.7 times fewer FLOPs, and one iteration for all kernels of as many rows. All in
-    float32: an eigenvalue that rounding made negative grows twelvefold a step, and what the matrix lacks stands in the
-    product five hundred times as large as the rest.
-    """
-    a, b, c = QUINTIC
-    stacks = [x.float() for x in stacks]
-    gram = torch.cat([torch.bmm(x, x.mT) for x in stacks])
-    norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + TINY
-    gram, product = gram / norm.square(), 1 / norm
-    for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor * product if step == 0 else torch.bmm(factor, product)
-        if step < steps - 1:
-            gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return [
-        torch.bmm(p, x) if steps else p * x
-        for p, x in zip(product.split([len(x) for x in stacks]), stacks, strict=True)
-    ]
-
-
-def as_matrix(x: Float[Tensor, "r *rest"], *, like: Float[Tensor, "r *rest"]) -> Float[Tensor, "r c"]:  # noqa: UP037, F821
-    """[out, everything else], with the columns in the order in which `like` lies in memory: of it, a view.
-
-    Another order of columns is as good, since orthogonalising commutes with it, and saves copies of kernels.
-    """
-    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
-        x = x.permute(0, 2, 3, 1)
-    return x.flatten(1)
+from diffusion_art.training.muon_stacks import move_together
+from diffusion_art.training.orthogonalise import ADAM_SIZE, as_matrix, orthogonalise
 
 
 class Muon(Optimizer):
@@ -105,7 +36,14 @@ class Muon(Optimizer):
 
     `betas` and `eps` are AdamW's, `momentum` (Nesterov) is Muon's. Weights and states stay in float32; the
     orthogonalisation runs in bfloat16 where the machine computes in it.
+
+    On a CUDA device a step divides gradients by `grad_scale` and leaves weights as they are while `found_inf` is 1,
+    where a caller has set these attributes to device scalars, as with torch's fused optimisers (`optim.py`). Momenta of
+    hidden matrices do hear of that step's gradients, so `found_inf` has to stay 1 from then on.
     """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -130,6 +68,13 @@ class Muon(Optimizer):
         }
         super().__init__(params, defaults)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A checkpoint's counts of steps lie on the CPU, and only a group that says `fused` has them moved."""
+        super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            if "step" in state:
+                state["step"] = state["step"].to(p.device)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -148,18 +93,25 @@ class Muon(Optimizer):
         if not parameters:
             return
         gradients = [_gradient(p) for p in parameters]
-        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+        if self.grad_scale is not None:
+            torch._foreach_div_(gradients, self.grad_scale)  # pyright: ignore[reportPrivateImportUsage]
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         updates = torch._foreach_lerp(  # pyright: ignore[reportPrivateImportUsage]
             gradients, momenta, group["momentum"]
         )
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p, update in zip(parameters, updates):
-            alike[p.shape[0], p[0].numel()].append((p, as_matrix(update, like=p)))
-        shapes = list(alike.values())
-        on_cpu = parameters[0].device.type == "cpu"
-        for some in [shapes] if on_cpu else [[members] for members in shapes]:  # a shape at a time, for the memory
-            _turn(some, group)
+        weights = [as_matrix(p, like=p) for p in parameters]  # views
+        updates = [as_matrix(update, like=p) for p, update in zip(parameters, updates)]
+        device = parameters[0].device
+        dtype = torch.bfloat16 if computes_in_bf16(device) else torch.float32
+        settings = {"lr": group["lr"], "weight_decay": group["weight_decay"], "steps": group["steps"], "dtype": dtype}
+        if device.type == "cpu":
+            move_by_shape(weights, updates, **settings)
+        else:
+            move_together(weights, updates, **settings, found_inf=self.found_inf)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
@@ -184,18 +136,23 @@ class Muon(Optimizer):
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
+            grad_scale=self.grad_scale,
+            found_inf=self.found_inf,
         )
 
 
-def _turn(shapes: list[list[tuple[Tensor, Tensor]]], group: dict[str, Any]) -> None:
-    """Moves weights by their updates, made orthogonal; (weights, update) by shape."""
-    dtype = torch.bfloat16 if computes_in_bf16(shapes[0][0][0].device) else torch.float32
-    stacks = [torch.stack([update for _, update in members]) for members in shapes]
-    for members, stack in zip(shapes, orthogonalise(*stacks, steps=group["steps"], dtype=dtype), strict=True):
+def move_by_shape(
+    weights: list[Tensor], updates: list[Tensor], *, lr: float, weight_decay: float, steps: int, dtype: torch.dtype
+) -> None:
+    """Moves weights by their updates, made orthogonal, a stack for each shape: all are matrices."""
+    alike: dict[torch.Size, list[int]] = defaultdict(list)
+    for number, weight in enumerate(weights):
+        alike[weight.shape].append(number)
+    stacks = [torch.stack([updates[number] for number in numbers]) for numbers in alike.values()]
+    for numbers, stack in zip(alike.values(), orthogonalise(*stacks, steps=steps, dtype=dtype), strict=True):
         size = ADAM_SIZE * max(stack.shape[1:]) ** 0.5
-        for (p, _), update in zip(members, stack, strict=True):
-            weights = as_matrix(p, like=p)  # a view
-            weights.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
+        for number, update in zip(numbers, stack, strict=True):
+            weights[number].mul_(1 - lr * weight_decay).add_(update, alpha=-lr * size)
 
 
 def _gradient(p: Tensor) -> Tensor:

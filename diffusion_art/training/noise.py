@@ -14,16 +14,17 @@ Li et al. 2025, https://arxiv.org/abs/2505.18521
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusion_art.errors import UserError
 from diffusion_art.training.assignment import assignment
-from diffusion_art.training.seeding import NOISE, fold, noise_at
+from diffusion_art.training.philox import normal_at
+from diffusion_art.training.seeding import NOISE, Positions, fold, noise_at, placed
+from diffusion_art.transfers import sent
 
 
 @runtime_checkable
@@ -31,16 +32,14 @@ class TrainingNoise(Protocol):
     """x_0 and the positions of its rows -> the noise of each row."""
 
     def __call__(
-        self, x_0: Float[Tensor, "b c h w"], positions: Sequence[int], *, seed: int
+        self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int
     ) -> Float[Tensor, "b c h w"]: ...
 
 
 class Iid:
     """Noise that knows nothing of its picture."""
 
-    def __call__(
-        self, x_0: Float[Tensor, "b c h w"], positions: Sequence[int], *, seed: int
-    ) -> Float[Tensor, "b c h w"]:
+    def __call__(self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int) -> Float[Tensor, "b c h w"]:
         return noise_at(positions, tuple(x_0.shape[1:]), seed=seed, device=x_0.device)
 
 
@@ -57,15 +56,29 @@ class Nearest:
             raise UserError(f"noise candidates must be at least 1, not {candidates}; try noise.candidates=8")
         self.candidates = candidates
 
-    def __call__(
-        self, x_0: Float[Tensor, "b c h w"], positions: Sequence[int], *, seed: int
-    ) -> Float[Tensor, "b c h w"]:
+    def __call__(self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int) -> Float[Tensor, "b c h w"]:
+        if x_0.device.type == "cuda":
+            return self._at_once(x_0.float(), placed(positions, x_0.device), seed=seed)
         eps = torch.empty_like(x_0, dtype=torch.float32)
         drawn = torch.empty((self.candidates, *x_0.shape[1:]), device=x_0.device)
         source = torch.Generator(x_0.device)
         for row, picture, position in zip(eps, x_0.float(), positions, strict=True):
-            drawn.normal_(generator=source.manual_seed(fold(seed, NOISE, position)))
+            drawn.normal_(generator=source.manual_seed(fold(seed, NOISE, int(position))))
             row.copy_(drawn[(drawn - picture).square().sum((1, 2, 3)).argmin()])
+        return eps
+
+    def _at_once(
+        self, x_0: Float[Tensor, "b c h w"], positions: Int[Tensor, " b"], *, seed: int
+    ) -> Float[Tensor, "b c h w"]:
+        """The same for all pictures together, a candidate at a time: three noises of memory, and no loop over rows."""
+        key, shape = fold(seed, NOISE), tuple(x_0.shape[1:])
+        eps = normal_at(positions, shape, key=key)
+        least = (eps - x_0).square().sum((1, 2, 3))
+        for draw in range(1, self.candidates):
+            drawn = normal_at(positions, shape, key=key, draw=draw)
+            distance = (drawn - x_0).square().sum((1, 2, 3))
+            eps = torch.where((distance < least)[:, None, None, None], drawn, eps)
+            least = torch.minimum(distance, least)
         return eps
 
 
@@ -74,8 +87,8 @@ class Assigned:
     makes the sum of squared distances least.
 
     Noise stays exactly Gaussian, which the nearest of many is not. As long as the blocks fit into each rank's share of
-    the batch, how many ranks there are changes nothing. Paper: Li et al. 2024, Algorithm 1,
-    https://arxiv.org/abs/2406.12303
+    the batch, how many ranks there are changes nothing. The assignment is found on the host, so a GPU is waited for
+    once a step. Paper: Li et al. 2024, Algorithm 1, https://arxiv.org/abs/2406.12303
 
     Raises:
         UserError: this rank's pictures are not whole blocks.
@@ -86,18 +99,20 @@ class Assigned:
             raise UserError(f"noise block must be at least 1, not {block}; try noise.block=16")
         self.block = block
 
-    def __call__(
-        self, x_0: Float[Tensor, "b c h w"], positions: Sequence[int], *, seed: int
-    ) -> Float[Tensor, "b c h w"]:
+    def __call__(self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int) -> Float[Tensor, "b c h w"]:
         if len(x_0) % self.block:
             raise UserError(
                 f"noise.block={self.block} does not divide the {len(x_0)} pictures that each rank holds at a time. Use "
                 f"noise.block={len(x_0)} or a divisor of it, or noise=immiscible, which needs no blocks."
             )
         eps = noise_at(positions, tuple(x_0.shape[1:]), seed=seed, device=x_0.device)
-        for start in range(0, len(x_0), self.block):
-            rows = slice(start, start + self.block)
-            # |x_0 - eps|^2 but for what an assignment cannot change
-            cost = -(x_0[rows].flatten(1).double() @ eps[rows].flatten(1).double().T)
-            eps[rows] = eps[rows][torch.tensor(assignment(cost.cpu().numpy()), device=eps.device)]
-        return eps
+        starts = range(0, len(x_0), self.block)
+        # |x_0 - eps|^2 but for what an assignment cannot change
+        costs = torch.stack([-_products(x_0[i : i + self.block], eps[i : i + self.block]) for i in starts]).cpu()
+        order = [i + j for i, cost in zip(starts, costs.numpy()) for j in assignment(cost)]
+        return eps[sent(torch.tensor(order), eps.device)]
+
+
+def _products(pictures: Float[Tensor, "n c h w"], noises: Float[Tensor, "n c h w"]) -> Float[Tensor, "n n"]:
+    """Of every picture with every noise."""
+    return pictures.flatten(1).double() @ noises.flatten(1).double().T

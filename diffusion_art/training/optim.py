@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from diffusion_art.training.muon import Muon
+
 # parts of the names of first and last layers and look-up tables
 OUTER = ("embedding", "conv_in", "conv_out", "to_patches")
 
@@ -36,17 +38,56 @@ def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, wei
     return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
 
 
+def clip(optimizer: Optimizer, limit: float) -> Tensor:
+    """Scales an optimiser's gradients so that their 2-norm together is at most `limit`; returns what it was: [].
+
+    On a CUDA device the optimiser scales them as it steps, where it can.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if parameters[0].device.type == "cuda" and scales_in_step(optimizer):
+        return scale_in_step(optimizer, parameters, limit)
+    return clip_gradients(parameters, limit)
+
+
+def scales_in_step(optimizer: Optimizer) -> bool:
+    """Whether a step on a CUDA device divides gradients by `grad_scale` and changes no weight while `found_inf` is 1.
+
+    Both are attributes that hold device scalars. The fused optimisers of torch have them, and ours.
+    """
+    return isinstance(optimizer, Muon) or getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def scale_in_step(optimizer: Any, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Leaves clipping to the optimiser's next step, which passes over the gradients anyway; returns their norm: [].
+
+    A norm that is not finite sets `found_inf`, where somebody watches it, and the step is not taken.
+    """
+    norm = _norm(parameters)
+    optimizer.grad_scale = ((norm.float() + 1e-6) / limit).clamp(min=1.0)  # float32 is what the kernels read
+    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+    if found_inf is not None:
+        found_inf.logical_or_(~norm.isfinite())
+    return norm
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scales the gradients so that their 2-norm together is at most `limit`, and returns what it was: [].
 
-    torch's `clip_grad_norm_` to the bit, which multiplies by one where there is nothing to clip, for that asks no
-    device to wait. On a CPU nothing waits, and the multiplication is left out.
+    The same bits as torch's `clip_grad_norm_`. It multiplies by one where there is nothing to clip, since asking would
+    make the host wait for a device; on a CPU, where nothing waits, that multiplication is left out.
     """
     parameters = list(parameters)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = _norm(parameters)
     if norm.device.type != "cpu" or not limit / (norm + 1e-6) >= 1:  # as torch divides; a NaN reaches the gradients
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
+
+
+def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The 2-norm of all gradients together."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    together = True if gradients and gradients[0].device.type == "cuda" else None  # None: as torch likes it
+    return torch.nn.utils.get_total_norm(gradients, foreach=together)
 
 
 class Constant:

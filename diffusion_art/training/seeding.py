@@ -2,6 +2,9 @@
 
 Times and caption dropout are drawn for the whole global batch and sliced by rank; noise is drawn per picture
 from its position in the endless order. A resumed run, or one on other ranks, draws the same numbers.
+
+Other devices draw other noise: a CPU has a generator for each picture, a CUDA device draws a batch in one go
+(`philox.py`), so that no step waits for a loop over its pictures.
 """
 
 from __future__ import annotations
@@ -10,10 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffusion_art.tensors import Batch
+from diffusion_art.training.philox import normal_at
+from diffusion_art.transfers import sent
+
+Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already
 
 TIMES, DROPOUT, NOISE, VAL_NOISE = range(4)  # streams: independent uses of one seed
 MASK = 2**64 - 1
@@ -35,20 +42,27 @@ def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Genera
 
 
 def noise_at(
-    positions: Iterable[int],
+    positions: Positions,
     shape: tuple[int, ...],
     *,
     seed: int,
     stream: int = NOISE,
     device: torch.device | str = "cpu",
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Tensor, " b *shape"]:
     """Unit noise, one independent draw per position; row `i` is the same in any batch."""
-    positions = list(positions)
+    if torch.device(device).type == "cuda":
+        return normal_at(placed(positions, device), shape, key=fold(seed, stream))
+    positions = [int(position) for position in positions]
     eps = torch.empty((len(positions), *shape), device=device)
     source = torch.Generator(device)
     for row, position in zip(eps, positions, strict=True):
         row.normal_(generator=source.manual_seed(fold(seed, stream, position)))
     return eps
+
+
+def placed(positions: Positions, device: torch.device | str) -> Int[Tensor, " b"]:
+    """Positions as a tensor on a device."""
+    return sent(positions if isinstance(positions, Tensor) else torch.tensor(list(positions)), device)
 
 
 @dataclass
@@ -68,11 +82,12 @@ def draw_step(
     global_batch_size: int,
     times: Callable[..., Tensor],
     caption_dropout: float,
-    noise: Callable[[list[int]], Tensor] | None = None,
+    noise: Callable[[Positions], Tensor] | None = None,
 ) -> Draw:
     """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w).
 
-    `noise` gives the noise of positions, where it is not to be any noise (`noise.py`).
+    `noise` gives the noise of positions, where it is not to be any noise (`noise.py`). A CUDA device is sent one small
+    tensor, and nothing waits for it.
     """
     number = batch.cursor - 1
     first = batch.positions[0] - number * global_batch_size
@@ -80,14 +95,26 @@ def draw_step(
     device = batch.images.device
     t = times(global_batch_size, generator=generator(seed, TIMES, number))[rows]
     dropped = torch.rand(global_batch_size, generator=generator(seed, DROPOUT, number))[rows] < caption_dropout
+    positions: Positions = batch.positions
+    if device.type == "cuda":
+        t, positions = _sent_together(t, batch.positions, device)
     return Draw(
         t=t.to(device, non_blocking=True),
-        eps=noise(batch.positions) if noise else noise_at(batch.positions, shape, seed=seed, device=device),
+        eps=noise(positions) if noise else noise_at(positions, shape, seed=seed, device=device),
         dropped=dropped,
     )
 
 
-def spread_times(positions: Iterable[int]) -> Float[Tensor, " b"]:
+def _sent_together(
+    t: Float[Tensor, " b"], positions: list[int], device: torch.device
+) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
+    """Times and positions on a device by one copy: as float64, which holds both without rounding."""
+    both = sent(torch.stack([t.double(), torch.tensor(positions, dtype=torch.float64)]), device)
+    return both[0].to(t.dtype), both[1].long()
+
+
+def spread_times(positions: Iterable[int], *, device: torch.device | str = "cpu") -> Float[Tensor, " b"]:
     """Fixed times in (0, 1) for validation: the golden-ratio sequence, even over any run of positions."""
     golden = 0.6180339887498949
-    return torch.tensor([(0.5 + golden * position) % 1.0 for position in positions]).clamp(1e-3, 1.0 - 1e-3)
+    t = torch.tensor([(0.5 + golden * position) % 1.0 for position in positions]).clamp(1e-3, 1.0 - 1e-3)
+    return sent(t, device)

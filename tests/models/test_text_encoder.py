@@ -6,11 +6,13 @@ import huggingface_hub
 import pytest
 import torch
 
+from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache
 from diffusion_art.models.open_clip_weights import weights_reachable
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
 from tests.fakes import tiny_clip
+from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 CAPTIONS = ["a red house", "", "a much longer caption of blue and yellow planes by nobody in particular"]
 
@@ -127,7 +129,7 @@ def test_values_are_the_same_bits_cached_or_not_in_any_batch_and_under_autocast(
     first = encoder.encode(["red"])
     assert torch.equal(encoder.encode(["red"]).tokens, first.tokens)
     for others in (7, 8, 19):
-        fresh = OpenClipPretrained(model=name, cache_mb=0)
+        fresh = OpenClipPretrained(model=name, cache_captions=0)
         with torch.autocast("cpu", torch.bfloat16):
             cond = fresh.encode([*(f"caption {i}" for i in range(others)), "red"])
         assert len(fresh.cache) == 0
@@ -205,14 +207,108 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 # ---------------------------------------------------------------------- the cache
 
 
-def test_the_cache_keeps_within_its_bytes_and_drops_the_least_recent():
-    one = (torch.zeros(2, 8), torch.zeros(4))  # 80 bytes
-    cache = CaptionCache(max_bytes=170)
-    cache.put("a", one)
-    cache.put("b", one)
-    assert cache.get("a") is one
-    cache.put("c", one)
-    assert cache.get("b") is None
-    assert (len(cache), cache.bytes) == (2, 160)
-    cache.put("c", one)
-    assert (len(cache), cache.bytes) == (2, 160)
+def _answers(*lengths: int, first: float = 1.0) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    tokens = first + torch.arange(len(lengths) * 4.0 * 2).view(len(lengths), 4, 2)
+    return list(lengths), tokens, tokens[:, 0, :1]
+
+
+def test_the_cache_keeps_the_first_captions_and_no_padding():
+    cache = CaptionCache(most=3)
+    cache.keep(["a", "b"], *_answers(2, 4))
+    cache.keep(["c", "d"], *_answers(1, 3, first=100.0))
+    assert [cache.place(caption) for caption in "abcd"] == [(0, 0), (2, 1), (6, 2), None]
+    assert len(cache) == 3
+    assert cache.encoded is not None
+    starts, rows = torch.tensor([[6, 0, 6], [2, 0, 2]])
+    mask = torch.tensor([[True, False], [True, True], [True, False]])
+    tokens, pooled = cache.encoded.gather(starts, rows, mask)
+    assert tokens.tolist() == [[[100, 101], [0, 0]], [[1, 2], [3, 4]], [[100, 101], [0, 0]]]
+    assert pooled.tolist() == [[100], [1], [100]]
+    cache.clear()
+    assert (len(cache), cache.place("a")) == (0, None)
+
+
+def test_an_epoch_longer_than_the_cache_still_finds_a_part_of_it(clip_folder):
+    encoder = OpenClipPretrained(model=f"local-dir:{clip_folder}", cache_captions=6)
+    captions = [f"caption {i}" for i in range(20)]
+    read = []
+    encoder.tower.register_forward_hook(lambda *_: read.append(None))
+    for _ in range(2):
+        for start in range(0, 20, 2):
+            encoder.encode(captions[start : start + 2])
+    assert len(read) == 10 + 7
+
+
+def test_a_batch_of_old_and_new_captions_is_each_in_its_place(clip_folder):
+    encoder = OpenClipPretrained(model=f"local-dir:{clip_folder}", cache_captions=4)
+    with torch.inference_mode():  # as in validation
+        encoder.encode(["red", "a blue house"])
+    new = ["green", "a much longer caption of one", "", "two"]
+    asked = [new[0], "red", new[1], "a blue house", new[0], *new[2:]]
+    cond = encoder.encode(asked)
+    assert len(encoder.cache) == 4
+    fresh = OpenClipPretrained(model=f"local-dir:{clip_folder}", cache_captions=0)
+    for row, caption in enumerate(asked):
+        alone = fresh.encode([caption])
+        length = alone.tokens.shape[1]
+        assert torch.equal(cond.tokens[row, :length], alone.tokens[0])
+        assert not cond.tokens[row, length:].any()
+        assert torch.equal(cond.mask[row, :length], alone.mask[0])
+        assert torch.equal(cond.pooled[row], alone.pooled[0])
+
+
+def test_a_cache_of_megabytes_as_old_checkpoints_have_it_is_counted_in_captions(clip_folder):
+    old = {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained", "precision": "fp32", "cache_mb": 512}
+    encoder = build({**old, "model": f"local-dir:{clip_folder}"})
+    assert encoder.cache.most == 8947
+    with pytest.raises(UserError, match="cache_captions=-1 is not a number of captions"):
+        OpenClipPretrained(model=f"local-dir:{clip_folder}", cache_captions=-1)
+
+
+# ---------------------------------------------------------------------- on a CUDA device, by its fake
+
+
+@pytest.fixture
+def on_cuda(clip_folder):
+    """Towers on a pretended CUDA device that computes in bf16: one that chooses its precision, and one that is told."""
+    encoders = [OpenClipPretrained(model=f"local-dir:{clip_folder}", precision=name) for name in ("auto", "fp32")]
+    with a_gpu():
+        for encoder in encoders:
+            on_fake_cuda(encoder.tower)
+        yield encoders
+
+
+def test_a_cuda_device_reads_new_captions_at_once_and_keeps_the_answers(on_cuda):
+    encoder, _ = on_cuda
+    captions = [f"caption {i} of {'a' * (i % 3)}" for i in range(30)]
+    asked = []
+    encoder.tower.register_forward_pre_hook(lambda _, args: asked.append((tuple(args[0].shape), args[0].device.type)))
+    with NoWaiting():
+        first = encoder.encode(captions)
+        again = encoder.encode([*captions[:20], *(f"new {i}" for i in range(10))])
+        encoder.encode(captions)
+    assert asked == [((30, 8), "cuda"), ((10, 8), "cuda")]
+    for cond in (first, again):
+        assert {part.device.type for part in (cond.tokens, cond.mask, cond.pooled)} == {"cuda"}
+        assert cond.tokens.dtype == cond.pooled.dtype == torch.float32
+        assert cond.tokens.shape == (30, 8, 32)
+    assert encoder.cache.encoded.tokens.dtype == torch.bfloat16
+    assert encoder.cache.encoded.tokens.device.type == "cuda"
+    assert encoder.tower.positional_embedding.dtype == torch.float32
+
+
+def test_a_cuda_device_reads_in_bf16_unless_it_is_told_otherwise(on_cuda):
+    for encoder, dtype in zip(on_cuda, (torch.bfloat16, torch.float32)):
+        assert {part.dtype for part in encoder._ask([[1, 2]], 8)} == {dtype}
+
+
+def test_reading_at_once_in_bf16_says_the_same_within_its_rounding(clip_folder):
+    """The device's way with the same weights, on a CPU: one batch, trimmed to the longest, in bf16."""
+    encoder = OpenClipPretrained(model=f"local-dir:{clip_folder}")
+    captions = ["red", "", *(f"caption {i} of a blue house" for i in range(9))]
+    exact = encoder.encode(captions)
+    encoder.tower.bfloat16()
+    tokens, pooled = encoder._ask([encoder.tokenizer.ids(caption) for caption in captions], exact.tokens.shape[1])
+    far = (tokens.float() - exact.tokens)[exact.mask].norm() / exact.tokens[exact.mask].norm()
+    assert 0 < float(far) < 0.02
+    assert float((pooled.float() - exact.pooled).norm() / exact.pooled.norm()) < 0.02

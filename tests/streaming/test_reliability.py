@@ -42,7 +42,10 @@ def open_module(
         seed=SEED,
         window=2,
     )
-    trainer = SimpleNamespace(global_rank=rank, world_size=world, max_steps=steps, accumulate_grad_batches=1)
+    cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(
+        global_rank=rank, world_size=world, max_steps=steps, accumulate_grad_batches=1, strategy=cpu
+    )
     module.trainer = trainer  # type: ignore[assignment]
     if state is not None:
         module.load_state_dict(state)

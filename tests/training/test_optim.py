@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from diffusion_art.training.muon import Muon, orthogonalise
+from diffusion_art.models.unet import UNet
+from diffusion_art.training.ema import Ema
+from diffusion_art.training.muon import Muon, move_by_shape
+from diffusion_art.training.muon_stacks import grouped, move_together
 from diffusion_art.training.optim import (
     Constant,
     Cosine,
@@ -14,9 +21,13 @@ from diffusion_art.training.optim import (
     WarmupStableDecay,
     attach,
     build_optimizer,
+    clip,
     clip_gradients,
     parameter_groups,
+    scale_in_step,
 )
+from diffusion_art.training.orthogonalise import orthogonalise
+from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 
 @pytest.mark.parametrize("limit", [1e-3, 5.0, 1e3, float("inf")])
@@ -148,8 +159,8 @@ def test_iterating_on_the_gram_matrix_is_the_same_iteration(shape, dtype, monkey
     matrices = torch.randn(shape)
     matrices[0] = matrices[0, :1, :1] * torch.ones(shape[1:])  # of rank one
     (found,) = orthogonalise(matrices, dtype=dtype)
-    monkeypatch.setattr("diffusion_art.training.muon.GRAM_FROM", float("inf"))
-    monkeypatch.setattr("diffusion_art.training.muon.GRAM_BELOW", 0)
+    monkeypatch.setattr("diffusion_art.training.orthogonalise.GRAM_FROM", float("inf"))
+    monkeypatch.setattr("diffusion_art.training.orthogonalise.GRAM_BELOW", 0)
     (expected,) = orthogonalise(matrices, dtype=torch.float32)
     assert float((found - expected).norm() / expected.norm()) < (1e-4 if dtype == torch.float32 else 0.01)
 
@@ -253,3 +264,126 @@ def test_muon_learns_and_resumes_exactly():
     half, state, _ = run(60)
     rest, _, _ = run(60, state, half)
     assert torch.equal(whole, rest)
+
+
+# ---------------------------------------------------------------------- as a CUDA device steps
+
+
+SHAPES = [(16, 40), (40, 16), (24, 24), (16, 36), (20, 44), (8, 4, 3, 3), (4, 8, 3, 3), (36, 8), (16, 40)]
+
+
+def _matrices(seed: int) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    return [torch.randn(shape).flatten(1) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("launches", [0.0, 1e4, 1e9])  # nothing padded, some, all in one stack
+def test_padded_stacks_move_weights_as_each_shape_alone_does(launches, monkeypatch):
+    monkeypatch.setattr("diffusion_art.training.muon_stacks.LAUNCHES", launches)
+    grouped.cache_clear()
+    settings = {"lr": 0.1, "weight_decay": 0.3, "steps": 5, "dtype": torch.float32}
+    together, alone = _matrices(0), _matrices(0)
+    move_together(together, _matrices(1), **settings)
+    move_by_shape(alone, _matrices(1), **settings)
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    held = _matrices(0)
+    move_together(held, _matrices(1), **settings, found_inf=torch.tensor(0.0))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(held, together, strict=True))
+    grouped.cache_clear()
+
+
+def test_a_step_that_is_held_back_moves_no_weight_whatever_its_gradients():
+    weights, updates = _matrices(0), _matrices(1)
+    updates[2].fill_(float("nan"))
+    updates[5][0, 0] = float("inf")
+    settings = {"lr": 0.1, "weight_decay": 0.3, "steps": 5, "dtype": torch.bfloat16}
+    move_together(weights, updates, **settings, found_inf=torch.tensor(1.0))
+    assert all(torch.equal(ours, before) for ours, before in zip(weights, _matrices(0), strict=True))
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e3, float("inf")])
+def test_gradients_clipped_in_the_step_take_the_same_step(limit):
+    def stepped(make, clip):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
+        optimizer = build_optimizer(make, net)
+        for factor in (1.0, 20.0, 3.0):
+            for p in net.parameters():
+                p.grad = factor * torch.arange(1.0, 1 + p.numel()).view_as(p).sin()
+            norm = clip(optimizer, list(net.parameters()), limit)
+            optimizer.step()
+        return norm, *net.parameters()
+
+    for make in (partial(torch.optim.AdamW, lr=0.1, fused=True), partial(Muon, lr=0.1)):
+        before = stepped(make, lambda _, parameters, limit: clip_gradients(parameters, limit))
+        for ours, theirs in zip(stepped(make, scale_in_step), before, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-3 if make.func is Muon else 1e-6, rtol=1e-5)
+
+
+def test_a_norm_that_is_not_finite_holds_back_this_step_and_all_after_it():
+    p = nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.AdamW([p], lr=0.1, fused=True)
+    optimizer.found_inf = torch.zeros(())
+    ends = []
+    for value in (1.0, float("inf"), 1.0):
+        p.grad = torch.full((4,), value)
+        scale_in_step(optimizer, [p], 1.0)
+        optimizer.step()
+        ends.append(p.detach().clone())
+    assert not torch.equal(ends[0], torch.ones(4))
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+    assert float(optimizer.state[p]["step"]) == 1
+
+
+@pytest.fixture
+def unet_base():
+    """The weights of `unet_base` at 128 px on a pretended CUDA device, with gradients."""
+    with torch.device("meta"):
+        settings = {"block_channels": [128, 256, 384, 512], "layers_per_block": 2, "attention_sides": [16, 8]}
+        sizes = {"channels": 12, "sample_size": 64, "cross_attention_dim": 512, "pooled_dim": 512}
+        net = UNet(**settings, **sizes, head_channels=64, norm_groups=32)
+    with a_gpu():
+        for p in on_fake_cuda(net).parameters():
+            p.grad = torch.empty_like(p)
+        yield net
+
+
+def _launched(step: Callable[[], object]) -> Counter[str]:
+    """What one step sends to the device, but for the making of states."""
+    with NoWaiting() as mode:
+        step()
+    return Counter({name: count for name, count in mode.sent.items() if not name.startswith("zeros")})
+
+
+def test_muon_sends_a_gpu_few_products_and_waits_for_none(unet_base):
+    optimizer = build_optimizer(Muon, unet_base, weight_decay=0.01)
+    optimizer.found_inf = torch.zeros((), device="cuda")
+
+    def step() -> None:
+        clip(optimizer, 1.0)
+        optimizer.step()
+
+    sent = _launched(step)
+    assert sent["bmm"] + sent["baddbmm"] <= 200  # 585 with a stack for each of 39 shapes
+    assert sum(sent.values()) < 450  # 1482 before
+    assert sent["_fused_adamw_"] == 2
+
+
+def test_adamw_is_clipped_stepped_and_averaged_in_a_handful_of_passes(unet_base):
+    optimizer = build_optimizer(partial(torch.optim.AdamW, lr=1e-4, fused=True), unet_base)
+    optimizer.found_inf = torch.zeros((), device="cuda")
+    ema = Ema(unet_base)
+    assert all(ema.shadow[name].stride() == p.stride() for name, p in unet_base.named_parameters())
+
+    def step() -> None:
+        clip(optimizer, 1.0)
+        optimizer.step()
+        ema.update()
+
+    sent = _launched(step)
+    passes = {"_foreach_norm": 1, "_fused_adamw_": 3, "_foreach_lerp_": 1}
+    assert {name: sent[name] for name in passes} == passes
+    assert sent["_foreach_mul_"] == 0  # gradients are scaled by the optimiser
+    assert sum(sent.values()) < 30

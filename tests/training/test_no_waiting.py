@@ -1,0 +1,156 @@
+"""Lightning's whole training step on a pretended CUDA device: the host never waits for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from diffusion_art.callbacks.cursor import Cursor
+from diffusion_art.callbacks.graceful_stop import GracefulStop
+from diffusion_art.callbacks.guard import NonFiniteGuard
+from diffusion_art.callbacks.progress import Progress
+from diffusion_art.callbacks.throughput import Throughput
+from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.tensors import Batch
+from diffusion_art.training.ema import Ema
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.muon import Muon
+from diffusion_art.training.noise import Nearest, TrainingNoise
+from diffusion_art.training.optim import Cosine
+from tests.fakes import JIT_CONFIG, tiny_clip, toy_model
+from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated"),
+]
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, fused=True)
+STEPS = 1
+
+
+class PretendedGpu(SingleDeviceStrategy):
+    """One CUDA device that need not be there; the module is on it already, and stays."""
+
+    def model_to_device(self) -> None: ...
+
+    def teardown(self) -> None: ...
+
+
+class Endless:
+    """Batches without a length, which Lightning would bring to the device and read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number in count():
+            captions = [f"picture {number} of {row}" for row in range(4)]
+            positions = list(range(4 * number, 4 * number + 4))
+            yield Batch(torch.zeros(4, 3, 16, 16), captions, captions, positions, number + 1)
+
+
+class PretendedData(LightningDataModule):
+    """Batches of the host, pinned as a loader pins them."""
+
+    global_batch_size, epoch, num_workers, train_loader = 4, 0.5, 0, None
+
+    def train_dataloader(self) -> Endless:
+        return Endless()
+
+    def val_dataloader(self) -> list:
+        return []
+
+
+class Watched(Callback):
+    """Looks at what the steps send, and not at what comes before and after."""
+
+    def __init__(self, mode: NoWaiting) -> None:
+        self.mode = mode
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.mode.watching = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.mode.watching = False
+
+
+def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
+    guard, throughput = NonFiniteGuard(folder=str(tmp_path)), Throughput(every_n_steps=1)
+    return Trainer(
+        accelerator="cuda",
+        strategy=PretendedGpu(torch.device("cuda:0")),
+        devices=1,
+        precision="bf16-mixed",
+        max_steps=STEPS,
+        accumulate_grad_batches=2,
+        gradient_clip_val=1.0,
+        log_every_n_steps=1000,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[Watched(waiting), Cursor(), guard, throughput, GracefulStop(), Progress()],
+    )
+
+
+def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingNoise | None = None) -> Counter[str]:
+    """Trains for a step of two parts; what it sent to the device."""
+    waiting = NoWaiting()
+    waiting.watching = False
+    with a_gpu():
+        for part in (model, getattr(model.text_encoder, "tower", None)):
+            if part is not None:
+                on_fake_cuda(part)
+        module = DiffusionModule(
+            model.train(),
+            Objective(times=LogitNormal(), weighting=NoWeighting()),
+            optimizer=optimizer,
+            lr_schedule=Cosine(total_steps=STEPS),
+            ema=Ema,
+            noise=noise,
+        )
+        module._device = torch.device("cuda:0")
+        with waiting:
+            _trainer(tmp_path, waiting).fit(module, datamodule=PretendedData())
+    return waiting.sent
+
+
+def test_a_step_with_a_pretrained_tower_waits_for_nothing(tmp_path):
+    clip = {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained"}
+    model = toy_model(text_encoder=clip | {"model": f"local-dir:{tiny_clip(tmp_path / 'clip')}"})
+    sent = _fit(model, tmp_path, optimizer=ADAMW)
+    assert sent["_fused_adamw_"] == 3  # hidden matrices, outer ones, vectors
+    assert sent["_foreach_norm"] == sent["_foreach_lerp_"] == 1
+
+
+def test_a_step_of_muon_on_the_nearest_noise_waits_for_nothing(tmp_path):
+    sent = _fit(toy_model(backbone=JIT_CONFIG), tmp_path, optimizer=partial(Muon, lr=1e-3), noise=Nearest(candidates=2))
+    assert sent["baddbmm"] > 0
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.isfinite().all()),
+        lambda x: x[x > 0],
+        lambda x: x.cpu(),
+        lambda x: x + torch.tensor(1.0, device=x.device),
+        lambda x: x + torch.ones(3).to(x.device),
+    ],
+)
+def test_what_makes_the_host_wait_is_found(waits):
+    with a_gpu():
+        x = torch.empty(3, device="cuda")
+        with NoWaiting(), pytest.raises((AssertionError, RuntimeError)):
+            waits(x)
