@@ -45,7 +45,7 @@ def load_run(path: str | Path, *, which: str = "last", weights: str = "ema", dev
     Raises:
         UserError: no run there, or no checkpoint that can be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     checkpoint = path if path.is_file() else find_checkpoint(find_run(path), which=which)
     return Run(checkpoint, weights=weights, device=device)
 
