@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -145,8 +145,7 @@ def _composed(config_name: str) -> dict[str, Any] | None:
                 config = compose(config_name, overrides=overrides)
         except (HydraException, OmegaConfBaseException):
             continue
-        found = OmegaConf.to_container(config, resolve=False)
-        return found if isinstance(found, dict) else None
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
     return None
 
 

@@ -1,7 +1,8 @@
 """Paint from captions: `python -m diffusion_art.sample run=logs/quickstart 'prompts=["..."]'`.
 
 Writes a PNG for each picture and a grid of them all. Each PNG says in its text chunks what was asked: prompt,
-negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again.
+negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again; `parameters` says it in
+the words of AUTOMATIC1111's web UI, for the tools that read those.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.images import save_grid, to_png
+from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import Run, load_run
 
@@ -62,12 +64,15 @@ def sample(config: DictConfig) -> Path:
     out = Path(settings["out"] or run.path / "samples" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     shared: dict[str, Any] = {
         "negative_prompt": settings["negative_prompt"],
-        "run": str(run.path),
+        "run": run.name,
         **({"guide": guide.checkpoint_id} if guide else {}),
         **run.story(sampler, guidance_scale=guidance_scale, guidance=guidance),
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
-        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", {"prompt": prompt, "seed": seed, **shared})
+        asked = {"prompt": prompt, "negative_prompt": settings["negative_prompt"], "seed": seed}
+        parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale)
+        story = {INFOTEXT: parameters, **asked, **shared}
+        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
     save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
     log.info("%d pictures in %.1f s: %s", len(images), taken_s, out / "grid.png")
