@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from diffusion_art.diffusion.noise import SEED_LIMIT
 
 
+Text = Annotated[str, Field(strict=True)]  # strict also refuses half a character
+
+
 class Txt2Img(BaseModel):
     """Pictures for a prompt."""
 
@@ -19,8 +22,8 @@ class Txt2Img(BaseModel):
         extra="ignore", json_schema_extra={"example": {"prompt": "a red house", "steps": 20, "cfg_scale": 3, "seed": 7}}
     )
 
-    prompt: str = Field("", description="The caption to paint.")
-    negative_prompt: str | None = Field(None, description="What to steer away from, with cfg_scale above 1.")
+    prompt: Text = Field("", description="The caption to paint.")
+    negative_prompt: Text | None = Field(None, description="What to steer away from, with cfg_scale above 1.")
     seed: Annotated[int, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
         None, description="Of the first picture; the next ones count up. Null or -1: any."
     )
@@ -30,8 +33,8 @@ class Txt2Img(BaseModel):
     )
     width: Annotated[int, Field(ge=1)] | None = Field(None, description="To which the picture is enlarged. Null: own.")
     height: Annotated[int, Field(ge=1)] | None = Field(None, description="To which it is enlarged. Null: own.")
-    sampler_name: str | None = Field(None, description="See /sdapi/v1/samplers. Null: the run's own.")
-    sampler_index: str | None = Field(None, description="The older name of sampler_name.")
+    sampler_name: Text | None = Field(None, description="See /sdapi/v1/samplers. Null: the run's own.")
+    sampler_index: Text | None = Field(None, description="The older name of sampler_name.")
     batch_size: Annotated[int, Field(ge=1)] = Field(1, description="Pictures, times n_iter.")
     n_iter: Annotated[int, Field(ge=1)] = 1
     send_images: bool = True
@@ -102,7 +105,7 @@ class UpscalerItem(BaseModel):
 
 
 class PngInfoRequest(BaseModel):
-    image: str = Field(description="A PNG in base64, or as a data: address.")
+    image: Text = Field(description="A PNG in base64, or as a data: address.")
 
 
 class PngInfo(BaseModel):
