@@ -54,7 +54,8 @@ def test_pictures_and_a_grid_that_tell_what_was_asked(folder, tmp_path):
 def test_a_picture_can_be_painted_again_from_its_own_words(folder):
     out = paint(f"run={folder}", "prompts=[red,blue]", "seed=3")
     told = read_metadata(out / "001_blue.png")
-    run = load_run(told["run"])
+    assert told["run"] == f"{folder.parent.name}/toy"  # a name, no path of this machine
+    run = load_run(folder)
     again = run.sample(
         told["prompt"],
         seed=int(told["seed"]),
@@ -77,6 +78,26 @@ def test_several_pictures_of_each_prompt(folder):
     out = paint(f"run={folder}", "prompts=[red,blue]", "count=2")
     seeds = [int(read_metadata(file)["seed"]) for file in sorted(out.glob("0*.png"))]
     assert seeds == [0, 1, 2, 3]
+
+
+def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, tmp_path):
+    settings = [f"run={folder}", "negative_prompt=blue", "seed=4", "guidance_scale=1.5"]
+    out = paint(*settings, 'prompts=["red, (2)"]')
+    told = read_metadata(out / "000_red-2.png")
+    hashed = load_run(folder).checkpoint_id.rpartition("-")[2]
+    assert told["parameters"].startswith("red, (2)\nNegative prompt: blue\nSteps: 3, Sampler: Euler, ")
+    model = f"Model hash: {hashed}, Model: {folder.parent.name}/toy, Version: "
+    assert f"CFG scale: 1.5, Seed: 4, Size: 16x16, {model}" in told["parameters"]
+    assert next(iter(told)) == "parameters"
+    for file in out.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes()
+        assert not any(str(tmp_path) in text for text in read_metadata(file).values())
+
+
+def test_prompts_from_a_file(folder, tmp_path):
+    (tmp_path / "mine.txt").write_text("# two\n\nred\nÉtude, no. 2\n")
+    out = paint(f"run={folder}", f"prompts={tmp_path / 'mine.txt'}", "num_steps=1")
+    assert json.loads(read_metadata(out / "grid.png")["captions"]) == ["red", "Étude, no. 2"]
 
 
 def test_prompts_by_name_as_text_and_as_numbers(folder):

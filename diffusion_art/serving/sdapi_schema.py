@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from diffusion_art.diffusion.noise import SEED_LIMIT
 
 
-Text = Annotated[str, Field(strict=True)]  # strict also refuses half a character
+def _whole(text: str) -> str:
+    """ValueError for half a character, which has no UTF-8."""
+    text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class Txt2Img(BaseModel):
