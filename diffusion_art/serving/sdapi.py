@@ -190,7 +190,7 @@ def _info(studio: Studio, jobs: list[Job], size: Size, texts: list[str], body: T
 # ---------------------------------------------------------------------- watching
 
 
-@router.get("/progress", responses=_GUARDED, summary="How far the pictures of this API are")
+@router.get("/progress", responses=_among(401, 421, 422), summary="How far the pictures of this API are")
 async def progress(request: Request, skip_current_image: bool = False) -> Progress:
     """With a token: those asked for with it."""
     studio = _studio(request)
@@ -260,7 +260,7 @@ async def options(request: Request) -> dict[str, Any]:
 
 @router.post(
     "/options",
-    responses=_among(401, 404, 408, 413, 421, 422),
+    responses=_among(400, 401, 404, 408, 413, 421, 422),
     summary="Choose the model: there is one",
 )
 async def set_options(body: Annotated[dict[str, Any], Body()], request: Request) -> None:

@@ -89,7 +89,7 @@ def test_schemathesis(small):
     heavy = {"/v1/images/generations", "/predict", "/sdapi/v1/txt2img"}
     done = 0
     for operation in operations:
-        share = CASES // 3 if operation.path in heavy else CASES // 24
+        share = CASES // 3 if operation.path in heavy else CASES // 40
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
             strategy = operation.as_strategy(generation_mode=mode)
 
