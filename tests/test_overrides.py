@@ -161,3 +161,7 @@ def test_what_is_built_gets_the_text(tmp_path):
         assert build(node).name == text
         config = OmegaConf.create({"text": literal(text), "source": {**node, "name": "${text}"}})
         assert build(config.source).name == text
+
+
+def test_quotes_keep_the_commas_of_a_sweeps_values():
+    assert sweep("""run="a, b",c""") == ["a, b", "c"]
