@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_art import __version__
-from diffusion_art.serving import docs, generations, predict, sdapi
+from diffusion_art.serving import docs, generations, predict, sdapi, sdapi_about
 from diffusion_art.serving.errors import (
     SDAPI,
     ApiError,
@@ -63,7 +63,7 @@ def create_app(studio: Studio) -> FastAPI:
     app.state.suggestions = None
     app.state.suggesting = asyncio.Lock()
     app.state.works = Works()
-    for part in (generations.router, predict.router, sdapi.router, router):
+    for part in (generations.router, predict.router, sdapi.router, sdapi_about.router, router):
         app.include_router(part)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)

@@ -6,66 +6,38 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from PIL import Image
 
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.infotext import SAMPLER_NAMES
 from diffusion_art.serving.encode import as_base64
-from diffusion_art.serving.errors import ApiError, not_here, shown
-from diffusion_art.serving.generations import ERRORS, unless_gone
+from diffusion_art.serving.errors import ApiError
+from diffusion_art.serving.generations import unless_gone
 from diffusion_art.serving.job import Job, Ticket
-from diffusion_art.serving.sdapi_schema import (
-    ModelItem,
-    PngInfo,
-    PngInfoRequest,
-    Progress,
-    SamplerItem,
-    SchedulerItem,
-    SdError,
-    Txt2Img,
-    Txt2ImgAnswer,
-    UpscalerItem,
+from diffusion_art.serving.sdapi_about import (
+    GUARDED_ERRORS,
+    PREFIX,
+    SD_ERRORS,
+    TAG,
+    among,
+    check_checkpoint,
+    hash_of,
+    sampler_named,
 )
+from diffusion_art.serving.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.sdapi_work import Work, Works
 from diffusion_art.serving.sizes import Size
 from diffusion_art.serving.studio import Output, Studio, seeds_from
 
 LOOKS = 3  # at the first picture, for /progress
-_TAG = "AUTOMATIC1111's API"
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": SdError, "description": ERRORS.get(status, {}).get("description", text)}
-    for status, text in {
-        400: "",
-        401: "",
-        404: "There is no such sampler or model.",
-        408: "",
-        413: "",
-        421: "",
-        422: "The request is not well formed.",
-        429: "",
-        500: "",
-        503: "",
-    }.items()
-}
+router = APIRouter(prefix=PREFIX, tags=[TAG])
 
 
-def _among(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _ERRORS[status] for status in statuses}
-
-
-_GUARDED = _among(401, 421)
-
-router = APIRouter(prefix="/sdapi/v1", tags=[_TAG])
-
-
-@router.post("/txt2img", response_model=Txt2ImgAnswer, responses=_ERRORS, summary="Paint a prompt")
+@router.post("/txt2img", response_model=Txt2ImgAnswer, responses=SD_ERRORS, summary="Paint a prompt")
 async def txt2img(body: Txt2Img, request: Request) -> Response:
     studio, works = _studio(request), _works(request)
     jobs, output = _jobs_of(studio, body), _output_of(studio, body)
@@ -75,11 +47,12 @@ async def txt2img(body: Txt2Img, request: Request) -> Response:
         painted = await unless_gone(request, work.tickets, _pictures(studio, work, output))
     if painted is None:
         return Response(status_code=499)
-    texts = [studio.story(job, output.size)[INFOTEXT] for job in jobs]
+    finished = [(job, picture) for job, picture in zip(jobs, painted, strict=True) if picture is not None]
+    told = _info(studio, jobs[0], [job for job, _ in finished], output.size)
     answer = Txt2ImgAnswer(
-        images=[picture for picture in painted if picture is not None] if body.send_images else [],
+        images=[picture for _, picture in finished] if body.send_images else [],
         parameters=body.model_dump(exclude={"override_settings"}),
-        info=json.dumps(_info(studio, jobs, output.size, texts, body)),
+        info=json.dumps({**told, "batch_size": body.batch_size}),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -108,7 +81,7 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
         raise ApiError(400, f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
     studio.check_prompt(body.prompt, "prompt")
     studio.check_prompt(body.negative_prompt or "", "negative_prompt")
-    _check_model(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
+    check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
     sampler = studio.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
     return [
         Job(
@@ -130,35 +103,9 @@ def _output_of(studio: Studio, body: Txt2Img) -> Output:
     return Output(studio.size_of(asked, body.batch_size * body.n_iter))
 
 
-def sampler_named(name: str | None) -> str | None:
-    """Our word for a sampler of theirs, also with a schedule's name behind it (`DPM++ 2M Karras`), which is ignored.
-
-    Raises:
-        ApiError: 404, as theirs, for one that there is not.
-    """
-    wanted = " ".join((name or "").lower().split())
-    if wanted in ("", "automatic", "none"):
-        return None
-    for schedule in (" karras", " exponential", " polyexponential", " sgm uniform", " automatic"):
-        wanted = wanted.removesuffix(schedule)
-    for ours, theirs in SAMPLER_NAMES.items():
-        if wanted in (ours, theirs.lower(), *_aliases(theirs)):
-            return ours
-    raise ApiError(
-        404,
-        f"Sampler {shown(name) or 'of that name'} not found; choose one of {', '.join(SAMPLER_NAMES.values())}.",
-        code="sampler_not_found",
-    )
-
-
-def _aliases(name: str) -> list[str]:
-    plain = name.lower().replace("++", "pp").replace(" ", "_")
-    return [plain, f"k_{plain}"]
-
-
-def _info(studio: Studio, jobs: list[Job], size: Size, texts: list[str], body: Txt2Img) -> dict[str, Any]:
-    """What AUTOMATIC1111's `Processed` tells; fields that mean nothing here are left out."""
-    first, seeds = jobs[0], [job.seed for job in jobs]
+def _info(studio: Studio, first: Job, jobs: list[Job], size: Size) -> dict[str, Any]:
+    """What AUTOMATIC1111's `Processed` tells of the pictures of `jobs`; fields that mean nothing here are left out."""
+    seeds = [job.seed for job in jobs]
     return {
         "prompt": first.prompt,
         "all_prompts": [job.prompt for job in jobs],
@@ -175,13 +122,12 @@ def _info(studio: Studio, jobs: list[Job], size: Size, texts: list[str], body: T
         "sampler_name": SAMPLER_NAMES[first.sampler.name],
         "cfg_scale": first.guidance_scale,
         "steps": first.sampler.num_steps,
-        "batch_size": body.batch_size,
         "restore_faces": False,
         "sd_model_name": studio.model.id,
-        "sd_model_hash": _hash(studio),
+        "sd_model_hash": hash_of(studio),
         "extra_generation_params": size.story(),
         "index_of_first_image": 0,
-        "infotexts": texts,
+        "infotexts": [studio.story(job, size)[INFOTEXT] for job in jobs],
         "styles": [],
         "clip_skip": 1,
     }
@@ -190,7 +136,7 @@ def _info(studio: Studio, jobs: list[Job], size: Size, texts: list[str], body: T
 # ---------------------------------------------------------------------- watching
 
 
-@router.get("/progress", responses=_among(401, 421, 422), summary="How far the pictures of this API are")
+@router.get("/progress", responses=among(401, 421, 422), summary="How far the pictures of this API are")
 async def progress(request: Request, skip_current_image: bool = False) -> Progress:
     """With a token: those asked for with it."""
     studio = _studio(request)
@@ -202,110 +148,11 @@ async def progress(request: Request, skip_current_image: bool = False) -> Progre
     return found
 
 
-@router.post("/interrupt", responses=_GUARDED, summary="End the pictures of this API")
+@router.post("/interrupt", responses=GUARDED_ERRORS, summary="End the pictures of this API")
 async def interrupt(request: Request) -> dict[str, Any]:
     """Their requests are answered with the pictures that are finished."""
     _works(request).interrupt(request.scope.get("customer"))
     return {}
-
-
-# ---------------------------------------------------------------------- what there is
-
-
-@router.get("/samplers", responses=_GUARDED, summary="The samplers by their names there")
-async def samplers() -> list[SamplerItem]:
-    return [SamplerItem(name=name, aliases=_aliases(name)) for name in SAMPLER_NAMES.values()]
-
-
-@router.get("/schedulers", responses=_GUARDED, summary="One: the run's own times")
-async def schedulers() -> list[SchedulerItem]:
-    return [SchedulerItem()]
-
-
-@router.get("/sd-models", responses=_GUARDED, summary="The model that is served")
-async def sd_models(request: Request) -> list[ModelItem]:
-    studio = _studio(request)
-    name = studio.model.id
-    return [ModelItem(title=name, model_name=name, hash=_hash(studio), filename=f"{name}.ckpt")]
-
-
-@router.get("/upscalers", responses=_GUARDED, summary="None: sizes are enlarged as they need it")
-async def upscalers() -> list[UpscalerItem]:
-    return [UpscalerItem(name="None")]
-
-
-@router.get("/latent-upscale-modes", responses=_GUARDED, include_in_schema=False)
-@router.get("/sd-vae", responses=_GUARDED, include_in_schema=False)
-@router.get("/sd-modules", responses=_GUARDED, include_in_schema=False)
-@router.get("/loras", responses=_GUARDED, include_in_schema=False)
-@router.get("/hypernetworks", responses=_GUARDED, include_in_schema=False)
-@router.get("/prompt-styles", responses=_GUARDED, include_in_schema=False)
-@router.get("/scripts-list", responses=_GUARDED, include_in_schema=False)
-async def nothing() -> list[str]:
-    """What front ends list at their start and there is none of."""
-    return []
-
-
-@router.get("/options", responses=_GUARDED, summary="The settings that front ends read")
-async def options(request: Request) -> dict[str, Any]:
-    studio = _studio(request)
-    return {
-        "sd_model_checkpoint": studio.model.id,
-        "sd_checkpoint_hash": _hash(studio),
-        "sd_vae": "None",
-        "CLIP_stop_at_last_layers": 1,
-        "samples_format": "png",
-    }
-
-
-@router.post(
-    "/options",
-    responses=_among(400, 401, 404, 408, 413, 421, 422),
-    summary="Choose the model: there is one",
-)
-async def set_options(body: Annotated[dict[str, Any], Body()], request: Request) -> None:
-    """404 for another model. Other settings are ignored."""
-    _check_model(_studio(request), body.get("sd_model_checkpoint"))
-
-
-@router.post("/refresh-checkpoints", responses=_GUARDED, include_in_schema=False)
-@router.post("/skip", responses=_GUARDED, include_in_schema=False)
-async def done() -> None:
-    """Taken, and nothing to do."""
-
-
-@router.post(
-    "/png-info",
-    responses=_among(400, 401, 408, 413, 421, 422),
-    summary="What a picture's file says it was painted from",
-)
-async def png_info(body: PngInfoRequest) -> PngInfo:
-    try:
-        content = base64.b64decode(body.image.rpartition(",")[2])
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:  # its head is read, no pixel is decoded
-            items = {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ApiError(400, "This is no PNG in base64.", param="image", code="invalid_value") from None
-    return PngInfo(info=items.pop(INFOTEXT, ""), items=items)
-
-
-@router.post("/img2img", include_in_schema=False)
-@router.post("/extra-single-image", include_in_schema=False)
-@router.post("/extra-batch-images", include_in_schema=False)
-@router.post("/interrogate", include_in_schema=False)
-async def from_a_picture() -> None:
-    """Parts of the API that start from a picture. The body is not read."""
-    raise not_here("This model paints from captions only, so nothing can be made from a picture here.")
-
-
-def _check_model(studio: Studio, name: Any) -> None:
-    """ApiError 404 for a checkpoint that is not the one served, by its title or its hash."""
-    if name is not None and name not in ("", _hash(studio)):
-        studio.check_model(name if isinstance(name, str) else str(name))
-
-
-def _hash(studio: Studio) -> str:
-    return studio.model.checkpoint.rpartition("-")[2]
 
 
 def _studio(request: Request) -> Studio:

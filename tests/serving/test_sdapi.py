@@ -18,7 +18,7 @@ from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.images import to_uint8
 from diffusion_art.infotext import SAMPLER_NAMES
 from diffusion_art.runs import load_run
-from diffusion_art.serving.sdapi import sampler_named
+from diffusion_art.serving.sdapi_about import sampler_named
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
 from tests.serving.test_app import GENERATIONS, pixels_of
@@ -215,7 +215,8 @@ def test_progress_and_interrupt(client):
     assert client.post("/sdapi/v1/interrupt").json() == {}
     thread.join()
     assert answers[0].status_code == 200
-    assert len(answers[0].json()["images"]) < 3
+    images, info = answers[0].json()["images"], json.loads(answers[0].json()["info"])
+    assert len(images) == len(info["all_seeds"]) == len(info["infotexts"]) < 3
     assert client.get("/sdapi/v1/progress").json()["progress"] == 0
 
 
