@@ -115,6 +115,8 @@ def _unknown(key: str, config_name: str) -> str:
     section = None if config is None else _at(config, key)
     if isinstance(section, dict):
         return _section(key, section)
+    if section is not None:
+        return f"`{key}` is a key, not a group of files: write `{key}: ...` in place of `override /{key}: ...`."
     parent = key.rpartition(".")[0]
     within = None if config is None or not parent else _at(config, parent)
     beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""

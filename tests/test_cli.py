@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+
+from diffusion_art.cli import explain
 
 
 def composed(run_here, name: str, *words: str):
@@ -77,3 +80,13 @@ def test_errors_name_what_was_typed(words, said, run_here):
 def test_a_section_can_be_dropped_or_given_whole(run_here):
     assert composed(run_here, "train", "callbacks.loss_plot=null").callbacks.loss_plot is None
     assert composed(run_here, "sample", "run=x", "guidance={rescale: 0.5}").guidance.rescale == 0.5
+
+
+def test_a_yaml_that_still_overrides_prompts_as_a_group():
+    complaint = ConfigCompositionException(
+        "In 'experiment/mine': Could not override 'prompts'.\nNo match in the defaults list."
+    )
+    said = explain(complaint, "train")
+    assert (
+        said == "`prompts` is a key, not a group of files: write `prompts: ...` in place of `override /prompts: ...`."
+    )
