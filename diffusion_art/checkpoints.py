@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: not there, truncated, holding more than plain data, or of another program or version.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}. {TRAIN_ONE}")
     checkpoint = read_exported(path) if path.suffix == SUFFIX else _read_ours(path)
@@ -126,7 +126,7 @@ def find_run(path: str | Path) -> Path:
     Raises:
         UserError: nothing there, or no run in it.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_file() and path.parent.name == "checkpoints":
         return path.parent.parent
     if _checkpoint_files(path):
@@ -148,7 +148,7 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
     Raises:
         UserError: nothing there, or nothing whole.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_file():
         return path
     if path.suffix == ".ckpt":

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 from diffusion_art.memory import keep_memory
+from diffusion_art.overrides import typed, understood
 
 
 def config_dir() -> Path:
@@ -55,10 +56,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 run()
                 return
             flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-            sys.argv[1:] = flags + [word for word in sys.argv[1:] if word not in flags]  # Hydra wants them first
+            words = flags + [word for word in sys.argv[1:] if word not in flags]  # Hydra wants them first
+            sys.argv[1:] = understood(words, groups=groups())
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
+                check_sections(config_name)
                 run()
+            except UserError as error:
+                _fail(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _fail(explain(error, config_name))
             finally:
@@ -70,34 +75,92 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
+def groups() -> frozenset[str]:
+    """The keys that choose a file of `conf/`: its folders with yaml files."""
+    root = config_dir()
+    return frozenset(file.parent.relative_to(root).as_posix() for file in root.rglob("*.yaml")) - {"."}
+
+
+def check_sections(config_name: str) -> None:
+    """UserError for a section that is given one value, as `guidance=3`: it would take the place of all its keys."""
+    given = [pair for word in sys.argv[1:] if (pair := typed(word)) and pair[0] not in groups()]
+    single = {key for key, value in given if not value.startswith(("{", "${")) and value not in ("null", "")}
+    if not single or (config := _composed(config_name)) is None:
+        return
+    for key in single:
+        if isinstance(section := _at(config, key), dict):
+            raise UserError(_section(key, section))
+
+
 def explain(error: Exception, config_name: str) -> str:
-    """Hydra's complaint as one sentence with the value and the mend."""
+    """Hydra's complaint as one sentence, with the value and what to type instead."""
     text = str(error).strip()
     if misspelt := re.search(r"Could not override '([^']+)'", text):
-        key = misspelt.group(1)
-        return f"there is no config key `{key}`{_nearest(key, config_name)} Add a new key with `+{key}=...`."
-    if missing := re.search(r"Could not find '([^']+)'", text):
+        return _unknown(misspelt.group(1), config_name)
+    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"Could not load '([^']+)'", text):
         group, _, choice = missing.group(1).rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or _choices(group)
         known = f" Choose one of: {', '.join(options)}." if options else " See the choices with `--help`."
         return f"there is no `{choice}` in the config group `{group}`.{known}"
-    if unknown := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
-        return f"there is no config group `{unknown.group(1)}` to override. See the groups with `--help`."
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, values = several.group(1).partition("=")
+        return f"{key}={values} are several values. Add -m for a run with each, or give a list: '{key}=[{values}]'."
     first = " ".join(line.strip() for line in text.splitlines()[:2])
     return f"{first} (HYDRA_FULL_ERROR=1 shows where)"
 
 
-def _nearest(key: str, config_name: str) -> str:
-    """'; did you mean ...?' from the keys of the base config and of the experiment asked for."""
-    experiments = [arg for arg in sys.argv[1:] if arg.startswith("+experiment=")]
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(config_name, overrides=experiments)
-    except (HydraException, OmegaConfBaseException):
-        return "."
-    known = list(_keys(OmegaConf.to_container(config, resolve=False)))
-    near = get_close_matches(key, known, n=3, cutoff=0.6)
+def _unknown(key: str, config_name: str) -> str:
+    """What to say of a key that this command does not have."""
+    config = _composed(config_name)
+    section = None if config is None else _at(config, key)
+    if isinstance(section, dict):
+        return _section(key, section)
+    if section is not None:
+        return f"`{key}` is a key, not a group of files: write `{key}: ...` in place of `override /{key}: ...`."
+    parent = key.rpartition(".")[0]
+    within = None if config is None or not parent else _at(config, parent)
+    beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""
+    return f"there is no config key `{key}`{_nearest(key, config)}{beside} Add a new key with `+{key}=...`."
+
+
+def _section(key: str, section: dict[str, Any]) -> str:
+    first = next((name for name in section if not name.startswith("_")), "KEY")
+    return f"`{key}` is a section with the keys {_named(section)}. Give one of them, as in {key}.{first}=..."
+
+
+def _named(section: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}`" for name in section if not str(name).startswith("_"))
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_dir() / group).glob("*.yaml")) if group else []
+
+
+def _composed(config_name: str) -> dict[str, Any] | None:
+    """The config of this command with the groups and the experiment asked for, else as it is; no other key is set."""
+    known = groups()
+    chosen = [word for word in sys.argv[1:] if (pair := typed(word)) and pair[0] in known and "," not in pair[1]]
+    for overrides in (chosen, []):
+        try:
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                config = compose(config_name, overrides=overrides)
+        except (HydraException, OmegaConfBaseException):
+            continue
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+    return None
+
+
+def _at(config: Any, key: str) -> Any:
+    """What stands at a dotted key; None where nothing does."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
+
+
+def _nearest(key: str, config: dict[str, Any] | None) -> str:
+    """'; did you mean ...?' from the keys of a config."""
+    near = get_close_matches(key, _keys(config), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "."
 
 

@@ -7,6 +7,7 @@ found, by the module it was really defined in (`diffusion_art.sample.os.system` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from inspect import isclass, isfunction
 from typing import Any
@@ -61,10 +62,10 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
     Raises:
         UserError: a `_target_` outside the allow-list, an unknown key, or a value its constructor refused.
     """
-    if isinstance(node, (dict, list)):
-        node = OmegaConf.create(node)
-    for target in targets(plain(node)):
+    data = plain(node)
+    for target in targets(data):
         _check(target)
+    node = OmegaConf.create(verbatim(verbatim(data)))  # `instantiate` resolves it, and then reads what it resolved
     try:
         return hydra.utils.instantiate(node, _convert_="all", **overrides)
     except InstantiationException as error:
@@ -111,6 +112,22 @@ def plain(node: Any) -> Any:
         if "Missing mandatory value" in str(error):
             raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
         raise UserError(f"{_first_line(error)} (at `{key}`).") from error
+
+
+def literal(text: str) -> str:
+    """`text` as a config has to hold it to read back the same, where `${` would begin an interpolation."""
+    if "${" not in text:
+        return text
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def verbatim(node: Any) -> Any:
+    """Plain data as a config has to hold it: nothing in it interpolates."""
+    if isinstance(node, dict):
+        return {key: verbatim(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [verbatim(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
 
 
 def _first_line(error: BaseException) -> str:

@@ -34,7 +34,7 @@ from diffusion_art.evaluation.caption_following import (
     save_json,
     summary,
 )
-from diffusion_art.evaluation.distances import check_count, frechet_distance, kernel_distance
+from diffusion_art.evaluation.distances import check_count, frechet_distance, kernel_distance, least_count
 from diffusion_art.evaluation.features import Features, load_features
 from diffusion_art.evaluation.reference import Reference, collected, painted
 from diffusion_art.evaluation.train_judge import train_judge
@@ -59,6 +59,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     path = find_checkpoint(asked["run"])
     checkpoint = read_checkpoint(path)
     trained: dict[str, Any] = checkpoint[KEY]["config"]
+    if "caption_following" in wanted and _painter_of(trained) is None:
+        _leave_out_caption_following(wanted)
     model = model_of(checkpoint, weights=asked["weights"], origin=path).to(device)
     sampler: Sampler = build(asked.get("sampler") or trained["sampler"])
     if asked["num_steps"] is not None:
@@ -82,13 +84,14 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             held_out_count=asked["held_out_count"],
             seed=asked["seed"],
             batch_size=asked["batch_size"],
-            exclude=training_captions(trained),
+            exclude=painter_captions(build(_painter_of(trained) or {})),
         )
         save_json(following | story, folder / "caption_following.json")
         log.info("%s", summary(following))
         result["caption_following"] = {key: value for key, value in following.items() if key != "rows"}
     if features is not None:
-        real = real_pictures(trained, asked, count=asked["pictures"])
+        least = least_count(features.dim) if "fd" in wanted else 0
+        real = real_pictures(trained, asked, count=asked["pictures"], fd_least=least)
         result |= distances(
             generate, real, features, metrics=wanted, seed=asked["seed"], batch_size=asked["batch_size"]
         )
@@ -143,10 +146,13 @@ def distances(
 
 
 def real_pictures(
-    trained: Mapping[str, Any], asked: Mapping[str, Any], *, count: int, validation: bool = False
+    trained: Mapping[str, Any], asked: Mapping[str, Any], *, count: int, fd_least: int = 0, validation: bool = False
 ) -> Reference:
     """Fresh paintings for a run on the painter's; else the run's own pictures: what it trained on, as is usual for
     distances, or for `validation` those it kept aside.
+
+    Raises:
+        UserError: there are fewer than `count`, than `fd_least`, or none that were kept aside.
     """
     data = dict(trained.get("data") or {})
     if _painter_of(trained):
@@ -162,18 +168,44 @@ def real_pictures(
     module = build_datamodule({"data": data, "paths": paths})
     module.prepare_data()
     module.setup()
-    loader = module.val_dataloader() if validation else module.train_dataloader()
+    there = module.info.splits.get("val" if validation else "train", 0)
     if validation:
-        count = min(count, module.info.splits.get("val", 0))
+        _check_kept(there)
+        count = min(count, there)
+    else:
+        _check_there(there, count, fd_least)
+    loader = module.val_dataloader() if validation else module.train_dataloader()
     return collected((module.on_after_batch_transfer(batch, 0) for batch in loader), count)
 
 
-def training_captions(trained: Mapping[str, Any]) -> frozenset[str] | None:
-    """The captions a run was trained on, where its data came from the painter; else None, with a warning."""
-    if source := _painter_of(trained):
-        return painter_captions(build(source))
-    log.warning("this run was not trained on the painter's pictures: its captions may mean little to it")
-    return None
+def _check_kept(there: int) -> None:
+    if there == 0:
+        raise UserError(
+            "val_x0 is measured on pictures kept for validation, and this data has none. Name other shards with "
+            "real=FOLDER, or leave val_x0 out: 'metrics=[kid]'."
+        )
+
+
+def _check_there(there: int, count: int, fd_least: int) -> None:
+    if there < fd_least:
+        raise UserError(
+            f"fd takes at least {fd_least:,} real pictures, and there are {there:,}. Ask for kid in its place, which "
+            f"few pictures do not bias: 'metrics=[kid]' pictures={there}."
+        )
+    if there < count:
+        raise UserError(f"there are {there:,} real pictures, and {count:,} were asked for: give pictures={there}.")
+
+
+def _leave_out_caption_following(wanted: list[str]) -> None:
+    """Take it off the list, and say so. UserError where nothing else is on it."""
+    told = (
+        "caption_following asks for the painter's styles and colours, and this run was not trained on the painter's "
+        "pictures"
+    )
+    wanted.remove("caption_following")
+    if not wanted:
+        raise UserError(f"{told}. Measure others: 'metrics=[kid,val_x0]'.")
+    log.warning("%s: it is left out", told)
 
 
 def _painter_of(trained: Mapping[str, Any]) -> dict[str, Any] | None:

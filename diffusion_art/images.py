@@ -19,6 +19,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
+from diffusion_art.infotext import KEY as INFOTEXT
+
 log = logging.getLogger(__name__)
 
 TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
@@ -58,11 +60,18 @@ def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metada
 
 
 def text_chunks(metadata: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
-    """`metadata` as a PNG's text chunks: strings as they are, the rest as JSON; long ones compressed."""
+    """`metadata` as a PNG's text chunks: strings as they are, the rest as JSON; long ones compressed.
+
+    `parameters` come first and are never compressed, as the tools that read them expect.
+    """
     chunks = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
+    for key, value in sorted(metadata.items(), key=lambda entry: entry[0] != INFOTEXT):
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        chunks.add_itxt(key, text.encode("utf-8", "replace").decode(), zip=len(text) > COMPRESSED_CHARS)
+        text = text.encode("utf-8", "replace").decode()
+        if key == INFOTEXT:
+            chunks.add_text(key, text)
+        else:
+            chunks.add_itxt(key, text, zip=len(text) > COMPRESSED_CHARS)
     return chunks
 
 

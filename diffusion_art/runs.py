@@ -31,6 +31,7 @@ from diffusion_art.config import build
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Callback, Sampler
 from diffusion_art.errors import UserError
+from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def load_run(path: str | Path, *, which: str = "last", weights: str = "ema", dev
     Raises:
         UserError: no run there, or no checkpoint that can be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     checkpoint = path if path.is_file() else find_checkpoint(find_run(path), which=which)
     return Run(checkpoint, weights=weights, device=device)
 
@@ -152,6 +153,33 @@ class Run:
             "weights": self.weights,
             "software": f"diffusion_art {__version__}",
         }
+
+    def parameters(
+        self,
+        *,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        sampler: Sampler,
+        guidance_scale: float,
+        model: str | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> str:
+        """The same as the text that AUTOMATIC1111's tools read (see `infotext`)."""
+        side = self.model.image_size_px
+        return infotext(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            sampler=sampler.name,
+            num_steps=sampler.num_steps,
+            guidance_scale=guidance_scale,
+            size=f"{side}x{side}",
+            model=model or self.name,
+            checkpoint=self.checkpoint_id,
+            software=f"diffusion_art {__version__}",
+            more=more,
+        )
 
     def sample(
         self,

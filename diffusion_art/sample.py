@@ -1,7 +1,8 @@
 """Paint from captions: `python -m diffusion_art.sample run=logs/quickstart 'prompts=["..."]'`.
 
 Writes a PNG for each picture and a grid of them all. Each PNG says in its text chunks what was asked: prompt,
-negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again.
+negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again; `parameters` says it in
+the words of AUTOMATIC1111's web UI, for the tools that read those.
 """
 
 from __future__ import annotations
@@ -14,19 +15,18 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from diffusion_art.cli import command, config_dir
+from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.images import save_grid, to_png
+from diffusion_art.infotext import KEY as INFOTEXT
+from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
-
-# Hydra reads `prompts=[...]` as a choice among conf/prompts/, so the list travels under a key of its own.
-TYPED, READ = "prompts=", "asked="
 
 
 def sample(config: DictConfig) -> Path:
@@ -38,7 +38,7 @@ def sample(config: DictConfig) -> Path:
         weights=settings["weights"],
         device=pick_device(settings["device"]),
     )
-    prompts = [prompt for prompt in prompts_of(settings["asked"], run) for _ in range(settings["count"])]
+    prompts = [prompt for prompt in prompts_of(settings["prompts"], run) for _ in range(settings["count"])]
     seeds = [settings["seed"] + row for row in range(len(prompts))]
     chosen = build(settings["sampler"]) if settings.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=settings["num_steps"])
@@ -64,12 +64,15 @@ def sample(config: DictConfig) -> Path:
     out = Path(settings["out"] or run.path / "samples" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     shared: dict[str, Any] = {
         "negative_prompt": settings["negative_prompt"],
-        "run": str(run.path),
+        "run": run.name,
         **({"guide": guide.checkpoint_id} if guide else {}),
         **run.story(sampler, guidance_scale=guidance_scale, guidance=guidance),
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
-        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", {"prompt": prompt, "seed": seed, **shared})
+        asked = {"prompt": prompt, "negative_prompt": settings["negative_prompt"], "seed": seed}
+        parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale)
+        story = {INFOTEXT: parameters, **asked, **shared}
+        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
     save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
     log.info("%d pictures in %.1f s: %s", len(images), taken_s, out / "grid.png")
@@ -77,21 +80,16 @@ def sample(config: DictConfig) -> Path:
 
 
 def prompts_of(asked: Any, run: Run) -> list[str]:
-    """A list as it is; a name of `conf/prompts/`; other text as one prompt; nothing: the run's own prompts.
+    """The prompts asked for (see `read_prompts`); without any, the run's own.
 
     Raises:
         UserError: nothing asked for, and a run without prompts.
     """
-    if asked is None:
-        if not run.prompts:
-            raise UserError('give prompts to paint, such as \'prompts=["a red house", "a blue house"]\'.')
-        return run.prompts
-    if isinstance(asked, list):
-        return [str(prompt) if isinstance(prompt, (int, float)) else prompt for prompt in asked]
-    listed = config_dir() / "prompts" / f"{asked}.yaml"
-    if re.fullmatch(r"\w+", str(asked)) and listed.is_file():
-        return list(plain(OmegaConf.load(listed))["prompts"])
-    return [str(asked)]
+    if asked is not None:
+        return read_prompts(asked)
+    if not run.prompts:
+        raise UserError('give prompts to paint, such as \'prompts=["a red house", "a blue house"]\'.')
+    return run.prompts
 
 
 def slug(prompt: str) -> str:
@@ -100,12 +98,7 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain_letters)[:48].strip("-") or "picture"
 
 
-_run_command = command("sample")(sample)
-
-
-def main() -> None:
-    sys.argv[1:] = [READ + arg.removeprefix(TYPED) if arg.startswith(TYPED) else arg for arg in sys.argv[1:]]
-    _run_command()
+main = command("sample")(sample)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.checkpoints import KEY, find_checkpoint, find_run, read_checkpoint
 from diffusion_art.cli import command, config_dir
-from diffusion_art.config import build, plain
+from diffusion_art.config import build, plain, verbatim
 from diffusion_art.data.build import ensure_shards, unfinished
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
+from diffusion_art.prompts import read_prompts
 from diffusion_art.sources.detect import open_source
 from diffusion_art.streaming.leaks import refuse_leaks
 from diffusion_art.streaming.manifest import MANIFEST_FILE
@@ -83,7 +84,11 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
             _settle_teacher(config)
         else:
             _settle_text_encoder(config)
-    return plain(config)
+    settings = plain(config)
+    for asked in (settings, settings["callbacks"].get("samples") or {}):
+        if asked.get("prompts") is not None:
+            asked["prompts"] = read_prompts(asked["prompts"])
+    return settings
 
 
 def best_precision(accelerator: str) -> str:
@@ -276,7 +281,7 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     saved.parent.mkdir(parents=True, exist_ok=True)
     hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
     hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
-    saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**settings, "hydra": hydra})))
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**verbatim(settings), "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
     child = subprocess.run(
         [

@@ -10,15 +10,21 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
+from diffusion_art.data.build import build_shards
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
-from diffusion_art.evaluate import evaluate, training_captions
-from diffusion_art.evaluation.caption_following import painter_captions
+from diffusion_art.evaluate import evaluate
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.manifest import Manifest
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "seed": 3, "count": 64, "image_size_px": 16}
+PAINTERS = {
+    "model": MODEL_CONFIG,
+    "sampler": SAMPLER_CONFIG,
+    "guidance_scale": 2.0,
+    "data": {"source": PAINTER},
+}
 FEW = ["count=6", "held_out_count=4", "batch_size=4", "device=cpu"]
 
 
@@ -29,13 +35,7 @@ def run(*overrides: str) -> dict:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    config = {
-        "model": MODEL_CONFIG,
-        "sampler": SAMPLER_CONFIG,
-        "guidance_scale": 2.0,
-        "data": {"source": PAINTER},
-    }
-    write_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=config)
+    write_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=PAINTERS)
     return tmp_path / "run"
 
 
@@ -111,11 +111,48 @@ def test_sampler_steps_and_guidance_can_be_changed(trained: Path):
     assert result["guidance_scale"] == 1
 
 
-def test_training_captions_come_from_the_run_config():
-    captions = training_captions({"data": {"source": PAINTER}})
-    assert captions == painter_captions(Painter(seed=3, count=64))
-    assert training_captions({"data": {"source": None}}) is None
-    assert training_captions({}) is None
+def test_a_run_on_other_pictures_is_not_asked_for_the_painters_styles(tmp_path: Path, caplog):
+    folder = toy_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"not trained on the painter's pictures\. Measure others: 'metrics=\[kid"):
+        run(f"run={folder}", *FEW)
+    assert not (folder / "caption_following.json").exists()
+
+
+def test_it_is_left_out_where_others_are_asked_for_too(few_shards: Path, caplog):
+    result = run(f"run={few_shards}", "metrics=[caption_following,kid]", "features=judge", "pictures=9", *FEW)
+    assert "kid" in result
+    assert "caption_following" not in result
+    assert "it is left out" in caplog.text
+
+
+@pytest.fixture
+def few_shards(tmp_path: Path) -> Path:
+    """A run on shards of nine pictures and none for validation."""
+    shards = build_shards(Painter(count=9, image_size_px=16), tmp_path / "few", image_size_px=16, val_fraction=0.0)
+    assert shards.splits["train"] == 9
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        data = plain(compose("train", ["+experiment=quickstart", "+debug=tiny", "data.source=null"]).data)
+    config = {
+        "model": MODEL_CONFIG,
+        "sampler": SAMPLER_CONFIG,
+        "guidance_scale": 1.0,
+        "data": data | {"path": str(tmp_path / "few")},
+    }
+    write_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=config)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["metrics=[val_x0]"], "this data has none"),
+        (["metrics=[fd]", "features=judge"], r"fd takes at least 1,000 real pictures, and there are 9\. .*pictures=9"),
+        (["metrics=[kid]", "features=judge"], r"there are 9 real pictures, and 1,024 were asked for: give pictures=9"),
+    ],
+)
+def test_too_few_pictures_are_one_error_with_one_answer(few_shards: Path, overrides: list[str], told: str):
+    with pytest.raises(UserError, match=told):
+        run(f"run={few_shards}", *overrides, *FEW)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +178,12 @@ def test_unknown_device_is_named(trained: Path):
         run(f"run={trained}", "device=abacus", *FEW[:3])
 
 
-def test_the_real_command(tmp_path: Path, run_command):
-    folder = toy_run(tmp_path / "run")
-    done = run_command("evaluate", f"run={folder}", *FEW, cwd=tmp_path)
+def test_the_real_command(trained: Path, tmp_path: Path, run_command):
+    done = run_command("evaluate", f"run={trained}", *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "caption following: style" in done.stdout
-    assert "not trained on the painter" in done.stdout + done.stderr
-    assert (folder / "caption_following.json").is_file()
-    assert (folder / "evaluation.json").is_file()
+    assert (trained / "caption_following.json").is_file()
+    assert (trained / "evaluation.json").is_file()
     failed = run_command("evaluate", f"run={tmp_path / 'nothing'}", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")

@@ -38,9 +38,14 @@ def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> 
     return float((mean_r - mean_f).square().sum() + spread)
 
 
+def least_count(dim: int) -> int:
+    """How many pictures a Frechet distance in so many features takes."""
+    return max(FD_LEAST, dim + 1)
+
+
 def check_count(pictures: int, dim: int) -> None:
     """UserError where a Frechet distance of so many pictures in so many features would say little."""
-    if pictures < (least := max(FD_LEAST, dim + 1)):
+    if pictures < (least := least_count(dim)):
         raise UserError(
             f"a Frechet distance of {pictures:,} pictures in {dim:,} features says little: it takes at least "
             f"{least:,}. Give pictures={least}, or ask for kid instead of fd, which few pictures do not bias."

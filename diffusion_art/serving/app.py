@@ -13,11 +13,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_art import __version__
-from diffusion_art.serving import docs, generations, predict
-from diffusion_art.serving.errors import ApiError, answer_api_error, answer_http, answer_validation, out_of_service
-from diffusion_art.serving.gate import Gate
+from diffusion_art.serving import docs, generations, predict, sdapi, sdapi_about
+from diffusion_art.serving.errors import (
+    SDAPI,
+    ApiError,
+    answer_api_error,
+    answer_http,
+    answer_validation,
+    out_of_service,
+)
+from diffusion_art.serving.gate import GUARDED, Gate
 from diffusion_art.serving.generations import ERRORS
 from diffusion_art.serving.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
+from diffusion_art.serving.sdapi_work import Works
 from diffusion_art.serving.studio import Studio
 from diffusion_art.serving.suggestions import suggest
 
@@ -29,7 +37,7 @@ PAGE_CSP = (
 )
 _DESCRIPTION = (
     "Paintings over HTTP: OpenAI's images API, with a seed, a sampler, steps, guidance and a negative prompt on top; "
-    "and EIR's /predict."
+    "AUTOMATIC1111's /sdapi/v1; and EIR's /predict."
 )
 _GUARDED: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 421)}
 _DOWN: dict[int | str, dict[str, Any]] = {
@@ -54,7 +62,8 @@ def create_app(studio: Studio) -> FastAPI:
     app.state.page = {file.name: (file.read_bytes(), PAGE_TYPES[file.suffix]) for file in page_files()}
     app.state.suggestions = None
     app.state.suggesting = asyncio.Lock()
-    for part in (generations.router, predict.router, router):
+    app.state.works = Works()
+    for part in (generations.router, predict.router, sdapi.router, sdapi_about.router, router):
         app.include_router(part)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)
@@ -86,9 +95,9 @@ def _document(app: FastAPI, *, guarded: bool) -> None:
             schema = plain()
             for path, methods in schema["paths"].items():
                 for operation in methods.values():
-                    if path != "/predict":
+                    if path != "/predict" and not path.startswith(SDAPI):
                         operation["responses"].pop("422", None)
-                    if guarded and path.startswith(("/v1/", "/predict", "/metrics")):
+                    if guarded and path.startswith(GUARDED):
                         operation["security"] = [{"token": []}]
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)

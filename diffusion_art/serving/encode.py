@@ -13,10 +13,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from diffusion_art.images import text_chunks
+from diffusion_art.infotext import KEY as INFOTEXT
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 QUALITY = 95  # of JPEG and WebP, when nobody says
-_IMAGE_DESCRIPTION = 0x010E  # EXIF
+_IMAGE_DESCRIPTION, _EXIF, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # EXIF's tags
+_ENLARGED_PX = 512  # from this side on, PNGs are compressed with less effort: tenths of a second instead of seconds
 
 
 def encode(
@@ -29,16 +31,21 @@ def encode(
     """The picture as a file of `format`.
 
     `quality` is that of JPEG and WebP in percent; WebP at 100 is lossless, as PNG is. `story` goes into PNG's text
-    chunks, one for each entry, and as JSON into the image description of the others.
+    chunks, one for each entry, and as JSON into the image description of the others; its `parameters` also into their
+    user comment, where AUTOMATIC1111's tools look.
     """
     picture, out = Image.fromarray(pixels), io.BytesIO()
     quality = QUALITY if quality is None else quality
     if format == "png":
-        picture.save(out, "PNG", pnginfo=text_chunks(story or {}), compress_level=9)
+        level = 9 if max(picture.size) < _ENLARGED_PX else 4
+        picture.save(out, "PNG", pnginfo=text_chunks(story or {}), compress_level=level)
         return out.getvalue()
     exif = Image.Exif()
     if story:
-        exif[_IMAGE_DESCRIPTION] = json.dumps(dict(story))
+        told = {key: value for key, value in story.items() if key != INFOTEXT}
+        exif[_IMAGE_DESCRIPTION] = json.dumps(told)
+        comment = str(story.get(INFOTEXT, "")).encode("utf-16-be", "replace")
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + comment
     if format == "jpeg":
         picture.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, optimize=True, exif=exif)
     else:

@@ -25,6 +25,7 @@ from diffusion_art.errors import UserError
 log = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
+SDAPI = "/sdapi/"  # below it, errors are AUTOMATIC1111's: {"error": ..., "detail": ...}
 _SHOWN_CHARACTERS = 64  # of a value or a key that somebody sent
 
 
@@ -52,14 +53,16 @@ class ApiError(HTTPException):
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        headers = {}
+    def response(self, path: str = "") -> Response:
+        """The answer at a path: OpenAI's error object, or AUTOMATIC1111's where its API is."""
+        headers, theirs = {}, path.startswith(SDAPI)
         if self.status_code == 401:
-            headers["www-authenticate"] = "Bearer"
+            headers["www-authenticate"] = 'Basic realm="diffusion_art"' if theirs else "Bearer"
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["x-should-retry"] = "true"
-        return AsciiResponse(self.body(), status_code=self.status_code, headers=headers)
+        body = {"error": self.code or self.type, "detail": self.message} if theirs else self.body()
+        return AsciiResponse(body, status_code=self.status_code, headers=headers)
 
 
 class AsciiResponse(JSONResponse):
@@ -72,6 +75,11 @@ class AsciiResponse(JSONResponse):
 def out_of_service(message: str, *, retry_after_s: float = 5.0) -> ApiError:
     """503: the server is ending, or out of memory for a moment."""
     return ApiError(503, message, type="server_error", code="unavailable", retry_after_s=retry_after_s)
+
+
+def not_here(message: str) -> ApiError:
+    """501: a part of somebody's API that this server does not have."""
+    return ApiError(501, message, code="not_implemented")
 
 
 def too_many(message: str, *, code: str, retry_after_s: float) -> ApiError:
@@ -147,13 +155,15 @@ def of_mistake(error: UserError, *, param: str) -> ApiError:
 
 async def answer_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def answer_validation(request: Request, error: Exception) -> Response:
-    """400, as OpenAI's; 422 at /predict, as EIR's."""
+    """400, as OpenAI's; 422 at /predict, as EIR's, and below /sdapi, as AUTOMATIC1111's."""
     assert isinstance(error, RequestValidationError)
-    return of_validation(error.errors(), status=422 if request.url.path == "/predict" else 400).response()
+    path = request.url.path
+    status = 422 if path == "/predict" or path.startswith(SDAPI) else 400
+    return of_validation(error.errors(), status=status).response(path)
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
@@ -166,7 +176,7 @@ async def answer_http(request: Request, error: Exception) -> Response:
         400: "The body cannot be read as JSON.",
     }
     found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
-    response = found.response()
+    response = found.response(request.url.path)
     if error.headers:
         response.headers.update(error.headers)
     return response

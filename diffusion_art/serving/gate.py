@@ -22,7 +22,7 @@ from diffusion_art.serving.settings import Settings
 log = logging.getLogger(__name__)
 
 # What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
-GUARDED = ("/v1/", "/predict", "/metrics")
+GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
 SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -131,7 +131,7 @@ class _Passage:
     async def refuse(self, error: ApiError) -> None:
         """Say why. What is left of the body is thrown away by the connection, so that its sender gets to read it."""
         if self.status == 499:  # else half an answer is out already, and it ends here
-            await error.response()(self.scope, self.receive, self.send)
+            await error.response(self.scope["path"])(self.scope, self.receive, self.send)
 
     def _too_large(self) -> ApiError:
         return ApiError(

@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from diffusion_art.serving.encode import MEDIA_TYPES, as_base64
-from diffusion_art.serving.errors import ApiError
+from diffusion_art.serving.errors import ApiError, not_here
 from diffusion_art.serving.job import Job, Ticket
 from diffusion_art.serving.schema import CompletedImage, ErrorAnswer, ImageRequest, ImagesAnswer, PartialImage, Picture
-from diffusion_art.serving.studio import Studio, post
+from diffusion_art.serving.studio import Output, Studio, post
 
 KEEP_ALIVE_S = 10.0  # an SSE comment goes out when nothing else has for so long, so that proxies do not give up
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ Result = TypeVar("Result")
 )
 async def generate(body: ImageRequest, request: Request) -> Response:
     studio: Studio = request.app.state.studio
-    jobs = studio.jobs_of(body)
+    jobs, output = studio.jobs_of(body), studio.output_of(body)
     customer = request.scope.get("customer")
     if body.stream:
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -66,31 +66,41 @@ async def generate(body: ImageRequest, request: Request) -> Response:
         tickets = studio.order(jobs, customer=customer, on_preview=partial(_on_preview, loop, events))
         for index, ticket in enumerate(tickets):
             ticket.result.add_done_callback(partial(_on_result, loop, events, index))
-        return EventStream(stream_of(studio, body, jobs, tickets, events), tickets)
+        return EventStream(stream_of(studio, output, jobs, tickets, events), tickets)
     tickets = studio.order(jobs, customer=customer)
-    base_url = studio.settings.public_url or str(request.base_url)
+    base_url = (studio.settings.public_url or str(request.base_url)) if studio.answers_with_url(body) else None
     pictures = await unless_gone(
         request,
         tickets,
         asyncio.gather(
-            *(_picture(studio, body, job, ticket, base_url) for job, ticket in zip(jobs, tickets, strict=True))
+            *(_picture(studio, output, job, ticket, base_url) for job, ticket in zip(jobs, tickets, strict=True))
         ),
     )
     if pictures is None:
         return Response(status_code=499)
-    answer = ImagesAnswer(
-        created=int(time.time()), data=pictures, output_format=body.output_format or "png", size=studio.size
-    )
+    answer = ImagesAnswer(created=int(time.time()), data=pictures, **_about(studio, output))
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _picture(studio: Studio, body: ImageRequest, job: Job, ticket: Ticket, base_url: str) -> Picture:
+async def _picture(studio: Studio, output: Output, job: Job, ticket: Ticket, base_url: str | None) -> Picture:
+    """In base64; with a `base_url`, as an address there."""
     pixels = await studio.picture(ticket)
-    content = await studio.off_the_loop(studio.encoded, pixels, job, body)
-    if body.response_format == "url":
-        name = studio.files.put(content, MEDIA_TYPES[body.output_format or "png"])
+    content = await studio.off_the_loop(studio.encoded, pixels, job, output)
+    if base_url is not None:
+        name = studio.files.put(content, MEDIA_TYPES[output.format])
         return Picture(url=f"{base_url.rstrip('/')}/files/{name}", seed=job.seed)
     return Picture(b64_json=await studio.off_the_loop(as_base64, content), seed=job.seed)
+
+
+def _about(studio: Studio, output: Output) -> dict[str, Any]:
+    return {"size": str(output.size), "painted_size": studio.size, "output_format": output.format}
+
+
+@router.post("/v1/images/edits", include_in_schema=False)
+@router.post("/v1/images/variations", include_in_schema=False)
+async def change(request: Request) -> Response:
+    """Parts of OpenAI's API that start from a picture. The body is not read."""
+    raise not_here("This model paints from captions only, so pictures cannot be edited or varied here.")
 
 
 async def unless_gone(request: Request, tickets: Sequence[Ticket], work: Awaitable[Result]) -> Result | None:
@@ -126,15 +136,11 @@ def _on_result(loop: asyncio.AbstractEventLoop, events: asyncio.Queue, index: in
 
 
 async def stream_of(
-    studio: Studio, body: ImageRequest, jobs: Sequence[Job], tickets: Sequence[Ticket], events: asyncio.Queue
+    studio: Studio, output: Output, jobs: Sequence[Job], tickets: Sequence[Ticket], events: asyncio.Queue
 ) -> AsyncIterator[bytes]:
     """The server-sent events of a request, until all its pictures are done or one of them cannot be."""
     created, left = int(time.time()), len(jobs)
-    shared: dict[str, Any] = {
-        "created_at": created,
-        "size": studio.size,
-        "output_format": body.output_format or "png",
-    }
+    shared: dict[str, Any] = {"created_at": created, **_about(studio, output)}
     while left:
         try:
             index, number, pixels = await asyncio.wait_for(events.get(), KEEP_ALIVE_S)
@@ -146,7 +152,7 @@ async def stream_of(
         try:
             final = pixels is None
             pixels = studio.outcome(ticket.result) if pixels is None else pixels
-            content = await studio.off_the_loop(_base64_of, studio, pixels, job, body, final)
+            content = await studio.off_the_loop(_base64_of, studio, pixels, job, output, final)
         except ApiError as error:
             yield event_of("error", {"type": "error", **error.body()})
             return
@@ -163,8 +169,8 @@ async def stream_of(
             yield event_of("image_generation.partial_image", look)
 
 
-def _base64_of(studio: Studio, pixels: np.ndarray, job: Job, body: ImageRequest, final: bool) -> str:
-    return as_base64(studio.encoded(pixels, job, body, story=final))
+def _base64_of(studio: Studio, pixels: np.ndarray, job: Job, output: Output, final: bool) -> str:
+    return as_base64(studio.encoded(pixels, job, output, story=final))
 
 
 def event_of(name: str, data: BaseModel | dict[str, Any]) -> bytes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from diffusion_art.errors import UserError
 from diffusion_art.serving.errors import too_many
 
+SIZES = ("any", "exact")
+_UNREAD = ("/v1/images/edits", "/v1/images/variations")  # refused for what they are; nobody reads their bodies
 _LEAST = {"rate_per_minute": 1.0, "max_body_bytes": 1024, "max_predict_body_bytes": 1024}
 
 
@@ -21,6 +23,9 @@ class Limits:
     max_predict_body_bytes: int = 4_194_304  # of one to /predict, which may carry placeholder pictures
     max_prompt_chars: int = 4000
     max_n: int = 10  # pictures of a request
+    sizes: str = "any"  # any: the picture is enlarged to the size asked for | exact: only the model's own
+    max_size_px: int = 2048  # of a side, as enlarged
+    max_pixels: int = 20_971_520  # of all pictures of an answer, as enlarged
     max_captions: int = 32  # of a request to /predict
     max_steps: int = 200
     rate_per_minute: float | None = 240.0  # pictures for each token, as many at once; None: no limit
@@ -33,7 +38,11 @@ class Limits:
     max_file_bytes: int = 67_108_864  # of all of them together; the oldest go first
 
     def __post_init__(self) -> None:
+        if self.sizes not in SIZES:
+            raise UserError(f"limits.sizes={self.sizes} must be one of {', '.join(SIZES)}")
         for field in fields(self):
+            if field.name == "sizes":
+                continue
             value, least = getattr(self, field.name), _LEAST.get(field.name, 1 if field.type == "int" else 0.01)
             if value is None and field.name == "rate_per_minute":
                 continue
@@ -44,6 +53,8 @@ class Limits:
 
     def max_body_at(self, path: str) -> int:
         """Bytes that a request to `path` may bring."""
+        if path in _UNREAD:
+            return 1 << 40
         return self.max_predict_body_bytes if path == "/predict" else self.max_body_bytes
 
 

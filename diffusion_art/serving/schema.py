@@ -30,9 +30,14 @@ class ImageRequest(BaseModel):
     prompt: str = Field(min_length=1, description="The caption to paint.")
     model: str | None = Field(None, description="The model's name, see /v1/models. Null: the one there is.")
     n: Annotated[int, Field(ge=1, le=10)] | None = Field(None, description="Pictures. Null: 1.")
-    size: str | None = Field(None, description='"WIDTHxHEIGHT", the model\'s own, or "auto".', examples=["auto"])
+    size: str | None = Field(
+        None,
+        description='"WIDTHxHEIGHT", to which the picture is enlarged if the model paints another; "auto": its own.',
+        examples=["auto"],
+    )
     response_format: Literal["url", "b64_json"] | None = Field(
-        None, description="url: an address that serves the picture for a while. Null: b64_json."
+        None,
+        description="url: an address that serves the picture for a while. Null: url for dall-e names, else b64_json.",
     )
     output_format: Format | None = Field(None, description="Null: png.")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
@@ -75,8 +80,8 @@ class ImageRequest(BaseModel):
         description="Dynamic thresholding: the share of values that must fit the range before clipping, 0.995 is "
         "usual; 0: only clip. Null: the run's own.",
     )
-    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = Field(
-        None, description="Of the first picture; the next ones count up. Null: any."
+    seed: Annotated[int, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
+        None, description="Of the first picture; the next ones count up. Null or -1: any."
     )
     sampler: str | None = Field(None, description="See /v1/models for the choices. Null: the run's own.")
 
@@ -96,7 +101,8 @@ class ImagesAnswer(BaseModel):
     created: int
     data: list[Picture]
     output_format: Format
-    size: str
+    size: str = Field(description="Of the pictures as they come.")
+    painted_size: str = Field(description="Of the pictures as the model painted them, before they were enlarged.")
     background: Literal["opaque"] = "opaque"
 
 
@@ -120,6 +126,7 @@ class PartialImage(BaseModel):
     partial_image_index: int
     created_at: int
     size: str
+    painted_size: str
     output_format: Format
     quality: Literal["auto"] = "auto"
     background: Literal["opaque"] = "opaque"
@@ -135,6 +142,7 @@ class CompletedImage(BaseModel):
     b64_json: str
     created_at: int
     size: str
+    painted_size: str
     output_format: Format
     quality: Literal["auto"] = "auto"
     background: Literal["opaque"] = "opaque"
@@ -175,6 +183,8 @@ class Bounds(BaseModel):
     num_inference_steps: int
     guidance_scale: float = 20.0
     prompt_characters: int
+    sizes: str
+    side_px: int
 
 
 class Model(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -47,13 +48,19 @@ class Settings:
                 )
 
     def customer(self, authorization: str | None) -> str | None:
-        """Who shows this header: a name for a token we know, None for others. Takes as long for any token."""
+        """Who shows this header: a name for a token we know, None for others. Takes as long for any token.
+
+        The token is a bearer's, or the password of `Basic`, as AUTOMATIC1111's clients show theirs.
+        """
         scheme, _, token = (authorization or "").partition(" ")
-        given = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        scheme, token = scheme.lower(), token.strip()
+        if scheme == "basic":
+            token = _password(token)
+        given = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         found = None
         for known in self.tokens:
             digest = hashlib.sha256(known.encode()).digest()
-            if hmac.compare_digest(given, digest) and scheme.lower() == "bearer":
+            if hmac.compare_digest(given, digest) and scheme in ("bearer", "basic"):
                 found = digest.hex()[:12]
         return found
 
@@ -64,6 +71,14 @@ class Settings:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         name = name.strip("[]").lower()
         return name in self.hosts or is_loopback(name)
+
+
+def _password(credentials: str) -> str:
+    """That of `user:password` in base64; "" where it is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def check_address(host: str, settings: Settings) -> None:

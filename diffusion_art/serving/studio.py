@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from diffusion_art import __version__
 from diffusion_art.diffusion.noise import SEED_LIMIT
 from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_art.errors import UserError
+from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.serving.encode import encode
 from diffusion_art.serving.engine import Engine
@@ -32,10 +33,26 @@ from diffusion_art.serving.limits import Rates
 from diffusion_art.serving.metrics import Metrics
 from diffusion_art.serving.schema import Bounds, Defaults, ImageRequest, Model
 from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.sizes import Size, size_of
 
 log = logging.getLogger(__name__)
 
 _ENDING = "The server is ending; try again when it is back."
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a picture is answered: its size, its format, and the quality of JPEG and WebP."""
+
+    size: Size
+    format: str = "png"
+    quality: int | None = None
+
+
+def seeds_from(first: int | None, count: int) -> list[int]:
+    """`count` seeds that count up from the first; from any where that is None or negative."""
+    first = secrets.randbelow(2**31) if first is None or first < 0 else first
+    return [(first + number) % SEED_LIMIT for number in range(count)]
 
 
 class Studio:
@@ -78,13 +95,6 @@ class Studio:
         """
         limits = self.settings.limits
         self.check_model(request.model)
-        if request.size not in (None, "auto", self.size):
-            raise ApiError(
-                400,
-                f"This model paints {self.size}, not {shown(request.size) or 'that'}: say '{self.size}' or 'auto'.",
-                param="size",
-                code="invalid_size",
-            )
         count = request.n or 1
         if count > limits.max_n:
             raise ApiError(
@@ -106,19 +116,34 @@ class Studio:
             )
         sampler = self.sampler_of(request.sampler, request.num_inference_steps, request.times)
         guidance = self.guidance_of(request)
-        first = secrets.randbelow(2**31) if request.seed is None else request.seed
         return [
             Job(
                 prompt=request.prompt,
-                seed=(first + number) % SEED_LIMIT,
+                seed=seed,
                 sampler=sampler,
                 guidance_scale=self.guidance_scale_of(request.guidance_scale),
                 negative_prompt=request.negative_prompt or "",
                 **guidance,
                 previews=(request.partial_images or 0) if request.stream else 0,
             )
-            for number in range(count)
+            for seed in seeds_from(request.seed, count)
         ]
+
+    def output_of(self, request: ImageRequest) -> Output:
+        """How the pictures of a request are answered. ApiError 400 for a size that is not given here."""
+        size = self.size_of(request.size, request.n or 1)
+        return Output(size, request.output_format or "png", request.output_compression)
+
+    def size_of(self, asked: str | None, pictures: int) -> Size:
+        """The size of so many pictures. ApiError 400 for one that is not given here."""
+        own = self.run.model.image_size_px
+        return size_of(asked, painted_px=own, pictures=pictures, limits=self.settings.limits)
+
+    def answers_with_url(self, request: ImageRequest) -> bool:
+        """As asked; where nothing is said, as OpenAI's: the dall-e models with a url, the others in base64."""
+        if request.response_format is not None or request.stream:
+            return request.response_format == "url"
+        return (request.model or "").startswith("dall-e")
 
     def sampler_of(
         self, name: str | None = None, num_steps: int | None = None, times: Sequence[float] | None = None
@@ -258,23 +283,24 @@ class Studio:
         """`work(*arguments)`, on a thread for encoding."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    def encoded(self, pixels: np.ndarray, job: Job, request: ImageRequest, *, story: bool = True) -> bytes:
+    def encoded(self, pixels: np.ndarray, job: Job, output: Output, *, story: bool = True) -> bytes:
         """The picture as the request wants it, with what it was painted from inside."""
-        format = request.output_format or "png"
         content = encode(
-            pixels, format=format, quality=request.output_compression, story=self._story(job) if story else None
+            output.size.fill(pixels),
+            format=output.format,
+            quality=output.quality,
+            story=self.story(job, output.size) if story else None,
         )
-        self.metrics.encoded(format, len(content))
+        self.metrics.encoded(output.format, len(content))
         return content
 
-    def _story(self, job: Job) -> dict[str, Any]:
+    def story(self, job: Job, size: Size) -> dict[str, Any]:
+        """What a picture was painted from, as plain data for its file."""
+        asked = {"prompt": job.prompt, "negative_prompt": job.negative_prompt, "seed": job.seed}
         guidance = {"interval": job.interval, "rescale": job.rescale, "threshold": job.threshold}
-        return {
-            "prompt": job.prompt,
-            "negative_prompt": job.negative_prompt,
-            "seed": job.seed,
-            **self.run.story(job.sampler, guidance_scale=job.guidance_scale, guidance=guidance),
-        }
+        how = {"sampler": job.sampler, "guidance_scale": job.guidance_scale}
+        parameters = self.run.parameters(**asked, **how, model=self.model.id, more=size.story())
+        return {INFOTEXT: parameters, **asked, **self.run.story(**how, guidance=guidance)}
 
     def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:
         def count(result: Future[np.ndarray]) -> None:
@@ -302,7 +328,11 @@ class Studio:
                 sampler=sampler.name,
             ),
             limits=Bounds(
-                n=limits.max_n, num_inference_steps=limits.max_steps, prompt_characters=limits.max_prompt_chars
+                n=limits.max_n,
+                num_inference_steps=limits.max_steps,
+                prompt_characters=limits.max_prompt_chars,
+                sizes=limits.sizes,
+                side_px=limits.max_size_px,
             ),
         )
 

@@ -128,6 +128,38 @@ def test_without_a_seed_pictures_differ_and_can_be_painted_again(client):
     assert (pixels_of(again["b64_json"]) == pixels_of(first["b64_json"])).all()
 
 
+def test_a_seed_of_minus_one_is_any(client):
+    first, second = (client.post(GENERATIONS, json={"prompt": "red", "seed": -1}).json()["data"][0] for _ in range(2))
+    assert 0 <= first["seed"] != second["seed"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"model": "dall-e-3"}, "url"),
+        ({"model": "dall-e-2"}, "url"),
+        ({"model": "gpt-image-1"}, "b64_json"),
+        ({}, "b64_json"),
+        ({"model": "toy"}, "b64_json"),
+        ({"model": "dall-e-3", "response_format": "b64_json"}, "b64_json"),
+        ({"model": "gpt-image-1", "response_format": "url"}, "url"),
+    ],
+)
+def test_what_is_answered_where_no_format_is_asked_for(client, asked, key):
+    (picture,) = client.post(GENERATIONS, json={"prompt": "red", "num_inference_steps": 1, **asked}).json()["data"]
+    assert [name for name in ("url", "b64_json") if picture[name] is not None] == [key]
+
+
+@pytest.mark.parametrize("path", ["edits", "variations"])
+def test_pictures_are_not_edited_here(client, path):
+    """Also a picture that is larger than the bodies that are read."""
+    answer = client.post(f"/v1/images/{path}", files={"image": b"x" * 3_000_000}, data={"prompt": "red"})
+    assert answer.status_code == 501
+    assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert "captions only" in answer.json()["error"]["message"]
+    assert client.get("/health").status_code == 200
+
+
 def test_seeds_begin_again_after_the_last(client):
     data = client.post(GENERATIONS, json={"prompt": "red", "seed": 2**32 - 1, "n": 2}).json()["data"]
     assert [picture["seed"] for picture in data] == [2**32 - 1, 0]
@@ -249,7 +281,7 @@ def test_a_stream_without_looks(client):
         ({"prompt": "x", "times": [1, *[0.5] * 50_000, 0]}, "times", "too_many_steps"),
         ({"prompt": "x", "times": [1, 0.5, 0], "num_inference_steps": 3}, "times", "invalid_value"),
         ({"prompt": "x", "times": [1, 0], "sampler": "magic"}, "sampler", "invalid_value"),
-        ({"prompt": "x", "seed": -1}, "seed", "invalid_value"),
+        ({"prompt": "x", "seed": -2}, "seed", "invalid_value"),
         ({"prompt": "x", "seed": 2**32}, "seed", "invalid_value"),
         ({"prompt": "x", "sampler": "magic"}, "sampler", "invalid_value"),
         ({"prompt": "x", "output_format": "gif"}, "output_format", "invalid_value"),
@@ -409,6 +441,8 @@ def test_the_openapi_description(client):
     assert set(api["paths"]) == {
         GENERATIONS,
         "/predict",
+        *(f"/sdapi/v1/{name}" for name in ("txt2img", "progress", "interrupt", "samplers", "schedulers", "sd-models")),
+        *(f"/sdapi/v1/{name}" for name in ("upscalers", "options", "png-info")),
         "/v1/models",
         "/v1/models/{name}",
         "/v1/suggestions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SHELL = {"PATH": "/usr/local/bin:/usr/bin:/bin", "NO_PROXY": "*"}
 
 
 def example(name: str):
@@ -65,11 +67,32 @@ def test_tutorial_grid(server, monkeypatch, tmp_path, capsys):
     assert all(caption.count(" / ") == 4 for caption in captions)
 
 
+def test_sdapi(server, monkeypatch, tmp_path, capsys):
+    files = run(
+        "sdapi", server, monkeypatch, tmp_path, capsys, "a red house", "--seed", "5", "--steps", "3", "--size", "64"
+    )
+    assert [file.name for file in files] == ["seed_5.png", "seed_6.png"]
+    with Image.open(files[1]) as picture:
+        assert picture.size == (64, 64)
+        assert "Seed: 6, Size: 16x16" in picture.text["parameters"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_the_commands_of_the_page_about_the_api(server, tmp_path):
+    page = (EXAMPLES.parent / "docs" / "api.md").read_text()
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL) if "curl" in block]
+    assert sum(block.count("curl ") for block in blocks) >= 7
+    for block in blocks:
+        commands = "set -e\n" + block.replace("http://localhost:8000", server.url).replace("curl -s", "curl -fsS")
+        done = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env=SHELL, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("{") > 0
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_curl(server, tmp_path):
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "NO_PROXY": "*"}
     done = subprocess.run(
-        ["sh", str(EXAMPLES / "curl.sh"), server.url], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["sh", str(EXAMPLES / "curl.sh"), server.url], cwd=tmp_path, env=SHELL, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("event: image_generation.") == 3  # of three steps: two looks and the picture

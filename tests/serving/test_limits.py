@@ -206,7 +206,8 @@ def test_numbers_beyond_this_servers_own_limits(toy_folder):
         most = {"prompt": "x" * 10, "n": 2, "num_inference_steps": 5}
         assert client.post(GENERATIONS, json=most).status_code == 200
         model = client.get("/v1/models").json()["data"][0]
-        assert model["limits"] == {"n": 2, "num_inference_steps": 5, "guidance_scale": 20, "prompt_characters": 10}
+        limits = {"n": 2, "num_inference_steps": 5, "guidance_scale": 20, "prompt_characters": 10}
+        assert model["limits"] == {**limits, "sizes": "any", "side_px": 2048}
 
 
 # ---------------------------------------------------------------------- clients that do not behave

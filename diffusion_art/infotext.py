@@ -1,0 +1,63 @@
+"""The line of `parameters` that AUTOMATIC1111's web UI writes into its pictures, and that its users' tools read.
+
+    a red house
+    Negative prompt: blurry
+    Steps: 20, Sampler: DPM++ 2M, CFG scale: 3, Seed: 7, Size: 64x64, Model hash: 3f9c21ab, Model: first, Version: 1
+
+Size is what was painted. A picture that was enlarged afterwards says so as theirs do: `Hires resize: 512x512`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "parameters"  # of the PNG's text chunk
+SAMPLER_NAMES = {  # ours -> theirs
+    "euler": "Euler",
+    "ancestral": "Euler a",
+    "heun": "Heun",
+    "dpmpp_2m": "DPM++ 2M",
+    "unipc": "UniPC",
+    "ddim": "DDIM",
+    "consistency": "LCM",
+}
+
+
+def infotext(
+    *,
+    prompt: str,
+    negative_prompt: str,
+    seed: int,
+    sampler: str,
+    num_steps: int,
+    guidance_scale: float,
+    size: str,
+    model: str,
+    checkpoint: str,
+    software: str,
+    more: Mapping[str, Any] | None = None,
+) -> str:
+    """What a picture was painted from, in that format.
+
+    `size` is WIDTHxHEIGHT, `checkpoint` a checkpoint's id, of which the hash is told; `more` are further fields.
+    """
+    fields: dict[str, Any] = {
+        "Steps": num_steps,
+        "Sampler": SAMPLER_NAMES.get(sampler, sampler),
+        "CFG scale": f"{guidance_scale:g}",
+        "Seed": seed,
+        "Size": size,
+        "Model hash": checkpoint.rpartition("-")[2],
+        "Model": model,
+        **(more or {}),
+        "Version": software,
+    }
+    negative = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
+    return f"{prompt}{negative}\n" + ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text

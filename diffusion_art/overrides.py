@@ -1,0 +1,169 @@
+"""What people type as `key=value`, made ready for Hydra's grammar, so that free text and paths need no knowledge of it.
+
+    source.path=My Pictures (2)        ->  source.path='My Pictures (2)'
+    negative_prompt=blurry, bad        ->  negative_prompt='blurry, bad'
+    prompts=[Monet's garden, a = b]    ->  prompts=['Monet\\'s garden','a = b']
+
+The last part of a key tells what it holds: a text (`PROSE`, where `${` is text too), or a path or a name (`NAMES`,
+where `${...}` interpolates and a leading `~` is the home folder). Their values are taken as the shell let them through;
+of other keys only those that Hydra cannot read. In a multi-run a comma still separates the values of a sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.grammar_parser import parse
+
+from diffusion_art.config import literal
+
+PROSE = frozenset({"prompt", "prompts", "negative_prompt", "caption_template"})
+NAMES = frozenset(
+    (
+        *("path", "paths", "run", "out", "name", "ckpt_path", "checkpoint", "weights", "guide", "teacher", "real"),
+        *("folder", "file", "filename", "dir", "cache", "ca", "certificate", "key", "state", "token", "public_url"),
+        *("pretrained", "model", "repo_id", "revision", "host", "project", "entity", "group", "notes", "job_type"),
+    )
+)
+LISTS = frozenset({"prompts", "path", "token"})  # keys whose values may be lists
+_ENDINGS = ("_path", "_dir", "_uri", "_folder", "_file", "_column", "_template", "_prompt")
+_TYPED = re.compile(r"(\+{0,2}[A-Za-z_][\w.$@/:-]*)=(.*)", re.DOTALL)
+_SWEEP = re.compile(r"\s*(choice|range|interval|glob|shuffle|sort|tag)\s*\(.*\)\s*", re.DOTALL)
+_FLAGS_WITH_A_VALUE = frozenset(
+    (
+        *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"),
+        *("--info", "-i", "--experimental-rerun"),
+    )
+)
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
+
+
+def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) -> list[str]:
+    """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`."""
+    sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
+    before = ["", *words[:-1]]
+    return [
+        word if flag in _FLAGS_WITH_A_VALUE else _understood(word, groups, sweeping)
+        for flag, word in zip(before, words, strict=True)
+    ]
+
+
+def typed(word: str) -> tuple[str, str] | None:
+    """(key, value) of an argument that sets something, its plus signs left out; None for any other."""
+    found = _TYPED.fullmatch(word)
+    return (found[1].lstrip("+"), found[2]) if found else None
+
+
+def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:
+    found = _TYPED.fullmatch(word)
+    if found is None:
+        return word
+    key, value = found[1].lstrip("+"), found[2]
+    if key in groups or "/" in key or "@" in key or not value.strip():
+        return word
+    held = key.rpartition(".")[2]
+    free = held in PROSE or held in NAMES or held.endswith(_ENDINGS)
+    readable = _parsed(word)
+    if readable is not None and (not free or (sweeping and _SWEEP.fullmatch(value))):
+        return word
+    whole = not sweeping or (held in NAMES and os.path.exists(value))  # noqa: PTH110 -- never raises
+    values = [value] if whole else [piece.strip() for piece in _pieces(value)]
+    return f"{found[1]}={','.join(_value(held, each, free) for each in values)}"
+
+
+def _value(held: str, value: str, free: bool) -> str:
+    """One value in Hydra's grammar."""
+    bare = value.strip()
+    if not bare:
+        return "''"
+    if bare in ("null", "???") or (not free and _parsed(f"x={value}") is not None):
+        return bare
+    if (text := _unquoted(bare)) is not None:
+        return _text(held, text)
+    bracketed = bare[:1] + bare[-1:] in ("[]", "{}")
+    if not bracketed or (free and (held not in LISTS or (held not in PROSE and os.path.exists(value)))):  # noqa: PTH110
+        return _text(held, value)
+    if bare[0] == "[":
+        return f"[{','.join(_value(held, each.strip(), free) for each in _pieces(bare[1:-1]) if each.strip())}]"
+    return _text(held, value) if held in PROSE else _mapping(held, bare)
+
+
+def _mapping(held: str, bare: str) -> str:
+    """{path: ~/my pictures, weight: 1}, its values read as those of such keys are."""
+    entries = []
+    for entry in _pieces(bare[1:-1]):
+        name, colon, value = entry.partition(":")
+        if not colon:
+            return _text(held, bare)
+        name = name.strip()
+        entries.append(f"{name}:{_value(name, value.strip(), name in NAMES or name in PROSE)}")
+    return "{" + ",".join(entries) + "}"
+
+
+def _text(held: str, text: str) -> str:
+    """A text in quotes that Hydra and OmegaConf read back as it is; of a name, with its interpolations."""
+    if held in PROSE or not _interpolates(text):
+        text = literal(text)
+    if held not in PROSE and text.startswith("~"):
+        text = os.path.expanduser(text)  # noqa: PTH111 -- `~nobody` stays as it is
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _interpolates(text: str) -> bool:
+    try:
+        parse(text)
+    except OmegaConfBaseException:
+        return False
+    return True
+
+
+def _unquoted(bare: str) -> str | None:
+    """What stands in quotes, where the whole value does; else None."""
+    if bare[:1] not in ("'", '"') or (parsed := _parsed(f"x={bare}")) is None:
+        return None
+    raw = parsed.value()
+    return raw if isinstance(raw, str) and not parsed.is_sweep_override() else None
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """`text` cut at its commas, but for those in brackets that close and in quotes that begin a piece."""
+    start = at = 0
+    while at < len(text):
+        if text[at] in "'\"" and not text[start:at].strip():
+            at = _after_quotes(text, at)
+        elif text[at] in _CLOSERS:
+            at = _after_brackets(text, at)
+        elif text[at] == ",":
+            yield text[start:at]
+            start = at = at + 1
+        else:
+            at += 1
+    yield text[start:]
+
+
+def _after_quotes(text: str, at: int) -> int:
+    """Where the quoted piece that begins at `at` is over; the next character where its quotes do not close."""
+    closed = re.compile(rf"{text[at]}((?:\\.|[^\\])*?){text[at]}\s*(?=,|$)", re.DOTALL).match(text, at)
+    return closed.end() if closed else at + 1
+
+
+def _after_brackets(text: str, at: int) -> int:
+    depth = 0
+    for place in range(at, len(text)):
+        depth += (text[place] == text[at]) - (text[place] == _CLOSERS[text[at]])
+        if depth == 0:
+            return place + 1
+    return at + 1

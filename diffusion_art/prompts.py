@@ -1,0 +1,65 @@
+"""Prompts as people give them: a list, one text, a text file with one on each line, or a list that ships."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.cli import config_dir
+from diffusion_art.errors import UserError
+
+LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
+
+
+def read_prompts(asked: Any) -> list[str]:
+    """The prompts that `asked` means.
+
+    A list is taken as it is. Of a text, the name of a list that ships and the path of a file stand for what they hold;
+    any other is a prompt itself.
+
+    Raises:
+        UserError: a file that is not there or holds no prompt.
+    """
+    if isinstance(asked, (list, tuple)):
+        return [str(prompt) for prompt in asked]
+    text = str(asked)
+    shipped = config_dir() / LISTS / f"{text}.txt"
+    if re.fullmatch(r"\w+", text) and _is_file(shipped):
+        return lines_of(shipped)
+    file = Path(text).expanduser()
+    if _is_file(file):
+        return lines_of(file)
+    if re.fullmatch(r"\S+\.txt", text):
+        raise UserError(f"there is no file {text} to read prompts from. Give prompts=FILE, a prompt on each line.")
+    return [text]
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file of prompts. Empty ones and those that begin with # do not count.
+
+    Raises:
+        UserError: no line is left.
+    """
+    lines = (line.strip() for line in _decoded(file.read_bytes()).splitlines())
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        raise UserError(f"{file} holds no prompt. Write one on each line; lines that begin with # do not count.")
+    return prompts
+
+
+def _decoded(content: bytes) -> str:
+    """By its byte order mark, else as UTF-8, else as Windows-1252, in which every byte means something."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than a name may be
+        return False

@@ -1,0 +1,92 @@
+"""What commands make of their arguments, and what they say of those that they cannot take."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from diffusion_art.cli import explain
+
+
+def composed(run_here, name: str, *words: str):
+    status, said, complaints = run_here(name, *words, "--cfg", "job")
+    assert status == 0, complaints
+    return OmegaConf.create(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "more"),
+    [
+        ("train", "data.path", ()),
+        ("train", "callbacks.samples.folder", ()),
+        ("train", "run", ()),
+        ("train", "teacher", ("+experiment=distill",)),
+        ("train", "prompts", ("+experiment=openclipart",)),
+        ("sample", "run", ()),
+        ("sample", "negative_prompt", ("run=x",)),
+        ("prepare", "source.path", ("source=any",)),
+        ("prepare", "caption_template", ()),
+        ("stream", "data.path", ()),
+        ("serve", "name", ("run=x",)),
+        ("evaluate", "real", ()),
+        ("export", "path", ("run=x",)),
+        ("shards", "out", ("info", "path=x")),
+        ("posthoc_ema", "run", ("sigma_rel=0.1",)),
+        ("schedule_search", "out", ("run=x",)),
+    ],
+)
+def test_every_command_takes_text_as_it_is(name, key, more, run_here):
+    text = "Tom's Été, a=b (2) {x}"
+    config = composed(run_here, name, *more, f"{key}={text}")
+    assert OmegaConf.select(config, key) == text
+
+
+def test_prompts_are_a_key_like_any_other(run_here):
+    for name in ("train", "sample"):
+        more = ["run=x"] if name == "sample" else []
+        assert composed(run_here, name, *more, "prompts=[a red house, Tom's]").prompts == ["a red house", "Tom's"]
+        assert composed(run_here, name, *more, "prompts=painter").prompts == "painter"
+        assert "asked" not in composed(run_here, name, *more)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stream", "data=painter"), "`data` is a section with the keys `path`. Give one of them, as in data.path=..."),
+        (
+            ("sample", "run=x", "guidance=3"),
+            "`guidance` is a section with the keys `interval`, `rescale`, `threshold`.",
+        ),
+        (("serve", "run=x", "limits=10"), "`limits` is a section with the keys `max_body_bytes`, "),
+        (("serve", "run=x", "limits.max_m=10"), "`limits` has `max_body_bytes`, "),
+        (("serve", "run=x", "limits.max_m=10"), "did you mean `limits.max_n`"),
+        (("train", "callbacks.samples=500"), "`callbacks.samples` is a section with the keys `folder`, `prompts`"),
+        (("train", "data.source=wikiart"), "`data.source` is a section with the keys `count`, `seed`"),
+        (("sample", "run=x", "promts=red"), "there is no config key `promts`; did you mean `prompts`?"),
+        (("train", "data=panter"), "there is no `panter` in the config group `data`. Choose one of: "),
+        (("train", "optim.lr=1e-3,1e-4"), "optim.lr=1e-3,1e-4 are several values. Add -m for a run with each"),
+    ],
+)
+def test_errors_name_what_was_typed(words, said, run_here):
+    status, _, complaints = run_here(*words)
+    assert status == 1
+    assert complaints.startswith("error: ")
+    assert said in complaints
+    assert "asked" not in complaints
+    assert "Traceback" not in complaints
+
+
+def test_a_section_can_be_dropped_or_given_whole(run_here):
+    assert composed(run_here, "train", "callbacks.loss_plot=null").callbacks.loss_plot is None
+    assert composed(run_here, "sample", "run=x", "guidance={rescale: 0.5}").guidance.rescale == 0.5
+
+
+def test_a_yaml_that_still_overrides_prompts_as_a_group():
+    complaint = ConfigCompositionException(
+        "In 'experiment/mine': Could not override 'prompts'.\nNo match in the defaults list."
+    )
+    said = explain(complaint, "train")
+    assert (
+        said == "`prompts` is a key, not a group of files: write `prompts: ...` in place of `override /prompts: ...`."
+    )
