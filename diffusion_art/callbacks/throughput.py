@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class Throughput(Callback):
     """Logs speed and place every `every_n_steps` steps.
 
-    `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch and `images_seen`. Every row has `epoch`, the
-    passes over the data so far. The time of sample grids, validation and checkpoints is left out. Where waiting takes
-    more than `warn_share` of a window, a line says so, once per run, with what to try. The first window, in which
+    `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch and `images_seen`. Every row has `epoch`,
+    the passes over the data so far. The time of sample grids, validation and checkpoints is left out. Where waiting
+    takes more than `warn_share` of a window, a line says so, once per run, with what to try. The first window, in which
     workers start, is not judged.
     """
 
