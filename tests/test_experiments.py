@@ -108,25 +108,6 @@ def test_wikiart_without_pretrained_weights_says_so_and_trains_a_small_tower(tmp
     assert "cannot be reached" in caplog.text
 
 
-@pytest.mark.parametrize("logger", [pytest.param("wandb", marks=pytest.mark.slow), "tensorboard"])
-def test_trackers_work_offline_beside_the_csv(logger, painter_shards, run_command, tmp_path):
-    said = run_command(
-        "train",
-        "+experiment=quickstart",
-        "+debug=tiny",
-        "data.source=null",
-        f"data.path={painter_shards}",
-        f"logger={logger}",
-        "trainer.max_steps=4",
-        "run=tracked",
-        cwd=tmp_path,
-    )
-    assert said.returncode == 0, said.stdout + said.stderr
-    run = tmp_path / "logs/tiny/tracked"
-    assert (run / "metrics.csv").exists()
-    assert list(run.glob("wandb/offline-run-*" if logger == "wandb" else "tensorboard/events.*"))
-
-
 def test_the_trainer_counts_in_steps_and_logs_short_runs(tmp_path):
     settings = _settled(tmp_path, "+experiment=wikiart", "trainer.max_steps=5", "trainer.accelerator=cpu")
     trainer = build_trainer(settings)

@@ -14,7 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.images import save_grid
+from diffusion_art.images import grid, to_pil, to_png
+from diffusion_art.training.trackers import show_pictures
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ class SampleGrid(Callback):
         name = f"step_{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.png"
-        save_grid(images, self.prompts, path, columns=self.columns, title=f"step {step:,}")
+        sheet = grid(images, self.prompts, columns=self.columns, title=f"step {step:,}")
+        to_png(sheet, path, {"captions": self.prompts})
         asked = {
             "step": step,
             "prompts": self.prompts,
@@ -119,7 +121,7 @@ class SampleGrid(Callback):
             "weights": "ema",
         }
         (self.folder / f"{name}.json").write_text(json.dumps(asked, indent=1, ensure_ascii=False))
+        pictures = [to_pil(image) for image in images]
         for logger in trainer.loggers:
-            if log_image := getattr(logger, "log_image", None):
-                log_image("samples", [str(path)], step=step)
+            show_pictures(logger, sheet, pictures, self.prompts, step)
         log.info("step %d: samples in %s", step, path)

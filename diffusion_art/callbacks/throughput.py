@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 class Throughput(Callback):
     """Logs speed and place every `every_n_steps` steps.
 
-    `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch, `images_seen` and `epoch`. The time of
-    sample grids, validation and checkpoints is left out. Where waiting takes more than `warn_share` of a window, a line
-    says so, once per run, with what to try. The first window, in which workers start, is not judged.
+    `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch and `images_seen`. Every row has `epoch`,
+    the passes over the data so far. The time of sample grids, validation and checkpoints is left out. Where waiting
+    takes more than `warn_share` of a window, a line says so, once per run, with what to try. The first window, in which
+    workers start, is not judged.
     """
 
     def __init__(self, *, every_n_steps: int = 20, warn_share: float = 0.05) -> None:
@@ -45,6 +46,7 @@ class Throughput(Callback):
     ) -> None:
         self._busy_s += time.perf_counter() - self._began
         self._images += len(batch) * trainer.world_size
+        self._log_epoch(trainer, pl_module)
         if trainer.global_step % self.every_n_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         waited = self._waited(trainer) - self._wait_s
@@ -57,7 +59,6 @@ class Throughput(Callback):
             "time/data_wait_share": self.data_wait_share,
             "image_size_px": float(batch.images.shape[-1]),
             "images_seen": float(batch.cursor * datamodule.global_batch_size),
-            "epoch": datamodule.epoch,
         }
         # tensors of the host: Lightning would send plain numbers to the device and wait for each to arrive
         on_host = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
@@ -65,6 +66,16 @@ class Throughput(Callback):
         self._judge(trainer)
         self._images, self._busy_s, self._wait_s = 0, 0.0, self._waited(trainer)
         self._windows += 1
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log_epoch(trainer, pl_module)
+
+    @staticmethod
+    def _log_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning adds an `epoch` of its own, always 0, to every row that has none."""
+        if not trainer.sanity_checking:
+            epoch = torch.tensor(trainer.datamodule.epoch, dtype=torch.float32)  # type: ignore[attr-defined]
+            pl_module.log("epoch", epoch, rank_zero_only=True)
 
     def _judge(self, trainer: Trainer) -> None:
         if self._warned or self._windows == 0 or self.data_wait_share <= self.warn_share:

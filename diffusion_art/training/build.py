@@ -15,6 +15,7 @@ from diffusion_art.training.aligned import AlignedModule
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
 from diffusion_art.training.student import StudentModule
+from diffusion_art.training.trackers import tell_settings
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
@@ -64,10 +65,13 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         node["val_check_interval"] *= node["accumulate_grad_batches"]
     if node["max_steps"] > 0:  # a short run leaves a curve too
         node["log_every_n_steps"] = min(node["log_every_n_steps"], max(1, node["max_steps"] // 10))
-    return build(
+    trainer = build(
         node,
         callbacks=None,
         logger=None,
         default_root_dir=settings["paths"]["run_dir"],
         _partial_=True,
     )(callbacks=callbacks, logger=loggers, enable_progress_bar=bar)
+    for logger in loggers:
+        tell_settings(logger, settings)
+    return trainer

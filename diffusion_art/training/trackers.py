@@ -1,0 +1,126 @@
+"""Trackers of experiments beside `metrics.csv`: one record over all resumes of a run, its settings, its pictures.
+
+A run folder remembers the id that a tracker gave the run, so that a resumed run goes on in the same record.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Sequence
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+from diffusion_art.errors import UserError
+
+IDS_FILE = "tracker_ids.json"  # in the run folder
+SECRETS = ("token",)  # keys of the config that no tracker is told
+
+
+def run_name(folder: str, log_dir: str) -> str:
+    """`name/run` of a run folder; each job of a sweep has its own: `name/sweep_time/3`."""
+    path, root = Path(folder).absolute(), Path(log_dir).absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+class RunWandb(WandbLogger):
+    """Lightning's W&B logger with one id over all resumes of the run in `folder`.
+
+    `settings` are those of Lightning's own: `project offline entity tags group log_model ...`.
+    """
+
+    def __init__(self, *, folder: str, log_dir: str, **settings: Any) -> None:
+        known = _ids(folder).get("wandb")
+        settings = {"name": run_name(folder, log_dir), "save_dir": folder, **settings}
+        super().__init__(id=known or secrets.token_hex(4), resume="allow", **settings)
+        if known is None:
+            _remember(folder, "wandb", str(self.version))
+
+
+class RunMLFlow(MLFlowLogger):
+    """Lightning's MLflow logger with one record over all resumes of the run in `folder`.
+
+    Without `tracking_uri` and `$MLFLOW_TRACKING_URI` it writes to `mlflow.db` in `log_dir`: MLflow has given up the
+    folder of files that Lightning would choose (MLflow 3.17 raises an error there).
+
+    Raises:
+        UserError: MLflow is not installed.
+    """
+
+    def __init__(self, *, folder: str, log_dir: str, tracking_uri: str | None = None, **settings: Any) -> None:
+        self._folder = folder
+        root = Path(log_dir).absolute()
+        if tracking_uri is None:
+            root.mkdir(parents=True, exist_ok=True)
+            tracking_uri = f"sqlite:///{root / 'mlflow.db'}"
+            settings = {"artifact_location": (root / "mlflow").as_uri(), **settings}
+        settings = {"run_name": run_name(folder, log_dir), **settings}
+        try:
+            super().__init__(tracking_uri=tracking_uri, run_id=_ids(folder).get("mlflow"), **settings)
+        except ModuleNotFoundError as error:
+            raise UserError(f"logger=mlflow needs MLflow ({error}): pip install 'diffusion-art[mlflow]'.") from None
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Once: MLflow refuses another value for a parameter that a run has, and a resumed run may have one."""
+        if "mlflow" in _ids(self._folder):
+            return
+        super().log_hyperparams(params, *args, **kwargs)
+        _remember(self._folder, "mlflow", str(self.run_id))
+
+
+@rank_zero_only
+def tell_settings(logger: Logger, settings: dict[str, Any]) -> None:
+    """Give a tracker the run's config, without secrets."""
+    told = without_secrets({key: value for key, value in settings.items() if key not in ("callbacks", "logger")})
+    if isinstance(logger, TensorBoardLogger):  # its table of runs shows the scalars that are named here
+        fresh = not list(Path(logger.log_dir).glob("events.*"))
+        metrics = {settings["optimized_metric"]: math.nan} if fresh and settings["optimized_metric"] else None
+        logger.log_hyperparams(told, metrics)
+    else:
+        logger.log_hyperparams(told)
+
+
+def without_secrets(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: without_secrets(value) for key, value in node.items() if key not in SECRETS}
+    return [without_secrets(value) for value in node] if isinstance(node, list) else node
+
+
+@singledispatch
+def show_pictures(logger: Logger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    """Give a tracker the sample grid and its pictures with captions; one that has no pictures takes nothing."""
+
+
+@show_pictures.register
+def _(logger: WandbLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    logger.log_image("samples/grid", [grid], step=step, caption=[f"step {step:,}"])
+    logger.log_image("samples", list(pictures), step=step, caption=captions)
+
+
+@show_pictures.register
+def _(logger: TensorBoardLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    logger.experiment.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+
+
+@show_pictures.register
+def _(logger: MLFlowLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    logger.experiment.log_image(logger.run_id, grid, key="samples", step=step)
+
+
+def _ids(folder: str) -> dict[str, str]:
+    path = Path(folder) / IDS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+@rank_zero_only
+def _remember(folder: str, tracker: str, run_id: str) -> None:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / IDS_FILE).write_text(json.dumps({**_ids(folder), tracker: run_id}) + "\n")

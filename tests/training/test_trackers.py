@@ -1,0 +1,75 @@
+"""Trackers: one record over resumes, settings to compare, pictures, one series of epochs."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from diffusion_art.training.trackers import run_name, without_secrets
+
+mlflow = pytest.importorskip("mlflow")
+RUN = ["+experiment=quickstart", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
+
+
+@pytest.fixture
+def twice(run_command, painter_shards, tmp_path):
+    """Trains four steps, then goes on to six, under a tracker; the run folder."""
+
+    def run(logger: str):
+        common = [*RUN, f"data.path={painter_shards}", "data.num_workers=0", "data.url=shards", f"logger={logger}"]
+        for extra in (["trainer.max_steps=4"], ["trainer.max_steps=6", "ckpt_path=last"]):
+            said = run_command("train", *common, "trainer.val_check_interval=2", *extra, cwd=tmp_path)
+            assert said.returncode == 0, said.stdout + said.stderr
+        return tmp_path / "logs/tiny/tracked"
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, as MLflow calls it
+def test_mlflow_goes_on_in_one_record_with_settings_and_pictures(twice, tmp_path):
+    twice("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/logs/mlflow.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert found.info.run_name == "tiny/tracked"
+    assert found.data.params["optim/lr"] == "0.0028"
+    steps = [point.step for point in client.get_metric_history(found.info.run_id, "train/loss")]
+    assert steps == sorted(set(steps))
+    assert max(steps) >= 5
+    assert any(file.path.startswith("images/samples") for file in client.list_artifacts(found.info.run_id, "images"))
+
+
+def test_tensorboard_has_pictures_and_settings_and_epoch_is_one_series(twice):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = twice("tensorboard")
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in events.Images("samples")] == [0, 4, 6]
+    assert "_hparams_/experiment" in events.summary_metadata
+    rows = pd.read_csv(run / "metrics.csv")  # Lightning's own `epoch` is 0 for ever
+    assert rows["epoch"].notna().all()
+    assert rows["epoch"].is_monotonic_increasing
+    assert rows["epoch"].iloc[0] > 0
+
+
+@pytest.mark.slow
+def test_wandb_goes_on_under_one_id_with_captions(twice):
+    run = twice("wandb")
+    ids = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
+    assert ids == {json.loads((run / "tracker_ids.json").read_text())["wandb"]}
+    assert list(run.glob("wandb/offline-run-*/files/media/images/samples_*.png"))
+
+
+def test_jobs_of_a_sweep_have_names_of_their_own(tmp_path):
+    logs = str(tmp_path / "logs")
+    assert run_name(f"{logs}/wikiart/sweep_2026/1", logs) == "wikiart/sweep_2026/1"
+    assert run_name("/elsewhere/run", logs) == "run"
+
+
+def test_no_tracker_is_told_a_token():
+    assert without_secrets({"data": {"token": "s", "url": "auto"}, "mix": [{"token": "s"}]}) == {
+        "data": {"url": "auto"},
+        "mix": [{}],
+    }
