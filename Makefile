@@ -6,7 +6,7 @@ ARGS   ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full lint format bench stream serve sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu lint format bench stream serve sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-slow: install  ## the slow tests alone
 
 test-full: install  ## also the slow tests
 	$(PYTEST) -m "not gpu and not network" $(ARGS)
+
+test-gpu: install  ## what only a GPU can show, under three minutes on one
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
 
 lint: install  ## ruff, import floors, types
 	$(BIN)/ruff check .

@@ -67,6 +67,7 @@ class FakeGpu(TorchDispatchMode):
     def here(self) -> Iterator[None]:
         """The same for this thread: each has modes of its own."""
         with self._fake:
+            torch._C._set_only_lift_cpu_tensors(True)
             super().__enter__()
             try:
                 yield

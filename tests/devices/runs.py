@@ -100,6 +100,7 @@ def fit(settings: dict[str, Any], *others: Callback, resume: Path | None = None)
     """Train as the command does, with `others` beside the callbacks of the settings."""
     quieten()
     warnings.filterwarnings("ignore", message="Total length of")  # Lightning asks the device whether 1 == 0
+    warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # deepcopy does
     module, trainer = build_module(settings), build_trainer(settings)
     trainer.callbacks += others  # pyright: ignore[reportAttributeAccessIssue]
     trainer.fit(module, datamodule=build_datamodule(settings), ckpt_path=resume, weights_only=True)
