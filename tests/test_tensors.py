@@ -44,7 +44,9 @@ def test_every_tensor_of_a_record_moves(move):
     assert set(places.values()) == {"meta"}, places
 
 
-@pytest.mark.parametrize("to", [{"dtype": torch.float64}, {"device": "cpu"}, {"device": "meta", "dtype": torch.bfloat16}])
+@pytest.mark.parametrize(
+    "to", [{"dtype": torch.float64}, {"device": "cpu"}, {"device": "meta", "dtype": torch.bfloat16}]
+)
 def test_the_mask_stays_a_mask(to):
     moved = cond().to(**to)
     assert moved.mask.dtype == torch.bool

@@ -117,8 +117,9 @@ class FakeGpu(TorchDispatchMode):
     def _note(self) -> None:
         frame, found = sys._getframe(1), None
         while frame is not None and not (found and "/diffusion_art/" in found[0]):
-            if frame.f_code.co_filename != __file__ and (found is None or "/diffusion_art/" in frame.f_code.co_filename):
-                found = frame.f_code.co_filename, frame.f_lineno
+            file = frame.f_code.co_filename
+            if file != __file__ and (found is None or "/diffusion_art/" in file):
+                found = file, frame.f_lineno
             frame = frame.f_back
         self._readers.append(found)
 

@@ -18,10 +18,13 @@ from diffusion_art.train import build_datamodule, build_module, build_trainer, q
 from diffusion_art.training.module import DiffusionModule
 from tests.fakes import tiny_clip, toy_run
 
-NARROW = {  # by a key that tells the kind of network: what replaces what its yaml says
+NARROW: dict[str, dict[str, Any]] = {  # by a key that tells the kind of network: what replaces what its yaml says
     "block_channels": {
-        **{"block_channels": [8, 8], "attention_sides": [8, 2]},  # one of them, whatever the codec
-        **{"norm_groups": 4, "head_channels": 8, "layers_per_block": 1},
+        "block_channels": [8, 8],
+        "attention_sides": [8, 2],  # one of them is there, whatever the codec
+        "norm_groups": 4,
+        "head_channels": 8,
+        "layers_per_block": 1,
     },
     "patch_size": {"width": 16, "depth": 2, "head_channels": 8, "bottleneck": 8, "context_from": 1},
     "vocab_size": {"width": 32, "layers": 1, "heads": 2, "vocab_size": 1024},
@@ -59,7 +62,9 @@ class Runs:
         build_shards(painter, out, image_size_px=SIZE_PX, val_fraction=0.2, progress=False, workers=1)
         return str(out)
 
-    def settings(self, *overrides: str, name: str = "run", validate: bool = True, whole: bool = False) -> dict[str, Any]:
+    def settings(
+        self, *overrides: str, name: str = "run", validate: bool = True, whole: bool = False
+    ) -> dict[str, Any]:
         """Of a step of four pictures on the GPU, and a validation. Call it where there is one: it decides the
         precision. A `whole` run also paints grids and writes checkpoints.
         """

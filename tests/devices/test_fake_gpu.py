@@ -9,8 +9,6 @@ from torch import nn
 from tests.devices.fake_gpu import FakeGpu
 
 
-
-
 def test_two_devices_in_one_operation_are_refused(gpu):
     here, there = torch.ones(3), torch.ones(3, device="cuda")
     assert (here + here).tolist() == [2.0] * 3  # the CPU computes
