@@ -140,7 +140,9 @@ def test_the_engine_paints_jobs_that_have_nothing_in_common(clip, gpu, monkeypat
     ]
     tickets = engine.submit(jobs, on_preview=lambda job, number, pixels: shown.append(pixels))
     engine.start()
-    pictures = [ticket.result.result(120) for ticket in tickets]
-    engine.stop()
+    try:
+        pictures = [ticket.result.result(120) for ticket in tickets]
+    finally:
+        engine.stop()
     assert engine.stats().failed == 0
     assert {picture.shape for picture in (*pictures, *shown)} == {(16, 16, 3)}
