@@ -6,7 +6,7 @@ ARGS   ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full golden lint format bench stream serve sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu golden lint format bench stream serve sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test-full: install  ## also the slow tests
 
 golden: install  ## write the golden trace of tests/golden anew, on purpose
 	$(BIN)/python -m tests.golden.trace
+
+test-gpu: install  ## what only a GPU can show, under three minutes on one
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
 
 lint: install  ## ruff, import floors, types
 	$(BIN)/ruff check .

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stream_peers.meter import measure
 import torch
+from stream_peers.meter import measure
 from torch.utils.data import DataLoader
 
 from diffusion_art.data.datamodule import StreamDataModule, TimedLoader

@@ -37,7 +37,7 @@ class Features:
     name: str
     dim: int
     network: Callable[[Tensor], Tensor]  # images in [-1, 1], b 3 h w -> b d
-    device: torch.device = torch.device("cpu")  # where the network is
+    device: torch.device  # where the network is
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Float[Tensor, "n d"]:

@@ -10,42 +10,46 @@ its modules and batches with `.to("cuda")`, and raises where a real GPU would:
     a generator of another device than the tensor it fills             here, likewise
     `.numpy()` of a tensor on the GPU                                  by torch
 
-What is read back from the device is zero, a truth value is True, and `waits` tells who read it: each such line makes
+What is read back from the device is 1, or True, and `waits` tells who read it: each such line makes
 the host wait until the GPU has done all work queued before.
 
 What torch cannot do without a driver is replaced below, none of it ours: questions about the device, generators,
-`Module.to` (it swaps each parameter's content, so that a parameter stays the object that it was), and the walk back
-through the graph of gradients (torch's own asks the driver for its streams).
+`Module.to` (it swaps each parameter's content, so that a parameter stays the object that it was), `torch.save` and
+`torch.load` (files hold real tensors), and the walk back through the graph of gradients (torch's own asks the driver
+for its streams).
 """
 
 from __future__ import annotations
 
+import linecache
 import sys
-import traceback
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 ATEN: Any = torch.ops.aten
 INDEXING = (ATEN.index.Tensor, ATEN.index_put.default, ATEN.index_put_.default, ATEN._unsafe_index.Tensor)
 READING = (ATEN._local_scalar_dense.default, ATEN.equal.default)
+DEVICE = torch.ops.prim.device.default
 CAPABILITY = (9, 0)
 
 
 class FakeGpu(TorchDispatchMode):
-    """See above. `waits` are the lines of this package, or else of torch, that read from the device."""
+    """See above."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: list[str] = []
+        self._readers: list[tuple[str, int]] = []
         self._fake = FakeTensorMode()
         self._block = ExitStack()
 
@@ -54,47 +58,54 @@ class FakeGpu(TorchDispatchMode):
         only_on_cpu = torch._C._only_lift_cpu_tensors()
         self._block.callback(torch._C._set_only_lift_cpu_tensors, only_on_cpu)
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") makes it on the CPU first
-        swaps = torch.__future__.get_swap_module_params_on_conversion()
-        self._block.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
-        torch.__future__.set_swap_module_params_on_conversion(True)
         for owner, name, stand_in in stand_ins():
             self._block.enter_context(mock.patch.object(owner, name, stand_in))
         super().__enter__()
         return self
 
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The same for this thread: each has modes of its own."""
+        with self._fake:
+            torch._C._set_only_lift_cpu_tensors(True)
+            super().__enter__()
+            try:
+                yield
+            finally:
+                super().__exit__(None, None, None)
+
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._block.__exit__(*error)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard takes as long as an operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is DEVICE:  # half of all calls
+            return args[0].device
         kwargs = kwargs or {}
-        given = tree_leaves((args, kwargs))
-        here = [x for x in given if isinstance(x, Tensor) and not isinstance(x, FakeTensor)]
-        there = [x for x in given if isinstance(x, FakeTensor)]
+        given = list(flat(args)) + list(flat(kwargs.values()))
+        here = any(isinstance(x, Tensor) and not isinstance(x, FakeTensor) for x in given)
+        there = any(isinstance(x, FakeTensor) for x in given)
         wanted = torch.device(kwargs.get("device") or "cpu").type
         check_generators(given, device="cuda" if there or wanted == "cuda" else "cpu")
         if not there and wanted != "cuda":
             with torch._C._DisableTorchDispatch():
-                return func(*args, **kwargs)
+                return args[0].clone() if func is ATEN._pin_memory.default else func(*args, **kwargs)
         if func in READING:
             self._note()
-            return zero_of(args[0]) if func is READING[0] else True
+            return one_of(args[0]) if func is READING[0] else True
         check_devices(func, args)
-        if func is ATEN.copy_.default and any(x is args[0] for x in here):
+        if func is ATEN.copy_.default and not isinstance(args[0], FakeTensor):
             self._note()
             with torch._C._DisableTorchDispatch():
-                return args[0].fill_(zero_of(args[0]))
-        return tree_map_only(FakeTensor, self._landed, func(*self._lent(args), **self._lent(kwargs)))
-
-    def _lent(self, given: Any) -> Any:
-        """Tensors of the CPU as fake ones, still of the CPU."""
-        return tree_map_only(
-            Tensor,
-            lambda x: x
-            if isinstance(x, FakeTensor)
-            else torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu"),
-            given,
-        )
+                return args[0].fill_(one_of(args[0]))
+        if here:
+            args, kwargs = tree_map_only(Tensor, lent, (args, kwargs))
+        out = func(*args, **kwargs)
+        return self._landed(out) if isinstance(out, Tensor) else tree_map_only(FakeTensor, self._landed, out)
 
     def _landed(self, x: FakeTensor) -> Tensor:
         """What an operation left on the CPU, as a real tensor."""
@@ -104,20 +115,44 @@ class FakeGpu(TorchDispatchMode):
         return arrived(x)
 
     def _note(self) -> None:
-        frames = [frame for frame in traceback.extract_stack() if "/diffusion_art/" in frame.filename]
-        found = frames[-1] if frames else traceback.extract_stack(sys._getframe(2), limit=1)[0]
-        self.waits.append(f"{found.filename.rpartition('/')[2]}: {found.line}")
+        frame, found = sys._getframe(1), None
+        while frame is not None and not (found and "/diffusion_art/" in found[0]):
+            file = frame.f_code.co_filename
+            if file != __file__ and (found is None or "/diffusion_art/" in file):
+                found = file, frame.f_lineno
+            frame = frame.f_back
+        self._readers.append(found)
+
+    @property
+    def waits(self) -> list[str]:
+        """The lines that read from the device: of this package, or else of the library that did."""
+        return [f"{Path(file).name}: {linecache.getline(file, line).strip()}" for file, line in self._readers]
+
+
+def flat(given: Iterable[Any]) -> Iterator[Any]:
+    for x in given:
+        if isinstance(x, list | tuple):
+            yield from flat(x)
+        else:
+            yield x
+
+
+def lent(x: Tensor) -> Tensor:
+    """A tensor of the CPU as a fake one, still of the CPU."""
+    if isinstance(x, FakeTensor):
+        return x
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu")
 
 
 def arrived(x: FakeTensor) -> Tensor:
     """What a fake tensor reads as on the CPU."""
     with torch._C._DisableTorchDispatch():
         real = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
-        return real.fill_(zero_of(x))
+        return real.fill_(one_of(x))
 
 
-def zero_of(x: FakeTensor) -> bool | int | float:
-    return True if x.dtype == torch.bool else 0.0 if x.dtype.is_floating_point else 0
+def one_of(x: FakeTensor) -> bool | int | float:
+    return True if x.dtype == torch.bool else 1.0 if x.dtype.is_floating_point else 1
 
 
 def check_devices(func: Any, args: tuple) -> None:
@@ -206,9 +241,36 @@ def stand_ins() -> list[tuple[Any, str, Any]]:
         (torch.cuda, "get_rng_state", lambda device="cuda": state),
         (torch.cuda, "set_rng_state", lambda new_state, device="cuda": None),
         (torch, "Generator", CudaGenerator),
+        (FakeTensor, "__format__", lambda number, spec: format(number.item(), spec)),
+        (nn.Module, "_apply", apply_by_swapping),
         (torch.utils, "swap_tensors", swap),
+        (torch, "save", save),
+        (torch, "load", load),
         (torch.autograd, "backward", backward),
     ]
+
+
+APPLY, SAVE, LOAD = nn.Module._apply, torch.save, torch.load
+
+
+def apply_by_swapping(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
+    """`Module._apply`, what `Module.to` and its like are made of."""
+    future, before = torch.__future__, torch.__future__.get_swap_module_params_on_conversion()
+    future.set_swap_module_params_on_conversion(True)
+    try:
+        return APPLY(module, fn, recurse)
+    finally:
+        future.set_swap_module_params_on_conversion(before)
+
+
+def save(content: Any, *args: Any, **kwargs: Any) -> None:
+    with _disable_current_modes():
+        SAVE(tree_map_only(FakeTensor, arrived, content), *args, **kwargs)
+
+
+def load(*args: Any, **kwargs: Any) -> Any:
+    with _disable_current_modes():
+        return LOAD(*args, **kwargs)
 
 
 def swap(one: Tensor, other: Tensor) -> None:
