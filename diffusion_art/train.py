@@ -39,7 +39,7 @@ from diffusion_art.streaming.mixture import Component, ShardSpec, components_of,
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_module, build_trainer
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
-from diffusion_art.training.student import student_of
+from diffusion_art.training.terms.teacher import student_of
 
 log = logging.getLogger(__name__)
 
