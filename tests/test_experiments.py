@@ -46,7 +46,7 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
 GROUPS = ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
 
 
-@pytest.mark.parametrize("group", [*GROUPS, "curriculum", "alignment"])
+@pytest.mark.parametrize("group", [*GROUPS, "curriculum", "alignment", "perceptual"])
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):
         if name == "default" and group == "data":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,9 @@ class AsIs(ImageTower):
 
     def forward(self, images: Tensor) -> Tensor:
         return images
+
+    def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        return [images]
 
 
 def plain(relation: float) -> Alignment:
