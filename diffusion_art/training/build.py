@@ -9,14 +9,17 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
-from diffusion_art.config import build
+from diffusion_art.config import MOVED, build
 from diffusion_art.errors import UserError
+from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
+
+TERMS = "diffusion_art.training.terms."
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
@@ -52,28 +55,37 @@ def build_step(settings: dict[str, Any]) -> TrainingStep:
 
 
 def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
-    """The terms that the config names. A student takes its teacher's weights here, before an average of them begins."""
-    terms: list[Term] = []
-    if "teacher" in settings:
-        taught_by = load_text_to_image(settings["teacher"])
-        model.load_trainable_state(taught_by.trainable_state())
-        terms.append(
-            Teacher(
-                taught_by,
-                teacher_id=checkpoint_id(settings["teacher"]),
-                guidance_scale=settings["teacher_guidance_scale"],
-            )
-        )
-    towers: dict[str, Any] = {}  # one for all terms that ask for the same
-    for key, told in (("alignment", {"maps": model.backbone.maps}), ("perceptual", {})):
-        if settings.get(key) is not None:
-            node = dict(settings[key])
-            tower = node.pop("tower")
-            described = json.dumps(tower, sort_keys=True)
-            if described not in towers:
-                towers[described] = build(tower)
-            terms.append(build({**node, "_partial_": True})(tower=towers[described], **told))
+    """The teacher, if there is one, and the terms among the config's top-level keys."""
+    terms: list[Term] = [_teacher(settings, model)] if "teacher" in settings else []
+    towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
+    for node in filter(_is_term, settings.values()):
+        given: dict[str, Any] = {}
+        if "tower" in node:
+            asked = json.dumps(node["tower"], sort_keys=True)
+            towers[asked] = towers.get(asked) or build(node["tower"])
+            given["tower"] = towers[asked]
+        if node is settings.get("alignment"):
+            given["maps"] = model.backbone.maps
+        own = {key: value for key, value in node.items() if key not in given}
+        terms.append(build({**own, "_partial_": True})(**given))
     return terms
+
+
+def _teacher(settings: dict[str, Any], model: TextToImage) -> Teacher:
+    """Its weights are where `model` starts, before an average of them begins."""
+    taught_by = load_text_to_image(settings["teacher"])
+    model.load_trainable_state(taught_by.trainable_state())
+    return Teacher(
+        taught_by,
+        teacher_id=checkpoint_id(settings["teacher"]),
+        guidance_scale=settings["teacher_guidance_scale"],
+    )
+
+
+def _is_term(node: Any) -> bool:
+    """Whether a top-level key of the config holds a term of the loss."""
+    target = str(node.get("_target_")) if isinstance(node, dict) else ""
+    return MOVED.get(target, target).startswith(TERMS)
 
 
 def build_trainer(settings: dict[str, Any]) -> Trainer:
