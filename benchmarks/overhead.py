@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from diffusion_art.memory import keep_memory
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 from diffusion_art.training.optim import clip_gradients
-from diffusion_art.training.seeding import draw_step
 
 
 class Alternate(Callback):
@@ -98,30 +96,14 @@ class Bare:
         return time.perf_counter() - began
 
     def step(self, batch: Batch) -> None:
-        module = self.module
+        training = self.module.step
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            x_0 = module.model.codec.encode(batch.images)
-            draw = draw_step(
-                batch,
-                tuple(x_0.shape[1:]),
-                seed=0,
-                global_batch_size=len(batch),
-                times=partial(module.objective.times, schedule=module.model.schedule),
-                caption_dropout=module.caption_dropout,
-                noise=partial(module.noise, x_0, seed=0),
-            )
-            captions = ["" if drop else text for text, drop in zip(batch.captions, draw.dropped.tolist())]
-            if not module.aligned:
-                loss = module.losses(x_0, draw.eps, draw.t, captions).mean()
-            else:
-                network, maps = module.watched()
-                loss = module.losses(x_0, draw.eps, draw.t, captions, network).mean()
-                loss = loss + module.alignment.weight * module.alignment(maps[-1], batch.images)
+            loss = training(training.drawn(batch, global_batch_size=len(batch)), step=0).total()
         loss.backward()
         clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        module.ema.update()
+        self.module.ema.update()
 
 
 def main(pairs: int = 12, steps: int = 20) -> None:

@@ -11,8 +11,9 @@ The roofline gives each kernel the longer of its FLOPs at peak rate and its byte
   perfect compiler would have it.
 
 Beside the network it counts what a step moves for its weights: gradients, clipping, fused AdamW in float32, the
-average and the cast to bfloat16. Left out: the loss, the text tower (each caption is read once and remembered; a row
-says what that takes), launch times and the data. The hours are those of the experiment's own steps.
+average and the cast to bfloat16. Left out: the loss, Muon's products, alignment, the text tower (each caption is read
+once and remembered; a row says what that takes), launch times and the data. The hours are those of the experiment's own
+steps.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ LIBRARY_CLASSES = (
     "torch.optim.Adafactor",
 )
 
+MOVED = {  # where a class stands that older configs name elsewhere
+    "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
+}
+
 
 def allowed(target: str) -> bool:
     """Whether `_target_: target` may be built."""
@@ -62,7 +66,7 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
     Raises:
         UserError: a `_target_` outside the allow-list, an unknown key, or a value its constructor refused.
     """
-    data = plain(node)
+    data = _moved(plain(node))
     for target in targets(data):
         _check(target)
     node = OmegaConf.create(verbatim(verbatim(data)))  # `instantiate` resolves it, and then reads what it resolved
@@ -77,6 +81,16 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
             where = f" (in the config at `{key}`)" if key else ""
             raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
         raise
+
+
+def _moved(node: Any) -> Any:
+    """The node with every target where it stands today."""
+    if isinstance(node, dict):
+        return {
+            key: MOVED.get(value, value) if key == "_target_" and isinstance(value, str) else _moved(value)
+            for key, value in node.items()
+        }
+    return [_moved(value) for value in node] if isinstance(node, list) else node
 
 
 def _check(target: str) -> None:

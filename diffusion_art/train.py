@@ -40,7 +40,8 @@ from diffusion_art.streaming.mixture import Component, ShardSpec, components_of,
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_module, build_trainer
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
-from diffusion_art.training.student import student_of
+from diffusion_art.training.parts import fitting_part, memory_limit
+from diffusion_art.training.terms.teacher import student_of
 
 log = logging.getLogger(__name__)
 
@@ -101,26 +102,33 @@ def best_precision(accelerator: str) -> str:
 
 
 def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, world: int) -> None:
-    """Split the pictures of a step into the largest parts that fit; a resumed run keeps the parts it has, in which its
-    place in the data is counted.
+    """Split the pictures of a step into parts that fit: `auto` by what they will take, `true` by trying. A resumed run
+    keeps the parts it has, in which its place in the data is counted.
 
     Raises:
-        UserError: processes that were started by others, each of which would find a size of its own.
+        UserError: another value, or `true` in processes started by others, each of which would find its own size.
     """
-    data, trainer = settings["data"], settings["trainer"]
+    data, trainer, asked = settings["data"], settings["trainer"], settings["find_batch_size"]
     settings["find_batch_size"] = False
-    if {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"} & os.environ.keys():
+    if asked not in (True, "auto"):
+        raise UserError(f"find_batch_size={asked} is not one of false, true and auto.")
+    if asked is True and {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"} & os.environ.keys():
         raise UserError(
-            "find_batch_size=true asks one process, not several. Run once without torchrun or SLURM, and give what it "
-            "chooses: data.global_batch_size=... trainer.accumulate_grad_batches=..."
+            "find_batch_size=true asks one process, not several. Take find_batch_size=auto, which measures nothing; or "
+            "run once without torchrun or SLURM, and give what it chooses: data.global_batch_size=... "
+            "trainer.accumulate_grad_batches=..."
         )
+    pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
     if checkpoint is not None:
         trained = read_checkpoint(checkpoint)[KEY]["config"]
-        data["global_batch_size"] = trained["data"]["global_batch_size"]
-        trainer["accumulate_grad_batches"] = trained["trainer"]["accumulate_grad_batches"]
-        log.info("find_batch_size: resumed, so the batch size stays that of %s", checkpoint)
+        size, parts = trained["data"]["global_batch_size"], trained["trainer"]["accumulate_grad_batches"]
+        if size * parts == pictures:  # else the data module says what does not agree
+            data["global_batch_size"], trainer["accumulate_grad_batches"] = size, parts
+            log.info("find_batch_size: resumed, so the batch size stays that of %s", checkpoint)
         return
-    pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
+    if asked == "auto":
+        _settle_parts(settings, pictures=pictures, world=world)
+        return
     found = find_batch_size(settings, world=world)
     data["global_batch_size"] = found.size * world
     trainer["accumulate_grad_batches"] = pictures // data["global_batch_size"]
@@ -134,6 +142,25 @@ def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, worl
         found.peaks.get(found.size, 0) / 1e9,
         found.per_picture / 1e9,
         found.limit / 1e9,
+    )
+
+
+def _settle_parts(settings: dict[str, Any], *, pictures: int, world: int) -> None:
+    """`find_batch_size=auto`: parts no larger than asked for. Without a GPU or a limit they are as asked for."""
+    limit = memory_limit(settings)
+    if limit is None:
+        return
+    size, foreseen = fitting_part(settings, limit=limit, world=world)
+    data, trainer = settings["data"], settings["trainer"]
+    data["global_batch_size"] = size * world
+    trainer["accumulate_grad_batches"] = pictures // data["global_batch_size"]
+    log.info(
+        "find_batch_size: %d pictures per step in %d part(s): data.global_batch_size=%d, %.3g GB foreseen of %.3g GB",
+        pictures,
+        trainer["accumulate_grad_batches"],
+        data["global_batch_size"],
+        foreseen / 1e9,
+        limit / 1e9,
     )
 
 
@@ -267,8 +294,13 @@ def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
 def processes_wanted(trainer: DictConfig) -> int:
     """How many processes this machine should run and nobody has started: 1 under torchrun, SLURM or one device."""
     started = {"LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+    return 1 if started else processes_of(trainer)
+
+
+def processes_of(trainer: DictConfig) -> int:
+    """How many processes share the run on this machine, whoever starts them."""
     devices = trainer.devices
-    if started or not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
+    if not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
         return 1
     if devices in ("auto", -1, "-1"):
         return max(1, torch.cuda.device_count())
@@ -306,7 +338,7 @@ def train(config: DictConfig) -> float | None:
     processes = processes_wanted(config.trainer)
     if settings["find_batch_size"]:
         resumed = checked_resume(settings["ckpt_path"], run_dir)
-        world = processes * int(settings["trainer"].get("num_nodes", 1))
+        world = processes_of(config.trainer) * int(settings["trainer"].get("num_nodes", 1))
         settle_batch_size(settings, checkpoint=resumed, world=world)
     if processes > 1:
         launch(settings, run_dir, processes)

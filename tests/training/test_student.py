@@ -84,7 +84,6 @@ def test_a_student_learns_from_its_teacher_and_resumes_exactly(distill, run_here
         (["model/codec=pixel"], ["codec.Unshuffle2", "codec.Pixel", "Drop that override"]),
         (["model/schedule=flow", "model.schedule.shift=3"], ["model.schedule.shift=3"]),
         (["objective.gap=0"], ["objective.gap=0"]),
-        (["alignment=features"], ["by no image tower", "alignment=none"]),
     ],
 )
 def test_a_mistake_gets_one_sentence(distill, run_here, arguments, words):

@@ -15,40 +15,33 @@ from torch.utils.data import DataLoader
 from diffusion_art.checkpoints import KEY, find_checkpoint, load_text_to_image
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
-from diffusion_art.models.alignment import Alignment
 from diffusion_art.runs import load_run
 from diffusion_art.tensors import Batch
 from diffusion_art.train import quieten
-from diffusion_art.training.aligned import AlignedModule
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.optim import Constant
+from diffusion_art.training.step import TrainingStep
+from diffusion_art.training.terms.alignment import Alignment
+from diffusion_art.training.terms.term import Term
 from tests.fakes import JIT_CONFIG, SmallTower, tiny_clip, toy_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 STEPS = 5
+PROJECTION = "step.terms.alignment.projection."
 
 
-def module(make=DiffusionModule, *, model: dict | None = None, **changes) -> DiffusionModule:
-    return make(
-        toy_model(**(model or {})).train(),
-        Objective(times=Stratified(), weighting=NoWeighting()),
-        optimizer=partial(Muon, lr=1e-3),
-        lr_schedule=Constant(),
-        ema=partial(Ema, decay=0.9),
-        **changes,
-    )
+def module(*terms: Term, model: dict | None = None) -> DiffusionModule:
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    step = TrainingStep(toy_model(**(model or {})).train(), objective, terms=terms)
+    return DiffusionModule(step, optimizer=partial(Muon, lr=1e-3), lr_schedule=Constant(), ema=partial(Ema, decay=0.9))
 
 
-def aligned(tower: SmallTower, *, model: dict | None = None, **changes) -> AlignedModule:
+def aligned(tower: SmallTower, *, model: dict | None = None, **changes) -> DiffusionModule:
     torch.manual_seed(0)
     settings = {"total_steps": STEPS, "until": 0.4, "hidden": 8} | changes
-    made = module(
-        AlignedModule, model=model, alignment=Alignment(maps={"up": 16, "middle": 16}, tower=tower, **settings)
-    )
-    assert isinstance(made, AlignedModule)
-    return made
+    return module(Alignment(maps={"up": 16, "middle": 16}, tower=tower, **settings), model=model)
 
 
 def fit(made: DiffusionModule, *, steps: int = STEPS, accumulate: int = 1) -> Trainer:
@@ -89,8 +82,8 @@ def test_the_tower_is_asked_until_its_share_of_the_steps_and_then_never_again(ac
     fit(made, steps=2, accumulate=accumulate)
     assert tower.calls == 2 * accumulate
     after_two = state(made)
-    assert all(not torch.equal(before[name], p) for name, p in after_two.items() if name.startswith("alignment."))
-    assert "alignment.projection.0.weight" in after_two
+    assert all(not torch.equal(before[name], p) for name, p in after_two.items() if name.startswith(PROJECTION))
+    assert f"{PROJECTION}0.weight" in after_two
 
     tower = SmallTower()
     made = aligned(tower)
@@ -98,8 +91,10 @@ def test_the_tower_is_asked_until_its_share_of_the_steps_and_then_never_again(ac
     assert trainer.global_step == STEPS
     assert tower.calls == 2 * accumulate
     whole = state(made)
-    assert all(torch.equal(after_two[name], whole[name]) for name in whole if name.startswith("alignment."))
-    assert not torch.equal(after_two["model.backbone.net.conv_in.weight"], whole["model.backbone.net.conv_in.weight"])
+    assert all(torch.equal(after_two[name], whole[name]) for name in whole if name.startswith(PROJECTION))
+    assert not torch.equal(
+        after_two["step.model.backbone.net.conv_in.weight"], whole["step.model.backbone.net.conv_in.weight"]
+    )
     assert math.isnan(trainer.callback_metrics["train/alignment"])  # and not the last value for ever
 
 
@@ -115,13 +110,16 @@ def test_a_weight_of_next_to_nothing_is_the_run_without(model, place):
         fit(made)
     ours, theirs = state(with_it), state(without)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert set(ours) - set(theirs) == {f"alignment.{name}" for name in with_it.alignment.state_dict()}
+    assert set(ours) - set(theirs) == {
+        f"{PROJECTION}{place}.{kind}" for place in (0, 2, 4) for kind in ("weight", "bias")
+    }
 
 
 def test_muon_gets_the_matrices_of_the_projection_and_adam_its_biases():
     made = aligned(SmallTower())
     groups = made.configure_optimizers()["optimizer"].param_groups
-    for linear in (made.alignment.projection[0], made.alignment.projection[2], made.alignment.projection[4]):
+    projection = made.step.terms["alignment"].projection
+    for linear in (projection[0], projection[2], projection[4]):
         (of_weight,) = [group for group in groups if any(p is linear.weight for p in group["params"])]
         (of_bias,) = [group for group in groups if any(p is linear.bias for p in group["params"])]
         assert of_weight["hidden"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
-from diffusion_art.models.alignment import Alignment, relation_loss
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.training.terms.alignment import Alignment, relation_loss
 from tests.fakes import JIT_CONFIG, SmallTower, toy_model
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -29,6 +31,9 @@ class AsIs(ImageTower):
 
     def forward(self, images: Tensor) -> Tensor:
         return images
+
+    def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        return [images]
 
 
 def plain(relation: float) -> Alignment:
@@ -55,8 +60,8 @@ def test_the_loss_is_one_minus_the_cosine_of_each_position_and_the_relation_of_t
     images = torch.stack([a, a])[:, :, None, None].expand(2, 3, 2, 2).clone()
     images[1, :, 0, 0] = b  # of eight positions five agree, and three are at right angles
     cosine_of_pages = (images[1].mean((1, 2)) @ a) / images[1].mean((1, 2)).norm()
-    torch.testing.assert_close(plain(0.0)(middle, images), torch.tensor(3 / 8))
-    torch.testing.assert_close(plain(2.0)(middle, images), 3 / 8 + 2 * cosine_of_pages**2)
+    torch.testing.assert_close(plain(0.0).between(middle, images), torch.tensor(3 / 8))
+    torch.testing.assert_close(plain(2.0).between(middle, images), 3 / 8 + 2 * cosine_of_pages**2)
 
 
 # ---------------------------------------------------------------------- with a backbone
@@ -75,7 +80,7 @@ def test_training_on_it_alone_brings_the_map_to_what_the_tower_sees(changes):
     optimizer = torch.optim.Adam([*model.parameters(), *made.parameters()], lr=5e-3)
     losses = []
     for _ in range(60):
-        loss = made(map_of(model, made.place), IMAGES)
+        loss = made.between(map_of(model, made.place), IMAGES)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,7 +92,7 @@ def test_training_on_it_alone_brings_the_map_to_what_the_tower_sees(changes):
 def test_gradients_reach_the_middle_and_what_is_before_it_and_nothing_else():
     model, tower = toy_model(), SmallTower()
     made = alignment(tower=tower)
-    made(map_of(model), IMAGES).backward()
+    made.between(map_of(model), IMAGES).backward()
     heard = {name for name, p in model.backbone.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[1] for name in heard} >= {"conv_in", "down_blocks", "mid_block", "time_embedding"}
     assert not any("up_blocks" in name or "conv_out" in name for name in heard)
@@ -108,10 +113,10 @@ def test_the_tower_is_no_part_of_it_but_goes_where_it_goes():
 def test_autocast_leaves_the_tower_alone():
     made, middle = alignment(), map_of(toy_model()).detach()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = made(middle.bfloat16(), IMAGES)
+        loss = made.between(middle.bfloat16(), IMAGES)
     assert made.tower.seen.dtype == torch.float32
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, made(middle, IMAGES), atol=0.02, rtol=0)
+    torch.testing.assert_close(loss, made.between(middle, IMAGES), atol=0.02, rtol=0)
 
 
 def test_it_ends_after_a_share_of_the_steps():

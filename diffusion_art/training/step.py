@@ -1,0 +1,202 @@
+"""One training step, without a trainer: pictures at their step's draw -> the loss of each picture and of each term.
+
+    x_t = alpha x_0 + sigma eps
+    loss = mean_i objective_i + sum_k weight_k term_k
+
+The times, the noise and the dropped captions of a step belong to its pictures. They do not depend on how many processes
+share the step, or in how many parts it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.diffusion.denoiser import image_scales
+from diffusion_art.diffusion.distillation import Distillation
+from diffusion_art.diffusion.objective import Objective
+from diffusion_art.errors import UserError
+from diffusion_art.models.text_to_image import Network, TextToImage
+from diffusion_art.tensors import Batch, Conditioning
+from diffusion_art.training.noise import Iid, TrainingNoise
+from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
+from diffusion_art.training.terms.term import Seen, Term
+
+
+@dataclass
+class Example:
+    """A batch at its draw: what the objective and the terms are asked about."""
+
+    images: Float[Tensor, "b 3 h w"]
+    captions: list[str]  # b; "" where the caption is withheld
+    x_0: Float[Tensor, "b c h2 w2"]
+    eps: Float[Tensor, "b c h2 w2"]
+    t: Float[Tensor, " b"]
+
+
+@dataclass
+class Losses:
+    """The objective's loss of each picture, and by name the loss of each term with its weight."""
+
+    per_picture: Float[Tensor, " b"]
+    terms: dict[str, tuple[float, Float[Tensor, ""]]]
+
+    @property
+    def mean(self) -> Float[Tensor, ""]:
+        """The objective's."""
+        return self.per_picture.mean()
+
+    def total(self, mean: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
+        """What is minimised."""
+        total = self.mean if mean is None else mean
+        for weight, loss in self.terms.values():
+            total = total + weight * loss
+        return total
+
+
+class TrainingStep(nn.Module):
+    """The losses of a `TextToImage` on batches of pictures and captions.
+
+    `noise` is what pictures are mixed with, independent of them if not given. `terms` add to the objective's loss, or
+    tell it something (`terms/`). `compile_network` has the network compiled; the weights are the model's own.
+
+    Raises:
+        UserError: two terms of one name, or terms that want maps of the backbone at different places.
+    """
+
+    def __init__(
+        self,
+        model: TextToImage,
+        objective: Objective | Distillation,
+        *,
+        noise: TrainingNoise | None = None,
+        terms: Iterable[Term] = (),
+        caption_dropout: float = 0.1,
+        seed: int = 0,
+        compile_network: bool = False,
+    ) -> None:
+        super().__init__()
+        terms = list(terms)
+        if len({term.name for term in terms}) < len(terms):
+            raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
+        self.model = model
+        self.objective: Any = objective
+        self.noise = noise or Iid()
+        self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.caption_dropout = caption_dropout
+        self.seed = seed
+        compiled = torch.compile if compile_network else lambda network: network
+        self._network: Network = compiled(model.denoise)
+        self._with_map = compiled(model.backbone.with_map)
+
+    # ------------------------------------------------------------------ the draw
+
+    def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Example:
+        """A batch at the draw of its step, which consists of `parts` global batches."""
+        x_0 = self.model.codec.encode(batch.images)
+        draw = draw_step(
+            batch,
+            tuple(x_0.shape[1:]),
+            seed=self.seed,
+            global_batch_size=global_batch_size,
+            parts=parts,
+            times=partial(self.objective.times, schedule=self.model.schedule),
+            caption_dropout=self.caption_dropout,
+            noise=partial(self.noise, x_0, seed=self.seed),
+        )
+        captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
+        return Example(batch.images, captions, x_0, draw.eps, draw.t)
+
+    def validated(self, batch: Batch) -> Example:
+        """A batch at fixed times and noise, so that two visits differ by the weights alone."""
+        x_0 = self.model.codec.encode(batch.images)
+        device = batch.images.device
+        eps = noise_at(batch.positions, tuple(x_0.shape[1:]), seed=self.seed, stream=VAL_NOISE, device=device)
+        return Example(batch.images, batch.captions, x_0, eps, spread_times(batch.positions, device=device))
+
+    # ------------------------------------------------------------------ the losses
+
+    def forward(self, example: Example, *, step: int | None = None) -> Losses:
+        """`step` is how many optimiser updates went before; without one, no term adds its loss."""
+        active = [] if step is None else [term for term in self._terms() if term.active(step)]
+        places = {term.place for term in active if term.place is not None}
+        if len(places) > 1:
+            raise UserError(f"terms want maps of the backbone at {' and '.join(sorted(places))}: give them one place.")
+        per_picture, out, seen_map = self._asked(example, next(iter(places), None))
+        seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map)
+        found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
+        return Losses(per_picture, found)
+
+    def _asked(self, example: Example, place: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The objective's losses, the network's last answer to it, and its map at `place`."""
+        cond = self.model.encode_captions(example.captions)
+        out, seen = example.x_0, None
+
+        def network(x_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal out, seen
+            out, seen = self._answer(x_t, t, cond, place)
+            return out
+
+        told = {key: value for term in self._terms() for key, value in term.told(example.captions).items()}
+        losses = self.objective(
+            network,
+            **told,
+            schedule=self.model.schedule_of(example.x_0),
+            prediction=self.model.prediction,
+            x_0=example.x_0,
+            eps=example.eps,
+            t=example.t,
+        )
+        return losses, out, seen
+
+    def _answer(self, x_t: Tensor, t: Tensor, cond: Conditioning, place: str | None) -> tuple[Tensor, Tensor | None]:
+        return (self._network(x_t, t, cond), None) if place is None else self._with_map(x_t, t, cond, place)
+
+    def _x_0_hat(self, example: Example, out: Tensor) -> Float[Tensor, "b 3 h w"]:
+        alpha, sigma = image_scales(self.model.schedule_of(example.x_0), example.t)
+        x_t = alpha * example.x_0 + sigma * example.eps
+        return self.model.codec.decode(self.model.prediction.to_x0(out.float(), x_t, alpha, sigma))
+
+    def _terms(self) -> list[Term]:
+        return cast(list[Term], list(self.terms.values()))
+
+    # ------------------------------------------------------------------ several processes, ends
+
+    def naming_every_weight(self, loss: Float[Tensor, ""], *, step: int) -> Float[Tensor, ""]:
+        """The same loss. Its graph also names the weights of terms that have ended: several processes wait for a
+        gradient of every weight. These are zero and move nothing that the model depends on.
+        """
+        ended = [p for term in self._terms() if not term.active(step) for p in term.parameters()]
+        return loss + 0.0 * sum(p.sum() for p in ended) if ended else loss
+
+    def ending_at(self, step: int) -> list[str]:
+        """The names of the terms that are off from this step on."""
+        return [term.name for term in self._terms() if term.until_step == step]
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def saved(self) -> dict[str, Any]:
+        """What the terms keep in a checkpoint."""
+        return {key: value for term in self._terms() for key, value in term.saved().items()}
+
+    def resume(self, ours: dict[str, Any]) -> None:
+        """Give the terms their part of a checkpoint.
+
+        Raises:
+            UserError: the optimiser of the checkpoint holds a term's weights and this step has none, or the reverse.
+        """
+        trains = "alignment" in self.terms
+        if ("alignment" in ours) != trains:
+            raise UserError(
+                f"the checkpoint was trained {'without' if trains else 'with'} an alignment, and its optimiser "
+                f"goes on with the weights it had: resume it with "
+                f"{'alignment=none' if trains else 'the alignment of its config.yaml'}, or start a new run."
+            )
+        for term in self._terms():
+            term.resume(ours)

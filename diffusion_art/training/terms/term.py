@@ -1,0 +1,73 @@
+"""What a training step asks of a term of its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass
+class Seen:
+    """What a step knows of its pictures once the network has answered."""
+
+    images: Float[Tensor, "b 3 h w"]
+    t: Float[Tensor, " b"]
+    x_0_hat: Callable[[], Float[Tensor, "b 3 h w"]]  # the picture that the answer stands for, decoded; not clipped
+    map: Float[Tensor, "b m h2 w2"] | None  # the backbone's, at the place that a term asked for
+
+
+class Term(nn.Module):
+    """A loss that counts `weight` times beside the objective's, or a voice in the objective, or both.
+
+    Its parameters are optimised with the model's and are no part of the model. A frozen network that it asks is given
+    to `hide`.
+    """
+
+    name: ClassVar[str]  # its key in the config, in the checkpoint, and in the logs as train/<name>
+    weight: float = 1.0
+    until_step: int | None = None  # the first step without it; None: it never ends
+    place: str | None = None  # of the backbone, whose map there it wants to see
+
+    _hidden: list[nn.Module]
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "_hidden", [])  # past nn.Module's registry, as what is in it
+
+    def hide(self, name: str, frozen: nn.Module) -> None:
+        """Have `frozen`, as the attribute `name`, in eval mode and on the term's device. Optimisers, checkpoints and
+        `train()` never see it.
+        """
+        object.__setattr__(self, name, frozen.requires_grad_(False).eval())
+        self._hidden.append(frozen)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Term:
+        for frozen in self._hidden:
+            frozen._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def active(self, step: int) -> bool:
+        return self.until_step is None or step < self.until_step
+
+    def told(self, captions: Sequence[str]) -> dict[str, Any]:
+        """What the objective is called with besides the pictures."""
+        return {}
+
+    def forward(self, seen: Seen) -> Float[Tensor, ""] | None:
+        """The loss of the batch, not weighted yet. None: it has none of its own."""
+        return None
+
+    def saved(self) -> dict[str, Any]:
+        """Its part of a checkpoint, by key."""
+        return {}
+
+    def resume(self, ours: Mapping[str, Any]) -> None:
+        """Go on from our part of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint was trained with another one.
+        """
