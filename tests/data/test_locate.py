@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_art.config import build
 from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.data.locate import locate_shards
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.mixture import Component, Mixture, open_shards
 from diffusion_art.streaming.shards import ShardSet
-from diffusion_art.train import locate_shards
 from tests.fakes_sources import encoded, picture
 
 SETTINGS = {
@@ -37,7 +38,7 @@ def mixed(painter_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_a_list_is_found_or_built_and_keeps_its_weights(mixed: tuple[list[dict], Path], painter_shards: Path):
     spec, data_dir = mixed
     for _ in range(2):  # built once, then found
-        found = locate_shards({**SETTINGS, "path": spec}, str(data_dir))
+        found = locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
         assert found == [Component(painter_shards, 3.0), Component(data_dir / "mine-16px", 1.0)]
     shards = open_shards(found)
     assert isinstance(shards, Mixture)
@@ -49,7 +50,7 @@ def test_a_run_reads_the_mixture(mixed: tuple[list[dict], Path], url: str):
     spec, data_dir = mixed
 
     def prepare():
-        return locate_shards({**SETTINGS, "path": spec}, str(data_dir))
+        return locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
 
     data = StreamDataModule(
         prepare_shards=prepare, url=url, image_size_px=16, global_batch_size=20, val_samples=10, num_workers=0
@@ -76,14 +77,14 @@ def test_a_run_reads_the_mixture(mixed: tuple[list[dict], Path], url: str):
 def test_entries_that_are_not_there_or_leak_are_refused(painter_shards: Path, tmp_path: Path):
     settings = {**SETTINGS, "source": {"_target_": "diffusion_art.sources.painter.Painter", "count": 8}}
     with pytest.raises(UserError, match=r"no data at data\.path=.*nowhere"):
-        locate_shards({**settings, "path": [str(painter_shards), str(tmp_path / "nowhere")]}, str(tmp_path))
+        locate_shards({**settings, "path": [str(painter_shards), str(tmp_path / "nowhere")]}, str(tmp_path), build=build)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(20):
         (pictures / f"{number}.png").write_bytes(encoded(picture(number), "PNG"))
-    half = locate_shards({**SETTINGS, "val_fraction": 0.5, "path": str(pictures)}, str(tmp_path / "half"))
-    none = locate_shards({**SETTINGS, "val_fraction": 0.0, "path": str(pictures)}, str(tmp_path / "none"))
+    half = locate_shards({**SETTINGS, "val_fraction": 0.5, "path": str(pictures)}, str(tmp_path / "half"), build=build)
+    none = locate_shards({**SETTINGS, "val_fraction": 0.0, "path": str(pictures)}, str(tmp_path / "none"), build=build)
     with pytest.raises(
         UserError, match=r"validation pictures of .*half.* are training pictures of .*none.*val_fraction"
     ):
-        locate_shards({**SETTINGS, "path": [str(half), str(none)]}, str(tmp_path))
+        locate_shards({**SETTINGS, "path": [str(half), str(none)]}, str(tmp_path), build=build)
