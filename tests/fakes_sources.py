@@ -88,6 +88,9 @@ class Swatches:
     def describe(self) -> dict[str, Any]:
         return {"kind": "swatches", "count": self.count, "size_px": self._size_px}
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> Iterator[range]:
         for start in range(0, self.count, self._chunk_size):
             yield range(start, min(start + self._chunk_size, self.count))

@@ -70,6 +70,9 @@ class ImageFolder:
     def describe(self) -> dict[str, Any]:
         return {"kind": "folder", "pictures": len(self._entries), "files": self._digest}
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> Iterator[list[Entry | BadPicture]]:
         items: list[Entry | BadPicture] = [*self._entries, *self._missing]
         for start in range(0, len(items), FILES_PER_CHUNK):

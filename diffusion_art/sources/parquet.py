@@ -80,6 +80,9 @@ class Parquet:
         ]
         return {"kind": "parquet", "files": files, "image_column": self._image}
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> Iterator[Rows]:
         for file, groups in zip(self._files, self._row_groups):
             first_row = 0

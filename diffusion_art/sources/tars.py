@@ -69,6 +69,9 @@ class Tars:
         files = [[Path(file).relative_to(root).as_posix(), Path(file).stat().st_size] for file in self._files]
         return {"kind": "webdataset", "files": files}
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> Iterator[Chunk]:
         for file in self._files:
             entries: list[Entry] = []
