@@ -39,6 +39,7 @@ from diffusion_art.training.student import student_of
 
 log = logging.getLogger(__name__)
 
+
 def run_stamp() -> str:
     """The name of a run nobody named: SLURM's job, or the time it started.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.sources.base import Picture
+from diffusion_art.sources.base import Item, Picture
 
 # The columns and types of `Artificio/WikiArt`.
 WIKIART_SCHEMA = pa.schema(
@@ -95,11 +96,36 @@ class Swatches:
         for start in range(0, self.count, self._chunk_size):
             yield range(start, min(start + self._chunk_size, self.count))
 
-    def pictures(self, chunk: range) -> Iterator[Picture]:
+    def pictures(self, chunk: range) -> Iterator[Item]:
         for number in chunk:
             image = picture(number, width=self._size_px, height=self._size_px)
             columns = {"title": f"Swatch {number}", "artist": "None"}
             yield Picture(image, columns, identity=b"swatch/%d" % number, name=f"swatch {number}")
+
+
+class Told(Swatches):
+    """Source that tells of each swatch what `items(number)` says: changes to its Picture, or what is yielded instead."""
+
+    columns = None
+    caption_template = None
+
+    def __init__(self, count: int, items: Callable[[int], Any], *, name: str = "told") -> None:
+        super().__init__(count)
+        self.name, self._items = name, items
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"kind": self.name}
+
+    def left_out(self) -> dict[str, int]:
+        return {"files with the suffix .heic": 2}
+
+    def pictures(self, chunk: range) -> Iterator[Item]:
+        for number, picture in zip(chunk, super().pictures(chunk), strict=True):
+            told = self._items(number)
+            if isinstance(told, dict):
+                yield replace(picture, columns={"title": f"Swatch {number}"}, **told)
+            else:
+                yield from told
 
 
 class FussyError(Exception):

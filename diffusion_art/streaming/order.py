@@ -120,6 +120,21 @@ def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, diges
     return EpochOrder(samples, seed=seed, epoch=epoch, split=split, digest=digest)
 
 
+def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """By what one of several captions is chosen at these places (int64) of an epoch: 64 random bits (uint64) for each.
+
+    A pure function of (split, seed, epoch, place), so a visit has the same caption whoever serves it. Of n captions
+    it is number (upper 32 bits x n) >> 32, from 0. In the order of the index (no seed) it is the first, always.
+    """
+    return _mix(_mix(places.astype(np.uint64) ^ _draw_key(split, seed, epoch)))
+
+
+@lru_cache(64)
+def _draw_key(split: str, seed: int, epoch: int) -> np.uint64:
+    identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()
+    return np.frombuffer(hashlib.shake_256(identity).digest(8), "<u8")[0].astype(np.uint64)
+
+
 def spans(samples: int, start: int, count: int) -> list[tuple[int, int, int]]:
     """Endless positions [start, start + count) as (epoch, first place, place after the last), in order."""
     if samples < 1 or start < 0 or count < 0:
