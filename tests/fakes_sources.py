@@ -104,7 +104,7 @@ class Swatches:
 
 
 class Told(Swatches):
-    """Source that tells of each swatch what `items(number)` says: changes to its Picture, or what is yielded instead."""
+    """Source that gives for each swatch what `items(number)` says: changes to its Picture, or others in its place."""
 
     columns = None
     caption_template = None

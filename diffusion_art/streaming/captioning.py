@@ -90,7 +90,7 @@ class Recaptioner:
             self._captioning = Captioning(template, columns_of(shards) | {"caption"})
         except UserError as error:
             raise UserError(f"{shards.folder}: {error}") from None
-        self._stored_ready = CAPTIONS if shards.manifest.caption_template is None else READY
+        self._as_source = shards.manifest.caption_template is None
         self._memo: dict[tuple[str, int], tuple[bytes, ...]] = {}
 
     def views(self, split: str, samples: np.ndarray, draws: np.ndarray | None) -> list[memoryview | None]:
@@ -105,7 +105,9 @@ class Recaptioner:
     def texts(self, split: str, sample: int) -> tuple[str, ...]:
         """All captions of a sample. OSError where it cannot be read; ValueError, RecursionError as from `metadata`."""
         metadata = self._shards.metadata(split, sample)
-        ready = texts_in(metadata, self._stored_ready)
+        ready = texts_in(metadata, CAPTIONS if self._as_source else READY)
+        if self._as_source:
+            metadata.setdefault("caption", str(self._shards.stored_caption(split, sample), "utf-8", "replace"))
         columns = {name: value if isinstance(value, str) else str(value) for name, value in metadata.items()}
         return self._captioning(columns, ready)
 
