@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_art.streaming.frame import Buffer, frame_parts
 from diffusion_art.streaming.mixture import Shards
-from diffusion_art.streaming.order import draws
+from diffusion_art.streaming.order import draws_between
 from diffusion_art.streaming.wire import (
     FRAME_BYTES,
     FRAME_SAMPLES,
@@ -62,7 +62,7 @@ def draws_at(shards: Shards, read: Read) -> np.ndarray | None:
     """What chooses the caption at each place that `read` asks for; None where it is the first, or the only one."""
     if read.seed is None or not shards.tells_several(read.split):
         return None
-    return draws(read.split, read.seed, read.epoch, np.arange(read.start, read.stop))
+    return draws_between(read.split, read.seed, read.epoch, read.start, read.stop)
 
 
 def views(

@@ -26,6 +26,7 @@ from diffusion_art.streaming.manifest import ShardInfo
 
 _HEADER = struct.Struct("<8sQQQ")
 _MAGIC = b"dart-cap"
+_HALF = np.uint64(32)
 _MARK = f'"{CAPTIONS}": ['.encode()  # as ShardWriter writes it
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class CaptionTable:
             after = _HEADER.size + size + -size % 8
             if (magic, rows, after + 8 * (rows + texts + 2)) != (_MAGIC, samples, len(self._view)):
                 raise ValueError
-            self._first = np.frombuffer(self._view, "<u8", rows + 1, after)
-            self._starts = np.frombuffer(self._view, "<u8", texts + 1, after + 8 * (rows + 1))
+            self._first = np.frombuffer(self._view, "<i8", rows + 1, after)
+            self._starts = np.frombuffer(self._view, "<i8", texts + 1, after + 8 * (rows + 1))
+            self._texts = self._view[_HEADER.size : _HEADER.size + size]
             if (self._first[0], self._first[-1], self._starts[0], self._starts[-1]) != (0, texts, 0, size):
                 raise ValueError
         except (ValueError, struct.error):
@@ -55,21 +57,18 @@ class CaptionTable:
         if self._map.size() != len(self._view):  # cut: to read past a file's end kills the process
             log.error("%s has been cut while it was served, copy it again and start the server again", self._path)
             return [None] * len(samples)
-        text = self._first.take(samples)
+        number = self._first.take(samples)
         if draws is not None:
-            counts = self._first.take(samples + 1) - text
-            text = text + (((draws >> np.uint64(32)) * counts) >> np.uint64(32))
-        text = text.astype(np.int64)
-        starts = self._starts.take(text, mode="clip") + np.uint64(_HEADER.size)
-        ends = self._starts.take(text + 1, mode="clip") + np.uint64(_HEADER.size)
-        view = self._view
-        return [view[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            counts = self._first.take(samples + 1) - number
+            number += (draws >> _HALF).astype(np.int64) * counts >> 32
+        starts, ends = self._starts.take(number, mode="clip"), self._starts.take(number + 1, mode="clip")
+        texts = self._texts
+        return [texts[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def texts(self, sample: int) -> list[str]:
         """All captions of a sample."""
         numbers = range(int(self._first[sample]), int(self._first[sample + 1]))
-        spans = [(int(self._starts[j]) + _HEADER.size, int(self._starts[j + 1]) + _HEADER.size) for j in numbers]
-        return [str(self._view[start:end], "utf-8", "replace") for start, end in spans]
+        return [str(self._texts[self._starts[j] : self._starts[j + 1]], "utf-8", "replace") for j in numbers]
 
     @property
     def several(self) -> int:

@@ -126,13 +126,24 @@ def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
     A pure function of (split, seed, epoch, place), so a visit has the same caption whoever serves it. Of n captions
     it is number (upper 32 bits x n) >> 32, from 0. In the order of the index (no seed) it is the first, always.
     """
-    return _mix(_mix(places.astype(np.uint64) ^ _draw_key(split, seed, epoch)))
-
-
-@lru_cache(64)
-def _draw_key(split: str, seed: int, epoch: int) -> np.uint64:
     identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()
-    return np.frombuffer(hashlib.shake_256(identity).digest(8), "<u8")[0].astype(np.uint64)
+    key = np.frombuffer(hashlib.shake_256(identity).digest(8), "<u8").astype(np.uint64)
+    return _mix(places.astype(np.uint64) ^ key)
+
+
+def draws_between(split: str, seed: int, epoch: int, start: int, stop: int) -> np.ndarray:
+    """`draws` at places [start, stop) (read-only), remembered in stretches as OrderMemo does."""
+    first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
+    stretches = [_draw_stretch(split, seed, epoch, number) for number in range(first, last + 1)]
+    found = stretches[0] if first == last else np.concatenate(stretches)
+    return found[start - first * _STRETCH : stop - first * _STRETCH]
+
+
+@lru_cache(_STRETCHES)
+def _draw_stretch(split: str, seed: int, epoch: int, number: int) -> np.ndarray:
+    found = draws(split, seed, epoch, np.arange(number * _STRETCH, (number + 1) * _STRETCH))
+    found.flags.writeable = False
+    return found
 
 
 def spans(samples: int, start: int, count: int) -> list[tuple[int, int, int]]:

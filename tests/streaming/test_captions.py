@@ -50,7 +50,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-GOLDEN = ["10d3959ce48f76ba", "a176d9056164031a", "7da809bca20d44d0"]
+GOLDEN = ["38cc9618ccec42e7", "585cdf911a23e560", "40fa82cba2325ada"]
 NUMBERS = {picture_key(i): i for i in range(200)}
 
 
@@ -64,7 +64,7 @@ def chosen(split: str, seed: int, epoch: int, place: int, count: int) -> int:
     """The number of the caption at a place, from the description alone."""
     identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()
     key = int.from_bytes(hashlib.shake_256(identity).digest(8), "little")
-    return (mix(mix(place ^ key)) >> 32) * count >> 32
+    return (mix(place ^ key) >> 32) * count >> 32
 
 
 def test_the_choice_never_changes_and_is_fair():
