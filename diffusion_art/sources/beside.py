@@ -21,19 +21,23 @@ class Neighbours:
     """Which texts and which JSON file lie beside each picture; `others` belong to none."""
 
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
-        owners: dict[str, list[str]] = defaultdict(list)
-        for picture in pictures:
-            for key in {nfc(picture), nfc(stem_of(picture))}:
-                owners[key].append(picture)
+        texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
+        by_stem: dict[str, list[str]] = defaultdict(list)
+        for file in (*texts, *listing.having({".json"})):
+            by_stem[nfc(stem_of(file))].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
-        self.others: list[str] = []
-        for file in sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt"):
-            for picture in owners.get(nfc(stem_of(file)), ()):
-                self.texts[picture] = (*self.texts.get(picture, ()), file)
-        for file in listing.having({".json"}):
-            self.json |= dict.fromkeys(owners.get(nfc(stem_of(file)), ()), file)
-        owned = {file for files in self.texts.values() for file in files} | set(self.json.values())
+        owned: set[str] = set()
+        for picture in pictures if by_stem else ():
+            name = nfc(picture)
+            found = [*by_stem.get(stem_of(name), ()), *by_stem.get(name, ())]
+            if not found:
+                continue
+            owned.update(found)
+            if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
+                self.texts[picture] = of_text
+            if len(of_text) < len(found):
+                self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
         self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
 
 

@@ -24,6 +24,7 @@ PASSED_BY = "json files beside those of captions, not read"
 # What img2dataset knows of links stands beside each picture as well.
 _IMG2DATASET = re.compile(r"(?:^|/)\d{5,}(?:_stats\.json|\.parquet)$")
 
+
 class Entry(NamedTuple):
     """One picture: its path below the root, the files beside it, and what is known of it before it is read."""
 

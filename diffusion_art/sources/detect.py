@@ -67,9 +67,12 @@ def _kind(listing: Listing) -> type[Parquet] | type[Tars] | type[ImageFolder] | 
 
 def _own_parquet_files(listing: Listing) -> list[str]:
     """Parquet files but those that img2dataset keeps beside a tar or a folder of the same name."""
+    found = listing.having({".parquet"})
+    if not found:
+        return []
     stems = {stem_of(file) for file in listing.having({TAR_SUFFIX})}
     stems |= {file[: max(file.rfind("/"), 0)] for file in listing.files}
-    return [file for file in listing.having({".parquet"}) if stem_of(file) not in stems]
+    return [file for file in found if stem_of(file) not in stems]
 
 
 def _has_images(file: Path) -> bool:

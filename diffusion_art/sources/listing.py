@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.formats import HEIC_EXTRA, can_read_heic
@@ -39,37 +39,40 @@ _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
 
-class Facts(NamedTuple):
-    """What tells one state of a file from another without reading it."""
-
-    bytes: int
-    mtime_ns: int
-
-
 @dataclass
 class Listing:
-    """The files below `root` by their posix paths, in the order of these, and what was left out: {why: how many}."""
+    """The files below `root` by their posix paths, in the order of these, and what was left out: {why: how many}.
+
+    The value of a file is its size and time of change, as text: a hundred thousand of them weigh little.
+    """
 
     root: Path
-    files: dict[str, Facts]
+    files: dict[str, str]
     left_out: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def _by_suffix(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for file in self.files:
+            groups[file[file.rfind(".") :].lower()].append(file)
+        return dict(groups)
 
     def having(self, suffixes: Iterable[str]) -> list[str]:
         """The files with one of `suffixes`, which are in lower case."""
-        wanted = frozenset(suffixes)
-        return [file for file in self.files if suffix_of(file) in wanted]
+        found = [self._by_suffix[suffix] for suffix in set(suffixes) if suffix in self._by_suffix]
+        return found[0].copy() if len(found) == 1 else sorted(file for files in found for file in files)
 
     def pictures(self) -> list[str]:
         return self.having(picture_suffixes())
 
     def without(self, suffixes: Iterable[str]) -> Listing:
-        dropped = frozenset(suffixes)
-        kept = {file: facts for file, facts in self.files.items() if suffix_of(file) not in dropped}
+        dropped = set(self.having(suffixes))
+        kept = {file: facts for file, facts in self.files.items() if file not in dropped}
         return Listing(self.root, kept, self.left_out)
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
-        lines = "".join(f"{file}\0{size}\0{mtime}\n" for file, (size, mtime) in self.files.items())
+        lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
         return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
@@ -77,10 +80,10 @@ def list_files(root: Path) -> Listing:
     """UserError when `root` cannot be listed."""
     left_out: Counter[str] = Counter()
     try:
-        found = dict(sorted(_walk(root, left_out)))
+        found = dict(_walk(root, left_out))
     except OSError as error:
         raise UserError(f"the folder {root} cannot be listed ({error}).") from error
-    return Listing(root, found, left_out)
+    return Listing(root, {file: found[file] for file in sorted(found)}, left_out)
 
 
 def picture_suffixes() -> frozenset[str]:
@@ -101,7 +104,7 @@ def stem_of(file: str) -> str:
     return file[: -len(suffix)] if suffix else file
 
 
-def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, Facts]]:
+def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
     """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
     wanted = _READ | picture_suffixes()
     seen: set[tuple[int, int]] = set()
@@ -109,17 +112,19 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, Facts]]:
     while real or linked:
         folder, prefix = real.pop() if real else linked.pop(0)
         for entry in _entries(folder, seen, left_out, may_fail=bool(prefix)):
-            name = prefix + entry.name
-            if entry.name.startswith(".") or entry.name in _NOT_FOLDERS_OF_PICTURES:
+            name = entry.name
+            if name.startswith(".") or name in _NOT_FOLDERS_OF_PICTURES:
                 continue
+            dot = name.rfind(".")
+            suffix = name[dot:].lower() if dot > 0 else ""
             if entry.is_dir():
-                (linked if entry.is_symlink() else real).append((entry.path, f"{name}/"))
-            elif (suffix := suffix_of(name)) not in wanted and not entry.is_symlink():
+                (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
+            elif suffix not in wanted and not entry.is_symlink():
                 _count_unread(suffix, left_out)
             elif name.endswith(_MASKS):
                 left_out["masks of OneTrainer"] += 1
             elif (facts := _facts(entry, left_out)) and suffix in wanted:
-                yield name, facts
+                yield prefix + name, facts
 
 
 def _entries(
@@ -141,7 +146,7 @@ def _entries(
         return []
 
 
-def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> Facts | None:
+def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
     try:
         found = entry.stat()
     except OSError:
@@ -150,7 +155,7 @@ def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> Facts | None:
     if not stat.S_ISREG(found.st_mode):
         left_out["pipes and devices"] += 1
         return None
-    return Facts(found.st_size, found.st_mtime_ns)
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _count_unread(suffix: str, left_out: Counter[str]) -> None:
