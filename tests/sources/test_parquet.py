@@ -118,5 +118,3 @@ def test_mistakes_name_the_file_and_the_mend(tmp_path: Path) -> None:
         Parquet(tmp_path / "text.parquet")
     with pytest.raises(UserError, match="`thumbnail` is no column of image bytes"):
         Parquet(whole, image_column="thumbnail")
-    with pytest.raises(UserError, match="Give files of one data set"):
-        Parquet(tmp_path)
