@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.sources.base import Item, Picture
+from diffusion_art.sources.base import Item, Picture, Source
+from diffusion_art.sources.captions import Captioner
 
 # The columns and types of `Artificio/WikiArt`.
 WIKIART_SCHEMA = pa.schema(
@@ -61,7 +63,7 @@ def wikiart_rows(count: int, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 def write_parquet(
-    file: Path, rows: list[dict[str, Any]], *, schema: pa.Schema = WIKIART_SCHEMA, **options: Any
+    file: Path, rows: list[dict[str, Any]], *, schema: pa.Schema | None = WIKIART_SCHEMA, **options: Any
 ) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, **options)
@@ -74,6 +76,37 @@ def wikiart_folder(folder: Path, *, count: int = 10, files: int = 2) -> Path:
         name = f"train-{number:05d}-of-{files:05d}.parquet"
         write_parquet(folder / "data" / name, wikiart_rows(count, first=number * count))
     return folder
+
+
+def write_files(root: Path, files: Mapping[str, bytes | str]) -> Path:
+    """A folder with `files` by their posix paths; text is written as UTF-8."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def jpegs(*names: str) -> dict[str, bytes]:
+    """A small distinct JPEG for each name."""
+    return {name: encoded(picture(number)) for number, name in enumerate(names)}
+
+
+def read_all(source: Source) -> list[Item]:
+    """Every item of a source, read as another process would read it."""
+    chunks = list(source.chunks())
+    source = pickle.loads(pickle.dumps(source))
+    return [item for chunk in chunks for item in source.pictures(chunk)]
+
+
+def pictures_of(source: Source) -> dict[str, Picture]:
+    return {item.name: item for item in read_all(source) if isinstance(item, Picture)}
+
+
+def captions_of(source: Source) -> dict[str, str | tuple[str, ...]]:
+    """By picture its one caption, or all where it has several."""
+    caption = Captioner(source.caption_template, source.columns)
+    return {name: item.captions or caption(item.columns) for name, item in pictures_of(source).items()}
 
 
 class Swatches:

@@ -88,7 +88,7 @@ def build_shards(
     check_settings(given | {"workers": workers, "max_bad": max_bad})
     template = caption_template if caption_template is not None else source.caption_template
     settings = identity_of(source, given) | {"caption_template": template}
-    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template)
+    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels))
     folder = OutFolder(Path(out), settings, overwrite=overwrite, again=again)
     if (manifest := folder.finished()) is not None:
         return manifest

@@ -50,6 +50,7 @@ class Encoder:
     fit: Fit
     jpeg_quality: int
     caption_template: str | None
+    max_megapixels: float = 50.0
     captioning: Captioning = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,9 @@ class Encoder:
 
     def _encoded(self, picture: Picture) -> Encoded | BadPicture:
         try:
-            image, (width, height) = load_picture(picture.image, image_size_px=self.image_size_px, fit=self.fit)
+            image, (width, height) = load_picture(
+                picture.image, image_size_px=self.image_size_px, fit=self.fit, max_megapixels=self.max_megapixels
+            )
         except BadPictureError as error:
             return BadPicture(picture.name, str(error))
         jpeg = encode_jpeg(image, quality=self.jpeg_quality)

@@ -108,7 +108,7 @@ class Recaptioner:
         ready = texts_in(metadata, CAPTIONS if self._as_source else READY)
         if self._as_source:
             metadata.setdefault("caption", str(self._shards.stored_caption(split, sample), "utf-8", "replace"))
-        columns = {name: value if isinstance(value, str) else str(value) for name, value in metadata.items()}
+        columns = {name: str(value) for name, value in metadata.items() if not isinstance(value, list | dict)}
         return self._captioning(columns, ready)
 
     def without_caption(self, split: str, samples: int) -> int:
