@@ -158,7 +158,7 @@ def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw:
     since they were built, and they hold the first pictures.
     """
     differing = set(_differing(folder, identity))
-    if not differing or not differing <= {"source.files", "source.version"}:
+    if "source.version" not in differing or not differing <= {"source.files", "source.pictures", "source.version"}:
         return False
     if changed_since(raw, (folder / MANIFEST_FILE).stat().st_mtime_ns):
         return False
