@@ -13,7 +13,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import LeftOut, Note, Picture
 from diffusion_art.streaming.manifest import Manifest
 from diffusion_art.streaming.shards import ShardSet
-from tests.fakes_sources import Swatches, Told, picture
+from tests.fakes_sources import Swatches, Told, encoded, picture
 
 SMALL = {"image_size_px": 16, "val_fraction": 0.2, "progress": False, "workers": 1}
 
@@ -84,8 +84,6 @@ def test_the_captions_of_equal_pictures_come_together(tmp_path: Path) -> None:
 
 
 def test_no_caption_at_all_stops_the_build_and_names_the_columns(tmp_path: Path) -> None:
-    source = Told(6, lambda number: {"name": str(number)})
-    source.columns = ("title",)
     for columns, way in (
         ({"extra": "a red house"}, r"caption_template='\{extra\}'"),
         ({"file_name": "x.jpg"}, "NAME.txt"),
@@ -186,3 +184,13 @@ def test_pictures_named_for_training_only_are_split_by_hash(tmp_path: Path) -> N
     assert splits(tmp_path / "named") == splits(tmp_path / "plain")
     assert Manifest.load(tmp_path / "named").digest == Manifest.load(tmp_path / "plain").digest
     assert "splits" not in Manifest.load(tmp_path / "named").extra
+
+
+def test_the_cap_on_pixels_is_a_setting(tmp_path: Path) -> None:
+    large = encoded(picture(0, width=1500, height=1000), "PNG")
+    source = Told(3, lambda number: {"image": large} if number == 0 else {})
+    kept = build_shards(source, tmp_path / "kept", **SMALL)
+    capped = build_shards(source, tmp_path / "capped", max_megapixels=1, **SMALL)
+    assert (sum(kept.splits.values()), sum(capped.splits.values())) == (3, 2)
+    assert capped.extra["counts"]["bad_by_reason"] == {"N x N pixels, over the cap of N megapixels": 1}
+    assert (capped.extra["settings"]["max_megapixels"], kept.extra["settings"].get("max_megapixels")) == (1, None)
