@@ -57,8 +57,7 @@ class ImageFolder:
         self._listing = listing or list_files(self.path)
         if not self._listing.pictures():
             kinds = " ".join(sorted(picture_suffixes()))
-            found = "".join(f", but {count} {reason}" for reason, count in self._listing.left_out.items())
-            raise UserError(f"{self.path} holds no pictures ({kinds}){found}. Give: source.path=...")
+            raise UserError(f"{self.path} holds no pictures, {kinds}{self._listing.told()}. Give: source.path=...")
 
     @property
     def count(self) -> int | None:

@@ -70,6 +70,11 @@ class Listing:
         kept = {file: facts for file, facts in self.files.items() if file not in dropped}
         return Listing(self.root, kept, self.left_out)
 
+    def told(self) -> str:
+        """What was left out, in brackets for an error message; "" for nothing."""
+        parts = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f" (left out: {parts})" if parts else ""
+
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
         lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
