@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.sources.base import Item, Picture, Source
+from diffusion_art.sources.base import Item, Note, Picture, Source
 from diffusion_art.sources.captions import Captioner
 
 # The columns and types of `Artificio/WikiArt`.
@@ -100,6 +101,11 @@ def read_all(source: Source) -> list[Item]:
 
 def pictures_of(source: Source) -> dict[str, Picture]:
     return {item.name: item for item in read_all(source) if isinstance(item, Picture)}
+
+
+def notes_of(source: Source) -> dict[str, int]:
+    """{what was odd about pictures that are kept: how many}."""
+    return dict(Counter(item.reason for item in read_all(source) if isinstance(item, Note)))
 
 
 def captions_of(source: Source) -> dict[str, str | tuple[str, ...]]:
