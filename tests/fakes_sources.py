@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.sources.base import Item, Picture, Source
+from diffusion_art.sources.base import Item, Note, Picture, Source
 from diffusion_art.sources.captions import Captioner
 
 # The columns and types of `Artificio/WikiArt`.
@@ -101,6 +102,11 @@ def read_all(source: Source) -> list[Item]:
 
 def pictures_of(source: Source) -> dict[str, Picture]:
     return {item.name: item for item in read_all(source) if isinstance(item, Picture)}
+
+
+def notes_of(source: Source) -> dict[str, int]:
+    """{what was odd about pictures that are kept: how many}."""
+    return dict(Counter(item.reason for item in read_all(source) if isinstance(item, Note)))
 
 
 def captions_of(source: Source) -> dict[str, str | tuple[str, ...]]:

@@ -118,7 +118,9 @@ def test_every_source_yaml_builds(tmp_path: Path, monkeypatch, kind: str) -> Non
     (tmp_path / "folder" / "a.jpg").write_bytes(encoded(picture(0)))
     (tmp_path / "webdataset").mkdir()
     write_tar(tmp_path / "webdataset" / "a.tar", sample(0))
-    places = {"wikiart": "parquet", "any": "folder"}
+    (tmp_path / "folder" / "table.csv").write_text("file,caption\na.jpg,x\n")
+    (tmp_path / "folder" / "table.json").write_text('{"a.jpg": "x"}')
+    places = {"wikiart": "parquet", "any": "folder", "csv": "folder/table.csv", "json": "folder/table.json"}
     overrides = [] if kind == "painter" else [f"source.path={places.get(kind, kind)}"]
     source = build(compose_prepare(f"source={kind}", *overrides).source)
     assert isinstance(source, Source)

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_art.errors import UserError
@@ -39,11 +40,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures to learn from, their columns, and {what is left out or odd: how many}."""
+    """The pictures to learn from, their columns, {what is left out: how many}, {what is odd about others: how many}."""
 
     entries: list[Entry]
     columns: tuple[str, ...]
     all_columns_known: bool  # not where pictures have JSON files of their own
+    left_out: Counter[str]
     notes: Counter[str]
 
 
@@ -57,17 +59,17 @@ def collect(listing: Listing) -> Collection:
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
     _read_tables(beside.others, metadata)
-    metadata.notes["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
+    metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     return assemble(listing, pictures, beside, metadata)
 
 
 def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:
     """The entries of `pictures` but for those of a test split."""
-    folders, nothing, notes = FolderSplits(pictures), Described(), metadata.notes
+    folders, nothing, left_out, notes = FolderSplits(pictures), Described(), metadata.left_out, metadata.notes
     known = {file: metadata.described.get(file, nothing) for file in pictures}
     splits = divide({file: folders.of(file) or known[file].split for file in pictures})
     kept = [file for file in pictures if splits[file] != "test"]
-    notes[TEST_SPLIT] += len(pictures) - len(kept)
+    left_out[TEST_SPLIT] += len(pictures) - len(kept)
     from_paths = _columns_of_paths(kept, FolderNames(folders), notes)
     entries = [
         Entry(
@@ -82,10 +84,21 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
         for file, from_path in zip(kept, from_paths)
     ]
     jsons = [entry.json for entry in entries if entry.json]
-    names = ["file_name", *(["caption"] if any(entry.texts for entry in entries) else [])]
-    names += [*next(iter(from_paths), ()), *metadata.columns]
-    names += [name for row in first_rows(listing.root, jsons) for name in row if text_of(name, row[name]) is not None]
-    return Collection(entries, tuple(dict.fromkeys(names)), all_columns_known=not jsons, notes=+notes)
+    names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
+    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons)]
+    return Collection(
+        entries,
+        columns=tuple(dict.fromkeys(["file_name", *names])),
+        all_columns_known=not jsons,
+        left_out=+left_out,
+        notes=+notes,
+    )
+
+
+def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
+    """The columns of the first few."""
+    rows = first_rows(root, files)
+    return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
 
 
 def _read_tables(files: list[str], metadata: Metadata) -> None:
@@ -96,16 +109,16 @@ def _read_tables(files: list[str], metadata: Metadata) -> None:
         if _IMG2DATASET.search(file):
             continue
         if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
-            metadata.notes[ORPHAN_TEXTS] += 1
+            metadata.left_out[ORPHAN_TEXTS] += 1
         elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):
-            metadata.notes[PASSED_BY] += 1
+            metadata.left_out[PASSED_BY] += 1
         elif is_strict(file):
             metadata.read(file, strict=True)
         else:
             try:
                 metadata.read(file)
             except UserError:
-                metadata.notes[DAMAGED_TABLE] += 1
+                metadata.left_out[DAMAGED_TABLE] += 1
 
 
 def _is_json_of_captions(file: str) -> bool:

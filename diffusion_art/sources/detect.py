@@ -38,8 +38,7 @@ def open_source(path: str | Path, *, name: str | None = None, caption_template: 
     listing = list_files(path)
     kind = _kind(listing)
     if kind is None:
-        found = "".join(f", but {count} {reason}" for reason, count in listing.left_out.items())
-        raise UserError(f"{path} holds nothing to learn from{found}. Give a file or folder with {_KNOWN}.")
+        raise UserError(f"{path} holds nothing to learn from{listing.told()}. Give a file or folder with {_KNOWN}.")
     return kind(path, name=name, caption_template=caption_template, listing=listing)
 
 

@@ -57,8 +57,7 @@ class ImageFolder:
         self._listing = listing or list_files(self.path)
         if not self._listing.pictures():
             kinds = " ".join(sorted(picture_suffixes()))
-            found = "".join(f", but {count} {reason}" for reason, count in self._listing.left_out.items())
-            raise UserError(f"{self.path} holds no pictures ({kinds}){found}. Give: source.path=...")
+            raise UserError(f"{self.path} holds no pictures, {kinds}{self._listing.told()}. Give: source.path=...")
 
     @property
     def count(self) -> int | None:
@@ -76,16 +75,20 @@ class ImageFolder:
         return {"kind": "folder", "version": 2, "files": self._listing.digest()}
 
     def left_out(self) -> dict[str, int]:
-        return dict(self._listing.left_out + self._collection.notes)
+        return dict(self._listing.left_out + self._collection.left_out)
 
-    def chunks(self) -> Iterator[list[Entry]]:
-        entries = self._collection.entries
-        for start in range(0, len(entries), FILES_PER_CHUNK):
-            yield entries[start : start + FILES_PER_CHUNK]
+    def chunks(self) -> Iterator[list[Entry | Note]]:
+        notes = [Note(self.name, reason) for reason in self._collection.notes.elements()]
+        items: list[Entry | Note] = [*notes, *self._collection.entries]
+        for start in range(0, len(items), FILES_PER_CHUNK):
+            yield items[start : start + FILES_PER_CHUNK]
 
-    def pictures(self, chunk: list[Entry]) -> Iterator[Item]:
-        for entry in chunk:
-            yield from self._read(entry)
+    def pictures(self, chunk: list[Entry | Note]) -> Iterator[Item]:
+        for item in chunk:
+            if isinstance(item, Note):
+                yield item
+            else:
+                yield from self._read(item)
 
     def _read(self, entry: Entry) -> Iterator[Item]:
         try:

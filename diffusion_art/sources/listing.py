@@ -31,6 +31,8 @@ _READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
 _NO_READER = {
     **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
     **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
+    **dict.fromkeys((".arrow", ".tfrecord", ".h5", ".hdf5", ".lmdb"), "no reader; write parquet or WebDataset"),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
     **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
@@ -69,6 +71,11 @@ class Listing:
         dropped = set(self.having(suffixes))
         kept = {file: facts for file, facts in self.files.items() if file not in dropped}
         return Listing(self.root, kept, self.left_out)
+
+    def told(self) -> str:
+        """What was left out, in brackets for an error message; "" for nothing."""
+        parts = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f" (left out: {parts})" if parts else ""
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""

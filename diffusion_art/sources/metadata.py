@@ -38,7 +38,10 @@ class Described:
 
 
 class Metadata:
-    """Reads tables below a root: `described` by picture, `columns` in the order they came, `notes` of what is odd."""
+    """Reads tables below a root: `described` by picture, `columns` in the order they came.
+
+    `left_out` counts what is of no use, `notes` what was odd about rows that are used.
+    """
 
     def __init__(
         self, listing: Listing, names: PictureNames, *, file_column: str | None = None, delimiter: str | None = None
@@ -46,6 +49,7 @@ class Metadata:
         self.described: dict[str, Described] = {}
         self.columns: dict[str, None] = {}
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
+        self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.root, self._names = listing.root, names
         self._file_column, self._delimiter = file_column, delimiter
@@ -66,7 +70,7 @@ class Metadata:
         rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
         column = self._file_column or self._column_of_files(rows, folder)
         if column is None and not strict:
-            self.notes[NO_TABLE] += 1
+            self.left_out[NO_TABLE] += 1
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
         split, read = split_of_file(table), {}
@@ -75,7 +79,7 @@ class Metadata:
             named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
             if (file := self._names.find(named, folder) if named else None) is None:
                 _refuse_outside(named, folder, where=where, strict=strict)
-                notes[NO_PICTURE] += 1
+                self.left_out[NO_PICTURE] += 1
                 continue
             _add(read.setdefault(file, Described(split=split)), row, column)
         self.notes += notes

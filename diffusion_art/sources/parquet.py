@@ -68,7 +68,10 @@ class Parquet:
         names = {file: Path(file).relative_to(self._root).as_posix() for file in self._parts}
         folders = FolderSplits(names.values())
         self._splits = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
-        layouts = [layout for layout, _ in self._parts.values()]
+        layouts = list(dict.fromkeys(layout for layout, _ in self._parts.values()))
+        if not any(layout.may_name_files for layout in layouts):
+            self._left_out["pictures beside the parquet files"] += len(pictures)
+            self._beside = PictureNames(())
         texts = list(dict.fromkeys(text for layout in layouts for text in layout.texts))
         self.count = sum(sum(rows) for file, (_, rows) in self._parts.items() if self._splits[file] != "test")
         self.columns = tuple(dict.fromkeys([*texts, "filename"]))
@@ -212,7 +215,7 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], Co
     files = listing.having({".parquet"})
     if not files:
         raise UserError(f"{path} holds no .parquet file. Give the folder that does: source.path=...")
-    return [str(path / file) for file in files], listing.pictures(), Counter(listing.left_out)
+    return [str(path / file) for file in files], listing.pictures(), listing.left_out.copy()
 
 
 def _footer_digest(file: Path) -> str:

@@ -23,9 +23,10 @@ STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no pict
 
 @dataclass(frozen=True)
 class Layout:
-    """The column of images, the columns of text, and the names of classes: (column, its names)."""
+    """The column of images, the columns of text, and `labels`: (column of class numbers, the names of its classes)."""
 
     image: str
+    may_name_files: bool  # a struct with a path, of which a row may give nothing else
     texts: tuple[str, ...]
     labels: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -72,7 +73,9 @@ def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:
     labels = labels_of(schema)
     texts = text_columns(schema, labels, without=[images[0]])
     named = tuple((name, tuple(names)) for name, names in labels.items() if name in texts)
-    return Layout(images[0], tuple(texts), named)
+    kind = schema.field(images[0]).type
+    may_name_files = bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0
+    return Layout(images[0], may_name_files, tuple(texts), named)
 
 
 def row_splits(files: Iterable[str]) -> RowSplits:

@@ -27,7 +27,7 @@ Fit = Literal["crop", "letterbox", "stretch"]
 
 MAX_MEGAPIXELS = 50.0  # a header promising more is refused before a byte of it is decoded
 MAX_PROGRESSIVE = 4  # times the cap: all coefficients of a progressive JPEG are kept in memory at once
-MAX_PIXELS_PER_BYTE = 200  # a baseline JPEG of a single colour has 64 to 170
+MAX_PIXELS_PER_BYTE = 256  # a grey baseline JPEG of one shade has so many, two bits for a block of 64
 FORMATS = (
     "JPEG",
     "PNG",

@@ -75,7 +75,7 @@ class Records(ImageFolder):
                 f"{self.table} names no picture below {self.path}{seen}. Give the folder of the pictures, "
                 "source.images=FOLDER, or the column that names them, source.file_column=NAME."
             )
-        metadata.notes["pictures that the table does not name"] += len(pictures) - len(named)
+        metadata.left_out["pictures that the table does not name"] += len(pictures) - len(named)
         return assemble(self._listing, named, Neighbours(self._listing, named), metadata)
 
 

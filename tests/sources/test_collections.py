@@ -20,7 +20,17 @@ from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.table import SHORT_ROWS
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE
-from tests.fakes_sources import captions_of, encoded, jpegs, picture, pictures_of, read_all, write_files, write_parquet
+from tests.fakes_sources import (
+    captions_of,
+    encoded,
+    jpegs,
+    notes_of,
+    picture,
+    pictures_of,
+    read_all,
+    write_files,
+    write_parquet,
+)
 from tests.sources.test_tars import write_tar
 
 
@@ -157,7 +167,8 @@ def test_kohyas_folders(tmp_path: Path) -> None:
         "1_dog/c.jpg": "dog",
     }
     assert pictures_of(source)["10_sks dog/b.jpg"].columns["repeats"] == "10"
-    assert source.left_out() == {REPEATS: 2, "masks of OneTrainer": 1}
+    assert source.left_out() == {"masks of OneTrainer": 1}
+    assert notes_of(source) == {REPEATS: 2}
 
 
 def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
@@ -185,7 +196,7 @@ def test_flickr30k(tmp_path: Path) -> None:
         "flickr30k_images/1001.jpg": '"A dog runs',
         "flickr30k_images/1002.jpg": "A lake",
     }
-    assert source.left_out() == {SHORT_ROWS: 1}
+    assert (source.left_out(), notes_of(source)) == ({}, {SHORT_ROWS: 1})
 
 
 @pytest.mark.parametrize(
@@ -259,7 +270,7 @@ def test_semart(tmp_path: Path) -> None:
     }
     assert pictures_of(source)["Images/1.jpg"].columns["DESCRIPTION"] == 'Of "him", né'
     assert list(splits_of(source).values()) == ["train", "val"]
-    assert source.left_out() == {TEST_SPLIT: 1, CP1252_NOTE: 3}
+    assert (source.left_out(), notes_of(source)) == ({TEST_SPLIT: 1}, {CP1252_NOTE: 3})
     assert captions_of(open_source(tmp_path, caption_template="{TITLE}, {TECHNIQUE}"))["Images/1.jpg"] == "Étude, Oil"
 
 

@@ -15,7 +15,7 @@ from diffusion_art.sources.captions import Captioner
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.metadata import NO_PICTURE
 from diffusion_art.sources.texts import CP1252_NOTE
-from tests.fakes_sources import captions_of, encoded, picture, pictures_of
+from tests.fakes_sources import captions_of, encoded, notes_of, picture, pictures_of
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_metadata_is_read_in_any_encoding(folder: Path, encoding: str) -> None:
     (folder / "metadata.csv").write_bytes("file_name,text\na.jpg,Édouard’s café\n".encode(encoding))
     source = ImageFolder(folder)
     assert captions(source)["a.jpg"] == "Édouard’s café"
-    assert source.left_out() == ({CP1252_NOTE: 1} if encoding == "cp1252" else {})
+    assert notes_of(source) == ({CP1252_NOTE: 1} if encoding == "cp1252" else {})
 
 
 def test_lines_of_a_text_are_captions_to_choose_from(folder: Path) -> None:
