@@ -7,6 +7,8 @@ python -m diffusion_art.prepare source=folder source.path=FOLDER out=data/painti
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -27,16 +29,22 @@ def main(config: DictConfig) -> None:
         out = default_out(source, image_size_px=config.image_size_px)
     else:
         out = Path(config.out).expanduser()
-    manifest = build_shards(source, out, **settings)
+    manifest = build_shards(source, out, again=_command(), **settings)
     pictures = sum(manifest.splits.values())
     Console().print(
         f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"
-        f"  python -m diffusion_art.train data=parquet data.path={out} "
+        f"  python -m diffusion_art.train data=parquet {shlex.quote(f'data.path={out}')} "
         f"data.image_size_px={manifest.image_size_px}",
         soft_wrap=True,
         markup=False,
         highlight=False,
     )
+
+
+def _command() -> str:
+    """What was typed, but for where the shards go, to be typed again with more behind it."""
+    words = [word for word in sys.argv[1:] if not word.startswith(("out=", "overwrite="))]
+    return shlex.join(["python", "-m", "diffusion_art.prepare", *words])
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.data.findings import RULES
 from diffusion_art.data.lint import Report, lint
+from diffusion_art.data.tally import NAMED_SPLITS, told
 from diffusion_art.errors import UserError
 from diffusion_art.images import save_grid
+from diffusion_art.streaming.captioning import columns_of
 from diffusion_art.streaming.mixture import Mixture, Shards, ShardSpec, open_shards
 from diffusion_art.streaming.pixels import BadPicture, decode, fit
 from diffusion_art.streaming.shards import ShardSet
@@ -48,8 +50,9 @@ def shards(config: DictConfig) -> None:
         log.info("written to %s", out)
         return
     if action == "info":
-        content = describe(open_shards(spec))
-        _tell_info(content)
+        found = open_shards(spec)
+        content = describe(found)
+        _tell_info(found)
     else:
         report = lint(spec, pictures=settings["pictures"], workers=settings["workers"], progress=settings["progress"])
         content = report.plain()
@@ -86,17 +89,27 @@ def _describe_folder(part: ShardSet, share: float) -> dict[str, Any]:
         "digest": part.digest,
         "share": share,
         "caption_template": part.caption_template,
+        "columns": sorted(columns_of(part)),
+        "counts": manifest.extra.get("counts"),
+        "splits_named": manifest.extra.get("splits") == NAMED_SPLITS,
+        "without_caption": part.without_caption(),
         "builder_version": manifest.builder_version,
         "settings": manifest.extra.get("settings"),
         "splits": {
-            split: {"samples": part.splits[split], "shards": len(infos), "bytes": sum(info.bytes for info in infos)}
+            split: {
+                "samples": part.splits[split],
+                "several_captions": part.several(split),
+                "shards": len(infos),
+                "bytes": sum(info.bytes for info in infos),
+            }
             for split, infos in manifest.shards.items()
         },
     }
 
 
-def _tell_info(content: dict[str, Any]) -> None:
-    """`describe` for people."""
+def _tell_info(shards: Shards) -> None:
+    """`describe` for people, with what each build counted."""
+    content = describe(shards)
     total = sum(content["splits"].values())
     title = f"{content['name']}: {total:,} pictures of {content['image_size_px']} px, digest {content['digest']}"
     log.info("%s", _printable(title))
@@ -116,9 +129,13 @@ def _tell_info(content: dict[str, Any]) -> None:
             share = f"{100 * folder['share']:.1f} %" if split == "train" else ""
             table.add_row(escape(_printable(split)), *figures, share)
     Console().print(table)
-    for folder in content["folders"]:
-        captions = folder["caption_template"] or "as their source has them"
-        log.info("%s", _printable(f"captions of {folder['name']}: {captions}"))
+    for part in shards.components if isinstance(shards, Mixture) else (shards,):
+        captions = "as their source has them" if part.caption_template is None else part.caption_template or "none"
+        log.info(
+            "%s", _printable(f"captions of {part.name}: {captions}; columns: {', '.join(sorted(columns_of(part)))}")
+        )
+        for line in told(part.manifest):
+            log.info("    %s", _printable(line))
 
 
 # ---------------------------------------------------------------------- lint
@@ -159,7 +176,8 @@ def preview(
     columns: int | None = None,
     out: str | Path | None = None,
 ) -> Path:
-    """Paint the first `count` pictures of `split` in the order of a run with `seed`; the sheet's path.
+    """Paint the first `count` pictures of `split` in the order of a run with `seed`, with all their captions; the
+    sheet's path.
 
     UserError when the split is empty or none of the pictures can be read.
     """
@@ -171,13 +189,14 @@ def preview(
     if not 1 <= count <= _MAX_PREVIEW:
         raise UserError(f"count={count} does not fit a sheet; give 1 to {_MAX_PREVIEW}.")
     numbers = found.samples(split, seed, 0, 0, min(count, samples))
-    keys, captions, images = found.views(split, numbers)
+    keys, _, images = found.views(split, numbers)
     pictures, texts = [], []
-    for key, caption, image in zip(keys.tolist(), captions, images, strict=True):
+    for number, key, image in zip(numbers.tolist(), keys.tolist(), images, strict=True):
         try:
-            pictures.append(fit(decode(image or b""), found.image_size_px))
-            texts.append(str(caption or b"", "utf-8", "replace"))
-        except BadPicture as error:
+            picture, captions = fit(decode(image or b""), found.image_size_px), found.captions(split, number)
+            pictures.append(picture)
+            texts.append(" | ".join(captions))
+        except (BadPicture, OSError, ValueError, RecursionError) as error:
             log.warning("picture %016x cannot be read and is left out: %s", key, error)
     if not pictures:
         raise UserError(f"none of {len(numbers)} pictures of {found.name} can be read; see `shards lint`.")

@@ -18,6 +18,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.streaming import status
 from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.limits import Limits
+from diffusion_art.streaming.mixture import with_template
 from diffusion_art.streaming.server import serve
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.tls import Tls
@@ -55,7 +56,7 @@ def _serve(config: DictConfig) -> None:
             log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
     serve(
-        plain(config.data.path),
+        with_template(plain(config.data.path), config.caption_template),
         host=config.host,
         port=config.port,
         settings=settings,

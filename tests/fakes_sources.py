@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.sources.base import Picture
+from diffusion_art.sources.base import Item, Note, Picture, Source
+from diffusion_art.sources.captions import Captioner
 
 # The columns and types of `Artificio/WikiArt`.
 WIKIART_SCHEMA = pa.schema(
@@ -60,7 +64,7 @@ def wikiart_rows(count: int, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 def write_parquet(
-    file: Path, rows: list[dict[str, Any]], *, schema: pa.Schema = WIKIART_SCHEMA, **options: Any
+    file: Path, rows: list[dict[str, Any]], *, schema: pa.Schema | None = WIKIART_SCHEMA, **options: Any
 ) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, **options)
@@ -73,6 +77,42 @@ def wikiart_folder(folder: Path, *, count: int = 10, files: int = 2) -> Path:
         name = f"train-{number:05d}-of-{files:05d}.parquet"
         write_parquet(folder / "data" / name, wikiart_rows(count, first=number * count))
     return folder
+
+
+def write_files(root: Path, files: Mapping[str, bytes | str]) -> Path:
+    """A folder with `files` by their posix paths; text is written as UTF-8."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def jpegs(*names: str) -> dict[str, bytes]:
+    """A small distinct JPEG for each name."""
+    return {name: encoded(picture(number)) for number, name in enumerate(names)}
+
+
+def read_all(source: Source) -> list[Item]:
+    """Every item of a source, read as another process would read it."""
+    chunks = list(source.chunks())
+    source = pickle.loads(pickle.dumps(source))
+    return [item for chunk in chunks for item in source.pictures(chunk)]
+
+
+def pictures_of(source: Source) -> dict[str, Picture]:
+    return {item.name: item for item in read_all(source) if isinstance(item, Picture)}
+
+
+def notes_of(source: Source) -> dict[str, int]:
+    """{what was odd about pictures that are kept: how many}."""
+    return dict(Counter(item.reason for item in read_all(source) if isinstance(item, Note)))
+
+
+def captions_of(source: Source) -> dict[str, str | tuple[str, ...]]:
+    """By picture its one caption, or all where it has several."""
+    caption = Captioner(source.caption_template, source.columns)
+    return {name: item.captions or caption(item.columns) for name, item in pictures_of(source).items()}
 
 
 class Swatches:
@@ -88,15 +128,43 @@ class Swatches:
     def describe(self) -> dict[str, Any]:
         return {"kind": "swatches", "count": self.count, "size_px": self._size_px}
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> Iterator[range]:
         for start in range(0, self.count, self._chunk_size):
             yield range(start, min(start + self._chunk_size, self.count))
 
-    def pictures(self, chunk: range) -> Iterator[Picture]:
+    def pictures(self, chunk: range) -> Iterator[Item]:
         for number in chunk:
             image = picture(number, width=self._size_px, height=self._size_px)
             columns = {"title": f"Swatch {number}", "artist": "None"}
             yield Picture(image, columns, identity=b"swatch/%d" % number, name=f"swatch {number}")
+
+
+class Told(Swatches):
+    """Source that gives for each swatch what `items(number)` says: changes to its Picture, or others in its place."""
+
+    columns = None
+    caption_template = None
+
+    def __init__(self, count: int, items: Callable[[int], Any], *, name: str = "told") -> None:
+        super().__init__(count)
+        self.name, self._items = name, items
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"kind": self.name}
+
+    def left_out(self) -> dict[str, int]:
+        return {"files with the suffix .heic": 2}
+
+    def pictures(self, chunk: range) -> Iterator[Item]:
+        for number, picture in zip(chunk, super().pictures(chunk), strict=True):
+            told = self._items(number)
+            if isinstance(told, dict):
+                yield replace(picture, columns={"title": f"Swatch {number}"}, **told)
+            else:
+                yield from told
 
 
 class FussyError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_pictures_and_a_template_of_ones_own(tmp_path: Path, run_command) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert ShardSet.open(tmp_path / "shards").read("train", 1).caption == "painting 1.png"
+
+
+def test_another_build_in_the_way_is_answered_with_whole_commands(tmp_path: Path, run_here) -> None:
+    wikiart_folder(tmp_path / "my art", count=4)
+    arguments = ("source=any", "source.path='my art'", "image_size_px=16", "workers=1")
+    assert run_here("prepare", *arguments)[0] == 0
+    status, _, complaint = run_here("prepare", *arguments, "fit=stretch")
+    assert status == 1
+    assert "Traceback" not in complaint
+    beside, over = re.findall(r"`python -m diffusion_art\.prepare (.*?)`", complaint)
+    assert shlex.split(over) == [*arguments, "fit=stretch", "overwrite=true"]
+    assert run_here("prepare", *shlex.split(beside))[0] == 0
+    assert run_here("prepare", *shlex.split(over))[0] == 0
+    built = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert re.fullmatch("my-art-16px my-art-16px-[0-9a-f]{6}", " ".join(built))
+    assert ShardSet.open(tmp_path / "data" / built[0]).digest == ShardSet.open(tmp_path / "data" / built[1]).digest
 
 
 @pytest.mark.parametrize(
@@ -101,7 +118,9 @@ def test_every_source_yaml_builds(tmp_path: Path, monkeypatch, kind: str) -> Non
     (tmp_path / "folder" / "a.jpg").write_bytes(encoded(picture(0)))
     (tmp_path / "webdataset").mkdir()
     write_tar(tmp_path / "webdataset" / "a.tar", sample(0))
-    places = {"wikiart": "parquet", "any": "folder"}
+    (tmp_path / "folder" / "table.csv").write_text("file,caption\na.jpg,x\n")
+    (tmp_path / "folder" / "table.json").write_text('{"a.jpg": "x"}')
+    places = {"wikiart": "parquet", "any": "folder", "csv": "folder/table.csv", "json": "folder/table.json"}
     overrides = [] if kind == "painter" else [f"source.path={places.get(kind, kind)}"]
     source = build(compose_prepare(f"source={kind}", *overrides).source)
     assert isinstance(source, Source)

@@ -12,11 +12,14 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from diffusion_art.cli import config_dir
+from diffusion_art.data.build import build_shards
 from diffusion_art.errors import UserError
 from diffusion_art.images import read_metadata
 from diffusion_art.shards import describe, preview, shards
+from diffusion_art.sources.base import LeftOut
 from diffusion_art.streaming.mixture import open_shards
 from diffusion_art.streaming.shards import ShardSet
+from tests.fakes_sources import Told
 from tests.sources.hostile import write_hostile_tar
 from tests.streaming.toy import write_toy
 
@@ -41,6 +44,34 @@ def test_info_lint_and_preview_of_a_folder(painter_shards: Path, run_here, tmp_p
     sheet = next(tmp_path.glob("painter*-preview.png"))
     assert len(json.loads(read_metadata(sheet)["captions"])) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == [sheet.name, "report.json"]
+
+
+def test_info_and_preview_tell_of_captions_splits_and_counts(run_here, tmp_path: Path):
+    def item(number: int):
+        if number < 4:
+            return [LeftOut(str(number), "pictures of a test split")]
+        more = {"captions": ("red", "blue")} if number % 2 else {}
+        return {"split": "val" if number > 20 else "train", **more}
+
+    build_shards(Told(30, item), tmp_path / "told", image_size_px=16, progress=False, workers=1)
+    status, said, _ = run_here("shards", "info", "path=told", "out=info.json")
+    assert status == 0
+    for line in (
+        "the validation split is the one that the source names; val_fraction is not used",
+        "13 pictures have several captions; one is drawn at each visit",
+        "4 pictures of a test split, left out",
+        "2 files with the suffix .heic, left out",
+        "columns: height, title, width",
+    ):
+        assert line in said, line
+    (folder,) = json.loads((tmp_path / "info.json").read_text())["folders"]
+    assert {split: counts["several_captions"] for split, counts in folder["splits"].items()} == {"train": 8, "val": 5}
+    assert folder["counts"]["left_out"] == {"files with the suffix .heic": 2, "pictures of a test split": 4}
+    sheet = preview(tmp_path / "told", count=17, out=tmp_path / "sheet.png")
+    assert json.loads(read_metadata(sheet)["captions"]).count("red | blue") == 8
+    spec = [{"path": str(tmp_path / "told"), "caption_template": "{title} in {caption}"}]
+    sheet = preview(spec, count=17, out=tmp_path / "other.png")
+    assert any("in red | Swatch" in caption for caption in json.loads(read_metadata(sheet)["captions"]))
 
 
 def test_lint_of_bad_shards_ends_with_status_1(painter_shards: Path, run_here, tmp_path: Path):

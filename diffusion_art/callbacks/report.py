@@ -45,6 +45,9 @@ class RunReport(Callback):
             ("commit", module.provenance.get("commit") or "unknown"),
             ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
         ]
+        data: Any = getattr(trainer, "datamodule", None)
+        if without := getattr(data, "without_caption", None):
+            rows.append(("pictures without a caption", f"{without:,} of {sum(data.info.splits.values()):,}"))
         for name in ("train/loss", "val/loss", "time/images_per_s", "time/data_wait_share"):
             if name in metrics:
                 rows.append((name, f"{float(metrics[name]):.4g}"))

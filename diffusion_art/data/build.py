@@ -6,33 +6,27 @@ was killed and run again on the way.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import shutil
 import time
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_art import __version__
-from diffusion_art.data.encode import Encoded, Encoder, split_of
+from diffusion_art.data.encode import Encoder
 from diffusion_art.data.out_folder import OutFolder
-from diffusion_art.data.pool import WorkerDiedError, ordered_map
-from diffusion_art.data.spool import Spool
-from diffusion_art.data.tally import BAD_PICTURES_FILE, Tally
+from diffusion_art.data.passes import write_shards
+from diffusion_art.data.pool import WorkerDiedError
+from diffusion_art.data.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Tally, summary
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Source
+from diffusion_art.sources.base import Source
 from diffusion_art.sources.detect import BUILDING_FOLDER, open_source
 from diffusion_art.sources.pictures import check_fit
 from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest
-from diffusion_art.streaming.shards import ShardWriter, write_manifest
+from diffusion_art.streaming.shards import write_manifest
 
-SPLITS = ("train", "val")
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size_px": (4, 4096),
     "jpeg_quality": (1, 100),
@@ -40,8 +34,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     "limit": (1, math.inf),
     "workers": (1, math.inf),
     "max_bad": (0, math.inf),
+    "max_megapixels": (0.001, 100_000.0),
 }
-_IN_PROCESS_UP_TO = 64  # pictures; starting worker processes takes longer than these
+_OF_A_PICTURE: dict[str, Any] = {  # the settings that change the shards, and their defaults
+    "image_size_px": None,
+    "fit": "crop",
+    "jpeg_quality": 92,
+    "val_fraction": 0.05,
+    "limit": None,
+    "max_megapixels": 50.0,
+}
 
 
 def build_shards(
@@ -56,44 +58,50 @@ def build_shards(
     limit: int | None = None,
     workers: int | None = None,
     max_bad: int = 100,
+    max_megapixels: float = 50.0,
+    allow_no_captions: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    again: str | None = None,
 ) -> Manifest:
     """Build `source` into the shard folder `out`, unless it holds just that already.
 
-    A picture whose original bytes come twice is kept once. Bad pictures are skipped and named in
+    A picture whose original bytes come twice is kept once, with the captions of both. A validation split that the
+    source names is the one; else it is `val_fraction` of the pictures. Bad pictures are skipped and named in
     `bad_pictures.txt`; more than `max_bad` of them stop the build. `limit` keeps the first so many good ones.
-    `workers` None uses every core. A build that was interrupted goes on where it stopped.
+    `workers` None uses every core. A build that was interrupted goes on where it stopped. `caption_template` "" gives
+    no captions. `again` is the command that called, for the error where `out` holds something else.
 
     Raises:
         UserError: a setting out of range; `out` in use by something else, or by a build of other settings
-            (unless `overwrite`); too many bad pictures, or no good one; or the source's own complaint.
+            (unless `overwrite`); too many bad pictures, or no good one; no caption at all (unless
+            `allow_no_captions`); or the source's own complaint.
     """
-    settings = {
+    given = {
         "image_size_px": image_size_px,
         "fit": fit,
         "jpeg_quality": jpeg_quality,
         "val_fraction": val_fraction,
         "limit": limit,
+        "max_megapixels": max_megapixels,
     }
-    check_settings(settings | {"workers": workers, "max_bad": max_bad})
+    check_settings(given | {"workers": workers, "max_bad": max_bad})
     template = caption_template if caption_template is not None else source.caption_template
-    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template)
-    settings |= {"source": source.describe(), "caption_template": template}
-    settings = json.loads(json.dumps(settings))  # as a manifest gives them back
-    folder = OutFolder(Path(out), settings, overwrite=overwrite)
+    settings = identity_of(source, given) | {"caption_template": template}
+    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels))
+    folder = OutFolder(Path(out), settings, overwrite=overwrite, again=again)
     if (manifest := folder.finished()) is not None:
         return manifest
     folder.check_free()
     started = time.monotonic()
-    tally = Tally(max_bad=max_bad, limit=limit)
+    tally = Tally(max_bad=max_bad, limit=limit, allow_no_captions=allow_no_captions or template == "")
     try:
         with folder.locked():
             manifest = _build(encoder, folder, settings, tally, workers=workers, progress=progress)
     except OSError as error:
         raise UserError(f"the build of {out} stopped: {error}. The same command goes on from there.") from error
     if progress and tally.seen:
-        text = tally.summary(folder.path, manifest, time.monotonic() - started)
+        text = summary(folder.path, manifest, time.monotonic() - started)
         Console().print(text, soft_wrap=True, markup=False, highlight=False)
     return manifest
 
@@ -112,9 +120,22 @@ def ensure_shards(source: Source | str | Path, *, out: str | Path | None = None,
     return out
 
 
+def identity_of(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the pictures in the shards of `source` what they are, as a manifest gives it back; of equal ones the
+    shards are equal, but for captions.
+
+    `settings` are those of `build_shards`: what is left out has its default, what changes no picture is ignored.
+    """
+    chosen = {name: settings.get(name, default) for name, default in _OF_A_PICTURE.items()}
+    if chosen["max_megapixels"] == _OF_A_PICTURE["max_megapixels"]:
+        del chosen["max_megapixels"]  # which is younger than many a shard folder
+    return json.loads(json.dumps(chosen | {"source": source.describe()}))
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """UserError for a value of the wrong kind or out of range: they come from the command line."""
-    for name, (low, high) in _RANGES.items():
+    for name in [name for name in _RANGES if name in settings]:
+        low, high = _RANGES[name]
         value: Any = settings[name]
         if value is None and name in ("limit", "workers"):
             continue
@@ -149,7 +170,7 @@ def _build(
         if (manifest := folder.finished()) is not None:  # by another process, while this one waited
             folder.abandon()
             return manifest
-        shards = _write_shards(encoder, folder, settings, tally, workers=workers, progress=progress)
+        shards = write_shards(encoder, folder, settings, tally, workers=workers, progress=progress)
     except WorkerDiedError:
         raise
     except UserError:
@@ -164,7 +185,12 @@ def _build(
         image_size_px=encoder.image_size_px,
         caption_template=encoder.caption_template,
         shards=shards,
-        extra={"settings": settings, "counts": tally.counts()},
+        extra={
+            "settings": settings,
+            "counts": tally.counts(encoder.source.left_out()),
+            "columns": tally.column_names(),
+            **({"splits": NAMED_SPLITS} if tally.named_val else {}),
+        },
     )
     if tally.bad:
         _write_bad_pictures(folder.staging, tally)
@@ -172,69 +198,5 @@ def _build(
     return manifest
 
 
-def _write_shards(
-    encoder: Encoder,
-    folder: OutFolder,
-    settings: dict[str, Any],
-    tally: Tally,
-    *,
-    workers: int | None,
-    progress: bool,
-) -> dict[str, Any]:
-    """Every chunk's pictures into the staging folder; {split: its shards}."""
-    source = encoder.source
-    total = min((n for n in (source.count, tally.limit) if n is not None), default=None)
-    if source.count is not None and total is not None and total <= _IN_PROCESS_UP_TO:
-        workers = 1
-    shutil.rmtree(folder.staging, ignore_errors=True)
-    with ExitStack() as stack:
-        spool = stack.enter_context(closing(Spool(folder.spool, [__version__, settings])))
-        writers = {split: stack.enter_context(ShardWriter(folder.staging, split=split)) for split in SPLITS}
-        results = stack.enter_context(closing(_results(encoder, spool, workers)))
-        bar = stack.enter_context(_progress_bar(progress))
-        task = bar.add_task(f"{source.name} {encoder.image_size_px} px", total=total, rate="")
-        started = time.monotonic()
-        for chunk in results:
-            for picture in chunk:
-                if isinstance(picture, BadPicture):
-                    tally.note_bad(picture)
-                elif not tally.full and tally.note_good(picture):
-                    split = split_of(picture.key, val_fraction=settings["val_fraction"])
-                    writers[split].add(picture.key, picture.image, picture.caption, picture.metadata)
-            rate = len(tally.seen) / max(time.monotonic() - started, 1e-9)
-            bar.update(task, advance=len(chunk), rate=f"{rate:.0f} pictures/s")
-            if tally.full:
-                break
-        shards = {split: infos for split, writer in writers.items() if (infos := writer.close())}
-    if "train" not in shards:
-        bad = f" ({len(tally.bad)} bad: {tally.bad[0].name}: {tally.bad[0].reason}; ...)" if tally.bad else ""
-        raise UserError(f"{source.name} gave no picture to train on{bad}. Check source.path and val_fraction.")
-    return shards
-
-
-def _results(encoder: Encoder, spool: Spool, workers: int | None) -> Generator[list[Encoded | BadPicture], None, None]:
-    """What each chunk gave: first as an interrupted build left it, then fresh, and remembered."""
-    done = 0
-    for results in spool.replay():
-        done += 1
-        yield results
-    chunks = itertools.islice(encoder.source.chunks(), done, None)
-    with closing(ordered_map(encoder, chunks, workers=workers)) as fresh:
-        for results in fresh:
-            spool.append(results)
-            yield results
-
-
 def _write_bad_pictures(folder: Path, tally: Tally) -> None:
     (folder / BAD_PICTURES_FILE).write_text(tally.bad_pictures(), "utf-8", errors="replace")
-
-
-def _progress_bar(shown: bool) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -82,7 +83,8 @@ class StreamDataModule(LightningDataModule):
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
     that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
-    and server.
+    and server. `caption_template` is what a running server must make its captions by, None for any; shards of one's own
+    come with theirs.
 
     Raises:
         UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
@@ -108,6 +110,7 @@ class StreamDataModule(LightningDataModule):
         codec: str = "jpeg",
         crc: bool = True,
         cache: str | None = None,
+        caption_template: str | None = None,
     ) -> None:
         super().__init__()
         if codec not in CODECS:
@@ -128,6 +131,8 @@ class StreamDataModule(LightningDataModule):
         self.codec = codec
         self.crc = crc
         self.cache = cache
+        self.caption_template = caption_template
+        self.without_caption: int | None = None  # pictures, as far as that is known
         self.cursor = 0
         self.info: Any = None
         self.train_loader: TimedLoader | None = None
@@ -147,13 +152,15 @@ class StreamDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
             return
+        ours = self.url in ("auto", "shards")
+        spec = self.prepare_shards() if ours else ()
         if self.url == "shards":
-            self._open_reader = partial(ShardReader, self.prepare_shards(), codec=self.codec, cache=self.cache)
+            self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
         else:
             urls = self.url
             if urls == "auto":
                 settings = Settings(decode=self.codec == "u8", cache=self.cache)
-                self._server = ServerProcess(self.prepare_shards(), settings=settings)
+                self._server = ServerProcess(spec, settings=settings)
                 urls = self._server.url
             self._open_reader = partial(
                 StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
@@ -167,6 +174,10 @@ class StreamDataModule(LightningDataModule):
             self._open_reader = open_eir = self._open_eir()
             self.info = open_eir().info()
         reader.close()
+        if ours:
+            self._tell_captions(spec)
+        else:
+            self._check_captions()
         self._check_restored()
         world = self._world()[1]
         if self.global_batch_size % world:
@@ -183,6 +194,27 @@ class StreamDataModule(LightningDataModule):
             self.global_batch_size,
             self._server.url if self._server else self.url,
         )
+
+    def _check_captions(self) -> None:
+        """A server that was started by others makes the captions as it was told to."""
+        given = self.info.caption_template
+        if self.caption_template is not None and given != self.caption_template:
+            again = shlex.quote(f"caption_template={self.caption_template}")
+            raise UserError(
+                f"the stream server at {self.url} makes its captions by {given!r}, and this run asks for "
+                f"data.caption_template={self.caption_template!r}. Leave that out, or start the server again: "
+                f"`python -m diffusion_art.stream data.path=FOLDER {again}`"
+            )
+
+    def _tell_captions(self, spec: ShardSpec) -> None:
+        """Say how many pictures have no caption."""
+        self.without_caption = open_shards(spec).without_caption()
+        if self.without_caption:
+            log.warning(
+                "%d of %d pictures have no caption: they teach what pictures look like, not what words mean",
+                self.without_caption,
+                sum(self.info.splits.values()),
+            )
 
     def _open_eir(self) -> Callable[[], EirReader]:
         """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""

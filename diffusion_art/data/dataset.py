@@ -155,8 +155,8 @@ class StreamDataset(IterableDataset):
                 raise UserError(
                     f"{self.bad} pictures of split `{self.split}` could not be read, the last one with key "
                     f"{sample.key}. "
-                    f"Build the shards again (`python -m diffusion_art.prepare ...`), or raise data.max_bad above "
-                    f"{self.max_bad}."
+                    f"See what else is wrong (`python -m diffusion_art.shards lint path=FOLDER`), or raise "
+                    f"data.max_bad above {self.max_bad}."
                 ) from error
             log.warning(
                 "sample %s of split %s cannot be read (%s); the next one takes its place",

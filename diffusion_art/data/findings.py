@@ -17,6 +17,7 @@ RULES: dict[str, tuple[str, bool]] = {
     "picture": ("no picture that can be decoded", True),
     "size": ("a picture of another size than the manifest says", True),
     "text": ("a caption that is no UTF-8", True),
+    "captions": ("other captions to draw from than the metadata has", True),
     "metadata": ("metadata that is no JSON object", True),
     "code": ("a member that other readers would run as code", True),
     "path": ("a member whose name leads out of the folder, or into a shell", True),

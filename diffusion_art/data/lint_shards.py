@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion_art.data.encode import split_of
 from diffusion_art.data.findings import NAMED, Findings
-from diffusion_art.data.tally import BAD_PICTURES_FILE
+from diffusion_art.data.tally import BAD_PICTURES_FILE, NAMED_SPLITS
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.files import sha256_of
 from diffusion_art.streaming.index import index_shard
@@ -53,10 +53,10 @@ def lint_folder(shards: ShardSet, hashes: Mapping[str, np.ndarray], findings: Fi
     `hashes` are those of `lint_shard`, per split; twins are found among the shards that could be read.
     """
     manifest, folder = shards.manifest, shards.folder
-    for index in manifest.indexes.values():
-        _lint_checksum(folder, index, findings)
-    known = {info.file for infos in manifest.shards.values() for info in infos}
-    known |= {index.file for index in manifest.indexes.values()} | {MANIFEST_FILE, BAD_PICTURES_FILE}
+    for info in (*manifest.indexes.values(), *manifest.captions.values()):
+        _lint_checksum(folder, info, findings)
+    known = {info.file for split in manifest.shards for info in manifest.files(split)}
+    known |= {MANIFEST_FILE, BAD_PICTURES_FILE}
     for path in sorted(folder.iterdir()):
         if path.name not in known:
             findings.add("stray", f"{folder.name}/{path.name}", "is not in the manifest")
@@ -100,6 +100,8 @@ def _lint_samples(
             findings.add("split", where, f"lies in {split}, the hash of its key says {right}")
         _lint_caption(caption, where, findings)
         _lint_metadata(shards, split, i, where, findings)
+        if not shards.captions_agree(split, i):
+            findings.add("captions", where, "has other captions in its metadata than in the table of captions")
         if pictures:
             _lint_picture(image, shards.image_size_px, where, findings)
     return hashes
@@ -139,7 +141,9 @@ def _repeated(columns: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def _val_fraction(shards: ShardSet) -> float | None:
-    """What the builder said that it split by, where it was `prepare`."""
+    """What the builder said that it split by, where it was `prepare` and its source named no validation split."""
+    if shards.manifest.extra.get("splits") == NAMED_SPLITS:
+        return None
     settings = shards.manifest.extra.get("settings")
     fraction = settings.get("val_fraction") if isinstance(settings, dict) else None
     return float(fraction) if isinstance(fraction, int | float) else None

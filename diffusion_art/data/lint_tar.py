@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_art.data.findings import Findings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Picture
+from diffusion_art.sources.base import Item, Note, Picture
 from diffusion_art.sources.pictures import BadPictureError, load_picture
 from diffusion_art.sources.tars import Tars, headers
 
@@ -65,9 +65,10 @@ def _lint_member(member: tarfile.TarInfo, where: str, findings: Findings) -> Non
         findings.add("code", where, f"has {member.size} bytes that nothing here opens")
 
 
-def _lint_picture(item: Picture | BadPicture, findings: Findings) -> None:
-    if isinstance(item, BadPicture):
-        findings.add("picture", item.name, item.reason)
+def _lint_picture(item: Item, findings: Findings) -> None:
+    if not isinstance(item, Picture):
+        if not isinstance(item, Note):
+            findings.add("picture", item.name, item.reason)
         return
     try:
         load_picture(item.image, image_size_px=_SMALL_PX)

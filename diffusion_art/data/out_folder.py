@@ -7,8 +7,11 @@ folder with a manifest is whole, and a folder without one is never taken for sha
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,31 +23,46 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest
 
-_OURS = re.compile(r"(train|val)-\d{6}\.tar|index-(train|val)\.npy|manifest\.json|bad_pictures\.txt")
+_OURS = re.compile(
+    r"(train|val)-\d{6}\.tar|index-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
+)
 
 
 class OutFolder:
-    """`path`, to hold a build of `settings` (plain JSON, kept in the manifest and compared)."""
+    """`path`, to hold a build of `settings` (plain JSON, kept in the manifest and compared).
 
-    def __init__(self, path: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    `again` is the whole command that asked for it, where a person typed one.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, overwrite: bool, again: str | None = None) -> None:
         self.path = path
         self.building = path / BUILDING_FOLDER
         self.staging = self.building / "shards"
         self.spool = self.building / "spool"
         self._settings = settings
         self._overwrite = overwrite
+        self._again = again
 
     def finished(self) -> Manifest | None:
         """The manifest of a finished build of the same settings. UserError for one of others."""
         if self._overwrite or not (self.path / MANIFEST_FILE).is_file():
             return None
         manifest = Manifest.load(self.path)
-        for name, old, new in _differences(manifest.extra.get("settings"), self._settings, ""):
+        for name, old, new in differences(manifest.extra.get("settings"), self._settings):
             raise UserError(
-                f"{self.path} was built with {name}={old}, and now {name}={new} is asked for. Give another "
-                "folder with out=..., or replace it: `python -m diffusion_art.prepare ... overwrite=true`"
+                f"{self.path} was built with {name}={old}, and now {name}={new} is asked for. {self._ways()}"
             )
         return manifest
+
+    def _ways(self) -> str:
+        """How to go on where another build is in the way."""
+        if self._again is None:
+            return "Give another folder (out), or replace it (overwrite)."
+        other = self.path.with_name(f"{self.path.name}-{digest_of(self._settings)}")
+        return (
+            f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: "
+            f"`{self._again} overwrite=true`"
+        )
 
     def check_free(self) -> None:
         """UserError unless the folder is new, empty, to be replaced, or left by an interrupted build."""
@@ -92,10 +110,16 @@ class OutFolder:
             self.path.rmdir()
 
 
-def _differences(before: Any, after: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+def digest_of(settings: dict[str, Any]) -> str:
+    """Six hex digits for the name of a folder that holds a build of `settings`, whatever its captions are made by."""
+    content = {name: value for name, value in settings.items() if name != "caption_template"}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=3).hexdigest()
+
+
+def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(dotted name, old, new) wherever two JSON values differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*after, *before]):
-            yield from _differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+            yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
     elif before != after:
         yield name or "settings", before, after

@@ -2,9 +2,9 @@
 
     record = magic, header bytes, payload bytes, CRC-32 of both | header (JSON) | payload
 
-Record 0 holds the settings of the build. A build that starts again with equal settings replays the records up
-to the first torn one, cuts that off, and goes on from there. Its shards are the same to the byte, for nothing
-but these results ever enters them.
+Record 0 holds the settings of the build and the version of this layout. A build that starts again with equal settings
+replays the records up to the first torn one, cuts that off, and goes on from there. Its shards are the same to the
+byte, for nothing but these results ever enters them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffusion_art.data.encode import Encoded
-from diffusion_art.sources.base import BadPicture
+from diffusion_art.data.encode import Encoded, Result
+from diffusion_art.sources.base import BadPicture, LeftOut, Note
 
 _RECORD = struct.Struct("<4sIQI")
 _MAGIC = b"DASP"
+_LAYOUT = 2  # of the headers
+_UNUSED = {kind.__name__: kind for kind in (BadPicture, LeftOut, Note)}
 
 
 class Spool:
@@ -28,11 +30,12 @@ class Spool:
 
     def __init__(self, path: Path, settings: Any) -> None:
         self._path = path
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps([_LAYOUT, settings]))
         self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
 
-    def replay(self) -> Iterator[list[Encoded | BadPicture]]:
-        """The results of each finished chunk. None when the file belongs to other settings."""
+    def replay(self) -> Iterator[list[Result]]:
+        """The results of each finished chunk, from the first. None when the file belongs to other settings."""
+        self._file.seek(0)
         first = self._read()
         if first is None or first[0] != self._settings:
             self._cut(0)
@@ -44,12 +47,12 @@ class Spool:
             yield _unpack(*record)
         self._cut(end)
 
-    def append(self, results: list[Encoded | BadPicture]) -> None:
+    def append(self, results: list[Result]) -> None:
         """Remember one more finished chunk."""
         header = [
-            [item.name, item.reason]
-            if isinstance(item, BadPicture)
-            else [item.key, item.caption, item.metadata, len(item.image)]
+            [item.key, item.caption, item.metadata, item.split, len(item.image)]
+            if isinstance(item, Encoded)
+            else [type(item).__name__, item.name, item.reason]
             for item in results
         ]
         self._write(header, b"".join(item.image for item in results if isinstance(item, Encoded)))
@@ -82,14 +85,16 @@ class Spool:
         self._file.truncate()
 
 
-def _unpack(header: list[list[Any]], payload: bytes) -> list[Encoded | BadPicture]:
-    results: list[Encoded | BadPicture] = []
+def _unpack(header: list[list[Any]], payload: bytes) -> list[Result]:
+    results: list[Result] = []
     offset = 0
     for entry in header:
-        if len(entry) == 2:
-            results.append(BadPicture(*entry))
+        if len(entry) == 3:
+            kind, *told = entry
+            results.append(_UNUSED[kind](*told))
         else:
-            key, caption, metadata, length = entry
-            results.append(Encoded(key, payload[offset : offset + length], caption, metadata))
+            key, caption, metadata, split, length = entry
+            image = payload[offset : offset + length]
+            results.append(Encoded(key, image, caption, metadata, split))
             offset += length
     return results

@@ -26,6 +26,8 @@ class Picture:
     columns: dict[str, str]  # title artist date genre style description caption, or whatever is known
     identity: bytes  # what the key hashes: the file's bytes, or b"painter/<version>/<seed>/<index>"
     name: str  # how an error message points at it: a file, a row, `painter 17`
+    captions: tuple[str, ...] = ()  # two or more ready ones, raw; empty where the columns make the one caption
+    split: str | None = None  # "train" or "val" where a file or folder name says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,34 @@ class BadPicture:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A picture that is left out on purpose: of a test split, or the empty row of a dead link.
+
+    It is counted by its reason and is no bad picture. A reason reads well after a number: "pictures of the test
+    split".
+    """
+
+    name: str
+    reason: str
+
+
+class Note(LeftOut):
+    """Something to count about a picture that is kept, and yielded beside it: "texts read as Windows-1252"."""
+
+    __slots__ = ()
+
+
+Item = Picture | BadPicture | LeftOut
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where pictures come from.
 
     `chunks` is called once, in the parent; `pictures` in any process, in any order, and must depend on
-    nothing but the source's settings and the chunk. Yield a `BadPicture` for one that cannot be read; raise
-    `UserError` for what no skipping mends (a truncated parquet file).
+    nothing but the source's settings and the chunk. Yield a `BadPicture` for one that cannot be read, a `LeftOut`
+    for one that is not wanted; raise `UserError` where skipping does not help (a truncated parquet file).
     """
 
     @property  # a plain attribute will do, as for the others
@@ -68,7 +91,14 @@ class Source(Protocol):
     def describe(self) -> dict[str, Any]:
         """What makes the pictures what they are, as plain JSON: two equal answers mean equal shards.
 
-        Kept in the manifest, so it holds no absolute path and no time; files by name, size and digest.
+        Kept in the manifest, so it holds no absolute path. Cheap: files count by name, size and time of change,
+        and are not read.
+        """
+        ...
+
+    def left_out(self) -> dict[str, int]:
+        """{what is left out and why: how many}, as far as listing the files shows it; keys read like a `LeftOut`'s
+        reason. Asked of the parent's source when the last chunk was read.
         """
         ...
 
@@ -76,6 +106,6 @@ class Source(Protocol):
         """Picklable work items in the samples' order; 64 to 256 pictures each keep all cores busy."""
         ...
 
-    def pictures(self, chunk: Any) -> Iterator[Picture | BadPicture]:
+    def pictures(self, chunk: Any) -> Iterator[Item]:
         """The pictures of one chunk, in order."""
         ...

@@ -16,22 +16,24 @@ from collections.abc import Collection, Mapping
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import ART_TEMPLATE
-
-CAPTION_COLUMNS = ("caption", "text", "prompt")  # where data sets keep a ready caption, best first
-ART_COLUMNS = ("artist", "title", "style", "genre", "date")
+from diffusion_art.sources.caption_columns import caption_columns
 
 _MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
-_YEAR = re.compile(r"(\d{3,4})\.0+")  # a year that went through a float column
+_UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|date|year)", re.IGNORECASE)
+# A year that went through a column of floats, or of dates and times.
+_YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
+_MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_COLUMN = re.compile(r"[^\W\d](?:[\w -]*\w)?")  # also `Artist Display Name`
 _PAIRS = {"(": ")", "[": "]", '"': '"', "'": "'", "“": "”", "«": "»"}
 
 
 def clean(value: str | None) -> str:
     """One column's text as a caption should have it.
 
-    Words for "missing" become empty, `1968.0` becomes 1968, HTML entities are resolved, Unicode is normalised
-    (NFC), control characters go, every run of white space becomes one space. A value of several parts with
-    " / " between (WikiArt's `description`) is cleaned part by part.
+    Words for "missing" and "Unknown Artist" become empty, `1968.0` and `1968-01-01 00:00:00` become 1968, HTML
+    entities are resolved, Unicode is normalised (NFC), control characters go, every run of white space becomes one
+    space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by part.
     """
     if not value:
         return ""
@@ -43,23 +45,31 @@ def clean(value: str | None) -> str:
         text = text.replace("\ufeff", "").replace("\u200b", "")
     text = unicodedata.normalize("NFC", text)
     parts = [" ".join(part.split()) for part in re.split(r"(?:^|\s)/(?=\s|$)", text)]
-    parts = [_YEAR.sub(r"\1", part) if _YEAR.fullmatch(part) else part for part in parts]
-    return " / ".join(part for part in parts if part not in _MISSING)
+    return " / ".join(kept for part in parts if (kept := _part(part)))
+
+
+def _part(text: str) -> str:
+    if text in _MISSING or _UNKNOWN.fullmatch(text):
+        return ""
+    date = _YEAR.fullmatch(text) or _MIDNIGHT.fullmatch(text) if text[:1].isdigit() else None
+    return date[1] if date else text
 
 
 def default_template(columns: Collection[str]) -> str | None:
     """The template that suits these columns: None for a ready caption, else the art columns there are."""
-    if any(name in columns for name in CAPTION_COLUMNS):
+    known = caption_columns(columns)
+    if known.ready:
         return None
-    fields = [f"{{{name}}}" for name in ART_COLUMNS if name in columns]
+    fields = [f"{{{name}}}" for name in known.art]
     return " / ".join(fields) if len(fields) > 1 else None
 
 
 class Captioner:
     """A caption from a picture's columns; "" where nothing is known.
 
-    Without a template, and where all fields of the template are empty: the first filled of `CAPTION_COLUMNS`,
-    then of the art columns in their usual order, then `description`.
+    Without a template, and where all fields of the template are empty: the first filled column of ready captions,
+    then the art columns in their usual order, then the only column whose name speaks of captions, `description`, and
+    last what says what kind of picture it is (labels, tags, the folder's name).
 
     Raises:
         UserError: the template cannot be parsed, names no column, or names one that is not in `columns`.
@@ -84,9 +94,11 @@ class Captioner:
                 filled = True
         if filled:
             return " ".join((caption + self._tail).split())
-        ready = next((text for name in CAPTION_COLUMNS if (text := clean(columns.get(name)))), "")
-        art = " / ".join(text for name in ART_COLUMNS if (text := clean(columns.get(name))))
-        return ready or art or clean(columns.get("description"))
+        known = caption_columns(columns)
+        art = (text for name in known.art if (text := clean(columns[name])))
+        last = (text for name in known.last if not (text := clean(columns[name])).isdigit())  # no number of a class
+        ready, telling = (map(clean, map(columns.__getitem__, names)) for names in (known.ready, known.telling))
+        return next(filter(None, ready), "") or " / ".join(art) or next(filter(None, (*telling, *last)), "")
 
 
 def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
@@ -97,7 +109,7 @@ def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
     except ValueError as error:
         raise UserError(f"caption_template {template!r} cannot be read: {error}. {mend}") from None
     for _, name, form, conversion in pieces:
-        if name is not None and (form or conversion or not name.isidentifier()):
+        if name is not None and (form or conversion or not _COLUMN.fullmatch(name)):
             raise UserError(f"caption_template {template!r}: {{{name}}} is no plain column name. {mend}")
     names = [name for _, name, _, _ in pieces if name is not None]
     if not names:

@@ -1,4 +1,4 @@
-"""Which kind of source a path is, by looking at it."""
+"""Which kind of source a path is, by what holds pictures there."""
 
 from __future__ import annotations
 
@@ -6,34 +6,77 @@ from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
-from diffusion_art.sources.folder import SUFFIXES, ImageFolder
+from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
 from diffusion_art.sources.parquet import Parquet
+from diffusion_art.sources.parquet_layout import layout_of
+from diffusion_art.sources.parquet_rows import open_parquet
+from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built
 
+_KNOWN = (
+    "parquet files, WebDataset tars, pictures (.jpg .png ... with .txt, metadata.jsonl or another table beside), or a "
+    "table that names pictures (.csv .tsv .json .jsonl)"
+)
+
 
 def open_source(path: str | Path, *, name: str | None = None, caption_template: str | None = None) -> Source:
-    """The source at `path`: parquet files at any depth, tars in the folder itself, or else pictures.
+    """The source at `path`: parquet files where one has images, else tars, else pictures, each at any depth.
 
     Raises:
         UserError: there is nothing, or nothing of a known kind.
     """
     path = Path(path)
-    known = "parquet files, WebDataset tars, or pictures (.jpg .png ... with .txt or metadata.jsonl beside)"
     if not path.exists():
-        raise UserError(f"there is no {path}. Give a file or folder with {known}.")
+        raise UserError(f"there is no {path}. Give a file or folder with {_KNOWN}.")
     if path.is_file():
-        kinds = {".parquet": Parquet, ".tar": Tars}
-        if path.suffix.lower() not in kinds:
-            raise UserError(f"{path} is no .parquet or .tar file. Give a file or folder with {known}.")
-        return kinds[path.suffix.lower()](path, name=name, caption_template=caption_template)
+        return _open_file(path, name=name, caption_template=caption_template)
     if (path / BUILDING_FOLDER).exists():
         raise UserError(f"{path} is an unfinished build of shards. Run the command that builds it again.")
-    if next(path.rglob("*.parquet"), None):
-        return Parquet(path, name=name, caption_template=caption_template)
-    if next(path.glob("*.tar"), None):
-        return Tars(path, name=name, caption_template=caption_template)
-    if any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
-        return ImageFolder(path, name=name, caption_template=caption_template)
-    raise UserError(f"{path} holds nothing to learn from. Give a file or folder with {known}.")
+    listing = list_files(path)
+    kind = _kind(listing)
+    if kind is None:
+        raise UserError(f"{path} holds nothing to learn from{listing.told()}. Give a file or folder with {_KNOWN}.")
+    return kind(path, name=name, caption_template=caption_template, listing=listing)
+
+
+def _open_file(path: Path, *, name: str | None, caption_template: str | None) -> Source:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" and not _has_images(path):
+        return Records(path, name=name, caption_template=caption_template)
+    kinds = {".parquet": Parquet, TAR_SUFFIX: Tars, **dict.fromkeys(TABLE_SUFFIXES - {".parquet"} | {".txt"}, Records)}
+    if suffix not in kinds:
+        raise UserError(
+            f"{path} is no .parquet or .tar file, and no table of pictures. Give a file or folder with {_KNOWN}."
+        )
+    return kinds[suffix](path, name=name, caption_template=caption_template)
+
+
+def _kind(listing: Listing) -> type[Parquet] | type[Tars] | type[ImageFolder] | None:
+    if any(_has_images(listing.root / file) for file in _own_parquet_files(listing)):
+        return Parquet
+    if listing.having({TAR_SUFFIX}):
+        return Tars
+    if listing.pictures():
+        return ImageFolder
+    return Parquet if listing.having({".parquet"}) else None  # its message names the columns
+
+
+def _own_parquet_files(listing: Listing) -> list[str]:
+    """Parquet files but those that img2dataset keeps beside a tar or a folder of the same name."""
+    found = listing.having({".parquet"})
+    if not found:
+        return []
+    stems = {stem_of(file) for file in listing.having({TAR_SUFFIX})}
+    stems |= {file[: max(file.rfind("/"), 0)] for file in listing.files}
+    return [file for file in found if stem_of(file) not in stems]
+
+
+def _has_images(file: Path) -> bool:
+    """Whether the rows of a parquet file hold pictures."""
+    try:
+        return layout_of(open_parquet(str(file)).schema_arrow, None) is not None
+    except UserError:  # broken, which matters only where nothing else holds pictures
+        return False

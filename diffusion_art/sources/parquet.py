@@ -2,28 +2,30 @@
 
 The layout of `Artificio/WikiArt` (title artist date genre style description filename image), and any other
 with an image column, be it a struct of bytes and path or plain binary. Class labels become their names.
-Columns that no caption can use, such as embeddings, are never read.
+Columns that no caption can use, such as embeddings, are never read. Neighbouring rows of one picture are one picture
+with several captions.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Picture
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
 from diffusion_art.sources.captions import default_template
+from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.listing import Listing, list_files
+from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.parquet_layout import Layout, RowSplits, layout_of, row_splits
+from diffusion_art.sources.parquet_rows import ROWS_PER_CHUNK, Group, RowReader, broken, open_parquet
+from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 
-ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
-IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")
-_READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
+NO_PICTURE_FILES = "parquet files without pictures"
 
 
 class Rows(NamedTuple):
@@ -34,13 +36,18 @@ class Rows(NamedTuple):
     start: int
     stop: int
     first_row: int
+    layout: Layout
+    split: str | None  # of the whole file
+    row_splits: RowSplits  # what a column `split` says
 
 
 class Parquet:
     """Source: a parquet file, or a folder with parquet files at any depth, read in the order of their names.
 
+    Columns are matched by name, file by file. Files without pictures are left out.
+
     Raises:
-        UserError: nothing there, a broken file, files of different columns, or no column of images.
+        UserError: nothing there, a broken file, or no column of images in any.
     """
 
     def __init__(
@@ -50,167 +57,165 @@ class Parquet:
         name: str | None = None,
         image_column: str | None = None,
         caption_template: str | None = None,
+        listing: Listing | None = None,
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        self._files = [str(file) for file in _find(self.path)]
-        opened = [_open(file) for file in self._files]
-        self.count = sum(file.metadata.num_rows for file in opened)
-        self._row_groups = [
-            [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] for file in opened
-        ]
-        schema = opened[0].schema_arrow
-        for other, file in zip(self._files, opened):
-            if file.schema_arrow.names != schema.names:
-                raise UserError(
-                    f"{other} has the columns {file.schema_arrow.names}, but {self._files[0]} has "
-                    f"{schema.names}. Give files of one data set: source.path=FOLDER."
-                )
-        self._image = _image_column(schema, image_column, self._files[0])
-        self._labels = _class_labels(schema)
-        self._texts = [field.name for field in schema if field.name != self._image and _is_text(field.type)]
-        self.columns = tuple(dict.fromkeys([*self._texts, "filename"]))
-        self.caption_template = caption_template or default_template(self._texts)
+        files, pictures, self._left_out = _find(self.path, listing)
+        self._beside = PictureNames(pictures)
+        self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group
+        self._read_footers(files, image_column)
+        names = {file: Path(file).relative_to(self._root).as_posix() for file in self._parts}
+        folders = FolderSplits(names.values())
+        self._splits = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+        layouts = list(dict.fromkeys(layout for layout, _ in self._parts.values()))
+        if not any(layout.may_name_files for layout in layouts):
+            self._left_out["pictures beside the parquet files"] += len(pictures)
+            self._beside = PictureNames(())
+        texts = list(dict.fromkeys(text for layout in layouts for text in layout.texts))
+        self.count = sum(sum(rows) for file, (_, rows) in self._parts.items() if self._splits[file] != "test")
+        self.columns = tuple(dict.fromkeys([*texts, "filename"]))
+        self.caption_template = caption_template or default_template(texts)
 
     def describe(self) -> dict[str, Any]:
-        root = self.path if self.path.is_dir() else self.path.parent
         files = [
-            [Path(file).relative_to(root).as_posix(), Path(file).stat().st_size, _footer_digest(Path(file))]
-            for file in self._files
+            [Path(file).relative_to(self._root).as_posix(), Path(file).stat().st_size, _footer_digest(Path(file))]
+            for file in self._parts
         ]
-        return {"kind": "parquet", "files": files, "image_column": self._image}
+        image = next(iter(self._parts.values()))[0].image
+        found = {"kind": "parquet", "files": files, "image_column": image}
+        if len(set(self._splits.values())) > 1:
+            found["splits"] = list(self._splits.values())
+        if any(layout.has_split for layout, _ in self._parts.values()):
+            found["split_column"] = True
+        return found
+
+    def left_out(self) -> dict[str, int]:
+        tests = (rows for file, (_, rows) in self._parts.items() if self._splits[file] == "test")
+        return dict(self._left_out + Counter({TEST_SPLIT: sum(map(sum, tests))}))
 
     def chunks(self) -> Iterator[Rows]:
-        for file, groups in zip(self._files, self._row_groups):
+        kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
+        by_row = row_splits(file for file, (layout, _) in kept.items() if layout.has_split)
+        for file, (layout, groups) in kept.items():
             first_row = 0
             for group, rows in enumerate(groups):
                 for start in range(0, rows, ROWS_PER_CHUNK):
-                    yield Rows(file, group, start, min(start + ROWS_PER_CHUNK, rows), first_row)
+                    stop = min(start + ROWS_PER_CHUNK, rows)
+                    yield Rows(file, group, start, stop, first_row, layout, self._splits[file], by_row)
                 first_row += rows
 
-    def pictures(self, chunk: Rows) -> Iterator[Picture | BadPicture]:
-        columns = [*self._texts, self._image]
-        for number, row in enumerate(_READER.rows(chunk, columns), chunk.first_row + chunk.start):
-            image = row.pop(self._image)
-            texts = {name: self._text(name, value) for name, value in row.items()}
-            data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
-            if path and not texts.get("filename"):
-                texts["filename"] = path
-            name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
-            if data:
-                yield Picture(data, texts, identity=data, name=name)
-            else:
-                yield BadPicture(name, f"no image bytes in column `{self._image}`")
+    def pictures(self, chunk: Rows) -> Iterator[Item]:
+        for number, rows in _pictures_in(chunk):
+            yield self._picture(chunk, number, rows)
 
-    def _text(self, name: str, value: Any) -> str:
-        if value is None:
-            return ""
-        labels = self._labels.get(name)
-        if labels and isinstance(value, int):
-            return labels[value] if 0 <= value < len(labels) else ""
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    @property
+    def _root(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def _read_footers(self, files: list[str], image_column: str | None) -> None:
+        known: dict[Layout, Layout] = {}  # one object for all files alike
+        for file in files:
+            opened = open_parquet(file)
+            layout = layout_of(opened.schema_arrow, image_column)
+            if layout is None:
+                self._left_out[NO_PICTURE_FILES] += 1
+                continue
+            groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+            self._parts[file] = known.setdefault(layout, layout), groups
+        if not self._parts:
+            asked = f"`{image_column}` is" if image_column else "there is"
+            names = open_parquet(files[0]).schema_arrow.names
+            raise UserError(
+                f"{files[0]}: {asked} no column of image bytes among {names}. Name it with "
+                "source.image_column=NAME. Where a column names picture files, use source=csv source.path=FILE."
+            )
+
+    def _picture(self, chunk: Rows, number: int, rows: list[dict[str, Any]]) -> Item:
+        """`rows` are those of one picture."""
+        image, layout = rows[0][chunk.layout.image], chunk.layout
+        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+        name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
+        split = chunk.row_splits.of(rows[0], chunk.split)
+        if split == "test":
+            return LeftOut(name, TEST_SPLIT)
+        if not data and path and (file := self._beside.find(path, self._folder_of(chunk.file))):
+            data = _read_file(self._root / file)
+        if not data:
+            if path or data is not None:
+                return BadPicture(name, f"no image bytes in column `{layout.image}`")
+            return LeftOut(name, layout.why_empty(rows[0]))
+        if reason := no_reader(data):
+            return LeftOut(name, reason)
+        texts = layout.texts_of(rows[0])
+        for row in rows[1:]:
+            texts |= {column: text for column, text in layout.texts_of(row).items() if not texts[column]}
+        if path and not texts.get("filename"):
+            texts["filename"] = path
+        captions = list(dict.fromkeys(text for row in rows for text in layout.captions_of(row)))
+        several = tuple(captions) if len(captions) > 1 else ()
+        return Picture(data, texts, identity=data, name=name, captions=several, split=split)
+
+    def _folder_of(self, file: str) -> str:
+        folder = Path(file).parent.relative_to(self._root).as_posix()
+        return "" if folder == "." else folder
 
 
-class _RowReader:
-    """Rows of one row group, read forwards: chunks come to a process in rising order, it seldom starts anew.
+_READER = RowReader()  # one per process; the source itself stays plain settings
 
-    Streaming keeps the memory at a few batches, also where a file is a single row group of many gigabytes.
+
+def _pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(number of its first row in the file, its rows) for each picture that begins in the chunk.
+
+    Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
     """
-
-    def __init__(self) -> None:
-        self._place: tuple[str, int, list[str]] | None = None
-        self._next_row = 0
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._rest: pa.RecordBatch | None = None  # of the batch that the last chunk ended in
-
-    def rows(self, chunk: Rows, columns: list[str]) -> list[dict[str, Any]]:
-        place = (chunk.file, chunk.row_group, columns)
-        try:
-            if place != self._place or chunk.start < self._next_row:
-                self._place, self._next_row, self._rest = place, 0, None
-                self._batches = _open(chunk.file).iter_batches(
-                    ROWS_PER_CHUNK, row_groups=[chunk.row_group], columns=columns, use_threads=False
-                )
-            for _ in self._take(chunk.start - self._next_row):
-                pass
-            return [row for batch in self._take(chunk.stop - chunk.start) for row in batch.to_pylist()]
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            self._place = None
-            what = f"row group {chunk.row_group} cannot be read ({error})"
-            raise UserError(_broken(chunk.file, what)) from error
-
-    def _take(self, count: int) -> Iterator[pa.RecordBatch]:
-        """The next `count` rows, in the batches they come in."""
-        self._next_row += count
-        while count > 0:
-            batch = self._rest if self._rest is not None else next(self._batches, None)
-            if batch is None:
-                raise OSError(f"{count} rows fewer than its footer says")
-            self._rest = batch.slice(count) if batch.num_rows > count else None
-            yield batch.slice(0, count)
-            count -= batch.num_rows
+    layout = chunk.layout
+    group = Group(chunk.file, chunk.row_group, (*layout.texts, layout.image))
+    look_around = layout.has_captions
+    before = _READER.rows(group, chunk.start - 1, chunk.start) if look_around and chunk.start else []
+    rows = _READER.rows(group, chunk.start, chunk.stop)
+    if len(rows) < chunk.stop - chunk.start:
+        raise UserError(broken(chunk.file, f"row group {chunk.row_group} has fewer rows than its footer says"))
+    number, last = chunk.first_row + chunk.start, _image_of(before, layout)
+    pictures: list[tuple[int, list[dict[str, Any]]]] = []
+    for number, row in enumerate(rows, chunk.first_row + chunk.start):
+        image = _image_of([row], layout)
+        if not look_around or image is None or image != last:
+            pictures.append((number, [row]))
+        elif pictures:
+            pictures[-1][1].append(row)
+        last = image
+    at = chunk.stop
+    while look_around and pictures and last and _image_of(more := _READER.rows(group, at, at + 1), layout) == last:
+        pictures[-1][1].extend(more)
+        at += 1
+    yield from pictures
 
 
-_READER = _RowReader()  # one per process; the source itself stays plain settings
+def _image_of(rows: list[dict[str, Any]], layout: Layout) -> bytes | str | None:
+    """What tells the image of the first of `rows` from another: its bytes, or its path where there are none."""
+    image = rows[0][layout.image] if rows else None
+    return image.get("bytes") or image.get("path") if isinstance(image, dict) else image
 
 
-def _find(path: Path) -> list[Path]:
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], Counter[str]]:
+    """The parquet files at `path`, pictures that their rows may name, and what else was seen there."""
     if path.is_file():
-        return [path]
+        return [str(path)], [], Counter()
     if not path.is_dir():
         raise UserError(f"there is no {path}. Give the parquet file or its folder: source.path=...")
-    files = [file for file in path.rglob("*.parquet") if file.is_file() and not file.name.startswith(".")]
+    listing = listing or list_files(path)
+    files = listing.having({".parquet"})
     if not files:
         raise UserError(f"{path} holds no .parquet file. Give the folder that does: source.path=...")
-    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
-
-
-def _open(file: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(_broken(file, f"is no whole parquet file ({error})")) from error
-
-
-def _broken(file: str, what: str) -> str:
-    return f"{file} {what}. Copy or download it again."
-
-
-def _image_column(schema: pa.Schema, wanted: str | None, file: str) -> str:
-    def holds_bytes(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    found = [field.name for field in schema if holds_bytes(field.type)]
-    if wanted is not None:
-        found = [name for name in found if name == wanted]
-    named = [name for name in IMAGE_COLUMNS if name in found]
-    if not found:
-        asked = f"`{wanted}` is no column of image bytes" if wanted else "there is no column of image bytes"
-        raise UserError(f"{file}: {asked} among {schema.names}. Name it with source.image_column=NAME.")
-    return (named or found)[0]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether values of this type are worth a caption: text, numbers, dates, and lists of text (tags)."""
-    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind)
-
-
-def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names of the Hugging Face `ClassLabel` columns, which hold integers."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            name: list(feature["names"])
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-        }
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
+    return [str(path / file) for file in files], listing.pictures(), listing.left_out.copy()
 
 
 def _footer_digest(file: Path) -> str:

@@ -3,13 +3,16 @@
     header checks -> decode -> upright -> over white -> resize -> sRGB -> uint8 [s s 3]
 
 Colour management runs after the resize, on a few thousand pixels instead of millions. JPEGs are decoded at
-1/2, 1/4 or 1/8 scale where that still leaves twice the wanted resolution for the resize to filter.
+1/2, 1/4 or 1/8 scale where that still leaves twice the wanted resolution for the resize to filter, and where that
+brings them under the cap on pixels.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -18,10 +21,13 @@ import simplejpeg
 from PIL import Image, ImageCms, ImageOps
 
 from diffusion_art.errors import UserError
+from diffusion_art.sources.formats import is_heic, no_reader, open_heic
 
 Fit = Literal["crop", "letterbox", "stretch"]
 
-MAX_PIXELS = 50_000_000  # a header promising more is refused before a byte of it is decoded
+MAX_MEGAPIXELS = 50.0  # a header promising more is refused before a byte of it is decoded
+MAX_PROGRESSIVE = 4  # times the cap: all coefficients of a progressive JPEG are kept in memory at once
+MAX_PIXELS_PER_BYTE = 256  # a grey baseline JPEG of one shade has so many, two bits for a block of 64
 FORMATS = (
     "JPEG",
     "PNG",
@@ -52,15 +58,16 @@ def check_fit(fit: str) -> Fit:
 
 
 def load_picture(
-    data: bytes | np.ndarray, *, image_size_px: int, fit: Fit = "crop"
+    data: bytes | np.ndarray, *, image_size_px: int, fit: Fit = "crop", max_megapixels: float = MAX_MEGAPIXELS
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """The picture as uint8 RGB [s s 3], and its original upright (width, height).
 
     `crop` keeps the largest centred square, `letterbox` keeps everything on a white square, `stretch` ignores
-    the aspect ratio. An array that already has the wanted size is returned as it is.
+    the aspect ratio. An array that already has the wanted size is returned as it is. A JPEG of more than
+    `max_megapixels` is decoded at a smaller scale.
 
     Raises:
-        BadPictureError: broken, of no known format, empty, or over `MAX_PIXELS`.
+        BadPictureError: broken, of no known format, empty, or of more than `max_megapixels` in another format.
     """
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape:
@@ -73,14 +80,13 @@ def load_picture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; we check the size ourselves
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                return _load(opened, image_size_px, fit)
+            with _own_cap(), _opened(data) as opened:
+                _check_plausible(opened, len(data), max_megapixels)
+                return _load(opened, image_size_px, fit, max_megapixels)
     except (BadPictureError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise BadPictureError(f"not a picture in a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError as error:
-        raise BadPictureError(f"over the cap of {MAX_PIXELS / 1e6:g} megapixels: {error}") from None
     except Exception as error:  # Pillow raises two dozen types on broken files, SyntaxError among them
         raise BadPictureError(f"{type(error).__name__}: {error}") from error
 
@@ -91,19 +97,57 @@ def encode_jpeg(image: np.ndarray, *, quality: int = 92) -> bytes:
     return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=subsampling)
 
 
-def _load(image: Image.Image, size: int, fit: Fit) -> tuple[np.ndarray, tuple[int, int]]:
+@contextmanager
+def _own_cap() -> Iterator[None]:
+    """Pillow's own limit on pixels is lifted while ours is in force."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _opened(data: bytes) -> Image.Image:
+    if reason := no_reader(data):
+        raise BadPictureError(reason)
+    return open_heic(data) if is_heic(data) else Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _check_plausible(image: Image.Image, data_bytes: int, max_megapixels: float) -> None:
+    """A large picture of next to no bytes is damaged, or made to fill the memory."""
+    pixels = image.width * image.height
+    if pixels > max_megapixels * 1e6 and pixels > MAX_PIXELS_PER_BYTE * data_bytes:
+        over = f"over the cap of {max_megapixels:g} megapixels"
+        raise BadPictureError(f"{image.width} x {image.height} pixels, {over}, in {data_bytes} bytes")
+
+
+def _load(image: Image.Image, size: int, fit: Fit, max_megapixels: float) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadPictureError(f"{width} x {height} pixels, over the cap of {MAX_PIXELS / 1e6:g} megapixels")
     if image.format in ("JPEG", "MPO"):
-        wanted = _inner_size(width, height, size, fit)
-        image.draft(None, (2 * wanted[0], 2 * wanted[1]))
+        image.draft(None, _draft_size(image, size, fit, max_megapixels))
+    if image.width * image.height > max_megapixels * 1e6:
+        raise BadPictureError(f"{width} x {height} pixels, over the cap of {max_megapixels:g} megapixels")
     profile = image.info.get("icc_profile")
     if image.getexif().get(_ORIENTATION, 1) >= 5:
         width, height = height, width
     upright = ImageOps.exif_transpose(image)
     small = _resize(_over_white(_eight_bit(upright)), size, fit)
     return np.asarray(_to_srgb(small, profile)), (width, height)
+
+
+def _draft_size(image: Image.Image, size: int, fit: Fit, max_megapixels: float) -> tuple[int, int]:
+    """The (width, height) at or above which a JPEG is to be decoded: twice what is wanted, or what the cap leaves."""
+    width, height = image.size
+    times = width * height / (max_megapixels * 1e6)
+    if times <= 1:
+        wanted = _inner_size(width, height, size, fit)
+        return 2 * wanted[0], 2 * wanted[1]
+    if image.info.get("progressive") and times > MAX_PROGRESSIVE:
+        return width, height
+    wanted_px = 2 * max(_inner_size(width, height, size, fit))
+    scales = (scale for scale in (1, 2, 4, 8) if scale**2 >= times)
+    scale = max(next(scales, 8), min(8, max(width, height) // wanted_px))
+    return max(1, width // scale), max(1, height // scale)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

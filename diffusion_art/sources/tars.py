@@ -1,31 +1,40 @@
 """Pictures in WebDataset tars: members that share the name up to its first dot are one sample.
 
-    000017.jpg  000017.txt  000017.json     image, caption, columns
+    000017.jpg  000017.txt  000017.json     image, captions (one a line), columns
 
-Headers are scanned once; members are then read by offset and never unpacked, so a member's name can lead
-nowhere. Only images, `.txt` and `.json` are ever looked at: no pickles, no links, no pipes.
+A sample's members may stand anywhere in its tar. Headers are scanned once; members are then read by offset and never
+unpacked, so a member's name can lead nowhere. Only images, texts and `.json` are ever looked at: no pickles, no
+links, no pipes.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Picture
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
+from diffusion_art.sources.beside import MAX_TEXT_BYTES, about, read_json
 from diffusion_art.sources.captions import default_template
+from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.names import FolderNames, class_names
 from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.texts import CP1252_NOTE, decode
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm")
-CAPTION_SUFFIXES = ("txt", "caption")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
+CAPTION_SUFFIXES = ("txt", "caption", "text")
 SAMPLES_PER_CHUNK = 128
-MAX_TEXT_BYTES = 2**20  # of a caption or its json
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
+
+_MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
 
 
 class Member(NamedTuple):
@@ -36,30 +45,44 @@ class Member(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One sample: its key and its members by suffix."""
+    """One sample: its key, its members by suffix, and the class and split that its folder in the tar names."""
 
     key: str
     members: dict[str, Member]
+    folder: str = ""
+    split: str | None = None
 
 
 class Chunk(NamedTuple):
     file: str
     entries: list[Entry]
+    split: str | None = None  # of the whole tar
 
 
 class Tars:
-    """Source: one WebDataset tar, or a folder of them in the order of their names.
+    """Source: one WebDataset tar, or a folder with tars at any depth, in the order of their names.
 
     Raises:
         UserError: nothing there, a compressed tar, or (while building) a truncated one.
     """
 
-    def __init__(self, path: str | Path, *, name: str | None = None, caption_template: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        caption_template: str | None = None,
+        listing: Listing | None = None,
+    ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        self._files = [str(file) for file in _find(self.path)]
-        for file in self._files:
+        found, self._left_out = _find(self.path, listing)
+        for file in found:
             _check_start(Path(file))
+        root = self.path if self.path.is_dir() else self.path.parent
+        names = {file: Path(file).relative_to(root).as_posix() for file in found}
+        folders = FolderSplits(names.values())
+        self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
         self.count = None
         self.columns = None
         self.caption_template = caption_template or self._template_of_first()
@@ -67,52 +90,51 @@ class Tars:
     def describe(self) -> dict[str, Any]:
         root = self.path if self.path.is_dir() else self.path.parent
         files = [[Path(file).relative_to(root).as_posix(), Path(file).stat().st_size] for file in self._files]
-        return {"kind": "webdataset", "files": files}
+        splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
+        return {"kind": "webdataset", "files": files, **splits}
+
+    def left_out(self) -> dict[str, int]:
+        tests = sum(len(_samples(Path(file))) for file, split in self._files.items() if split == "test")
+        return dict(self._left_out + Counter({TEST_SPLIT: tests}))
 
     def chunks(self) -> Iterator[Chunk]:
-        for file in self._files:
-            entries: list[Entry] = []
-            for entry in _scan(Path(file)):
-                entries.append(entry)
-                if len(entries) == SAMPLES_PER_CHUNK:
-                    yield Chunk(file, entries)
-                    entries = []
-            if entries:
-                yield Chunk(file, entries)
+        for file, split in self._files.items():
+            entries = _samples(Path(file)) if split != "test" else []
+            for start in range(0, len(entries), SAMPLES_PER_CHUNK):
+                yield Chunk(file, entries[start : start + SAMPLES_PER_CHUNK], split)
 
-    def pictures(self, chunk: Chunk) -> Iterator[Picture | BadPicture]:
-        file = Path(chunk.file)
-        with file.open("rb") as tar:
+    def pictures(self, chunk: Chunk) -> Iterator[Item]:
+        with Path(chunk.file).open("rb") as tar:
             for entry in chunk.entries:
-                name = f"{file.name} {entry.key}"
+                name = f"{Path(chunk.file).name} {entry.key}"
+                if entry.split == "test":
+                    yield LeftOut(name, TEST_SPLIT)
+                    continue
                 try:
-                    image = _read(tar, entry, IMAGE_SUFFIXES, MAX_IMAGE_BYTES)
-                    columns = _columns(tar, entry) | {"filename": f"{entry.key}.{_suffix(entry)}"}
+                    yield from _read_sample(tar, entry, name, chunk.split or entry.split)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
-                    continue
-                if image:
-                    yield Picture(image, columns, identity=image, name=name)
-                else:
-                    yield BadPicture(name, "no image among its members")
 
     def _template_of_first(self) -> str | None:
         """The template that suits the first sample: the files of one data set are alike."""
-        first = next(iter(self.chunks()), None)
-        pictures = self.pictures(first) if first else iter(())
+        file, split = next(item for item in self._files.items() if item[1] != "test")
+        pictures = self.pictures(Chunk(file, _samples(Path(file), first=_MEMBERS_LOOKED_AT), split))
         known = next((picture.columns for picture in pictures if isinstance(picture, Picture)), {})
         return default_template([name for name, value in known.items() if value])
 
 
-def _find(path: Path) -> list[Path]:
+def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]:
+    """The tars at `path`, and what else was seen there."""
     if path.is_file():
-        return [path]
+        return [str(path)], Counter()
     if not path.is_dir():
         raise UserError(f"there is no {path}. Give a tar file or a folder of them: source.path=...")
-    files = sorted(file for file in path.glob("*.tar") if file.is_file() and not file.name.startswith("."))
+    listing = listing or list_files(path)
+    files = listing.having({TAR_SUFFIX})
     if not files:
         raise UserError(f"{path} holds no .tar file. Give the folder that does: source.path=...")
-    return files
+    beside = Counter({"pictures beside the tars": len(listing.pictures())})
+    return [str(path / file) for file in files], listing.left_out + beside
 
 
 def _check_start(file: Path) -> None:
@@ -141,22 +163,40 @@ def headers(file: Path) -> Iterator[tarfile.TarInfo]:
         ) from error
 
 
-def _scan(file: Path) -> Iterator[Entry]:
-    """The samples of one tar, from its headers. A sample's members stand together, as WebDataset has it."""
-    key, members = "", {}
-    for info in headers(file):
+def _samples(file: Path, *, first: int | None = None) -> list[Entry]:
+    """The samples of one tar, from its headers, in the order in which their first members come.
+
+    `first` is the number of members to look at, None for all.
+    """
+    latest: dict[str, dict[str, Member]] = {}
+    found: list[tuple[str, dict[str, Member]]] = []
+    for info in islice(headers(file), first):
         folder, _, base = info.name.rpartition("/")
         stem, _, suffix = base.partition(".")
         if not info.isreg() or info.issparse() or not stem or not suffix:
             continue
-        own_key = f"{folder}/{stem}" if folder else stem
-        if own_key != key and members:
-            yield Entry(key, members)
-        if own_key != key:
-            key, members = own_key, {}
-        members[suffix.lower()] = Member(info.offset_data, info.size)
-    if members:
-        yield Entry(key, members)
+        key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
+        if suffix in latest.get(key, (suffix,)):  # a new sample, or one more of the same name
+            latest[key] = {}
+            found.append((key, latest[key]))
+        latest[key][suffix] = Member(info.offset_data, info.size)
+    parted = [part for key, members in found for part in _by_image(key, members)]
+    splits = FolderSplits(key for key, _ in parted)
+    divided = divide({key: splits.of(key) for key, _ in parted})
+    classes = class_names([key for key, _ in parted], FolderNames(splits))
+    return [Entry(key, members, name, divided[key]) for (key, members), name in zip(parted, classes)]
+
+
+def _by_image(key: str, members: dict[str, Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+    """One sample per image where dots stand in the names before them: `van.gogh.jpg`, `0001.front.png`."""
+    dotted = {head for suffix in members for head, _, last in [suffix.rpartition(".")] if last in IMAGE_SUFFIXES}
+    if not dotted or "" in dotted:
+        yield key, members
+        return
+    for head in sorted(dotted):
+        own = {suffix: member for suffix, member in members.items() if "." not in suffix}
+        own |= {s.removeprefix(f"{head}."): member for s, member in members.items() if s.startswith(f"{head}.")}
+        yield f"{key}.{head}", own
 
 
 class _HeaderFile(io.FileIO):
@@ -175,31 +215,37 @@ def _only_zeros(file: Path, offset: int) -> bool:
         return not opened.read(2**20).strip(b"\0")
 
 
-def _suffix(entry: Entry) -> str:
-    return next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
+def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> Iterator[Item]:
+    """ValueError for a member that is too large, or JSON that cannot be read."""
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
+    image = _read(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
+    json_member = entry.members.get("json")
+    row = read_json(_read(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else {}
+    members = [entry.members[suffix] for suffix in CAPTION_SUFFIXES if suffix in entry.members]
+    texts = [decode(_read(tar, member, MAX_TEXT_BYTES)) for member in members]
+    if not image:
+        yield BadPicture(name, "no image among its members")
+        return
+    if reason := no_reader(image):
+        yield LeftOut(name, reason)
+        return
+    known = about([text for text, _ in texts], row, guessed=any(guess for _, guess in texts))
+    if known.guessed:
+        yield Note(name, CP1252_NOTE)
+    captions = known.captions or known.row_captions
+    columns = dict(known.columns)
+    if known.text:
+        columns["caption"] = known.text if len(captions) < 2 else captions[0]
+    if entry.folder and not columns:
+        columns["folder"] = entry.folder
+    columns["filename"] = f"{entry.key}.{suffix}"
+    several = tuple(captions) if len(captions) > 1 else ()
+    yield Picture(image, columns, identity=image, name=name, captions=several, split=split)
 
 
-def _read(tar: BinaryIO, entry: Entry, suffixes: tuple[str, ...], limit: int) -> bytes:
-    """The first member of one of `suffixes`, b"" where there is none. ValueError over `limit` bytes."""
-    member = next((entry.members[suffix] for suffix in suffixes if suffix in entry.members), None)
-    if member is None:
-        return b""
+def _read(tar: BinaryIO, member: Member, limit: int) -> bytes:
+    """The content of a member. ValueError over `limit` bytes."""
     if member.bytes > limit:
         raise ValueError(f"a member of {member.bytes} bytes, at most {limit} are read")
     tar.seek(member.offset)
     return tar.read(member.bytes)
-
-
-def _columns(tar: BinaryIO, entry: Entry) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    if text := _read(tar, entry, ("json",), MAX_TEXT_BYTES):
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"its .json cannot be read ({error})") from None
-        if isinstance(found, dict):
-            plain = {name: value for name, value in found.items() if isinstance(value, (str, int, float))}
-            columns = {str(name): str(value) for name, value in plain.items()}
-    if caption := _read(tar, entry, CAPTION_SUFFIXES, MAX_TEXT_BYTES):
-        columns["caption"] = caption.decode("utf-8-sig", "replace")
-    return columns

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion_art.streaming.frame import Buffer, frame_parts
 from diffusion_art.streaming.mixture import Shards
+from diffusion_art.streaming.order import draws_between
 from diffusion_art.streaming.wire import (
     FRAME_BYTES,
     FRAME_SAMPLES,
@@ -57,11 +58,18 @@ def samples_at(shards: Shards, read: Read) -> np.ndarray:
     return shards.samples(read.split, read.seed, read.epoch, read.start, read.stop)
 
 
+def draws_at(shards: Shards, read: Read) -> np.ndarray | None:
+    """What chooses the caption at each place that `read` asks for; None where it is the first, or the only one."""
+    if read.seed is None or not shards.tells_several(read.split):
+        return None
+    return draws_between(read.split, read.seed, read.epoch, read.start, read.stop)
+
+
 def views(
-    shards: Shards, split: str, samples: np.ndarray, codec: str = "jpeg"
+    shards: Shards, split: str, samples: np.ndarray, codec: str = "jpeg", told: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[View], list[View]]:
-    """ShardSet.views, where a sample too large for a frame is one that cannot be read, with a warning."""
-    keys, captions, images = shards.views(split, samples, codec)
+    """ShardSet.views with the draws `told`; a sample too large for a frame cannot be read, with a warning."""
+    keys, captions, images = shards.views(split, samples, codec, told)
     try:
         if int(_sizes(captions, images).max(initial=0)) <= MAX_SAMPLE_BYTES:
             return keys, captions, images
@@ -76,9 +84,11 @@ def views(
 
 def frames(shards: Shards, read: Read, samples: np.ndarray) -> Iterator[list[Buffer]]:
     """The data frames that answer `read` with `samples`, in parts; each holds between one and FRAME_SAMPLES."""
-    position = read.start
+    position, drawn = read.start, draws_at(shards, read)
     for first in range(0, len(samples), FRAME_SAMPLES):
-        keys, captions, images = views(shards, read.split, samples[first : first + FRAME_SAMPLES], read.codec)
+        here = slice(first, first + FRAME_SAMPLES)
+        told = None if drawn is None else drawn[here]
+        keys, captions, images = views(shards, read.split, samples[here], read.codec, told)
         for begin, end in _cut(captions, images):
             yield frame_parts(
                 keys[begin:end],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.answer import describe, samples_at, views
+from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.line import Line, LineError
 from diffusion_art.streaming.mixture import Shards, ShardSpec, components_of, open_shards
@@ -190,8 +190,9 @@ class ShardReader:
         for request in requests:
             parts = parts_of(request, info)
             for part in parts:
-                wanted = samples_at(shards, part.read(0))
-                part.samples += samples_of(*views(shards, part.split, wanted, self.codec))
+                read = part.read(0)
+                wanted, told = samples_at(shards, read), draws_at(shards, read)
+                part.samples += samples_of(*views(shards, part.split, wanted, self.codec, told))
             yield [sample for part in parts for sample in part.samples]
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.eir_books import Books
 from diffusion_art.streaming.mixture import Shards
+from diffusion_art.streaming.order import draws
 
 SPLIT = "train"  # v1 clients choose their own validation samples from it; ours are sent to nobody
 
@@ -146,6 +147,17 @@ class EirPass:
             here = epochs == epoch
             numbers[here] = self.shards.order(SPLIT, seed=self.seed, epoch=epoch)(places[here])
         return numbers
+
+    def draws(self, positions: np.ndarray) -> np.ndarray | None:
+        """What chooses the captions at these positions: the same as for a v2 client that reads under our seed."""
+        if not self.shards.tells_several(SPLIT):
+            return None
+        epochs, places = np.divmod(positions, self.samples)
+        found = np.empty(len(positions), np.uint64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            found[here] = draws(SPLIT, self.seed, epoch, places[here])
+        return found
 
     def exclude(self, ids: Iterable[str]) -> None:
         """Never hand these samples out again. What is no key of ours (16 hex digits) cannot be one of them."""

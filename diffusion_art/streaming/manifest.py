@@ -4,6 +4,7 @@ A shard folder holds, besides its `<split>-<number>.tar` files,
 
     manifest.json        this description; written last, so a folder that has one is whole
     index-<split>.npy    one row per sample: where in which shard it lies (index.py)
+    captions-<split>.bin only where samples have several captions: all of them (caption_table.py)
 
 100 million samples are 10 thousand manifest entries and a 4.8 GB index, read only where asked.
 """
@@ -36,7 +37,9 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a shard folder holds: per split its shards and index. `extra` is the builder's own plain JSON."""
+    """What a shard folder holds: per split its shards and index, and the table of its captions where some samples
+    have several. `extra` is the builder's own plain JSON.
+    """
 
     name: str
     image_size_px: int
@@ -45,11 +48,17 @@ class Manifest:
     shards: Mapping[str, tuple[ShardInfo, ...]]
     indexes: Mapping[str, ShardInfo]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    captions: Mapping[str, ShardInfo] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> dict[str, int]:
         """Samples per split."""
         return {split: sum(shard.samples for shard in shards) for split, shards in self.shards.items()}
+
+    def files(self, split: str) -> tuple[ShardInfo, ...]:
+        """All files of a split: its shards, its index, and its table of captions."""
+        table = (self.captions[split],) if split in self.captions else ()
+        return (*self.shards[split], self.indexes[split], *table)
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +78,7 @@ class Manifest:
                 "index": asdict(self.indexes[split]),
                 "shards": [asdict(shard) for shard in shards],
             }
+            | ({"captions": asdict(self.captions[split])} if split in self.captions else {})
             for split, shards in self.shards.items()
         }
         content = {
@@ -125,9 +135,11 @@ class Manifest:
             shards={split: tuple(_info(s) for s in part["shards"]) for split, part in splits.items()},
             indexes={split: _info(part["index"]) for split, part in splits.items()},
             extra=content["extra"],
+            captions={split: _info(part["captions"]) for split, part in splits.items() if "captions" in part},
         )
         for split, part in splits.items():
             counts = {part["samples"], manifest.splits[split], manifest.indexes[split].samples}
+            counts |= {manifest.captions[split].samples} if split in manifest.captions else set()
             if len(counts) != 1:
                 raise ValueError(f"sample counts of split {split!r} disagree: {sorted(counts)}")
         return manifest

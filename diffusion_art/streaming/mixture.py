@@ -20,7 +20,14 @@ import numpy as np
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.streaming.order import EpochOrder, Order, OrderMemo
-from diffusion_art.streaming.shard_spec import Component, ShardSpec, arguments_of, components_of, spec_of_arguments
+from diffusion_art.streaming.shard_spec import (
+    Component,
+    ShardSpec,
+    arguments_of,
+    components_of,
+    spec_of_arguments,
+    with_template,
+)
 from diffusion_art.streaming.shards import Sample, ShardSet
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "components_of",
     "open_shards",
     "spec_of_arguments",
+    "with_template",
 ]
 
 _VERSION = 1
@@ -40,7 +48,7 @@ _VERSION = 1
 def open_shards(spec: ShardSpec) -> "Shards":
     """What `spec` names, opened and checked as ShardSet.open does it; UserError as from there and Mixture."""
     components = components_of(spec)
-    parts = [ShardSet.open(component.path) for component in components]
+    parts = [ShardSet.open(component.path, caption_template=component.caption_template) for component in components]
     if len(parts) == 1:
         return parts[0]
     weights = [component.weight for component in components if component.weight is not None]
@@ -143,6 +151,19 @@ class Mixture:
         part, own = self.locate(split, i)
         return part.key(split, own)
 
+    def captions(self, split: str, i: int) -> tuple[str, ...]:
+        """All captions of sample `i`."""
+        part, own = self.locate(split, i)
+        return part.captions(split, own)
+
+    def tells_several(self, split: str) -> bool:
+        """Whether a sample may have several captions."""
+        return any(part.tells_several(split) for part in self.components)
+
+    def without_caption(self) -> int:
+        """ShardSet.without_caption of all components."""
+        return sum(part.without_caption() for part in self.components)
+
     def metadata(self, split: str, i: int) -> dict[str, Any]:
         """The JSON stored with sample `i`."""
         part, own = self.locate(split, i)
@@ -154,14 +175,14 @@ class Mixture:
         return tuple(codec for codec in ("jpeg", "u8") if all(codec in part.codecs for part in self.components))
 
     def views(
-        self, split: str, places: np.ndarray, codec: str = "jpeg"
+        self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
     ) -> tuple[np.ndarray, list[memoryview | None], list[memoryview | None]]:
         """Keys (uint64), captions and images of many samples, as ShardSet.views gives them."""
         keys = np.empty(len(places), np.uint64)
         captions: list[memoryview | None] = [None] * len(places)
         images: list[memoryview | None] = [None] * len(places)
         for part, here, own in self._by_component(split, places):
-            keys[here], *found = part.views(split, own, codec)
+            keys[here], *found = part.views(split, own, codec, None if draws is None else draws[here])
             for i, caption, image in zip(here.tolist(), *found, strict=True):
                 captions[i], images[i] = caption, image
         return keys, captions, images

@@ -120,6 +120,32 @@ def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, diges
     return EpochOrder(samples, seed=seed, epoch=epoch, split=split, digest=digest)
 
 
+def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """By what one of several captions is chosen at these places (int64) of an epoch: 64 random bits (uint64) for each.
+
+    A pure function of (split, seed, epoch, place), so a visit has the same caption whoever serves it. Of n captions
+    it is number (upper 32 bits x n) >> 32, from 0. In the order of the index (no seed) it is the first, always.
+    """
+    identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()
+    key = np.frombuffer(hashlib.shake_256(identity).digest(8), "<u8").astype(np.uint64)
+    return _mix(places.astype(np.uint64) ^ key)
+
+
+def draws_between(split: str, seed: int, epoch: int, start: int, stop: int) -> np.ndarray:
+    """`draws` at places [start, stop) (read-only), remembered in stretches as OrderMemo does."""
+    first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
+    stretches = [_draw_stretch(split, seed, epoch, number) for number in range(first, last + 1)]
+    found = stretches[0] if first == last else np.concatenate(stretches)
+    return found[start - first * _STRETCH : stop - first * _STRETCH]
+
+
+@lru_cache(_STRETCHES)
+def _draw_stretch(split: str, seed: int, epoch: int, number: int) -> np.ndarray:
+    found = draws(split, seed, epoch, np.arange(number * _STRETCH, (number + 1) * _STRETCH))
+    found.flags.writeable = False
+    return found
+
+
 def spans(samples: int, start: int, count: int) -> list[tuple[int, int, int]]:
     """Endless positions [start, start + count) as (epoch, first place, place after the last), in order."""
     if samples < 1 or start < 0 or count < 0:

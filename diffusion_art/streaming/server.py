@@ -131,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m diffusion_art.streaming.server", description="Serve shards.")
     parser.add_argument("folder", nargs="+", help="shards; several are read as one data set")
     parser.add_argument("--weights", type=float, nargs="+", help="the share of each folder, to mix them by")
+    parser.add_argument("--captions", help="the caption template of each folder or null, as a JSON list")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--processes", type=int, default=1, help="server processes that share the port")
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             os.close(options.ready)
 
     try:
-        spec = spec_of_arguments(options.folder, options.weights)
+        spec = spec_of_arguments(options.folder, options.weights, options.captions)
         settings = Settings(token=os.environ.get(TOKEN_VARIABLE))
         if options.settings:
             settings = Settings.of_json(sys.stdin.read())

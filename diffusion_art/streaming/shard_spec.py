@@ -1,8 +1,9 @@
 """Which shards are meant: one folder, or a list of them with weights, as `data.path` says it."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,10 +14,14 @@ ShardSpec: TypeAlias = "str | Path | Sequence[str | Path | Mapping[str, Any] | C
 
 @dataclass(frozen=True)
 class Component:
-    """One folder of a specification; `weight` None: as much as it has samples."""
+    """One folder of a specification; `weight` None: as much as it has samples.
+
+    `caption_template` makes its captions of the samples' columns, None leaves them as they are stored.
+    """
 
     path: Path
     weight: float | None = None
+    caption_template: str | None = None
 
 
 def components_of(spec: ShardSpec) -> tuple[Component, ...]:
@@ -38,34 +43,52 @@ def components_of(spec: ShardSpec) -> tuple[Component, ...]:
     return components
 
 
+def with_template(spec: ShardSpec, caption_template: str | None) -> tuple[Component, ...]:
+    """`spec`, its folders with this template, but for those that have one of their own."""
+    return tuple(
+        replace(component, caption_template=caption_template) if component.caption_template is None else component
+        for component in components_of(spec)
+    )
+
+
 def arguments_of(components: Sequence[Component]) -> list[str]:
     """`components` on a command line, their paths absolute."""
     weights = [repr(component.weight) for component in components if component.weight is not None]
     folders = [str(component.path.resolve()) for component in components]
-    return [*folders, *(["--weights", *weights] if weights else [])]
+    templates = [component.caption_template for component in components]
+    told = ["--captions", json.dumps(templates)] if any(template is not None for template in templates) else []
+    return [*folders, *(["--weights", *weights] if weights else []), *told]
 
 
-def spec_of_arguments(folders: Sequence[str], weights: Sequence[float] | None) -> ShardSpec:
+def spec_of_arguments(
+    folders: Sequence[str], weights: Sequence[float] | None, captions: str | None = None
+) -> ShardSpec:
     """The specification that `arguments_of` wrote. UserError when there are not as many weights as folders."""
-    if weights is None:
-        return folders
-    if len(weights) != len(folders):
+    if weights is not None and len(weights) != len(folders):
         raise UserError(f"--weights has {len(weights)} numbers for {len(folders)} folders; give one for each")
-    return [Component(Path(folder), weight) for folder, weight in zip(folders, weights, strict=True)]
+    templates = json.loads(captions) if captions is not None else [None] * len(folders)
+    shares = weights if weights is not None else [None] * len(folders)
+    whole = zip(folders, shares, templates, strict=True)
+    return [Component(Path(folder), weight, template) for folder, weight, template in whole]
 
 
 def _component(entry: Any) -> Component:
     if isinstance(entry, Component):
-        entry = {"path": entry.path, "weight": entry.weight}
+        entry = {"path": entry.path, "weight": entry.weight, "caption_template": entry.caption_template}
     if isinstance(entry, str | Path):
         return Component(Path(entry).expanduser())
-    if not isinstance(entry, Mapping) or not {"path"} <= set(entry) <= {"path", "weight"}:
-        raise UserError(f"data.path has the entry {entry!r}; each is a folder, or {{path: FOLDER, weight: NUMBER}}")
-    path, weight = entry["path"], entry.get("weight")
+    if not isinstance(entry, Mapping) or not {"path"} <= set(entry) <= {"path", "weight", "caption_template"}:
+        raise UserError(
+            f"data.path has the entry {entry!r}; each is a folder, or {{path: FOLDER, weight: NUMBER}}, with a "
+            "caption_template of its own if you like"
+        )
+    path, weight, template = entry["path"], entry.get("weight"), entry.get("caption_template")
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"data.path has the entry {entry!r}, whose path is no folder; give {{path: data/NAME, ...}}")
+    if not isinstance(template, str | None):
+        raise UserError(f"data.path gives {path} the caption_template {template!r}; it is a text such as '{{title}}'")
     if weight is None:
-        return Component(Path(path).expanduser())
+        return Component(Path(path).expanduser(), None, template)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not (0 < weight < math.inf):
         raise UserError(f"data.path gives {path} the weight {weight!r}; a weight is a number above 0")
-    return Component(Path(path).expanduser(), float(weight))
+    return Component(Path(path).expanduser(), float(weight), template)

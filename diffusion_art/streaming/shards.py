@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion_art.streaming.caption_table import CaptionTable
+from diffusion_art.streaming.captioning import Recaptioner, alternatives_in
 from diffusion_art.streaming.decoded import Decoded
 from diffusion_art.streaming.files import check_file, mismatch, sha256_of
 from diffusion_art.streaming.index import index_shard, open_index
@@ -48,6 +50,10 @@ class ShardSet:
         self.manifest = manifest
         self.decoded: Decoded | None = None  # see predecode.py
         self._index = index
+        self._tables = {
+            split: CaptionTable(folder, info, manifest.splits[split]) for split, info in manifest.captions.items()
+        }
+        self._recaptioner: Recaptioner | None = None
         self._mapped: dict[tuple[str, int], tuple[mmap.mmap, memoryview]] = {}
         self._lock = threading.Lock()
         self._faults = self._calls_left = -1
@@ -57,20 +63,25 @@ class ShardSet:
         self._max_mapped = 2**15 if limit == resource.RLIM_INFINITY else max(1, limit // 2)
 
     @classmethod
-    def open(cls, folder: str | Path) -> "ShardSet":
+    def open(cls, folder: str | Path, *, caption_template: str | None = None) -> "ShardSet":
         """Open `folder` after cheap checks: files present, in it, of the manifest's size, index in range.
 
+        `caption_template` makes other captions of the samples' columns than are stored, None leaves them.
+
         UserError for a folder that is missing, unfinished, of another version, truncated or of two builds, or
-        with a link that leads out of it.
+        with a link that leads out of it; or for a template that does not fit its columns.
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
         index = {}
         for split, shards in manifest.shards.items():
-            for info in (*shards, manifest.indexes[split]):
+            for info in manifest.files(split):
                 check_file(folder, info.file, bytes=info.bytes)
             index[split] = open_index(folder, manifest.indexes[split], shards)
-        return cls(folder, manifest, index)
+        opened = cls(folder, manifest, index)
+        if caption_template not in (None, manifest.caption_template):
+            opened._recaptioner = Recaptioner(opened, caption_template)
+        return opened
 
     @property
     def name(self) -> str:
@@ -87,7 +98,8 @@ class ShardSet:
 
     @property
     def caption_template(self) -> str | None:
-        return self.manifest.caption_template
+        """What the captions are made by; None: as their source has them."""
+        return self._recaptioner.template if self._recaptioner else self.manifest.caption_template
 
     @property
     def digest(self) -> str:
@@ -105,8 +117,50 @@ class ShardSet:
     def read(self, split: str, i: int) -> Sample:
         """Sample `i` of `split`. IndexError if there is none, OSError if its bytes cannot be read."""
         row = self._row(split, i)
-        image, caption = self._slice(split, row, "image"), self._slice(split, row, "caption")
-        return Sample(f"{int(row['key']):016x}", bytes(image), str(caption, "utf-8", "replace"))
+        image = self._slice(split, row, "image")
+        return Sample(f"{int(row['key']):016x}", bytes(image), self.captions(split, i)[0])
+
+    def captions(self, split: str, i: int) -> tuple[str, ...]:
+        """All captions of sample `i`, at least one, which may be ""; errors as from `read` and `metadata`."""
+        self._row(split, i)
+        if self._recaptioner is not None:
+            return self._recaptioner.texts(split, i)
+        if split in self._tables:
+            return tuple(self._tables[split].texts(i))
+        return (str(self.stored_caption(split, i), "utf-8", "replace"),)
+
+    def stored_caption(self, split: str, i: int) -> bytes:
+        """The caption (UTF-8) that sample `i` has in its shard, whatever captions are told."""
+        return bytes(self._slice(split, self._row(split, i), "caption"))
+
+    def without_caption(self) -> int:
+        """How many samples have no caption: by the manifest, or the index. By another template than they are stored
+        with it is that of 20,000 samples from all over, in proportion.
+        """
+        if self._recaptioner is not None:
+            return sum(self._recaptioner.without_caption(split, samples) for split, samples in self.splits.items())
+        counts = self.manifest.extra.get("counts")
+        known = counts.get("without_caption") if isinstance(counts, dict) else None
+        if isinstance(known, int):
+            return known
+        return sum(int(np.count_nonzero(rows["caption_length"] == 0)) for rows in self._index.values())
+
+    def captions_agree(self, split: str, i: int) -> bool:
+        """Whether the table of captions has those of sample `i`'s metadata, as far as they can be read."""
+        with contextlib.suppress(OSError):
+            row = self._row(split, i)
+            stored = alternatives_in(self._slice(split, row, "metadata"))
+            told = self._tables[split].texts(i) if split in self._tables else []
+            return stored == told or (not stored and len(told) < 2)
+        return True
+
+    def tells_several(self, split: str) -> bool:
+        """Whether a sample may have several captions, so that `views` is to be given draws."""
+        return split in self._tables or self._recaptioner is not None
+
+    def several(self, split: str) -> int:
+        """How many samples have several captions in store."""
+        return self._tables[split].several if split in self._tables else 0
 
     def rows(self, split: str) -> np.ndarray:
         """The index (INDEX_ROW), one row per sample: a map of its file, read from disk where touched."""
@@ -136,14 +190,15 @@ class ShardSet:
         return ("jpeg",) if self.decoded is None else ("jpeg", "u8")
 
     def views(
-        self, split: str, places: np.ndarray, codec: str = "jpeg"
+        self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
     ) -> tuple[np.ndarray, list[memoryview | None], list[memoryview | None]]:
         """Keys (uint64), captions (UTF-8) and images of many samples, as views into the shards: no copy.
 
-        A sample that cannot be read (its shard was cut or taken away since `open`) is None, None.
+        Of several captions the first, or the one on which a sample's draw falls (order.draws). A sample that cannot
+        be read (its shard was cut or taken away since `open`) is None, None.
         """
         rows = self._index[split].take(places)
-        captions = self._members(split, rows, "caption")
+        captions = self._captions(split, places, rows, draws)
         if codec == "u8" and self.decoded is not None:
             images = self.decoded.views(split, places)
         else:
@@ -173,12 +228,21 @@ class ShardSet:
 
     def verify(self) -> None:
         """Read every file, compare its SHA-256 with the manifest; UserError names the first that differs."""
-        for split, shards in self.manifest.shards.items():
-            for info in (*shards, self.manifest.indexes[split]):
+        for split in self.manifest.shards:
+            for info in self.manifest.files(split):
                 check_file(self.folder, info.file, bytes=info.bytes)
                 found = sha256_of(self.folder / info.file)
                 if found != info.sha256:
                     raise mismatch(self.folder, info.file, f"SHA-256 {found}", info.sha256)
+
+    def _captions(
+        self, split: str, places: np.ndarray, rows: np.ndarray, draws: np.ndarray | None
+    ) -> list[memoryview | None]:
+        if self._recaptioner is not None:
+            return self._recaptioner.views(split, places, draws)
+        if split in self._tables:
+            return self._tables[split].views(places, draws)
+        return self._members(split, rows, "caption")
 
     def _row(self, split: str, i: int) -> np.void:
         index = self._index[split]

@@ -172,7 +172,8 @@ class _Talk:
 
     def _samples(self, positions: np.ndarray) -> Iterator[tuple[int, tuple[bytes, ...]]]:
         """The samples at `positions` that a client may have, as JSON, and which position each of them was."""
-        keys, captions, images = views(self._shards, SPLIT, self._state.numbers(positions))
+        numbers, told = self._state.numbers(positions), self._state.draws(positions)
+        keys, captions, images = views(self._shards, SPLIT, numbers, told=told)
         barred = self._state.excluded(keys)
         for i, (key, caption, image) in enumerate(zip(keys.tolist(), captions, images, strict=True)):
             if barred[i] or image is None:

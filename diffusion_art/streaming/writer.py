@@ -16,6 +16,7 @@ import numpy as np
 
 import diffusion_art
 from diffusion_art.errors import UserError
+from diffusion_art.streaming.caption_table import write_captions
 from diffusion_art.streaming.files import publish
 from diffusion_art.streaming.index import BLOCK, MEMBERS, write_index
 from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest, ShardInfo
@@ -54,7 +55,10 @@ class ShardWriter:
         self._sha256 = hashlib.sha256()
 
     def add(self, key: str, image: bytes, caption: str, metadata: Mapping[str, Any]) -> None:
-        """Append a sample. `key` is 16 hex digits, unique in the data set; `metadata` must be plain JSON."""
+        """Append a sample. `key` is 16 hex digits, unique in the data set; `metadata` must be plain JSON.
+
+        A sample of several captions has them as a list under `captions` of its metadata, `caption` being the first.
+        """
         if not _KEY.fullmatch(key):
             raise ValueError(f"key {key!r} is not 16 lower-case hex digits")
         text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -122,7 +126,7 @@ def write_manifest(
     shards: Mapping[str, Sequence[ShardInfo]],
     extra: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Index the shards of each split and write `manifest.json`, last: it makes `folder` a whole data set.
+    """Index the shards and captions of each split and write `manifest.json`, last: it makes `folder` a whole data set.
 
     UserError when a shard is not what its ShardInfo says, or when two samples, whatever their split, share
     a key.
@@ -131,6 +135,7 @@ def write_manifest(
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     written = {split: write_index(folder, split, infos) for split, infos in shards.items()}
     _refuse_duplicates([keys for _, keys in written.values()])
+    captions = {split: write_captions(folder, split, written[split][0], infos) for split, infos in shards.items()}
     manifest = Manifest(
         name=name,
         image_size_px=image_size_px,
@@ -139,6 +144,7 @@ def write_manifest(
         shards={split: tuple(infos) for split, infos in shards.items()},
         indexes={split: info for split, (info, _) in written.items()},
         extra=dict(extra or {}),
+        captions={split: info for split, info in captions.items() if info is not None},
     )
     for stray in folder.glob("*.partial"):  # left by builds that were killed
         stray.unlink()

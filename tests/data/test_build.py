@@ -93,7 +93,7 @@ def test_keys_and_splits_depend_on_the_picture_alone(tmp_path: Path) -> None:
     sources = (Parquet(tmp_path / "a.parquet"), ImageFolder(tmp_path / "pictures"), Tars(tmp_path / "a.tar"))
     found = []
     for number, source in enumerate(sources):
-        build_shards(source, tmp_path / str(number), workers=1, **SMALL)
+        build_shards(source, tmp_path / str(number), workers=1, allow_no_captions=True, **SMALL)
         found.append(sorted(samples(tmp_path / str(number))))
     assert found[0] == found[1] == found[2]
     assert {key for _, key in found[0]} == {key_of(data) for data in files}
@@ -133,9 +133,20 @@ def partly_bad(tmp_path: Path) -> ImageFolder:
 
 
 def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, partly_bad: ImageFolder, capsys) -> None:
-    manifest = build_shards(partly_bad, tmp_path / "out", max_bad=3, image_size_px=16, val_fraction=0.0)
+    settings = {"image_size_px": 16, "val_fraction": 0.0, "allow_no_captions": True}
+    manifest = build_shards(partly_bad, tmp_path / "out", max_bad=3, **settings)
     assert manifest.splits == {"train": 7}
-    assert manifest.extra["counts"] == {"bad": 3, "duplicates": 0, "without_caption": 7}
+    reason = "not a picture in a known format (JPEG, PNG, WEBP, GIF, TIFF, BMP, AVIF, PPM)"
+    assert manifest.extra["counts"] == {
+        "bad": 3,
+        "bad_by_reason": {reason: 3},
+        "duplicates": 0,
+        "in_both_splits": 0,
+        "left_out": {},
+        "notes": {},
+        "several_captions": 0,
+        "without_caption": 7,
+    }
     lines = (tmp_path / "out" / "bad_pictures.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["2.jpg", "5.jpg", "6.jpg"]
     assert "not a picture in a known format" in lines[0]
@@ -143,7 +154,8 @@ def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, partly_bad: 
     for part in (
         "7 pictures of 16 px",
         "3 bad pictures skipped",
-        "7 pictures have no caption",
+        f"3 {reason}",
+        "7 of 7 pictures have no caption",
         "val_fraction",
     ):
         assert part in told
@@ -153,7 +165,7 @@ def test_too_many_bad_pictures_stop_the_build(tmp_path: Path, partly_bad: ImageF
     with pytest.raises(UserError, match=r"3 bad pictures, and max_bad=2 allows no more \(2\.jpg: not a pict"):
         build_shards(partly_bad, tmp_path / "out", max_bad=2, **SMALL)
     assert list(contents(tmp_path / "out")) == ["bad_pictures.txt"]
-    build_shards(partly_bad, tmp_path / "out", max_bad=3, **SMALL)
+    build_shards(partly_bad, tmp_path / "out", max_bad=3, allow_no_captions=True, **SMALL)
     assert sum(ShardSet.open(tmp_path / "out").splits.values()) == 7
 
 
@@ -179,8 +191,11 @@ def test_a_finished_build_is_not_touched_and_other_settings_are_refused(tmp_path
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert build_shards(Swatches(20), out, **SMALL) == first
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    with pytest.raises(UserError, match=r"built with fit=crop, and now fit=stretch is asked for.*overwrite=true"):
+    with pytest.raises(UserError, match=r"built with fit=crop, and now fit=stretch is asked for.*overwrite"):
         build_shards(Swatches(20), out, fit="stretch", **SMALL)
+    again = "python -m diffusion_art.prepare source=any source.path=swatches fit=stretch"
+    with pytest.raises(UserError, match=rf"`{again} out={out}-[0-9a-f]{{6}}`; or replace it: `{again} overwrite=true`"):
+        build_shards(Swatches(20), out, fit="stretch", again=again, **SMALL)
     other = Swatches(30)
     with pytest.raises(UserError, match=r"source\.count=20, and now source\.count=30"):
         build_shards(other, out, **SMALL)
@@ -200,6 +215,7 @@ def test_a_finished_build_is_not_touched_and_other_settings_are_refused(tmp_path
         ({"val_fraction": float("nan")}, "val_fraction=nan"),
         ({"limit": 0}, "limit=0 is out of range. Give a whole number, 1 or more"),
         ({"max_bad": -1}, "max_bad=-1"),
+        ({"max_megapixels": 0}, "max_megapixels=0 is out of range"),
         ({"caption_template": "{medium}"}, "medium"),
     ],
 )

@@ -8,16 +8,18 @@ import pytest
 
 from diffusion_art.data.encode import Encoded
 from diffusion_art.data.spool import Spool
-from diffusion_art.sources.base import BadPicture
+from diffusion_art.sources.base import BadPicture, LeftOut, Note
 
 SETTINGS = {"image_size_px": 64, "source": {"files": [["a", 1]]}}
 CHUNKS = [
     [
         Encoded("00ff" * 4, b"\xff\xd8 one", "Étude \ud800", {"title": "x", "width": 3}),
         BadPicture("b", "torn"),
+        LeftOut("c", "pictures of the test split"),
+        Note("d", "texts read as Windows-1252"),
     ],
     [],
-    [Encoded("ab" * 8, b"", "", {}), Encoded("cd" * 8, b"three" * 100, "c", {"date": ""})],
+    [Encoded("ab" * 8, b"", "", {}), Encoded("cd" * 8, b"three" * 100, "c", {"date": ""}, "val")],
 ]
 
 

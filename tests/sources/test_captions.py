@@ -32,6 +32,14 @@ VAN_GOGH = {"artist": "Vincent van Gogh", "title": "The Starry Night", "date": "
         ("Nonesuch Palace", "Nonesuch Palace"),
         ("Artist / Untitled / None / abstract / 1968.0", "Artist / Untitled / abstract / 1968"),
         ("None /  / nan", ""),
+        ("1889-01-01 00:00:00", "1889"),
+        ("1889-01-01T00:00:00Z", "1889"),
+        ("1889-01-01", "1889"),
+        ("1889-06-02 00:00:00", "1889-06-02"),
+        ("1889-06-02 17:30:00", "1889-06-02 17:30:00"),
+        ("Unknown Artist / Sea", "Sea"),
+        ("unknown_artist", ""),
+        ("Unknown", "Unknown"),
     ],
 )
 def test_clean(raw: str | None, cleaned: str) -> None:
@@ -71,6 +79,13 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
         (VAN_GOGH, "Vincent van Gogh / The Starry Night / 1889"),
         ({"description": "Artist / None / 1968.0"}, "Artist / 1968"),
         ({"width": "12"}, ""),
+        ({"TEXT": "a cat", "URL": "x"}, "a cat"),
+        ({"Title": "T", "Artist Display Name": "A"}, "A / T"),
+        ({"edited_prompt": "a cat"}, "a cat"),
+        ({"edited_prompt": "a cat", "original_prompt": "a dog"}, ""),  # two to choose from: the build asks
+        ({"comment": "late", "title": "T"}, "T"),
+        ({"label": "3", "folder": "cats"}, "cats"),
+        ({"DESCRIPTION": "d", "label": "cat"}, "d"),
     ],
 )
 def test_without_a_template_the_best_column_serves(columns: dict[str, str], caption: str) -> None:
@@ -89,6 +104,7 @@ def test_a_picture_without_any_field_of_the_template_falls_back() -> None:
         ("{artist!r}", "no plain column name"),
         ("{artist.__class__}", "no plain column name"),
         ("{0}", "no plain column name"),
+        ("{a[0]}", "no plain column name"),
         ("{artist} {medium}", r"asks for \{medium\}.*artist, title"),
     ],
 )
@@ -97,7 +113,14 @@ def test_a_wrong_template_is_refused_with_its_mend(template: str, message: str) 
         Captioner(template, columns=("title", "artist"))
 
 
+def test_a_template_may_name_columns_of_several_words() -> None:
+    assert Captioner("{Artist Name} ({date-text})")({"Artist Name": "A", "date-text": "1889"}) == "A (1889)"
+
+
 def test_default_templates() -> None:
+    assert default_template(["IMAGE_FILE", "DESCRIPTION", "AUTHOR", "TITLE", "DATE"]) == "{AUTHOR} / {TITLE} / {DATE}"
+    assert default_template(["title", "date", "Author"]) == "{title} / {date}"  # the plain names go first
+    assert default_template(["TEXT", "title", "artist"]) is None
     assert default_template(["title", "artist", "date", "genre", "style", "filename"]) == ART_TEMPLATE
     assert default_template(["style", "title"]) == "{title} / {style}"
     assert default_template(["title", "artist", "caption"]) is None

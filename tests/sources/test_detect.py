@@ -11,8 +11,9 @@ from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.naming import data_set_name
 from diffusion_art.sources.parquet import Parquet
+from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars
-from tests.fakes_sources import encoded, picture, wikiart_folder
+from tests.fakes_sources import captions_of, encoded, jpegs, picture, wikiart_folder, write_files, write_parquet
 from tests.sources.test_tars import sample, write_tar
 
 
@@ -26,9 +27,27 @@ def test_each_kind_is_known_by_its_look(tmp_path: Path) -> None:
     assert isinstance(open_source(next(parquet.rglob("*.parquet"))), Parquet)
     assert isinstance(open_source(tar.parent), Tars)
     assert isinstance(open_source(tar), Tars)
+    (tmp_path / "links.csv").write_text("file\na.png\n")
+    assert isinstance(open_source(tmp_path / "links.csv"), Records)
     source = open_source(tmp_path / "pictures", name="mine", caption_template="{file_name}")
     assert isinstance(source, ImageFolder)
     assert (source.name, source.caption_template) == ("mine", "{file_name}")
+
+
+def test_parquet_decides_only_where_it_holds_pictures(tmp_path: Path) -> None:
+    text = [{"file_name": "a.jpg", "text": "a cat"}]
+    write_files(tmp_path / "pictures", jpegs("a.jpg"))
+    write_parquet(tmp_path / "pictures" / "anything.parquet", text, schema=None)
+    write_tar(write_files(tmp_path / "tars", {"x/y.txt": ""}) / "x" / "0.tar", sample(0))
+    write_parquet(tmp_path / "tars" / "links.parquet", text, schema=None)
+    assert captions_of(open_source(tmp_path / "pictures")) == {"a.jpg": "a cat"}
+    assert isinstance(open_source(tmp_path / "pictures" / "anything.parquet"), Records)
+    assert isinstance(open_source(tmp_path / "tars"), Tars)
+    (tmp_path / "pictures" / "broken.parquet").write_bytes(b"PAR1")
+    assert isinstance(open_source(tmp_path / "pictures"), ImageFolder)
+    write_parquet(tmp_path / "only" / "links.parquet", text, schema=None)
+    with pytest.raises(UserError, match=r"no column of image bytes among \['file_name', 'text'\]"):
+        open_source(tmp_path / "only")
 
 
 def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
@@ -36,6 +55,9 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds nothing to learn from"):
         open_source(tmp_path)
+    write_files(tmp_path / "phone", {"a.zip": "PK", "b.jxl": "x"})
+    with pytest.raises(UserError, match=r"nothing to learn from \(left out: 1 files \.\w+: "):
+        open_source(tmp_path / "phone")
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar"):
         open_source(tmp_path / "a.zip")

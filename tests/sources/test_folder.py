@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Picture, Source
+from diffusion_art.sources.base import BadPicture, Item, Note, Picture, Source
 from diffusion_art.sources.captions import Captioner
 from diffusion_art.sources.folder import ImageFolder
-from tests.fakes_sources import encoded, picture
+from diffusion_art.sources.metadata import NO_PICTURE
+from diffusion_art.sources.texts import CP1252_NOTE
+from tests.fakes_sources import captions_of, encoded, notes_of, picture, pictures_of
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def read(source: ImageFolder) -> list[Picture | BadPicture]:
+def read(source: ImageFolder) -> list[Item]:
     chunks = list(source.chunks())
     source = pickle.loads(pickle.dumps(source))
     return [item for chunk in chunks for item in source.pictures(chunk)]
@@ -49,7 +52,8 @@ def test_without_any_text_captions_are_empty(folder: Path) -> None:
 def test_txt_beside(folder: Path) -> None:
     (folder / "a.txt").write_text("A quiet  sea\n", "utf-8-sig")
     (folder / "deep" / "c.txt").write_bytes(b"caf\xe9")
-    assert captions(ImageFolder(folder)) == {"a.jpg": "A quiet sea", "b.JPG": "", "deep/c.png": "caf\ufffd"}
+    assert captions(ImageFolder(folder)) == {"a.jpg": "A quiet sea", "b.JPG": "", "deep/c.png": "café"}
+    assert [item for item in read(ImageFolder(folder)) if isinstance(item, Note)] == [Note("deep/c.png", CP1252_NOTE)]
 
 
 def test_metadata_of_both_kinds(folder: Path) -> None:
@@ -75,11 +79,11 @@ def test_a_ready_caption_wins_over_the_art_columns(folder: Path) -> None:
     assert captions(chosen)["a.jpg"] == "A by Ä"
 
 
-def test_metadata_for_a_picture_that_is_not_there_counts_as_bad(folder: Path) -> None:
+def test_metadata_for_a_picture_that_is_not_there_is_counted(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text('{"file_name": "gone.jpg"}')
     source = ImageFolder(folder)
-    assert source.count == 4
-    assert read(source)[3] == BadPicture("gone.jpg", "named in the metadata, not in the folder")
+    assert source.count == 3
+    assert source.left_out() == {NO_PICTURE: 1}
 
 
 @pytest.mark.parametrize(
@@ -97,14 +101,48 @@ def test_metadata_for_a_picture_that_is_not_there_counts_as_bad(folder: Path) ->
 )
 def test_wrong_metadata_is_named_by_line(folder: Path, file: str, text: str, message: str) -> None:
     (folder / file).write_text(text)
+    source = ImageFolder(folder)
+    source.describe()
     with pytest.raises(UserError, match=message):
-        ImageFolder(folder)
+        source.chunks().__next__()
 
 
-def test_metadata_must_be_utf8(folder: Path) -> None:
-    (folder / "metadata.csv").write_bytes(b"file_name\na\xe9.jpg")
-    with pytest.raises(UserError, match="is not UTF-8"):
-        ImageFolder(folder)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_metadata_is_read_in_any_encoding(folder: Path, encoding: str) -> None:
+    (folder / "metadata.csv").write_bytes("file_name,text\na.jpg,Édouard’s café\n".encode(encoding))
+    source = ImageFolder(folder)
+    assert captions(source)["a.jpg"] == "Édouard’s café"
+    assert notes_of(source) == ({CP1252_NOTE: 1} if encoding == "cp1252" else {})
+
+
+def test_lines_of_a_text_are_captions_to_choose_from(folder: Path) -> None:
+    (folder / "a.txt").write_text("a sea\n\n  a quiet sea \r\na sea\n")
+    (folder / "a.caption").write_text("waves")
+    (folder / "b.caption").write_text("a hill")
+    (folder / "deep" / "c.png.txt").write_text("one only")
+    assert captions_of(ImageFolder(folder)) == {
+        "a.jpg": ("a sea", "a quiet sea", "waves"),
+        "b.JPG": "a hill",
+        "deep/c.png": "one only",
+    }
+
+
+def test_a_text_goes_before_metadata_and_metadata_before_a_json_of_its_own(folder: Path) -> None:
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "a.jpg", "caption": "m"}\n{"file_name": "b.JPG", "caption": "m"}'
+    )
+    for name in ("a", "b", "deep/c"):
+        (folder / f"{name}.json").write_text(json.dumps({"caption": "j", "score": 0.5, "boxes": [[1, 2]], "no": None}))
+    (folder / "a.txt").write_text("t")
+    source = ImageFolder(folder)
+    assert source.columns is None  # each picture has a file of columns
+    assert captions_of(source) == {"a.jpg": "t", "b.JPG": "m", "deep/c.png": "j"}
+    assert pictures_of(source)["deep/c.png"].columns == {"file_name": "deep/c.png", "caption": "j", "score": "0.5"}
+
+
+def test_a_broken_json_beside_a_picture_makes_it_a_bad_one(folder: Path) -> None:
+    (folder / "a.json").write_text("{broken")
+    assert [type(item) for item in read(ImageFolder(folder))] == [BadPicture, Picture, Picture]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -117,5 +155,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_the_description_follows_the_content(folder: Path) -> None:
     before = ImageFolder(folder).describe()
     assert before == ImageFolder(folder.rename(folder.with_name("moved"))).describe()
-    (folder.with_name("moved") / "a.txt").write_text("new")
-    assert before != ImageFolder(folder.with_name("moved")).describe()
+    text = folder.with_name("moved") / "a.txt"
+    text.write_text("new")
+    after = ImageFolder(text.parent).describe()
+    assert before != after
+    text.write_text("old")  # of the same length, at another time
+    os.utime(text, ns=(0, 0))
+    assert ImageFolder(text.parent).describe() not in (before, after)

@@ -10,12 +10,24 @@ import pyarrow as pa
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Picture, Source
+from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Item, LeftOut, Picture, Source
 from diffusion_art.sources.parquet import ROWS_PER_CHUNK, Parquet
-from tests.fakes_sources import encoded, picture, wikiart_folder, wikiart_rows, write_parquet
+from diffusion_art.sources.splits import TEST_SPLIT
+from tests.fakes_sources import (
+    captions_of,
+    encoded,
+    jpegs,
+    picture,
+    pictures_of,
+    read_all,
+    wikiart_folder,
+    wikiart_rows,
+    write_files,
+    write_parquet,
+)
 
 
-def read(source: Parquet) -> list[Picture | BadPicture]:
+def read(source: Parquet) -> list[Item]:
     return [item for chunk in source.chunks() for item in source.pictures(chunk)]
 
 
@@ -118,5 +130,117 @@ def test_mistakes_name_the_file_and_the_mend(tmp_path: Path) -> None:
         Parquet(tmp_path / "text.parquet")
     with pytest.raises(UserError, match="`thumbnail` is no column of image bytes"):
         Parquet(whole, image_column="thumbnail")
-    with pytest.raises(UserError, match="Give files of one data set"):
-        Parquet(tmp_path)
+
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_columns_are_matched_by_name(tmp_path: Path) -> None:
+    data = [encoded(picture(number)) for number in range(2)]
+    write_parquet(tmp_path / "a.parquet", [{"title": "T", "image": data[0], "artist": "A"}], schema=None)
+    more = {"artist": "B", "museum": "M", "jpg": data[1], "title": "U"}
+    write_parquet(tmp_path / "b.parquet", [more], schema=None)
+    write_parquet(tmp_path / "links.parquet", [{"url": "x"}], schema=None)
+    source = Parquet(tmp_path)
+    assert source.columns == ("title", "artist", "museum", "filename")
+    assert list(captions_of(source).values()) == ["A / T", "B / U"]
+    assert source.left_out() == {"parquet files without pictures": 1}
+
+
+@pytest.mark.parametrize("field", ["Sequence", "List", None])
+def test_lists_of_classes_and_readable_names(tmp_path: Path, field: str | None) -> None:
+    names = {"names": ["Unknown Artist", "claude-monet", "rembrandt"], "_type": "ClassLabel"}
+    tags = {"names": ["sea_side", "b"], "_type": "ClassLabel"}
+    features = {"artist": names, "style": {"names": ["Abstract_Expressionism"], "_type": "ClassLabel"}}
+    features["tags"] = [tags] if field is None else {"feature": tags, "_type": field}
+    schema = pa.schema(
+        [("image", pa.binary()), ("artist", pa.int64()), ("style", pa.int64()), ("tags", pa.list_(pa.int64()))],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [{"image": encoded(picture(n)), "artist": n, "style": 0, "tags": [0, 1]} for n in range(3)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=schema)
+    source = Parquet(tmp_path, caption_template="{artist} / {style} / {tags}")
+    assert list(captions_of(source).values()) == [
+        "Abstract Expressionism / sea side, b",
+        "Claude Monet / Abstract Expressionism / sea side, b",
+        "Rembrandt / Abstract Expressionism / sea side, b",
+    ]
+
+
+def test_a_label_alone_is_the_caption(tmp_path: Path) -> None:
+    features = {"label": {"names": ["art_nouveau"], "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.binary()), ("label", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    write_parquet(tmp_path / "a.parquet", [{"image": encoded(picture(0)), "label": 0}], schema=schema)
+    assert list(captions_of(Parquet(tmp_path)).values()) == ["art nouveau"]
+
+
+def test_images_by_path_lie_beside(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("img/a.jpg", "img/b.jpg"))
+    rows = [
+        {"image": {"bytes": None, "path": path}, "text": path} for path in ("a.jpg", "/home/me/img/b.jpg", "gone.jpg")
+    ]
+    write_parquet(tmp_path / "a.parquet", rows, schema=pa.schema([("image", IMAGE), ("text", pa.string())]))
+    first, second, gone = read_all(Parquet(tmp_path))
+    assert isinstance(first, Picture)
+    assert isinstance(second, Picture)
+    assert (first.image, second.image) == (encoded(picture(0)), encoded(picture(1)))
+    assert isinstance(gone, BadPicture)
+
+
+@pytest.mark.parametrize(("first", "group_size"), [(0, 1000), (126, 1000), (126, 200)])
+def test_rows_of_one_picture_are_one_picture(tmp_path: Path, first: int, group_size: int) -> None:
+    """Five rows each, also where a chunk ends within them; `first` pictures with one row each go before."""
+    singles = [{"image": encoded(picture(1000 + n)), "caption": f"single {n}"} for n in range(first)]
+    rows = [{"image": encoded(picture(n // 5)), "caption": f"c{n}"} for n in range(150)]
+    write_parquet(tmp_path / "a.parquet", singles + rows, schema=None, row_group_size=group_size)
+    source = Parquet(tmp_path)
+    chunks = list(source.chunks())
+    expected = [() for _ in singles] + [tuple(f"c{5 * n + i}" for i in range(5)) for n in range(30)]
+    for order in (range(len(chunks)), reversed(range(len(chunks)))):
+        read_so = {number: [item.captions for item in source.pictures(chunks[number])] for number in order}
+        found = [captions for number in range(len(chunks)) for captions in read_so[number]]
+        if group_size == 1000:
+            assert found == expected
+        else:  # rows of one picture in two row groups stay two
+            assert len(found) <= len(expected) + 1
+    names = [item.name for item in read_all(source)]
+    assert names[first + 1] == f"a.parquet row {first + 5}"
+
+
+def test_lists_of_captions_are_alternatives_and_tags_are_not(tmp_path: Path) -> None:
+    row = {"image": encoded(picture(0)), "captions": ["a cat", "a black cat"], "tags": ["x", "y"]}
+    records = {"image": encoded(picture(1)), "captions": ["only one"], "tags": []}
+    write_parquet(tmp_path / "a.parquet", [row, records], schema=None)
+    first, second = pictures_of(Parquet(tmp_path)).values()
+    assert first.captions == ("a cat", "a black cat")
+    assert (first.columns["captions"], first.columns["tags"]) == ("a cat", "x, y")
+    assert (second.captions, second.columns["captions"]) == ((), "only one")
+
+
+@pytest.mark.parametrize("layout", ["data/{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+def test_named_splits_of_files(tmp_path: Path, layout: str) -> None:
+    for number, split in enumerate(("train", "validation", "test")):
+        write_parquet(tmp_path / layout.format(split), wikiart_rows(2, first=2 * number))
+    source = Parquet(tmp_path)
+    assert sorted(item.split or "" for item in pictures_of(source).values()) == ["train", "train", "val", "val"]
+    assert (source.count, source.left_out()) == (4, {TEST_SPLIT: 2})
+    assert source.describe()["splits"] != Parquet(wikiart_folder(tmp_path / "one")).describe().get("splits")
+
+
+def test_a_split_column_divides_the_rows(tmp_path: Path) -> None:
+    rows = [{"image": encoded(picture(n)), "split": s} for n, s in enumerate(("train", "restval", "val", "test"))]
+    write_parquet(tmp_path / "TEST" / "0000.parquet", rows, schema=None)
+    *kept, left = read_all(Parquet(tmp_path))
+    assert [item.split for item in kept] == ["train", "train", "val"]
+    assert left == LeftOut("0000.parquet row 3", TEST_SPLIT)
+    write_parquet(tmp_path / "TEST" / "0000.parquet", [*rows[:2], rows[3]], schema=None)
+    assert [item.split for item in read_all(Parquet(tmp_path))[:2]] == [None, None]
+
+
+def test_a_description_of_before_is_still_the_same(tmp_path: Path) -> None:
+    """What an older version wrote of the same files: finished shards are found again."""
+    source = Parquet(wikiart_folder(tmp_path / "WikiArt", count=2))
+    assert source.describe().keys() == {"kind", "files", "image_column"}

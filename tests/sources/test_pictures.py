@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from diffusion_art.errors import UserError
 from diffusion_art.sources.pictures import BadPictureError, check_fit, encode_jpeg, load_picture
 from tests.fakes_sources import encoded, picture
+from tests.sources.hostile import jpeg_of
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 
@@ -237,3 +238,49 @@ def test_jpegs_come_close_and_are_repeatable() -> None:
 def test_an_unknown_fit_names_the_choices() -> None:
     with pytest.raises(UserError, match=r"fit=cover is not a way.*crop, letterbox, stretch"):
         check_fit("cover")
+
+
+def test_a_jpeg_over_the_cap_is_decoded_at_a_smaller_scale() -> None:
+    data = encoded(half("L", 0, 255, (2400, 1600)))
+    image, original = load_picture(data, image_size_px=16, max_megapixels=0.5)
+    assert original == (2400, 1600)
+    assert near(image[8, 2], (0, 0, 0))
+    assert near(image[8, 13], WHITE)
+    large, _ = load_picture(data, image_size_px=1200, max_megapixels=0.5)  # more than the cap leaves of it
+    assert large.shape == (1200, 1200, 3)
+
+
+def test_the_cap_is_a_setting_and_holds_for_other_formats() -> None:
+    data = encoded(half("RGB", RED, BLUE, (1000, 600)), "PNG")
+    with pytest.raises(BadPictureError, match=r"1000 x 600 pixels, over the cap of 0\.5 megapixels"):
+        load_picture(data, image_size_px=16, max_megapixels=0.5)
+    assert load_picture(data, image_size_px=16, max_megapixels=0.6)[1] == (1000, 600)
+
+
+def test_pillows_own_limit_gives_way_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    load_picture(encoded(picture(0)), image_size_px=16)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_large_jpeg_of_next_to_no_bytes_is_refused() -> None:
+    data = jpeg_of(20_000, 10_000)
+    with pytest.raises(BadPictureError, match=r"20000 x 10000 pixels, over the cap of 50 megapixels, in \d+ bytes"):
+        load_picture(data, image_size_px=16)
+
+
+def test_a_progressive_jpeg_far_over_the_cap_is_refused() -> None:
+    """All of its coefficients would lie in memory, however small it is decoded."""
+    noise = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
+    load_picture(encoded(Image.fromarray(noise), progressive=True), image_size_px=16, max_megapixels=0.2)
+    with pytest.raises(BadPictureError, match="over the cap"):
+        load_picture(encoded(Image.fromarray(noise), progressive=True), image_size_px=16, max_megapixels=0.1)
+
+
+def test_avif_is_read_and_heic_with_its_extra() -> None:
+    assert near(load(encoded(half("RGB", RED, BLUE, (64, 64)), "AVIF"))[8, 2], RED, 30)
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(half("RGB", RED, BLUE, (64, 64))).save(buffer, quality=90)
+    assert near(load(buffer.getvalue())[8, 2], RED, 30)
+    assert near(load(buffer.getvalue())[8, 13], BLUE, 30)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Picture, Source
+from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Item, LeftOut, Note, Picture, Source
+from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.tars import Tars
-from tests.fakes_sources import encoded, picture
+from diffusion_art.sources.texts import CP1252_NOTE
+from tests.fakes_sources import captions_of, encoded, picture
 
 
 def write_tar(file: Path, members: list[tuple[str, bytes]], *, mode: str = "w") -> Path:
@@ -38,7 +40,7 @@ def samples(numbers: Iterable[int]) -> list[tuple[str, bytes]]:
     return [member for number in numbers for member in sample(number)]
 
 
-def read(source: Tars) -> list[Picture | BadPicture]:
+def read(source: Tars) -> list[Item]:
     source = pickle.loads(pickle.dumps(source))
     return [item for chunk in source.chunks() for item in source.pictures(chunk)]
 
@@ -129,3 +131,60 @@ def test_columns_like_wikiarts_give_the_art_template(tmp_path: Path) -> None:
 def _written(file: Path, content: bytes) -> Path:
     file.write_bytes(content)
     return file
+
+
+def test_members_stand_in_any_order(tmp_path: Path) -> None:
+    members = samples(range(3))
+    members = [member for member in members if member[0].endswith("jpg")] + members[1::2][::-1]
+    items = read(Tars(write_tar(tmp_path / "a.tar", members)))
+    assert [item.columns["title"] for item in items if isinstance(item, Picture)] == ["T0", "T1", "T2"]
+
+
+def test_dots_in_names_hide_no_picture(tmp_path: Path) -> None:
+    names = ("van.gogh.jpg", "van.eyck.JPG", "0.front.png", "0.back.png", "1.jfif")
+    members = [(name, encoded(picture(number))) for number, name in enumerate(names)] + [("0.txt", b"a box")]
+    source = Tars(write_tar(tmp_path / "a.tar", members))
+    assert captions_of(source) == {
+        "a.tar van.eyck": "",
+        "a.tar van.gogh": "",
+        "a.tar 0.back": "a box",
+        "a.tar 0.front": "a box",
+        "a.tar 1": "",
+    }
+
+
+def test_captions_lists_and_encodings_in_a_tar(tmp_path: Path) -> None:
+    members = [
+        ("0.jpg", encoded(picture(0))),
+        ("0.txt", "é one\nÉ two\n".encode("cp1252")),
+        ("1.jpg", encoded(picture(1))),
+        ("1.json", json.dumps({"captions": ["a", "b"], "tags": ["x", "y"]}).encode("utf-16")),
+        ("2.jpg", encoded(picture(2))),
+        ("2.caption", "ü".encode("utf-8-sig")),
+    ]
+    note, *items = read(Tars(write_tar(tmp_path / "a.tar", members)))
+    assert note == Note("a.tar 0", CP1252_NOTE)
+    assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), ()]
+    assert items[1].columns["tags"] == "x, y"
+    assert items[2].columns["caption"] == "ü"
+
+
+def test_splits_by_tar_by_folder_and_within_a_tar(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "validation", "test")):
+        write_tar(tmp_path / f"{split}-000.tar", sample(number))
+    source = Tars(tmp_path)
+    assert [item.split for item in read(source)] == ["train", "val"]
+    assert source.left_out() == {TEST_SPLIT: 1}
+    members = [(f"{split}/op-art/{n}.jpg", encoded(picture(n))) for n, split in enumerate(("train", "test"))]
+    kept, left = read(Tars(write_tar(tmp_path / "whole.tar", members)))
+    assert (kept.columns["folder"], left) == ("op art", LeftOut("whole.tar test/op-art/1", TEST_SPLIT))
+
+
+def test_tars_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "shards" / "b").mkdir(parents=True)
+    write_tar(tmp_path / "shards" / "b" / "0.tar", sample(0))
+    write_tar(tmp_path / "shards" / "a.tar", sample(1))
+    (tmp_path / "preview.png").write_bytes(b"")
+    source = Tars(tmp_path)
+    assert [item.columns["title"] for item in read(source)] == ["T1", "T0"]
+    assert source.left_out() == {"pictures beside the tars": 1}

@@ -111,6 +111,9 @@ class Painter:
             "held_out": self.held_out,
         }
 
+    def left_out(self) -> dict[str, int]:
+        return {}
+
     def chunks(self) -> list[tuple[int, int]]:
         """Ranges [start, stop) of indices."""
         return [(at, min(at + self.chunk_size, self.count)) for at in range(0, self.count, self.chunk_size)]

@@ -1,0 +1,99 @@
+"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusion_art.sources.caption_columns import ready_captions
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
+from diffusion_art.sources.metadata import text_of
+from diffusion_art.sources.names import nfc
+from diffusion_art.sources.texts import alternatives, decode, read_text, unique
+
+MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
+
+
+class Neighbours:
+    """Which texts and which JSON file lie beside each picture; `others` belong to none."""
+
+    def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
+        texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
+        by_stem: dict[str, list[str]] = defaultdict(list)
+        for file in (*texts, *listing.having({".json"})):
+            by_stem[nfc(stem_of(file))].append(file)
+        self.texts: dict[str, tuple[str, ...]] = {}
+        self.json: dict[str, str] = {}
+        owned: set[str] = set()
+        for picture in pictures if by_stem else ():
+            name = nfc(picture)
+            found = [*by_stem.get(stem_of(name), ()), *by_stem.get(name, ())]
+            if not found:
+                continue
+            owned.update(found)
+            if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
+                self.texts[picture] = of_text
+            if len(of_text) < len(found):
+                self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+        self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
+
+
+class About(NamedTuple):
+    """What texts and a row of columns say of one picture.
+
+    `text` is the first text as it stands, "" without one. `captions` are those of the texts, `row_captions` those
+    of the row. `guessed` tells that a text was read as Windows-1252.
+    """
+
+    text: str
+    captions: list[str]
+    columns: dict[str, str]
+    row_captions: list[str]
+    guessed: bool
+
+
+def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> About:
+    """ValueError or OSError for a file that cannot be read."""
+    row = read_json((root / json_file).read_bytes()) if json_file else {}
+    decoded = [read_text(root / file) for file in texts]
+    return about([text for text, _ in decoded], row, guessed=any(guess for _, guess in decoded))
+
+
+def about(texts: Iterable[str], row: dict[str, Any], *, guessed: bool) -> About:
+    filled = [text for text in texts if text.strip()]
+    known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
+    columns = {name: text for name, text in known if text is not None}
+    captions = ready_captions(row)
+    return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, guessed)
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """The object in a JSON file, {} where it holds something else. ValueError where it cannot be read."""
+    if len(data) > MAX_TEXT_BYTES:
+        raise ValueError(f"its .json has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read")
+    try:
+        row = json.loads(decode(data).text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its .json cannot be read ({error})") from None
+    return row if isinstance(row, dict) else {}
+
+
+def first_rows(root: Path, files: list[str], count: int = 8) -> list[dict[str, Any]]:
+    """Some JSON files beside pictures, for the names of their columns."""
+    rows = []
+    for file in files[:count]:
+        try:
+            rows.append(read_json((root / file).read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return rows
+
+
+def _captions_of_texts(texts: list[str], row_captions: list[str]) -> list[str]:
+    """Their lines; but a text that the row has as its one caption is that caption, with all its lines."""
+    whole = " ".join(row_captions[0].split()) if len(row_captions) == 1 else None
+    lines = [[text] if " ".join(text.split()) == whole else alternatives(text) for text in texts]
+    return unique([line for found in lines for line in found])

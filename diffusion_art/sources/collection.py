@@ -1,0 +1,143 @@
+"""A listed folder of pictures -> one entry per picture: what lies beside it, what tables and its path say of it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.beside import Neighbours, first_rows
+from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
+from diffusion_art.sources.metadata import Described, Metadata, is_strict, text_of
+from diffusion_art.sources.names import FolderNames, PictureNames, class_names, painting, paintings, title_words
+from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide
+from diffusion_art.sources.table import could_be_table
+
+REPEATS = "pictures in folders with repeats (10_name), each kept once"
+ORPHAN_TEXTS = "texts that belong to no picture"
+DAMAGED_TABLE = "files that look like metadata and cannot be read"
+PASSED_BY = "json files beside those of captions, not read"
+
+# What img2dataset knows of links stands beside each picture as well.
+_IMG2DATASET = re.compile(r"(?:^|/)\d{5,}(?:_stats\.json|\.parquet)$")
+
+
+class Entry(NamedTuple):
+    """One picture: its path below the root, the files beside it, and what is known of it before it is read."""
+
+    file: str
+    texts: tuple[str, ...]
+    json: str | None
+    from_path: dict[str, str]
+    columns: dict[str, str]
+    captions: tuple[str, ...]
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The pictures to learn from, their columns, {what is left out: how many}, {what is odd about others: how many}."""
+
+    entries: list[Entry]
+    columns: tuple[str, ...]
+    all_columns_known: bool  # not where pictures have JSON files of their own
+    left_out: Counter[str]
+    notes: Counter[str]
+
+
+def collect(listing: Listing) -> Collection:
+    """Every picture of a folder, with the tables in it that name any.
+
+    Raises:
+        UserError: a `metadata.*` file is damaged.
+    """
+    pictures = listing.pictures()
+    beside = Neighbours(listing, pictures)
+    metadata = Metadata(listing, PictureNames(pictures))
+    _read_tables(beside.others, metadata)
+    metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
+    return assemble(listing, pictures, beside, metadata)
+
+
+def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:
+    """The entries of `pictures` but for those of a test split."""
+    folders, nothing, left_out, notes = FolderSplits(pictures), Described(), metadata.left_out, metadata.notes
+    known = {file: metadata.described.get(file, nothing) for file in pictures}
+    splits = divide({file: folders.of(file) or known[file].split for file in pictures})
+    kept = [file for file in pictures if splits[file] != "test"]
+    left_out[TEST_SPLIT] += len(pictures) - len(kept)
+    from_paths = _columns_of_paths(kept, FolderNames(folders), notes)
+    entries = [
+        Entry(
+            file,
+            texts=beside.texts.get(file, ()),
+            json=beside.json.get(file),
+            from_path=from_path,
+            columns=known[file].columns,
+            captions=tuple(known[file].captions),
+            split=splits[file],
+        )
+        for file, from_path in zip(kept, from_paths)
+    ]
+    jsons = [entry.json for entry in entries if entry.json]
+    names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
+    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons)]
+    return Collection(
+        entries,
+        columns=tuple(dict.fromkeys(["file_name", *names])),
+        all_columns_known=not jsons,
+        left_out=+left_out,
+        notes=+notes,
+    )
+
+
+def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
+    """The columns of the first few."""
+    rows = first_rows(root, files)
+    return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
+
+
+def _read_tables(files: list[str], metadata: Metadata) -> None:
+    """Every table among `files` that names pictures. A table of captions makes other JSON files there needless."""
+    of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
+    for file in sorted(files, key=lambda file: (file.count("/"), is_strict(file), file)):
+        suffix = suffix_of(file)
+        if _IMG2DATASET.search(file):
+            continue
+        if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
+            metadata.left_out[ORPHAN_TEXTS] += 1
+        elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):
+            metadata.left_out[PASSED_BY] += 1
+        elif is_strict(file):
+            metadata.read(file, strict=True)
+        else:
+            try:
+                metadata.read(file)
+            except UserError:
+                metadata.left_out[DAMAGED_TABLE] += 1
+
+
+def _is_json_of_captions(file: str) -> bool:
+    return suffix_of(file) == ".json" and "caption" in posixpath.basename(file).lower()
+
+
+def _columns_of_paths(files: list[str], folders: FolderNames, notes: Counter[str]) -> list[dict[str, str]]:
+    """Per picture: `folder` where nearly all lie in telling ones, `repeats`, and what a painting's name says."""
+    classes, repeats = class_names(files, folders), [folders.of(file)[1] for file in files]
+    notes[REPEATS] += sum(times not in ("", "1") for times in repeats)
+    in_classes, repeated, painted = any(classes), any(repeats), paintings(files)
+    found = []
+    for file, name, times in zip(files, classes, repeats):
+        columns = {"artist": "", "title": "", "date": "", **painting(file)} if painted else {}
+        if painted and in_classes:
+            columns["style"] = title_words(name)
+        if in_classes:
+            columns["folder"] = name
+        if repeated:
+            columns["repeats"] = times
+        found.append(columns)
+    return found

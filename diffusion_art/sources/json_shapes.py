@@ -1,0 +1,72 @@
+"""The shapes in which JSON files describe pictures, as one row a picture or caption.
+
+[{"file_name": "a.jpg", ...}, ...]                      records; also under one key: {"images": [...]}
+{"a.jpg": "a cat", "b.jpg": {"caption": ...}}           by file; kohya's metadata is like this
+{"images": [...], "annotations": [...]}                 COCO: captions, or categories, joined by image_id
+{"images": [{"filename", "sentences": [{"raw"}]}]}      Karpathy's splits
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
+
+
+def rows_of(content: Any) -> Iterator[dict[str, Any]]:
+    """The rows in a JSON file's content; none where it describes no pictures."""
+    if isinstance(content, list):
+        yield from (row for row in content if isinstance(row, dict))
+    elif not isinstance(content, dict):
+        return
+    elif _is_coco(content):
+        yield from _coco_rows(content)
+    elif len(lists := [value for value in content.values() if _are_records(value)]) == 1:
+        yield from (_with_folder(row) for row in lists[0])
+    elif not lists:
+        yield from _by_file(content)
+
+
+def _are_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value[:10])
+
+
+def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield {**value, KEY_COLUMN: name}
+        elif isinstance(value, (str, list)):
+            yield {KEY_COLUMN: name, "caption": value}
+
+
+def _is_coco(content: dict[str, Any]) -> bool:
+    annotations: Any = content.get("annotations")
+    return _are_records(content.get("images")) and _are_records(annotations) and "image_id" in annotations[0]
+
+
+def _coco_rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row an image: its own columns, its captions, and the names of its categories, each once."""
+    names = {item.get("id"): str(item.get("name", "")) for item in content.get("categories") or ()}
+    captions: dict[Any, list[str]] = defaultdict(list)
+    categories: dict[Any, dict[str, None]] = defaultdict(dict)
+    for item in content["annotations"]:
+        if isinstance(caption := item.get("caption"), str):
+            captions[item.get("image_id")].append(caption)
+        if name := names.get(item.get("category_id")):
+            categories[item.get("image_id")][name] = None
+    for image in content["images"]:
+        row = {name: value for name, value in image.items() if name not in ("id", "license")}
+        row["caption"] = captions.get(image.get("id"), [])
+        if names:
+            row["categories"] = list(categories.get(image.get("id"), ()))
+        yield row
+
+
+def _with_folder(row: dict[str, Any]) -> dict[str, Any]:
+    """Karpathy keeps a file's folder apart (`filepath`), and word lists beside each sentence."""
+    folder, name = row.get("filepath"), row.get("filename")
+    if isinstance(folder, str) and isinstance(name, str):
+        return {**row, "filename": f"{folder}/{name}"}
+    return row

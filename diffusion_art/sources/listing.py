@@ -1,0 +1,170 @@
+"""Every file below a folder that a source may read, found in one walk.
+
+Linked folders are followed; each real folder is read once, so that a link back into the collection ends there.
+Hidden files and folders, and those in which systems keep thumbnails, do not belong to a collection. What looks
+like a picture and cannot be read is counted by its suffix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.formats import HEIC_EXTRA, can_read_heic
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
+_OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
+PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
+TEXT_SUFFIXES = frozenset({".txt", ".caption"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".token"})
+TAR_SUFFIX = ".tar"
+
+_READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
+_NO_READER = {
+    **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
+    **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
+    **dict.fromkeys((".arrow", ".tfrecord", ".h5", ".hdf5", ".lmdb"), "no reader; write parquet or WebDataset"),
+    **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
+    **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
+    **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
+}
+_NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+_MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
+
+
+@dataclass
+class Listing:
+    """The files below `root` by their posix paths, in the order of these, and what was left out: {why: how many}.
+
+    The value of a file is its size and time of change, as text: a hundred thousand of them weigh little.
+    """
+
+    root: Path
+    files: dict[str, str]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def _by_suffix(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for file in self.files:
+            groups[file[file.rfind(".") :].lower()].append(file)
+        return dict(groups)
+
+    def having(self, suffixes: Iterable[str]) -> list[str]:
+        """The files with one of `suffixes`, which are in lower case."""
+        found = [self._by_suffix[suffix] for suffix in set(suffixes) if suffix in self._by_suffix]
+        return found[0].copy() if len(found) == 1 else sorted(file for files in found for file in files)
+
+    def pictures(self) -> list[str]:
+        return self.having(picture_suffixes())
+
+    def without(self, suffixes: Iterable[str]) -> Listing:
+        dropped = set(self.having(suffixes))
+        kept = {file: facts for file, facts in self.files.items() if file not in dropped}
+        return Listing(self.root, kept, self.left_out)
+
+    def told(self) -> str:
+        """What was left out, in brackets for an error message; "" for nothing."""
+        parts = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f" (left out: {parts})" if parts else ""
+
+    def digest(self) -> str:
+        """Of names, sizes and times of change: 128 bits in hex."""
+        lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
+        return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def list_files(root: Path) -> Listing:
+    """UserError when `root` cannot be listed."""
+    left_out: Counter[str] = Counter()
+    try:
+        found = dict(_walk(root, left_out))
+    except OSError as error:
+        raise UserError(f"the folder {root} cannot be listed ({error}).") from error
+    return Listing(root, {file: found[file] for file in sorted(found)}, left_out)
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes of what can be read here; HEIC is among them where `pillow-heif` is installed."""
+    return PICTURE_SUFFIXES | HEIC_SUFFIXES if can_read_heic() else PICTURE_SUFFIXES
+
+
+def suffix_of(file: str) -> str:
+    """The last suffix of a path, in lower case; "" without one."""
+    base = file[file.rfind("/") + 1 :]
+    dot = base.rfind(".")
+    return base[dot:].lower() if dot > 0 else ""
+
+
+def stem_of(file: str) -> str:
+    """A path without its last suffix."""
+    suffix = suffix_of(file)
+    return file[: -len(suffix)] if suffix else file
+
+
+def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
+    wanted = _READ | picture_suffixes()
+    seen: set[tuple[int, int]] = set()
+    real, linked = [(str(root), "")], []
+    while real or linked:
+        folder, prefix = real.pop() if real else linked.pop(0)
+        for entry in _entries(folder, seen, left_out, may_fail=bool(prefix)):
+            name = entry.name
+            if name.startswith(".") or name in _NOT_FOLDERS_OF_PICTURES:
+                continue
+            dot = name.rfind(".")
+            suffix = name[dot:].lower() if dot > 0 else ""
+            if entry.is_dir():
+                (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
+            elif suffix not in wanted and not entry.is_symlink():
+                _count_unread(suffix, left_out)
+            elif name.endswith(_MASKS):
+                left_out["masks of OneTrainer"] += 1
+            elif (facts := _facts(entry, left_out)) and suffix in wanted:
+                yield prefix + name, facts
+
+
+def _entries(
+    folder: str, seen: set[tuple[int, int]], left_out: Counter[str], *, may_fail: bool
+) -> list[os.DirEntry[str]]:
+    """What lies in `folder`, nothing when that was read before."""
+    try:
+        found = Path(folder).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            left_out["linked folders that were read already"] += 1
+            return []
+        seen.add((found.st_dev, found.st_ino))
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        if not may_fail:
+            raise
+        left_out["folders that cannot be opened"] += 1
+        return []
+
+
+def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
+    try:
+        found = entry.stat()
+    except OSError:
+        left_out["links that lead nowhere"] += 1
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        left_out["pipes and devices"] += 1
+        return None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _count_unread(suffix: str, left_out: Counter[str]) -> None:
+    if suffix in _NO_READER:
+        left_out[f"files {suffix}: {_NO_READER[suffix] or 'no reader for this format'}"] += 1

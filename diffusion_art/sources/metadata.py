@@ -1,0 +1,162 @@
+"""Joins tables of metadata with the pictures they name.
+
+Which column names the picture is found by what its values name; `file_name` and its like go first. Several rows
+of one picture are one picture with several captions. Where several tables describe a picture, the one deepest down
+has the last word on each column.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.caption_columns import is_caption_column, ready_captions
+from diffusion_art.sources.listing import Listing, suffix_of
+from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.splits import split_of_file, split_word
+from diffusion_art.sources.table import Row, read_table
+from diffusion_art.sources.texts import as_text, strings
+
+FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
+NO_PICTURE = "rows of metadata whose picture is not here"
+NO_TABLE = "files that look like metadata and name no picture here"
+
+_SAMPLED_ROWS = 500
+
+
+@dataclass(slots=True)
+class Described:
+    """What the tables say of one picture."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    captions: list[str] = field(default_factory=list)
+    split: str | None = None
+
+
+class Metadata:
+    """Reads tables below a root: `described` by picture, `columns` in the order they came.
+
+    `left_out` counts what is of no use, `notes` what was odd about rows that are used.
+    """
+
+    def __init__(
+        self, listing: Listing, names: PictureNames, *, file_column: str | None = None, delimiter: str | None = None
+    ) -> None:
+        self.described: dict[str, Described] = {}
+        self.columns: dict[str, None] = {}
+        self.seen: dict[str, None] = {}  # columns of tables that name no picture
+        self.left_out: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.root, self._names = listing.root, names
+        self._file_column, self._delimiter = file_column, delimiter
+
+    def finder(self, table: str) -> Callable[[str], bool]:
+        """Tells whether a text in `table`, a path below the root, is the name of a picture."""
+        folder = posixpath.dirname(table)
+        return lambda text: self._names.named_exactly(text, folder)
+
+    def read(self, table: str, *, strict: bool = False) -> None:
+        """Add the rows of `table`. A `strict` one must name pictures, another may be about something else.
+
+        Raises:
+            UserError: a damaged table; of a strict one also a row that names no file, or one outside the folder.
+        """
+        path, folder = self.root / table, posixpath.dirname(table)
+        notes: Counter[str] = Counter()
+        rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
+        column = self._file_column or self._column_of_files(rows, folder)
+        if column is None and not strict:
+            self.left_out[NO_TABLE] += 1
+            self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
+            return
+        split, read = split_of_file(table), {}
+        for line, row in rows:
+            where = f"{path} line {line}"
+            named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
+            if (file := self._names.find(named, folder) if named else None) is None:
+                _refuse_outside(named, folder, where=where, strict=strict)
+                self.left_out[NO_PICTURE] += 1
+                continue
+            _add(read.setdefault(file, Described(split=split)), row, column)
+        self.notes += notes
+        self._merge(read)
+
+    def _column_of_files(self, rows: list[Row], folder: str) -> str | None:
+        """The conventional column, or the one most values of which name pictures; None where there is none."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
+        names = {name.lower(): name for row in sample for name in row}
+        usual = [names[name] for name in FILE_COLUMNS if name in names]
+        others = [name for name in names.values() if name not in usual]
+        exact = {name: self._hits(sample, name, folder, exact=True) for name in (*usual, *others)}
+        best = max(exact, key=exact.__getitem__, default=None)
+        if best is not None and exact[best]:
+            return next((name for name in usual if exact[name]), best)
+        # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
+        bare = {name: self._hits(sample, name, folder, exact=False) for name in (*usual, *others)}
+        best = max(bare, key=bare.__getitem__, default=None)
+        return best if best is not None and 2 * bare[best] > len(sample) else None
+
+    def _hits(self, rows: list[dict[str, Any]], column: str, folder: str, *, exact: bool) -> int:
+        find = self._names.named_exactly if exact else self._names.find
+        return sum(bool(find(name, folder)) for row in rows if (name := _name(row.get(column))))
+
+    def _merge(self, read: Mapping[str, Described]) -> None:
+        for file, new in read.items():
+            old = self.described.setdefault(file, Described())
+            old.columns |= {name: text for name, text in new.columns.items() if text or name not in old.columns}
+            old.captions = new.captions or old.captions
+            old.split = new.split or old.split
+            self.columns |= dict.fromkeys(new.columns)
+
+
+def is_strict(table: str) -> bool:
+    """Whether a table is metadata by Hugging Face's convention: `metadata.csv` and its like."""
+    base = posixpath.basename(table)
+    return base.removesuffix(suffix_of(base)).lower() == "metadata"
+
+
+def text_of(name: str, value: Any) -> str | None:
+    """A raw value as a column keeps it: of captions the first; None for a record, which no caption can use."""
+    if isinstance(value, str) and not value.startswith('["'):
+        return value
+    if is_caption_column(name):
+        return next(iter(strings(value)), "")
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
+        return None
+    return as_text(value)
+
+
+def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
+    """One more row about a picture: first come the columns, then only what they left empty and more captions."""
+    row = {name: value for name, value in row.items() if name != column}
+    for name, value in row.items():
+        if not described.columns.get(name) and (text := text_of(name, value)) is not None:
+            described.columns[name] = text
+    for caption in ready_captions(row):
+        if caption not in described.captions:
+            described.captions.append(caption)
+    described.split = split_word(as_text(row.get("split"))) or described.split
+
+
+def _name(value: Any) -> str:
+    """What a cell names: text, a number, or the `path` of a record."""
+    if isinstance(value, dict):
+        value = value.get("path")
+    return str(value) if isinstance(value, (str, int)) else ""
+
+
+def _file_named(row: dict[str, Any], column: str | None, *, where: str) -> str:
+    name = _name(row.get(column or ""))
+    name = name or next((found for other in FILE_COLUMNS if (found := _name(row.get(other)))), "")
+    if not name:
+        raise UserError(f"{where} has no `file_name`. Name a picture relative to that file.")
+    return name
+
+
+def _refuse_outside(name: str, folder: str, *, where: str, strict: bool) -> None:
+    if strict and posixpath.normpath(posixpath.join(folder, name.replace("\\", "/"))).startswith(("/", "..")):
+        raise UserError(f"{where} names the file {name!r}, outside the folder. Name a picture relative to that file.")

@@ -1,0 +1,162 @@
+"""What the names of files and folders say: which picture a table means, what a class is, who painted what.
+
+Names are compared in Unicode's composed form (NFC): a Mac's disk writes them decomposed, tables seldom do.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
+from diffusion_art.sources.splits import FolderSplits
+
+_NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
+_LAYOUT_WORDS = {"data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "jpg", "png", "files"}
+_REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # kohya's 10_name
+_IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
+_WORD = re.compile(r"[^\W\d_]")
+# A second underscore is no WikiArt; some letter stands on each side.
+_ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
+_YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
+_COPY = re.compile(r"\s*\(\d{1,2}\)$")
+
+
+def nfc(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def words(name: str) -> str:
+    """A name made for a computer as words: `Abstract_Expressionism`, `claude-monet`."""
+    return " ".join(nfc(name).replace("_", " ").replace("-", " ").split())
+
+
+def title_words(name: str) -> str:
+    """The same with capitals: `claude-monet` is Claude Monet."""
+    return " ".join(word[:1].upper() + word[1:] for word in words(name).split())
+
+
+class PictureNames:
+    """Finds the picture that a text in a table or a parquet row means, among the posix paths `files`."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._files = {nfc(file): file for file in files}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def find(self, name: str, folder: str = "") -> str | None:
+        """The one picture called `name`, None where there is none or several would do.
+
+        `name` is relative to `folder` or to the root; longer paths, as of another machine, and addresses count by
+        their last parts. Upper and lower case matter only between pictures that differ in nothing else. A name
+        without a suffix stands for the picture whose name is that before the suffix.
+        """
+        if (file := self._files.get(f"{folder}/{name}" if folder else name)) is not None:
+            return file
+        name = nfc(name.strip()).replace("\\", "/")
+        name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
+        for place in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
+            if place in self._files:
+                return self._files[place]
+        parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+        if not parts:
+            return None
+        whole = self._best(self._by_base.get(parts[-1].casefold(), []), parts, folder)
+        if whole is not None or suffix_of(name) in PICTURE_SUFFIXES:
+            return whole
+        return self._best(self._by_stem.get(parts[-1].casefold(), []), parts, folder)
+
+    def named_exactly(self, name: str, folder: str = "") -> bool:
+        """Whether `name` has a picture's suffix and is found: surer than a bare number."""
+        return suffix_of(_NUMBERED.sub("", name.strip())) != "" and self.find(name, folder) is not None
+
+    def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
+        """The candidate that shares most of the last parts, None where two share as many."""
+        if len(candidates) < 2:
+            return next(iter(candidates), None)
+        wanted = [*folder.split("/"), *parts]
+        shared = [_shared_end(nfc(file), wanted) for file in candidates]
+        best = max(shared)
+        return candidates[shared.index(best)] if shared.count(best) == 1 else None
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        return _grouped((file[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        stems = ((stem_of(file)[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
+        return _grouped(stems)
+
+
+class FolderNames:
+    """The class that a folder's name gives to the pictures in it, and kohya's repeats (`10_name`)."""
+
+    def __init__(self, splits: FolderSplits) -> None:
+        self._splits = splits
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def of(self, file: str) -> tuple[str, str]:
+        """(name, repeats) of the nearest folder that tells anything, as text; ("", "") where none does."""
+        folder = file[: max(file.rfind("/"), 0)]
+        if folder not in self._known:
+            self._known[folder] = self._read(folder)
+        return self._known[folder]
+
+    def _read(self, folder: str) -> tuple[str, str]:
+        while folder:
+            parent, _, name = folder.rpartition("/")
+            numbered = _REPEATS.fullmatch(name)
+            repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
+            last = words(bare).lower().rpartition(" ")[2]  # `flickr30k_images` tells no class
+            if _WORD.search(bare) and not self._splits.names(folder) and last not in _LAYOUT_WORDS:
+                return words(bare), repeats.lstrip("0")
+            folder = parent
+        return "", ""
+
+
+def class_names(files: Sequence[str], folders: FolderNames) -> list[str]:
+    """The class of each picture by its folder; all "" where not nearly all lie in telling folders."""
+    names = [folders.of(file)[0] for file in files]
+    return names if sum(map(bool, names)) >= max(1, _IN_CLASS_FOLDERS * len(names)) else [""] * len(names)
+
+
+def paintings(files: Iterable[str]) -> bool:
+    """Whether pictures are named `artist_title.jpg`, as in ArtBench and Kaggle's WikiArt."""
+    stems = [stem_of(file)[file.rfind("/") + 1 :] for file in files]
+    matches = [match for stem in stems if (match := _ARTIST_TITLE.fullmatch(stem))]
+    dashed = sum("-" in match[0] for match in matches)
+    full_names = any("-" in match[1] for match in matches)
+    return full_names and len(matches) >= 0.9 * len(stems) and dashed >= 0.5 * len(matches)
+
+
+def painting(file: str) -> dict[str, str]:
+    """artist, title and date from `claude-monet_water-lilies-1919.jpg`; {} for another kind of name."""
+    match = _ARTIST_TITLE.fullmatch(nfc(stem_of(file)[file.rfind("/") + 1 :]))
+    if match is None:
+        return {}
+    title = match[2]
+    year = _YEAR.search(title)
+    title = title[: year.start()] if year else _COPY.sub("", title)
+    return {"artist": title_words(match[1]), "title": title_words(title), "date": year[1] if year else ""}
+
+
+def _shared_end(file: str, wanted: list[str]) -> int:
+    parts, count = file.split("/")[::-1], 0
+    for have, want in zip(parts, wanted[::-1]):
+        if have.casefold() != want.casefold() and (count or stem_of(have).casefold() != want.casefold()):
+            break
+        count += 1
+    return count
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return groups

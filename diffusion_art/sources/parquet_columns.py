@@ -1,0 +1,95 @@
+"""What the columns of a parquet file are for, by their types: pictures, text that a caption can use, or neither."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from diffusion_art.sources.caption_columns import is_caption_column
+from diffusion_art.sources.names import title_words
+from diffusion_art.sources.texts import as_text
+
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")  # preferred in this order
+Labels = dict[str, list[str]]  # names of the classes of a column that holds their numbers
+
+_SLUG = re.compile(r"[a-z0-9.'-]+")
+
+
+def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
+    """Columns of image bytes, the likeliest first; with `paths` also those with a struct of a path alone."""
+    found = [field.name for field in schema if _holds_bytes(field.type) or (paths and _holds_path(field.type))]
+    lower = {name.lower(): name for name in reversed(found)}
+    named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
+    return list(dict.fromkeys([*named, *found]))
+
+
+def text_columns(schema: pa.Schema, labels: Labels, *, without: list[str]) -> list[str]:
+    """Columns worth a caption: text, numbers, dates, lists of text (tags), classes, and records of captions."""
+    wanted = (field for field in schema if field.name not in without)
+    return [
+        field.name
+        for field in wanted
+        if _is_text(field.type)
+        or field.name in labels
+        or _holds_path(field.type)
+        or (is_caption_column(field.name) and pa.types.is_nested(field.type))
+    ]
+
+
+def labels_of(schema: pa.Schema) -> Labels:
+    """The names behind Hugging Face's `ClassLabel` columns, lists of them included."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = {name: _class_names(feature) for name, feature in features.items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {name: _readable(name, names) for name, names in found.items() if names}
+
+
+def label_text(names: Sequence[str], value: Any) -> str:
+    """Of one class number, or of a list of them; "" for an unknown one."""
+    if isinstance(value, list):
+        return as_text([text for item in value if (text := label_text(names, item))])
+    if isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else ""
+    return as_text(value)
+
+
+def _class_names(feature: Any) -> list[str]:
+    """Old files write a list of classes as a JSON list of one feature, newer ones as `Sequence` or `List`."""
+    if isinstance(feature, list):
+        return _class_names(feature[0]) if feature else []
+    if not isinstance(feature, dict):
+        return []
+    if feature.get("_type") == "ClassLabel":
+        return [str(name) for name in feature.get("names") or ()]
+    return _class_names(feature.get("feature"))
+
+
+def _readable(column: str, names: list[str]) -> list[str]:
+    """`Abstract_Expressionism` with a space; artists written as `claude-monet` by their names."""
+    plain = [name.replace("_", " ") for name in names]
+    known = [name for name in plain if not name.lower().startswith("unknown")]
+    slugs = column == "artist" and all(map(_SLUG.fullmatch, known)) and any("-" in name for name in known)
+    return [title_words(name) if name in known else name for name in plain] if slugs else plain
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _holds_path(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0 and kind.get_field_index("bytes") < 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return not pa.types.is_nested(kind) and not _holds_bytes(kind)

@@ -1,0 +1,105 @@
+"""Bytes of text files -> str, and the values of any table -> text.
+
+decode(bytes)         by byte order mark, else UTF-8, else Windows-1252: never a U+FFFD
+alternatives(text)    one caption per line
+as_text(value)        what a column of a shard keeps: lists are joined by ", "
+strings(value)        the captions in a value: text, a list of texts, records with a `raw` or `caption`
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CP1252_NOTE = "texts read as Windows-1252"
+
+_BOMS = (  # UTF-32 goes first: its little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CP1252 = {byte: ord(bytes([byte]).decode("cp1252", "ignore") or chr(byte)) for byte in range(256)}
+_TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
+_MAX_LIST_CHARACTERS = 2**16
+
+
+class Decoded(NamedTuple):
+    """A text, and whether any of its lines was no UTF-8 and was read as Windows-1252."""
+
+    text: str
+    guessed: bool
+
+
+def decode(data: bytes) -> Decoded:
+    """The text of a file in UTF-8, UTF-16, UTF-32 or Windows-1252, which covers Latin-1."""
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return Decoded(data[len(mark) :].decode(encoding, "ignore"), guessed=False)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if bare := _utf16_without_mark(data[:1024]):
+        return Decoded(data.decode(bare, "ignore"), guessed=False)
+    try:
+        return Decoded(data.decode(), guessed=False)
+    except UnicodeDecodeError:  # line by line, for tables that were put together from several sources
+        return Decoded("\n".join(map(_line, data.split(b"\n"))), guessed=True)
+
+
+def read_text(path: Path) -> Decoded:
+    return decode(path.read_bytes())
+
+
+def alternatives(text: str) -> list[str]:
+    """The lines of a caption file: each is a caption of its own, as kohya's and OneTrainer's users write them."""
+    return unique(re.split(r"[\r\n]+", text))
+
+
+def unique(texts: list[str]) -> list[str]:
+    """Texts without white space around them, each once; empty ones go."""
+    return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def strings(value: Any) -> list[str]:
+    """Every caption in a value of a caption column; a list may also be written out as JSON."""
+    if isinstance(value, str):
+        return _listed(value) or [value]
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in strings(item)]
+    if isinstance(value, dict):
+        return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+    return [] if value is None else [str(value)]
+
+
+def _listed(text: str) -> list[str]:
+    """The texts of a JSON list such as '["a dog", "a black dog"]', [] where `text` is none."""
+    if not text.startswith('["') or len(text) > _MAX_LIST_CHARACTERS:
+        return []
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return found if all(isinstance(item, str) for item in found) else []
+
+
+def _line(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return codecs.charmap_decode(line, "strict", _CP1252)[0]
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    """The byte order of UTF-16 without a mark, by the zeros of its ASCII characters; None for other text."""
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if len(head) < 4 or max(even, odd) * 4 < len(head) or min(even, odd) > max(even, odd) // 8:
+        return None
+    return "utf-16-le" if odd > even else "utf-16-be"

@@ -1,0 +1,361 @@
+"""The layouts that collections come in, each made small: what `open_source` makes of them (docs/collections.md)."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from diffusion_art.sources.base import LeftOut
+from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE
+from diffusion_art.sources.parquet import Parquet
+from diffusion_art.sources.splits import TEST_SPLIT
+from diffusion_art.sources.table import SHORT_ROWS
+from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.texts import CP1252_NOTE
+from tests.fakes_sources import (
+    captions_of,
+    encoded,
+    jpegs,
+    notes_of,
+    picture,
+    pictures_of,
+    read_all,
+    write_files,
+    write_parquet,
+)
+from tests.sources.test_tars import write_tar
+
+
+def splits_of(source: Any) -> dict[str, str | None]:
+    return {name: item.split for name, item in pictures_of(source).items()}
+
+
+# ------------------------------------------------------------------ img2dataset
+
+
+def link_rows() -> list[dict[str, Any]]:
+    """What img2dataset keeps of three links, of which the second is dead."""
+    states = ("success", "failed_to_download", "success")
+    return [{"key": f"{n:09d}", "url": "http://x", "caption": f"cap {n}", "status": s} for n, s in enumerate(states)]
+
+
+def test_img2dataset_webdataset(tmp_path: Path) -> None:
+    rows = [row for row in link_rows() if row["status"] == "success"]
+    members = [
+        (f"{row['key']}.{suffix}", content)
+        for number, row in enumerate(rows)
+        for suffix, content in (
+            ("jpg", encoded(picture(number))),
+            ("txt", row["caption"].encode()),
+            ("json", json.dumps(row).encode()),
+        )
+    ]
+    write_tar(tmp_path / "00000.tar", members)
+    write_parquet(tmp_path / "00000.parquet", link_rows(), schema=None)
+    write_files(tmp_path, {"00000_stats.json": '{"successes": 2}'})
+    source = open_source(tmp_path)
+    assert isinstance(source, Tars)
+    assert captions_of(source) == {"00000.tar 000000000": "cap 0", "00000.tar 000000002": "cap 2"}
+
+
+def test_img2dataset_files(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("00000/000000000.jpg", "00000/000000002.jpg"))
+    for row in (link_rows()[0], link_rows()[2] | {"caption": "a caption\nof two lines"}):
+        stem = f"00000/{row['key']}"
+        write_files(tmp_path, {f"{stem}.txt": row["caption"], f"{stem}.json": json.dumps(row)})
+    write_parquet(tmp_path / "00000.parquet", link_rows(), schema=None)
+    write_files(tmp_path, {"00000_stats.json": '{"successes": 2}'})
+    source = open_source(tmp_path)
+    assert isinstance(source, ImageFolder)
+    assert captions_of(source) == {
+        "00000/000000000.jpg": "cap 0",
+        "00000/000000002.jpg": "a caption of two lines",  # as its json has it: one text, no alternatives
+    }
+    assert source.left_out() == {}
+
+
+def test_img2dataset_parquet_leaves_out_dead_links(tmp_path: Path) -> None:
+    rows = [row | {"jpg": encoded(picture(n)) if n != 1 else None} for n, row in enumerate(link_rows())]
+    write_parquet(tmp_path / "00000.parquet", rows, schema=None)
+    source = open_source(tmp_path)
+    assert isinstance(source, Parquet)
+    assert read_all(source)[1] == LeftOut("00000.parquet row 1", "rows without a picture (failed_to_download)")
+    assert list(captions_of(source).values()) == ["cap 0", "cap 2"]
+
+
+# ------------------------------------------------------------------ Hugging Face
+
+ROWS = [{"file_name": "a.jpg", "text": "a cat"}, {"file_name": "deep/b.jpg", "text": "a dog"}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "json", "parquet"])
+def test_imagefolder_metadata_of_every_kind(tmp_path: Path, kind: str) -> None:
+    write_files(tmp_path, jpegs("a.jpg", "deep/b.jpg"))
+    texts = {
+        "jsonl": "\n".join(map(json.dumps, ROWS)),
+        "json": json.dumps(ROWS),
+        "csv": "file_name,text\n" + "".join(f"{row['file_name']},{row['text']}\n" for row in ROWS),
+        "tsv": "file_name\ttext\n" + "".join(f"{row['file_name']}\t{row['text']}\n" for row in ROWS),
+    }
+    if kind == "parquet":
+        write_parquet(tmp_path / "metadata.parquet", ROWS, schema=None)
+    else:
+        write_files(tmp_path, {f"metadata.{kind}": texts[kind]})
+    source = open_source(tmp_path)
+    assert isinstance(source, ImageFolder)
+    assert captions_of(source) == {"a.jpg": "a cat", "deep/b.jpg": "a dog"}
+
+
+@pytest.mark.parametrize("val", ["validation", "val2017", "valid", "dev"])
+def test_named_splits_of_a_folder(tmp_path: Path, val: str) -> None:
+    write_files(tmp_path, jpegs("train/cubism/a.jpg", f"{val}/cubism/b.jpg", "test/op-art/c.jpg"))
+    source = open_source(tmp_path)
+    assert splits_of(source) == {"train/cubism/a.jpg": "train", f"{val}/cubism/b.jpg": "val"}
+    assert set(captions_of(source).values()) == {"cubism"}
+    assert (source.count, source.left_out()) == (2, {TEST_SPLIT: 1})
+
+
+def test_without_a_validation_split_the_hash_decides_as_before(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("train/a.jpg", "test/b.jpg"))
+    assert splits_of(open_source(tmp_path)) == {"train/a.jpg": None}
+    assert splits_of(open_source(tmp_path / "test")) == {"b.jpg": None}  # asked for by name
+
+
+@pytest.mark.parametrize("column", ["TEXT", "txt", "Caption", "prompt", "edited_prompt", "image_caption", "captions"])
+def test_columns_that_hold_captions(tmp_path: Path, column: str) -> None:
+    write_files(tmp_path, jpegs("a.jpg") | {"metadata.jsonl": json.dumps({"file_name": "a.jpg", column: "a cat"})})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
+
+
+def test_another_column_is_there_for_a_template(tmp_path: Path) -> None:
+    row = {"file_name": "a.jpg", "additional_feature": "a cat", "tags": ["x", "y"]}
+    write_files(tmp_path, jpegs("a.jpg") | {"metadata.jsonl": json.dumps(row)})
+    plain = open_source(tmp_path)
+    assert plain.columns == ("file_name", "additional_feature", "tags")
+    assert captions_of(open_source(tmp_path, caption_template="{additional_feature}")) == {"a.jpg": "a cat"}
+    assert captions_of(plain) == {"a.jpg": "x, y"}  # tags are joined, and better than nothing
+
+
+def test_a_list_of_captions_gives_alternatives(tmp_path: Path) -> None:
+    row = {"file_name": "a.jpg", "captions": ["a cat", "a black cat"]}
+    numbered = {"file_name": "b.jpg", "caption_1": "a dog", "caption_2": "a sad dog"}
+    write_files(tmp_path, jpegs("a.jpg", "b.jpg") | {"metadata.json": json.dumps([row, numbered])})
+    assert captions_of(open_source(tmp_path)) == {
+        "a.jpg": ("a cat", "a black cat"),
+        "b.jpg": ("a dog", "a sad dog"),
+    }
+
+
+# ------------------------------------------------------------------ trainers
+
+
+def test_kohyas_folders(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("10_sks dog/a.jpg", "10_sks dog/b.jpg", "1_dog/c.jpg"))
+    write_files(tmp_path, {"10_sks dog/a.caption": "a dog on a chair", "10_sks dog/a-masklabel.png": b"\x89PNG"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {
+        "10_sks dog/a.jpg": "a dog on a chair",
+        "10_sks dog/b.jpg": "sks dog",  # as sd-scripts has it
+        "1_dog/c.jpg": "dog",
+    }
+    assert pictures_of(source)["10_sks dog/b.jpg"].columns["repeats"] == "10"
+    assert source.left_out() == {"masks of OneTrainer": 1}
+    assert notes_of(source) == {REPEATS: 2}
+
+
+def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
+    content = {"/home/me/train/a.jpg": {"caption": "a cat", "tags": "cat"}, "b": {"tags": "dog, sky"}}
+    write_files(tmp_path, jpegs("a.jpg", "b.jpg") | {"meta_lat.json": json.dumps(content)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dog, sky"}
+
+
+# ------------------------------------------------------------------ captions of the literature
+
+
+def test_flickr30k(tmp_path: Path) -> None:
+    rows = (
+        "image_name| comment_number| comment\n"
+        '1000.jpg| 0| Two men , one "tall" .\n'
+        "1000.jpg| 1| Several people .\n"
+        '1001.jpg| 0| "A dog runs\n'  # a quotation mark that never closes
+        "1001.jpg| 4   A dog runs across the grass .\n"  # broken so in the original
+        "1002.jpg| 0| A lake\n"
+    )
+    write_files(tmp_path, jpegs(*(f"flickr30k_images/{n}.jpg" for n in (1000, 1001, 1002))) | {"results.csv": rows})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {
+        "flickr30k_images/1000.jpg": ('Two men , one "tall" .', "Several people ."),
+        "flickr30k_images/1001.jpg": '"A dog runs',
+        "flickr30k_images/1002.jpg": "A lake",
+    }
+    assert (source.left_out(), notes_of(source)) == ({}, {SHORT_ROWS: 1})
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("captions.txt", 'image,caption\n1.jpg,"A dog , a cat"\n1.jpg,B\n2.jpg,C\n'),
+        ("Flickr8k.token.txt", "1.jpg#0\tA dog , a cat\n1.jpg#1\tB\n2.jpg#0\tC\n"),
+    ],
+)
+def test_flickr8k(tmp_path: Path, table: str, text: str) -> None:
+    write_files(tmp_path, jpegs("Images/1.jpg", "Images/2.jpg") | {table: text, "readme.txt": "see the paper"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"Images/1.jpg": ("A dog , a cat", "B"), "Images/2.jpg": "C"}
+    assert source.left_out() == {ORPHAN_TEXTS: 1}
+
+
+def coco(number: int, *captions: str) -> str:
+    return json.dumps(
+        {
+            "info": {"year": 2017},
+            "images": [{"id": number, "file_name": f"{number:012d}.jpg", "license": 3}],
+            "annotations": [{"id": i, "image_id": number, "caption": text} for i, text in enumerate(captions)],
+        }
+    )
+
+
+def test_coco(tmp_path: Path) -> None:
+    files = jpegs("train2017/000000000009.jpg", "val2017/000000000010.jpg", "test2017/000000000011.jpg")
+    write_files(tmp_path, files)
+    annotations = {"captions_train2017.json": coco(9, "one", "two"), "captions_val2017.json": coco(10, "three")}
+    annotations["instances_val2017.json"] = "a file of hundreds of megabytes, never opened"
+    write_files(tmp_path / "annotations", annotations)
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"train2017/000000000009.jpg": ("one", "two"), "val2017/000000000010.jpg": "three"}
+    assert list(splits_of(source).values()) == ["train", "val"]
+    assert source.left_out() == {TEST_SPLIT: 1, PASSED_BY: 1}
+
+
+def test_karpathys_splits(tmp_path: Path) -> None:
+    images = [
+        {
+            "filename": f"{n}.jpg",
+            "filepath": "val2014",
+            "split": split,
+            "sentences": [{"tokens": ["a"], "raw": f"s{n}"}],
+        }
+        for n, split in enumerate(("train", "restval", "val", "test"))
+    ]
+    images[0]["sentences"].append({"tokens": ["b"], "raw": "other"})
+    write_files(tmp_path, jpegs(*(f"images/{n}.jpg" for n in range(4))))
+    write_files(tmp_path, {"dataset_coco.json": json.dumps({"images": images, "dataset": "coco"})})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"images/0.jpg": ("s0", "other"), "images/1.jpg": "s1", "images/2.jpg": "s2"}
+    assert list(splits_of(source).values()) == ["train", "train", "val"]
+
+
+# ------------------------------------------------------------------ art
+
+SEMART = "IMAGE_FILE\tDESCRIPTION\tAUTHOR\tTITLE\tTECHNIQUE\tDATE\tTYPE\tSCHOOL\tTIMEFRAME\n"
+
+
+def test_semart(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("Images/1.jpg", "Images/2.jpg", "Images/3.jpg"))
+    for number, split in enumerate(("train", "val", "test"), 1):
+        row = f'{number}.jpg\tOf "him", né\tMÜLLER, Hans\tÉtude\tOil\t160{number}\tportrait\tGerman\t1601-1650\n'
+        write_files(tmp_path, {f"semart_{split}.csv": (SEMART + row).encode("latin-1")})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {
+        "Images/1.jpg": "MÜLLER, Hans / Étude / 1601",
+        "Images/2.jpg": "MÜLLER, Hans / Étude / 1602",
+    }
+    assert pictures_of(source)["Images/1.jpg"].columns["DESCRIPTION"] == 'Of "him", né'
+    assert list(splits_of(source).values()) == ["train", "val"]
+    assert (source.left_out(), notes_of(source)) == ({TEST_SPLIT: 1}, {CP1252_NOTE: 3})
+    assert captions_of(open_source(tmp_path, caption_template="{TITLE}, {TECHNIQUE}"))["Images/1.jpg"] == "Étude, Oil"
+
+
+def test_kaggles_wikiart_and_artbench(tmp_path: Path) -> None:
+    names = ("claude-monet_water-lilies-1919(1).jpg", "rembrandt_night-watch.jpg", "utagawa-hiroshige_rain-1857-2.jpg")
+    write_files(tmp_path, jpegs(*(f"Post_Impressionism/{name}" for name in names)))
+    source = open_source(tmp_path)
+    assert list(captions_of(source).values()) == [
+        "Claude Monet / Water Lilies / Post Impressionism / 1919",
+        "Rembrandt / Night Watch / Post Impressionism",
+        "Utagawa Hiroshige / Rain / Post Impressionism / 1857",
+    ]
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("Abstract_Expressionism/img_001.jpg", "op-art/img_002.jpg"))
+    source = open_source(tmp_path, caption_template="painting, {folder}")
+    assert list(captions_of(source).values()) == ["painting, Abstract Expressionism", "painting, op art"]
+    assert list(captions_of(open_source(tmp_path)).values()) == ["Abstract Expressionism", "op art"]
+
+
+def test_folders_that_say_nothing_are_no_captions(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg"))
+    assert set(captions_of(open_source(tmp_path)).values()) == {""}
+
+
+def test_a_museums_table(tmp_path: Path) -> None:
+    rows = (
+        "Object ID;Title;Artist Display Name;Object Date;Image\n"
+        "1;Étude;Unknown Artist;1889-01-01 00:00:00;C:\\scans\\img\\a.jpg\n"
+        "2;Sea;Bob;;https://museum.example/full/b.jpg?size=big\n"
+        "3;Gone;Bob;;C:\\scans\\img\\gone.jpg\n"
+    )
+    write_files(tmp_path, jpegs("img/a.jpg", "img/b.jpg") | {"objects.csv": rows.encode("utf-16")})
+    source = open_source(tmp_path)
+    assert source.caption_template == "{Artist Display Name} / {Title} / {Object Date}"
+    assert captions_of(source) == {"img/a.jpg": "Étude / 1889", "img/b.jpg": "Bob / Sea"}
+    assert source.left_out() == {NO_PICTURE: 1}
+
+
+# ------------------------------------------------------------------ names, links, what is left out
+
+
+def test_names_from_a_mac_match_by_nfc(tmp_path: Path) -> None:
+    composed, apart = "Étude", unicodedata.normalize("NFD", "Étude")
+    write_files(tmp_path, jpegs(f"{apart}.jpg", f"b{composed}.jpg", f"c{apart}.jpg"))
+    write_files(tmp_path, {f"{composed}.txt": "one", f"b{apart}.TXT": "two"})
+    write_files(tmp_path, {"metadata.csv": f"file_name,text\n.\\c{composed}.jpg,three\n"})
+    assert sorted(captions_of(open_source(tmp_path)).values()) == ["one", "three", "two"]
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    write_files(tmp_path / "elsewhere", jpegs("monet.jpg"))
+    root = write_files(tmp_path / "mine", {"b.jpg": encoded(picture(7))})
+    (root / "far").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    source = open_source(root)
+    assert list(pictures_of(source)) == ["b.jpg", "far/monet.jpg"]
+    assert source.left_out() == {"linked folders that were read already": 1, "links that lead nowhere": 1}
+    for kind in (Parquet, Tars):
+        target = tmp_path / kind.__name__
+        write_parquet(
+            target / "a.parquet", [{"image": encoded(picture(0))}], schema=pa.schema([("image", pa.binary())])
+        )
+        if kind is Tars:
+            (target / "a.parquet").unlink()
+            write_tar(target / "a.tar", [("0.jpg", encoded(picture(0)))])
+        around = tmp_path / f"around {kind.__name__}"
+        around.mkdir()
+        (around / "data").symlink_to(target)
+        assert isinstance(open_source(around), kind)
+        assert len(pictures_of(open_source(around))) == 1
+
+
+def test_every_suffix_of_a_jpeg_is_read_and_the_unreadable_is_counted(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("a.jpe", "b.JFIF", "c.JPG", "d.jpeg"))
+    write_files(
+        tmp_path, {"e.jxl": b"", "f.JXL": b"", "g.zip": b"PK", "h.csv": "x\ny\n", "i.json": "{broken", "j.md": ""}
+    )
+    source = open_source(tmp_path)
+    assert len(pictures_of(source)) == 4
+    assert source.left_out() == {
+        "files .jxl: no reader for this format": 2,
+        "files .zip: an archive; unpack it": 1,
+        NO_TABLE: 1,
+        DAMAGED_TABLE: 1,
+    }

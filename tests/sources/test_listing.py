@@ -1,0 +1,70 @@
+"""`sources/listing.py`: one walk, whatever lies there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources import listing
+from diffusion_art.sources.listing import list_files
+from tests.fakes_sources import write_files
+
+
+def test_hidden_files_and_thumbnails_of_systems_do_not_belong(tmp_path: Path) -> None:
+    files = (".hidden/a.jpg", "._b.jpg", "__MACOSX/c.jpg", "@eaDir/d.jpg/SYNOPHOTO_THUMB_M.jpg", "e.jpg", ".jpg", "f")
+    found = list_files(write_files(tmp_path, dict.fromkeys(files, "x")))
+    assert (found.pictures(), dict(found.left_out)) == (["e.jpg"], {})
+
+
+def test_a_folder_in_the_collection_keeps_its_own_name(tmp_path: Path) -> None:
+    write_files(tmp_path, {"z/deep/a.jpg": "x"})
+    (tmp_path / "a").symlink_to(tmp_path / "z")
+    (tmp_path / "z" / "deep" / "up").symlink_to(tmp_path / "z")
+    found = list_files(tmp_path)
+    assert found.pictures() == ["z/deep/a.jpg"]
+    assert found.left_out == {"linked folders that were read already": 2}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    results = []
+    thread = threading.Thread(target=lambda: results.append(list_files(tmp_path)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert results[0].left_out == {"pipes and devices": 1}
+
+
+def test_the_digest_follows_names_sizes_and_times_and_reads_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"one")
+    digests = [list_files(tmp_path).digest()]
+    file.write_bytes(b"two")
+    os.utime(file, ns=(5, 5))
+    digests.append(list_files(tmp_path).digest())
+    os.utime(file, ns=(5, 6))
+    digests.append(list_files(tmp_path).digest())
+    file.rename(tmp_path / "b.jpg")
+    digests.append(list_files(tmp_path).digest())
+    assert len(set(digests)) == 4
+    (tmp_path / "notes.md").write_text("not part of it")
+    assert list_files(tmp_path).digest() == digests[-1]
+
+
+def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, dict.fromkeys(("a.heic", "b.HEIC", "c.hif", "d.jpg"), "x"))
+    monkeypatch.setattr(listing, "can_read_heic", lambda: False)
+    found = list_files(tmp_path)
+    assert found.pictures() == ["d.jpg"]
+    assert found.left_out == {
+        "files .heic: install pillow-heif, or diffusion-art[heic]": 2,
+        "files .hif: install pillow-heif, or diffusion-art[heic]": 1,
+    }
+
+
+def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be listed"):
+        list_files(tmp_path / "nowhere")

@@ -1,0 +1,68 @@
+"""`sources/table.py`: rows of csv files as people have them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, could_be_table, read_table
+
+
+def is_picture(text: str) -> bool:
+    return text.strip().endswith(".jpg")
+
+
+def rows(path: Path, text: str, **options: str) -> tuple[list[dict], Counter[str]]:
+    path.write_text(text, "utf-8")
+    notes: Counter[str] = Counter()
+    return [row for _, row in read_table(path, notes, is_picture=is_picture, **options)], +notes
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|", "| "])
+def test_the_separator_is_found(tmp_path: Path, mark: str) -> None:
+    text = f"file{mark}title\na.jpg{mark}one\nb.jpg{mark}two\n"
+    found, notes = rows(tmp_path / "x.csv", text)
+    assert [{name: value.strip() for name, value in row.items()} for row in found] == [
+        {"file": "a.jpg", "title": "one"},
+        {"file": "b.jpg", "title": "two"},
+    ]
+    assert not notes
+
+
+def test_commas_in_the_last_column_need_no_quotes(tmp_path: Path) -> None:
+    found, notes = rows(tmp_path / "x.csv", "file,caption\na.jpg,red, green, blue\nb.jpg\n")
+    assert found == [{"file": "a.jpg", "caption": "red, green, blue"}, {"file": "b.jpg"}]
+    assert notes == {LONG_ROWS: 1, SHORT_ROWS: 1}
+
+
+def test_quoted_fields_keep_separators_and_lines(tmp_path: Path) -> None:
+    found, _ = rows(tmp_path / "x.csv", 'file,caption\na.jpg,"red, ""green""\nblue"\n')
+    assert found == [{"file": "a.jpg", "caption": 'red, "green"\nblue'}]
+
+
+def test_a_stray_quotation_mark_swallows_no_rows_between_tabs(tmp_path: Path) -> None:
+    found, _ = rows(tmp_path / "x.tsv", 'file\tcaption\na.jpg\t"one\nb.jpg\ttwo\n')
+    assert [row["caption"] for row in found] == ['"one', "two"]
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    assert rows(tmp_path / "x.csv", "a.jpg,3,a cat\n")[0] == [
+        {"file_name": "a.jpg", "column_2": "3", "caption": "a cat"}
+    ]
+    assert rows(tmp_path / "x.csv", "a cat,a.jpg\n")[0] == [{"caption": "a cat", "file_name": "a.jpg"}]
+
+
+def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
+    assert rows(tmp_path / "x.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n')[0] == [
+        {"file": "a.jpg"},
+        {"file": "b.jpg"},
+    ]
+    assert rows(tmp_path / "x.csv", "file:title\na.jpg:one\n", delimiter=":")[0] == [{"file": "a.jpg", "title": "one"}]
+
+
+def test_a_text_is_a_table_when_it_names_pictures_in_fields(tmp_path: Path) -> None:
+    for text, table in (("image,caption\na.jpg,x", True), ("a.jpg is a fine picture", False), ("one, two", False)):
+        (tmp_path / "x.txt").write_text(text)
+        assert could_be_table(tmp_path / "x.txt", is_picture) == table
