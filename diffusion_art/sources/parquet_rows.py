@@ -62,7 +62,7 @@ class RowReader:
         while self._next_row < stop and (batch := next(self._batches, None)) is not None:
             self._held.append((self._next_row, batch))
             self._next_row += batch.num_rows
-            while self._held[0][0] + self._held[0][1].num_rows < start:
+            while self._held and self._held[0][0] + self._held[0][1].num_rows < start:
                 self._held.popleft()
         yield from (held for held in self._held if held[0] < stop and held[0] + held[1].num_rows > start)
 

@@ -59,7 +59,7 @@ def test_chunks_may_be_read_in_any_order_and_after_pickling(tmp_path: Path) -> N
         (1, 200 - ROWS_PER_CHUNK),
     ]
     titles = {}
-    for number in (3, 0, 2, 1, 4, 0):
+    for number in (3, 0, 2, 1, 4, 0):  # as several processes share them, with gaps
         titles[number] = [item.columns["title"] for item in source.pictures(chunks[number])]
     in_order = [title for number in range(5) for title in titles[number]]
     assert in_order == [row["title"] for row in rows]
@@ -244,3 +244,16 @@ def test_a_description_of_before_is_still_the_same(tmp_path: Path) -> None:
     """What an older version wrote of the same files: finished shards are found again."""
     source = Parquet(wikiart_folder(tmp_path / "WikiArt", count=2))
     assert source.describe().keys() == {"kind", "files", "image_column"}
+
+
+@pytest.mark.parametrize("captions", [False, True])
+def test_chunks_far_apart_are_read_as_they_are(tmp_path: Path, captions: bool) -> None:
+    """As a process reads them whose neighbours take the chunks between."""
+    column = "caption" if captions else "title"
+    rows = [{"image": b"%d" % number, column: str(number)} for number in range(10 * ROWS_PER_CHUNK)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=None)
+    source = Parquet(tmp_path)
+    chunks = list(source.chunks())
+    for number in (0, 3, 4, 8, 9, 2, 6):
+        found = [item.columns[column] for item in source.pictures(chunks[number])]
+        assert found == [str(row) for row in range(chunks[number].start, chunks[number].stop)]
