@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.token_norm import rms_norm
 from diffusion_art.errors import UserError
 from diffusion_art.models.attention import attention
 from diffusion_art.models.backbone import Backbone
@@ -160,7 +161,7 @@ class Block(nn.Module):
 
 def normed(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """x over its root mean square along the last axis (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)
+    return rms_norm(x, eps=NORM_EPS)
 
 
 def modulate(x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], gain: Float[Tensor, "b 1 d"]) -> Tensor:

@@ -14,6 +14,8 @@ from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.norm import conv_group_norm, group_norm
+
 
 class ResidualBlock(nn.Module):
     """x -> shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x)))) (1 + scale) + shift)), the last two from the time.
@@ -32,11 +34,23 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], temb: Float[Tensor, "b k"]) -> Float[Tensor, "b d h w"]:
         x = x.contiguous(memory_format=torch.channels_last)
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.time_emb_proj(F.silu(temb))[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
+        hidden = group_norm(x, self.norm1, silu=True)
+        scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, dim=1)
+        hidden = conv_group_norm(hidden, self.conv1, self.norm2, scale, shift, silu=True)
         hidden = self.conv2(self.dropout(hidden))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class NormOut(nn.GroupNorm):
+    """SiLU of a group norm, the last but one of a UNet's parts. Has the weights, and so the names, of `norm`."""
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The argument's name is torch's."""
+        return group_norm(input, self, silu=True)
 
 
 class Upsample(nn.Module):
