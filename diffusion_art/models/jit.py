@@ -70,6 +70,7 @@ class JiT(Backbone):
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.maps = {"middle": width}
+        self.regions = (Block,)
         self.patch_size = patch_size
         self.head_channels = head_channels
         self.context_from = context_from

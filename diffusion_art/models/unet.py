@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention as DiffusersAttention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -78,6 +79,7 @@ class UNet(Backbone):
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.maps = {"up": block_channels[-1], "middle": block_channels[-1]}
+        self.regions = (ResidualBlock, BasicTransformerBlock if gradient_checkpointing else Transformer)
         settings: dict[str, Any] = {
             "sample_size": sample_size,
             "in_channels": channels,

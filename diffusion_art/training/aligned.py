@@ -29,12 +29,12 @@ class AlignedModule(DiffusionModule):
     aligned = True
 
     def __init__(
-        self, model: TextToImage, *args: Any, alignment: Alignment, compile_network: bool = False, **shell: Any
+        self, model: TextToImage, *args: Any, alignment: Alignment, compile_network: bool | str = False, **shell: Any
     ) -> None:
         super().__init__(model, *args, compile_network=compile_network, **shell)
         self.alignment = alignment
         with_map = model.backbone.with_map
-        self._with_map = torch.compile(with_map) if compile_network else with_map
+        self._with_map = torch.compile(with_map) if compile_network == "whole" else with_map
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.global_step >= self.alignment.until_step:

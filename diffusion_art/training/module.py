@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import FORMAT, KEY
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
@@ -30,7 +31,7 @@ class DiffusionModule(LightningModule):
     `optimizer` makes an optimiser from parameter groups; `ema` makes an `Ema` from a module; `noise` is what pictures
     are mixed with, independent of them if not given; `config` is the resolved run config as plain data, and rides in
     every checkpoint together with `provenance`.
-    `network` is what steps through the backbone; a compiled one may stand in for the model's own.
+    `compile_network` is True for the backbone compiled by region, "whole" for one graph of all of it.
 
     Raises:
         UserError: a checkpoint to resume that was trained with an alignment where there is none here, or without.
@@ -52,7 +53,7 @@ class DiffusionModule(LightningModule):
         seed: int = 0,
         config: dict[str, Any] | None = None,
         provenance: dict[str, Any] | None = None,
-        compile_network: bool = False,
+        compile_network: bool | str = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -66,7 +67,11 @@ class DiffusionModule(LightningModule):
         self.config = config or {}
         self.provenance = provenance or {}
         self.ema = ema(model)
-        self._network: Network = torch.compile(model.denoise) if compile_network else model.denoise
+        self._network: Network = torch.compile(model.denoise) if compile_network == "whole" else model.denoise
+        if compile_network is True:
+            compile_regions(model.backbone, model.backbone.regions)
+        elif compile_network:
+            keep_on_disk()
         self._val_sums: Tensor | None = None
         self._averaged: Any = None
 
