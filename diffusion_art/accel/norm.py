@@ -28,7 +28,7 @@ def group_norm(
     *,
     silu: bool = False,
 ) -> Float[Tensor, "b c h w"]:
-    """`norm` of x, times 1 + scale, plus shift, through SiLU. On CUDA a channels-last x is answered in its own dtype."""
+    """`norm` of x, times 1 + scale, plus shift, through SiLU. On CUDA the answer has the dtype of a channels-last x."""
     if not is_fast(x, norm):
         return plain(x, norm, scale, shift, silu=silu)
     return fast(x, norm, scale, shift, silu=silu)

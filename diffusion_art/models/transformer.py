@@ -1,6 +1,6 @@
-"""diffusers' transformer of a UNet: a map's positions as tokens and back, its weights as they are, channels last on a GPU.
+"""diffusers' transformer of a UNet, its weights as they are: a map's positions as tokens and back.
 
-diffusers' own brings the tokens back to NCHW, so that on a GPU the next block would turn the map around again.
+Channels stay last on a GPU: diffusers' own brings the tokens back to NCHW, and the next block turns the map again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from diffusion_art.accel.norm import group_norm
 
 
 class Transformer(nn.Module):
-    """x + proj_out(blocks(proj_in(norm(x)))), the blocks over positions. Has the parts, and so the names, of `block`."""
+    """x + proj_out(blocks(proj_in(norm(x)))), the blocks over positions.
+
+    Has the parts, and so the names, of `block`.
+    """
 
     _gradient_checkpointing_func: Callable[..., Tensor]  # set by diffusers where activations are computed twice
 

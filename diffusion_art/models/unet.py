@@ -139,8 +139,8 @@ class UNet(Backbone):
         """`middle` is what the block between the way down and the way up answers, `up` what the first block of the way
         up does: the smallest level with what it was shown on the way down, brought to twice the side.
 
-        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own: a hook on a block would not be seen by
-        `torch.compile`.
+        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own: `torch.compile` would not see a hook
+        on a block.
         """
         net: Any = self.net
         dtype = x_t.dtype
