@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -146,7 +147,7 @@ class CudaGraphs:
     WARM_UPS = 2  # on a stream of their own, as CUDA asks before it records
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, call: Replay) -> Replay:
         self._pool = self._pool or torch.cuda.graph_pool_handle()

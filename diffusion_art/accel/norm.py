@@ -92,8 +92,9 @@ def fast(
     silu: bool = False,
     offset: Float[Tensor, " c"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """The same by Triton. x is channels-last; scale and shift come together."""
+    """The same by Triton, for a channels-last x; one that is not is turned. Scale and shift come together."""
     assert (scale is None) == (shift is None)
+    x = x.contiguous(memory_format=torch.channels_last)
     if scale is not None and shift is not None:
         scale, shift = _rows(scale), _rows(shift)
     return _forward(x, norm.weight, norm.bias, scale, shift, offset, norm.num_groups, norm.eps, silu)[0]

@@ -12,6 +12,8 @@ is added atomically: the same input gives the same bits. Sums are in float32.
 Paper: Wu & He 2018, https://arxiv.org/abs/1803.08494
 """
 
+# Triton takes plain numbers for its constants:
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 import torch

@@ -34,10 +34,8 @@ def compile_regions(module: nn.Module, kinds: Sequence[type[nn.Module]], *, back
     of which would be compiled anew. A copy of the module is as it was before.
     """
     keep_on_disk()
-    compiled = {
-        kind: torch.compile(kind.forward, backend=backend, dynamic=False, fullgraph=True, recompile_limit=SHAPES)
-        for kind in kinds
-    }
+    how: dict[str, Any] = {"backend": backend, "dynamic": False, "fullgraph": True, "recompile_limit": SHAPES}
+    compiled = {kind: torch.compile(kind.forward, **how) for kind in kinds}
     blocks = [block for block in module.modules() if type(block) in compiled]
     for block in blocks:
         block._compiled_call_impl = _called(block, compiled[type(block)])  # type: ignore[assignment]

@@ -20,7 +20,7 @@ class TokenNorm(nn.LayerNorm):
     """`norm`, a layer norm with its weights, answering in the dtype of its input where that is fast."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
-        super().__init__(norm.normalized_shape, norm.eps, device="meta")
+        super().__init__(list(norm.normalized_shape), norm.eps, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

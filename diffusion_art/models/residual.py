@@ -7,6 +7,8 @@ so has a network of other shapes there.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
@@ -82,7 +84,10 @@ class Upsample(nn.Module):
         if x.device.type == "cuda" and 4 * x.numel() > self.LIMIT:
             x = x.contiguous()
         doubled = None if output_size else 2.0
-        return self.conv(F.interpolate(x, size=output_size, scale_factor=doubled, mode="nearest"))
+        as_it_is = torch.autocast("cuda", enabled=False) if x.device.type == "cuda" else nullcontext()
+        with as_it_is:  # CUDA's autocast would copy the map to float32, though nothing is computed
+            x = F.interpolate(x, size=output_size, scale_factor=doubled, mode="nearest")
+        return self.conv(x)
 
     def _saves(self, x: Tensor) -> bool:
         """Whether the transposed convolution is the faster."""

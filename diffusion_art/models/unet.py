@@ -110,6 +110,7 @@ class UNet(Backbone):
         for name, block in list(self.net.named_modules()):
             if type(block) in ours:
                 self.net.set_submodule(name, ours[type(block)](block))
+        assert self.net.conv_norm_out is not None
         self.net.conv_norm_out, self.net.conv_act = NormOut(self.net.conv_norm_out), nn.Identity()
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
