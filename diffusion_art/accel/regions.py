@@ -34,7 +34,7 @@ def compile_regions(module: nn.Module, kinds: Sequence[type[nn.Module]], *, back
     of which would be compiled anew. A copy of the module is as it was before.
     """
     keep_on_disk()
-    how: dict[str, Any] = {"backend": backend, "dynamic": False, "fullgraph": True, "recompile_limit": SHAPES}
+    how: dict[str, Any] = {"backend": backend, "dynamic": False, "recompile_limit": SHAPES}
     compiled = {kind: torch.compile(kind.forward, **how) for kind in kinds}
     blocks = [block for block in module.modules() if type(block) in compiled]
     for block in blocks:
