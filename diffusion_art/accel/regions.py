@@ -27,7 +27,9 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 log = logging.getLogger(__name__)
 
 
-def compile_regions(module: nn.Module, kinds: Sequence[type[nn.Module]], *, backend: str = "inductor") -> int:
+def compile_regions(
+    module: nn.Module, kinds: Sequence[type[nn.Module]], *, backend: str | Callable[..., Any] = "inductor"
+) -> int:
     """Compile the blocks of these kinds in `module`, at their first call each; returns how many blocks there are.
 
     Only calls that record gradients are compiled: a grid of samples or a validation comes with other batch sizes, each
@@ -53,9 +55,9 @@ def _called(block: nn.Module, compiled: Callable[..., Any]) -> Callable[..., Any
         except Exception as error:
             if not _of_compiler(error):
                 raise
-            line = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
+            said = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0] or type(error).__name__
             raise UserError(
-                f"{type(block).__name__} could not be compiled ({line[:200]}). Train it as it is: compile=false."
+                f"{type(block).__name__} could not be compiled ({said[:200]}). Train it as it is: compile=false."
             ) from error
 
     return call

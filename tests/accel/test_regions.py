@@ -48,9 +48,27 @@ assert counters["stats"]["unique_graphs"] == made, "a grid, a map or a copy was 
 """
 
 
+FAILS = """
+from diffusion_art.accel.regions import compile_regions
+from diffusion_art.errors import UserError
+from tests.models.backbones import inputs, small_jit
+
+def broken(graph, inputs):
+    raise RuntimeError("no such instruction")
+
+net = small_jit()
+compile_regions(net, net.regions, backend=broken)
+try:
+    net(*inputs())
+except UserError as error:
+    said = str(error)
+assert said == "Block could not be compiled (no such instruction). Train it as it is: compile=false.", said
+"""
+
+
 def run(*arguments: str, **environment: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SAME, *arguments],
+        [sys.executable, "-c", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -61,13 +79,17 @@ def run(*arguments: str, **environment: str) -> None:
 
 @pytest.mark.parametrize(("name", "settings"), [("unet", {"layers_per_block": 2}), ("jit", {})], ids=["unet", "jit"])
 def test_blocks_alike_share_the_code_and_gradients_are_the_same(name, settings, tmp_path):
-    run(name, "aot_eager", repr(settings), **{CACHE_VARIABLE: str(tmp_path)})
+    run(SAME, name, "aot_eager", repr(settings), **{CACHE_VARIABLE: str(tmp_path)})
+
+
+def test_a_block_that_does_not_compile_says_how_to_train_without(tmp_path):
+    run(FAILS, **{CACHE_VARIABLE: str(tmp_path)})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}], ids=["plain", "checkpointed"])
 def test_so_are_they_by_inductor_which_keeps_what_it_made(settings, tmp_path):
-    run("unet", "inductor", repr(settings | {"layers_per_block": 2}), **{CACHE_VARIABLE: str(tmp_path)})
+    run(SAME, "unet", "inductor", repr(settings | {"layers_per_block": 2}), **{CACHE_VARIABLE: str(tmp_path)})
     assert any((tmp_path / "inductor").rglob("*"))
 
 
