@@ -17,6 +17,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from diffusion_art.accel import switch
+from diffusion_art.accel.graphs import Captured
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
@@ -55,6 +57,7 @@ def sample(config: DictConfig) -> Path:
         guidance_scale=guidance_scale,
         **guidance,
         guide=guide.model if guide else None,
+        network=Captured.of(run.model.backbone) if run.device.type == "cuda" and switch.ACCELERATES else None,
         negative_prompts=[settings["negative_prompt"]] * len(prompts),
         batch_size=settings["batch_size"],
         progress=sys.stderr.isatty(),

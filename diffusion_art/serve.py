@@ -13,6 +13,8 @@ import time
 import psutil
 from omegaconf import DictConfig
 
+from diffusion_art.accel import switch
+from diffusion_art.accel.graphs import Captured
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.devices import leave_cores, pick_device
@@ -58,6 +60,8 @@ def main(config: DictConfig) -> None:
             engine = Engine(load_quickly(run), cores=cores, **asked["engine"])
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
+        if engine.model.device.type == "cuda" and asked["compile"] is not False and switch.ACCELERATES:
+            engine.use(Captured.of(engine.model.backbone, dtype=engine.precision))
         studio = Studio(run, engine, settings)
         compilation = None
         if asked["compile"] is True or (asked["compile"] == "auto" and worth_trying(device)):

@@ -24,6 +24,7 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.checkpoints import KEY, find_checkpoint, find_run, read_checkpoint
 from diffusion_art.cli import command, config_dir
@@ -41,6 +42,7 @@ from diffusion_art.training.terms.teacher import student_of
 
 log = logging.getLogger(__name__)
 
+WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
 def run_stamp() -> str:
     """The name of a run nobody named: SLURM's job, or the time it started.
@@ -66,7 +68,7 @@ OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
 def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """The config as plain data with every choice made: run folder, precision, teacher, text encoder.
+    """The config as plain data with every choice made: run folder, precision, compiling, teacher, text encoder.
 
     What it returns rides in the checkpoint and builds the same run anywhere.
     """
@@ -74,6 +76,7 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         config.paths.run_dir = str(run_dir)
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
+        config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
         if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
             _settle_teacher(config)
         else:
@@ -92,6 +95,26 @@ def best_precision(accelerator: str) -> str:
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return "32-true"
     return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
+
+
+def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool | str:
+    """How the network is compiled: `auto` is by region (true) on a GPU, for a run long enough to gain by it.
+
+    Raises:
+        UserError: no such choice, or nothing to compile with.
+    """
+    if asked not in (False, True, "whole", "auto"):
+        raise UserError(f"compile={asked} is not known: choose auto, true (by region), whole (as one graph) or false.")
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    if not asked or (asked == "auto" and not (on_gpu and (max_steps < 0 or max_steps >= WORTH_COMPILING_STEPS))):
+        return False
+    lacking = cannot_compile("cuda" if on_gpu else "cpu")
+    if lacking and asked != "auto":
+        raise UserError(f"compile={str(asked).lower()} is not possible here: {lacking}. Or train with compile=false.")
+    if lacking:
+        log.warning("the network is not compiled, and trains slower: %s", lacking)
+        return False
+    return True if asked == "auto" else asked
 
 
 def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, world: int) -> None:

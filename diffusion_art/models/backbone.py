@@ -22,6 +22,7 @@ class Backbone(nn.Module, ABC):
     cross_attention_dim: int  # of a caption's token states
     pooled_dim: int  # of a caption's pooled vector
     maps: dict[str, int]  # channels of the maps that `with_map` gives, by place; the best to align comes first
+    regions: tuple[type[nn.Module], ...]  # the kinds of blocks that are compiled one by one
 
     @abstractmethod
     def forward(

@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.token_norm import rms_norm
 from diffusion_art.errors import UserError
 from diffusion_art.models.attention import attention
 from diffusion_art.models.backbone import Backbone
@@ -69,6 +70,7 @@ class JiT(Backbone):
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.maps = {"middle": width}
+        self.regions = (Block,)
         self.patch_size = patch_size
         self.head_channels = head_channels
         self.context_from = context_from
@@ -160,7 +162,7 @@ class Block(nn.Module):
 
 def normed(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """x over its root mean square along the last axis (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)
+    return rms_norm(x, eps=NORM_EPS)
 
 
 def modulate(x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], gain: Float[Tensor, "b 1 d"]) -> Tensor:

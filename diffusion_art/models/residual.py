@@ -7,12 +7,16 @@ so has a network of other shapes there.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from diffusion_art.accel.norm import conv_group_norm, group_norm
 
 
 class ResidualBlock(nn.Module):
@@ -32,11 +36,23 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], temb: Float[Tensor, "b k"]) -> Float[Tensor, "b d h w"]:
         x = x.contiguous(memory_format=torch.channels_last)
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.time_emb_proj(F.silu(temb))[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
+        hidden = group_norm(x, self.norm1, silu=True)
+        scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, dim=1)
+        hidden = conv_group_norm(hidden, self.conv1, self.norm2, scale, shift, silu=True)
         hidden = self.conv2(self.dropout(hidden))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class NormOut(nn.GroupNorm):
+    """SiLU of a group norm, the last but one of a UNet's parts. Has the weights, and so the names, of `norm`."""
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The argument's name is torch's."""
+        return group_norm(input, self, silu=True)
 
 
 class Upsample(nn.Module):
@@ -68,7 +84,10 @@ class Upsample(nn.Module):
         if x.device.type == "cuda" and 4 * x.numel() > self.LIMIT:
             x = x.contiguous()
         doubled = None if output_size else 2.0
-        return self.conv(F.interpolate(x, size=output_size, scale_factor=doubled, mode="nearest"))
+        as_it_is = torch.autocast("cuda", enabled=False) if x.device.type == "cuda" else nullcontext()
+        with as_it_is:  # CUDA's autocast would copy the map to float32, though nothing is computed
+            x = F.interpolate(x, size=output_size, scale_factor=doubled, mode="nearest")
+        return self.conv(x)
 
     def _saves(self, x: Tensor) -> bool:
         """Whether the transposed convolution is the faster."""

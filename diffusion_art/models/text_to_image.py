@@ -119,13 +119,15 @@ class TextToImage(nn.Module):
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
         threshold: float = 0.0,
+        network: Network | None = None,
     ) -> Denoiser | Guidance:
         """x_0_hat for these captions, guided away from `null` (no caption if not given), or from `worse`.
 
         Guidance doubles the batch of one network call; `worse`, another model's denoiser for the same captions, is
         called beside ours. At scale 1 there is none, and the other side is not asked; at 0 it is that side's denoiser.
+        `network` may stand in for our backbone.
         """
-        plain = self.bind(cond)
+        plain = self.bind(cond, network=network)
         if guidance_scale == 1:
             return plain
         tempered = {"guidance_scale": guidance_scale, "interval": interval, "rescale": rescale, "threshold": threshold}
@@ -134,8 +136,8 @@ class TextToImage(nn.Module):
             return worse if unguided else Guidance(plain, worse, **tempered)
         null = self.encode_captions([""] * len(cond)) if null is None else null
         if unguided:
-            return self.bind(null)
-        return Guidance(plain, doubled=self.bind(Conditioning.cat([cond, null])), **tempered)
+            return self.bind(null, network=network)
+        return Guidance(plain, doubled=self.bind(Conditioning.cat([cond, null]), network=network), **tempered)
 
     def bind(self, cond: Conditioning, *, network: Network | None = None) -> Denoiser:
         """x_0_hat for these captions, not guided. `network` may stand in for the backbone, such as a compiled one."""
@@ -160,6 +162,7 @@ class TextToImage(nn.Module):
         rescale: float = 0.0,
         threshold: float = 0.0,
         guide: TextToImage | None = None,
+        network: Network | None = None,
         batch_size: int = 16,
         callback: Callback | None = None,
         progress: bool = False,
@@ -172,6 +175,7 @@ class TextToImage(nn.Module):
 
         `interval`, `rescale` and `threshold` temper guidance (`diffusion/guidance.py`). `guide` is a worse model,
         smaller or less trained: guidance then leads away from what it paints for the same prompts (autoguidance).
+        `network` may stand in for the backbone, such as one whose calls are replayed.
 
         Raises:
             UserError: no prompts, prompts that are not text, another number of seeds or negative prompts, or a guide
@@ -192,6 +196,7 @@ class TextToImage(nn.Module):
                 interval=interval,
                 rescale=rescale,
                 threshold=threshold,
+                network=network,
             )
             noise = NoiseSource(seeds[rows], self.latent_shape, device=self.device)
             x_0 = sampler.sample(denoiser, noise.x_T(), noise=noise, callback=callback)

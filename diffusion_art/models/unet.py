@@ -11,17 +11,21 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention as DiffusersAttention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.token_norm import TokenNorm
 from diffusion_art.errors import UserError
 from diffusion_art.models.attention import Attention
 from diffusion_art.models.backbone import Backbone
-from diffusion_art.models.residual import ResidualBlock, Upsample
+from diffusion_art.models.residual import NormOut, ResidualBlock, Upsample
+from diffusion_art.models.transformer import Transformer
 from diffusion_art.tensors import Conditioning
 
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
@@ -75,6 +79,7 @@ class UNet(Backbone):
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.maps = {"up": block_channels[-1], "middle": block_channels[-1]}
+        self.regions = (ResidualBlock, BasicTransformerBlock if gradient_checkpointing else Transformer)
         settings: dict[str, Any] = {
             "sample_size": sample_size,
             "in_channels": channels,
@@ -99,10 +104,14 @@ class UNet(Backbone):
             ResnetBlock2D: ResidualBlock,
             Upsample2D: Upsample,
             DiffusersAttention: Attention,
+            Transformer2DModel: Transformer,
+            nn.LayerNorm: TokenNorm,
         }
         for name, block in list(self.net.named_modules()):
             if type(block) in ours:
                 self.net.set_submodule(name, ours[type(block)](block))
+        assert self.net.conv_norm_out is not None
+        self.net.conv_norm_out, self.net.conv_act = NormOut(self.net.conv_norm_out), nn.Identity()
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         if gradient_checkpointing:
@@ -112,14 +121,7 @@ class UNet(Backbone):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c h w"]:
-        return self.net(
-            x_t.contiguous(memory_format=torch.channels_last),
-            t * TIME_SCALE,
-            encoder_hidden_states=cond.tokens,
-            encoder_attention_mask=cond.mask,
-            class_labels=cond.pooled,
-            return_dict=False,
-        )[0]
+        return self.with_map(x_t, t, cond, "middle")[0]
 
     @torch.no_grad()
     def as_diffusers(self) -> UNet2DConditionModel:
@@ -138,15 +140,15 @@ class UNet(Backbone):
         """`middle` is what the block between the way down and the way up answers, `up` what the first block of the way
         up does: the smallest level with what it was shown on the way down, brought to twice the side.
 
-        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own and to the same bits: a hook on a
-        block would not be seen by `torch.compile`.
+        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own: `torch.compile` would not see a hook
+        on a block.
         """
         net: Any = self.net
         dtype = x_t.dtype
         temb = net.time_embedding(net.time_proj(t * TIME_SCALE).to(dtype)) + net.class_embedding(cond.pooled).to(dtype)
         told = {
-            "encoder_hidden_states": cond.tokens,
-            "encoder_attention_mask": (1 - cond.mask.to(dtype))[:, None] * -10000.0,  # added to the logits of padding
+            "encoder_hidden_states": cond.tokens if cond.tokens.requires_grad else cond.tokens.to(computed_in(x_t)),
+            "encoder_attention_mask": (1 - cond.mask.to(computed_in(x_t)))[:, None] * -10000.0,  # on logits of padding
         }
 
         def run(block: nn.Module, x: Tensor, **others: Any) -> Any:
@@ -163,7 +165,13 @@ class UNet(Backbone):
             count = len(block.resnets)
             x, skips = run(block, x, res_hidden_states_tuple=skips[-count:]), skips[:-count]
             seen.setdefault("up", x)
-        return net.conv_out(net.conv_act(net.conv_norm_out(x))), seen[place]
+        return net.conv_out(net.conv_norm_out(x)), seen[place]
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    """What products with x are computed in: cast once to it, the caption is not cast by each block that reads it."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from diffusion_art import __version__, models
-from diffusion_art.caches import cache_folder
+from diffusion_art.caches import cache_folder, check_ours
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
@@ -266,13 +266,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     return platform.processor()
-
-
-def check_ours(folder: Path) -> None:
-    """RuntimeError where others may put machine code into the folder."""
-    found = folder.stat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise RuntimeError(f"others can write to {folder}, and what lies there is run: chmod 700 {folder}")
 
 
 def clear(folder: Path) -> None:

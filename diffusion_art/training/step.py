@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
@@ -64,7 +65,8 @@ class TrainingStep(nn.Module):
     """The losses of a `TextToImage` on batches of pictures and captions.
 
     `noise` is what pictures are mixed with, independent of them if not given. `terms` add to the objective's loss, or
-    tell it something (`terms/`). `compile_network` has the network compiled; the weights are the model's own.
+    tell it something (`terms/`). `compile_network` is True for the backbone compiled by region, "whole" for
+    one graph of all of it; the weights are the model's own.
 
     Raises:
         UserError: two terms of one name, or terms that want maps of the backbone at different places.
@@ -79,7 +81,7 @@ class TrainingStep(nn.Module):
         terms: Iterable[Term] = (),
         caption_dropout: float = 0.1,
         seed: int = 0,
-        compile_network: bool = False,
+        compile_network: bool | str = False,
     ) -> None:
         super().__init__()
         terms = list(terms)
@@ -91,9 +93,13 @@ class TrainingStep(nn.Module):
         self.terms = nn.ModuleDict({term.name: term for term in terms})
         self.caption_dropout = caption_dropout
         self.seed = seed
-        compiled = torch.compile if compile_network else lambda network: network
-        self._network: Network = compiled(model.denoise)
-        self._with_map = compiled(model.backbone.with_map)
+        whole = compile_network == "whole"
+        if compile_network is True:
+            compile_regions(model.backbone, model.backbone.regions)
+        elif whole:
+            keep_on_disk()
+        self._network: Network = torch.compile(model.denoise) if whole else model.denoise
+        self._with_map = torch.compile(model.backbone.with_map) if whole else model.backbone.with_map
 
     # ------------------------------------------------------------------ the draw
 

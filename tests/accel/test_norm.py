@@ -1,0 +1,66 @@
+"""The fast twin of a group norm is the plain one: values, gradients, bits from run to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_art.accel import norm, switch
+from diffusion_art.accel.token_norm import TokenNorm
+from tests.conftest import ROOT
+
+needs_triton = pytest.mark.skipif(not switch.accelerates(), reason="Triton is not installed here")
+
+
+def run(module: str, **environment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )  # outside the shape checker, which changes the functions that Triton reads
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@needs_triton
+def test_by_tritons_interpreter_it_is_the_plain_norm_forwards_and_backwards():
+    run("tests.accel.norm_cases", TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_the_kernels_compile_for_a_gpu_and_read_maps_16_bytes_at_a_time(tmp_path):
+    run("tests.accel.norm_for_hopper", TRITON_CACHE_DIR=str(tmp_path))
+
+
+def test_on_a_cpu_it_is_what_a_block_wrote_before_to_the_bit():
+    net, x = nn.GroupNorm(4, 8), torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, 16).chunk(2, dim=1)
+    wanted = nn.functional.silu(net(x) * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
+    assert torch.equal(norm.group_norm(x, net, scale, shift, silu=True), wanted)
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    assert torch.equal(norm.conv_group_norm(x, conv, net), net(conv(x)))
+
+
+def test_a_token_norm_on_a_cpu_is_the_norm_it_was_made_of():
+    theirs = nn.LayerNorm(6)
+    nn.init.normal_(theirs.weight)
+    ours, x = TokenNorm(theirs), torch.randn(2, 3, 6)
+    assert torch.equal(ours(x), theirs(x))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize(("value", "on"), [("0", False), ("false", False), ("1", True), (None, True)])
+def test_the_environment_switches_it_off(monkeypatch, value, on):
+    monkeypatch.delenv(switch.VARIABLE, raising=False)
+    monkeypatch.setattr(switch, "find_spec", lambda name: name)
+    if value is not None:
+        monkeypatch.setenv(switch.VARIABLE, value)
+    assert switch.accelerates() is on
+    monkeypatch.setattr(switch, "find_spec", lambda name: None)
+    assert not switch.accelerates()
