@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
+
 def run_stamp() -> str:
     """The name of a run nobody named: SLURM's job, or the time it started.
 

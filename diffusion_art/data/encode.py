@@ -30,7 +30,8 @@ class Encoded:
     @property
     def captions(self) -> tuple[str, ...]:
         """All that there are to draw from: none where the only one is empty."""
-        return distinct(self.metadata.get(CAPTIONS, (self.caption,)))
+        kept = self.metadata.get(CAPTIONS)  # a source may have a column of that name, which is text
+        return distinct(kept if isinstance(kept, list) else (self.caption,))
 
     def with_captions(self, texts: Sequence[str]) -> Encoded:
         """The picture with these, the first of them its caption."""
