@@ -63,7 +63,7 @@ class Alternate(Callback):
 
 def settings_of(steps: int, folder: Path) -> dict:
     overrides = [
-        "+experiment=quickstart",
+        "+experiment=quickstart32",
         f"trainer.max_steps={steps}",
         f"trainer.val_check_interval={steps}",
         "callbacks.samples=null",

@@ -40,7 +40,7 @@ from record import RESULTS, claim, figure, machine, missing, write
 
 from diffusion_art.memory import keep_memory
 
-OURS, BASELINES = "quickstart", ("wikiart_eir", "wikiart_eir_unshuffle2")
+BASELINES = ("wikiart_eir", "wikiart_eir_unshuffle2")
 BUDGETS = [3200, 6400, 12800, 25600, 51200]  # pictures
 LONGER = {name: [*BUDGETS, 102400] for name in BASELINES}  # a baseline gets twice as many
 GOALS = {"wall_s": 5.0, "flops": 3.0}
@@ -49,11 +49,16 @@ CLOCK_ROUNDS, CLOCK_IMAGES, CLOCK_WARM = 2, 1024, 2
 Clocks = dict[str, dict[str, Any]]
 
 
+def ours_at(size: int) -> str:
+    """The recipe that is ours at a size in pixels."""
+    return "quickstart32" if size <= 32 else "quickstart"
+
+
 def main(options: dict[str, str]) -> None:
     short = options.pop("short", "false") == "true"
     clock = options.pop("clock", "false") == "true"
     size = int(options.pop("size", 32))
-    recipes = _list(options.pop("recipes", f"{OURS},{BASELINES[1]}" if short else f"{OURS},{','.join(BASELINES)}"))
+    recipes = _list(options.pop("recipes", ",".join((ours_at(size), *BASELINES[short:]))))
     seeds = [int(seed) for seed in _list(options.pop("seeds", "0"))]
     budgets = [int(budget) for budget in _list(options.pop("budgets", ""))]
     root = Path(options.pop("folder", "logs/quality"))
@@ -130,12 +135,11 @@ def report(
 ) -> None:
     """Claims against each baseline, the final figures of every recipe, the picture of curves, all points as json."""
     rows: list[dict[str, Any]] = []
-    about = {"command": command, **machine()}
+    about, ours = {"command": command, **machine()}, ours_at(size)
     for baseline in BASELINES:
-        if OURS in curves and baseline in curves:
-            rows += claims(
-                curves[OURS], curves[baseline], baseline, timed={OURS, baseline} <= clocks.keys(), about=about
-            )
+        if ours in curves and baseline in curves:
+            timed = {ours, baseline} <= clocks.keys()
+            rows += claims(curves[ours], curves[baseline], baseline, timed=timed, about=about)
     floor = yardstick.floor()
     for metric, value in floor.items():
         rows.append(figure(f"{metric} of {size} px paintings, fresh ones against others: the floor", value))

@@ -63,7 +63,7 @@ def settings_of(folder: Path, *overrides: str) -> dict[str, Any]:
     """The quickstart on its own, without what happens beside its steps."""
     quiet = ["callbacks.samples=null", "callbacks.caption_following=null", f"paths.log_dir={folder}"]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return settle(compose("train", overrides=["+experiment=quickstart", *quiet, *overrides]), folder / "run")
+        return settle(compose("train", overrides=["+experiment=quickstart32", *quiet, *overrides]), folder / "run")
 
 
 def batches(image_size_px: int, count: int) -> list[Batch]:

@@ -84,7 +84,7 @@ def test_frechet_distance_of_a_thousand_pictures(trained: Path):
 def test_a_run_on_other_pictures_is_compared_with_its_own(tmp_path: Path, painter_shards: Path):
     """Its training pictures for distances, its validation pictures for the loss; or those of `data`."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        settings = plain(compose("train", ["+experiment=quickstart", "+debug=tiny", "data.source=null"]).data)
+        settings = plain(compose("train", ["+experiment=quickstart32", "+debug=tiny", "data.source=null"]).data)
     config = {
         "model": MODEL_CONFIG,
         "sampler": SAMPLER_CONFIG,
@@ -131,7 +131,7 @@ def few_shards(tmp_path: Path) -> Path:
     shards = build_shards(Painter(count=9, image_size_px=16), tmp_path / "few", image_size_px=16, val_fraction=0.0)
     assert shards.splits["train"] == 9
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        data = plain(compose("train", ["+experiment=quickstart", "+debug=tiny", "data.source=null"]).data)
+        data = plain(compose("train", ["+experiment=quickstart32", "+debug=tiny", "data.source=null"]).data)
     config = {
         "model": MODEL_CONFIG,
         "sampler": SAMPLER_CONFIG,

@@ -99,7 +99,7 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
 
 def test_wikiart_trains_with_the_recipe_that_was_measured(tmp_path):
     settings = _settled(tmp_path, "+experiment=wikiart")
-    quickstart = _settled(tmp_path, "+experiment=quickstart")
+    quickstart = _settled(tmp_path, "+experiment=quickstart32")
     assert settings["optim"] == quickstart["optim"]
     assert settings["optim"]["_target_"] == "diffusion_art.training.muon.Muon"
     assert settings["alignment"] == quickstart["alignment"] | {"total_steps": settings["trainer"]["max_steps"]}
@@ -145,7 +145,7 @@ def test_the_painter_at_128_px_ends_in_a_gallery_and_figures(run_here, tmp_path)
 
 
 def test_the_painter_at_128_px_paints_as_many_prompts_as_the_quickstart(tmp_path):
-    ours, quickstart = (_settled(tmp_path, f"+experiment={name}") for name in ("painter128", "quickstart"))
+    ours, quickstart = (_settled(tmp_path, f"+experiment={name}") for name in ("painter128", "quickstart32"))
     where = {"source": None, "sampler": None, "folder": None}
     assert ours["callbacks"]["caption_following"] | where == quickstart["callbacks"]["caption_following"] | where
     assert ours["prompts"] == quickstart["prompts"]

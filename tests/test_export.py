@@ -151,6 +151,6 @@ def test_other_files_are_refused(run, run_here, tmp_path):
 def test_a_run_does_not_go_on_from_an_exported_model(run, run_here):
     assert run_here("export", f"run={run}")[0] == 0
     (file,) = run.glob("*.safetensors")
-    status, _, complaints = run_here("train", "+experiment=quickstart", "+debug=tiny", f"ckpt_path={file}")
+    status, _, complaints = run_here("train", "+experiment=quickstart32", "+debug=tiny", f"ckpt_path={file}")
     assert status == 1
     assert "it cannot be resumed" in complaints

@@ -15,7 +15,7 @@ from diffusion_art.models.jit import JiT
 from diffusion_art.runs import load_run
 from tests.serving.running import serving
 
-TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "data.num_workers=0", "callbacks.progress=null"]
+TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "callbacks.progress=null"]
 TINY += ["callbacks.samples=null", "callbacks.loss_plot=null", "data.val_samples=8", "trainer.max_steps=6"]
 UNET_ONLY = [f"~model.backbone.{key}" for key in ("block_channels", "attention_sides", "norm_groups")]
 SMALL_JIT = ["model/backbone=jit_tiny", *UNET_ONLY, "model.backbone.width=32", "model.backbone.depth=2"]

@@ -22,7 +22,7 @@ from diffusion_art.training.ema import Ema
 from diffusion_art.training.posthoc import add_up, find_snapshots, mix, write_snapshot
 from tests.conftest import ROOT
 
-TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
+TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
 QUIET = ["callbacks.progress=null", "callbacks.samples=null", "callbacks.loss_plot=null", "data.val_samples=8"]
 
 

@@ -21,7 +21,7 @@ from diffusion_art.runs import load_run
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip
 
-TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
+TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
 
 
 @pytest.fixture

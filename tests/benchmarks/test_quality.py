@@ -48,7 +48,7 @@ def test_every_recipe_composes(recipe: str, tmp_path: Path):
 
 
 def test_what_ends_with_the_run_is_fitted_to_each_budget(tmp_path: Path):
-    runs = plan("quickstart", size=32, seed=0, budgets=[640, 3200], root=tmp_path)
+    runs = plan("quickstart32", size=32, seed=0, budgets=[640, 3200], root=tmp_path)
     assert [run.steps for run in runs] == [[20], [100]]
     assert [run.settings["lr_schedule"]["total_steps"] for run in runs] == [20, 100]
     aligned = plan("aligned", size=32, seed=0, budgets=[640, 3200], root=tmp_path)
@@ -59,7 +59,7 @@ def test_what_ends_with_the_run_is_fitted_to_each_budget(tmp_path: Path):
     assert longer[0].folder == along[0].folder  # what is trained already counts
     adamw = plan("adamw", size=32, seed=0, budgets=[640], root=tmp_path)[0]
     assert adamw.folder.name != runs[0].folder.name  # named by what it trains
-    assert overrides_of("adamw")[0] == "+experiment=quickstart"
+    assert overrides_of("adamw")[0] == "+experiment=quickstart32"
     with pytest.raises(UserError, match="recipes=nothing"):
         overrides_of("nothing")
 

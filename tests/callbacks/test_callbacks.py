@@ -14,7 +14,7 @@ from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.checkpoints import KEY
 
 TINY = [
-    "+experiment=quickstart",
+    "+experiment=quickstart32",
     "+debug=tiny",
     "data.source=null",
     "callbacks.progress=null",

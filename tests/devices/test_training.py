@@ -74,7 +74,7 @@ def test_a_step_reads_nothing_from_the_device(optim, runs, gpu):
 
 def test_a_whole_run_paints_saves_and_is_resumed(runs, gpu):
     """Also Muon's state, which a checkpoint holds on the CPU."""
-    settings = runs.settings("+experiment=quickstart", name="whole", whole=True)
+    settings = runs.settings("+experiment=quickstart32", name="whole", whole=True)
     fit(settings)
     folder = runs.folder / "whole"
     assert (folder / "samples" / "step_00000001.png").is_file()

@@ -38,7 +38,7 @@ ROOT = HERE.parents[1]
 STEPS = 20
 RUN = "logs/tiny/golden"
 SETTINGS = [
-    *("+experiment=quickstart", "+debug=tiny", "run=golden", f"trainer.max_steps={STEPS}"),
+    *("+experiment=quickstart32", "+debug=tiny", "run=golden", f"trainer.max_steps={STEPS}"),
     *("trainer.precision=32-true", "alignment.tower.precision=fp32", "trainer.accelerator=cpu"),
     *("data.path=shards", "data.source=null", "data.url=shards", "data.num_workers=0", "callbacks.progress=null"),
     *("model.backbone.block_channels=[16,16]", "model.text_encoder.width=16", "model.text_encoder.vocab_size=640"),

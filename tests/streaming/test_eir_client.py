@@ -241,7 +241,7 @@ def test_a_checkpoint_of_another_protocol_is_refused():
 def test_the_command_trains_from_an_eir_server(run_command, tmp_path: Path, num_workers: int, devices: int):
     streamer = EirStreamer()
     with streaming(streamer) as url:
-        arguments = ["+experiment=quickstart", "+debug=tiny", "callbacks.progress=null", f"data.url={url}", "run=eir"]
+        arguments = ["+experiment=quickstart32", "+debug=tiny", "callbacks.progress=null", f"data.url={url}", "run=eir"]
         arguments += [f"data.num_workers={num_workers}"]
         arguments += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"] if devices == 2 else []
         said = run_command("train", *arguments, cwd=tmp_path)

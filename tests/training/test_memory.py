@@ -18,7 +18,7 @@ from diffusion_art.models.unet import UNet
 from diffusion_art.training.batch_size import largest, usable_sizes
 from diffusion_art.training.out_of_memory import is_out_of_memory, overrides
 
-TINY = ["+experiment=quickstart", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
+TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
 QUIET = ["callbacks.progress=null", "callbacks.samples=null", "callbacks.loss_plot=null"]
 
 
@@ -115,7 +115,7 @@ def test_a_run_without_memory_ends_with_three_ways_on(painter_shards, run_here, 
         assert words in complaints, complaints
 
 
-@pytest.mark.parametrize("experiment", ["wikiart", "quickstart"])
+@pytest.mark.parametrize("experiment", ["wikiart", "quickstart32"])
 def test_every_experiment_has_three_ways_on_and_each_composes(experiment):
     def composed(*more: str) -> dict:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -134,7 +134,7 @@ def test_every_experiment_has_three_ways_on_and_each_composes(experiment):
 
 def test_one_picture_at_once_is_not_halved(tmp_path):
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        settings = plain(compose("train", overrides=["+experiment=quickstart", "paths.run_dir=x"]))
+        settings = plain(compose("train", overrides=["+experiment=quickstart32", "paths.run_dir=x"]))
     single = copy.deepcopy(settings)
     single["data"]["global_batch_size"] = 2
     assert not any("global_batch_size" in override for override, _ in overrides(single, world=2))

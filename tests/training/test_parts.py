@@ -40,7 +40,7 @@ def test_wikiart_takes_its_128_pictures_in_as_few_parts_as_fit(memory_gb, wanted
 
 
 def test_what_a_picture_keeps_does_not_hang_on_the_batch_and_checkpointing_saves_it(tmp_path):
-    asked = ["+experiment=quickstart", "+debug=tiny"]
+    asked = ["+experiment=quickstart32", "+debug=tiny"]
     fixed, kept = kept_bytes(settled(tmp_path, *asked)["model"])
     less = kept_bytes(settled(tmp_path, *asked, "model.backbone.gradient_checkpointing=true")["model"])
     twice = ["data.image_size_px=32", "model.backbone.attention_sides=[8]"]
@@ -52,7 +52,7 @@ def test_what_a_picture_keeps_does_not_hang_on_the_batch_and_checkpointing_saves
 
 
 def test_parts_are_never_larger_than_asked_for(tmp_path):
-    asked = ["+experiment=quickstart", "+debug=tiny", "find_batch_size=auto"]
+    asked = ["+experiment=quickstart32", "+debug=tiny", "find_batch_size=auto"]
     small = ["data.global_batch_size=4", "trainer.accumulate_grad_batches=2"]
     assert parts(settled(tmp_path, *asked, *small, "memory_limit_gb=100")) == (4, 2)
     if not torch.cuda.is_available():
@@ -62,7 +62,7 @@ def test_parts_are_never_larger_than_asked_for(tmp_path):
 
 
 def test_a_run_records_its_parts_and_keeps_them_when_it_is_resumed(painter_shards, run_here, tmp_path):
-    tiny = ["+experiment=quickstart", "+debug=tiny", "data.source=null", f"data.path={painter_shards}"]
+    tiny = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", f"data.path={painter_shards}"]
     tiny += ["data.num_workers=0", "data.url=shards", "callbacks.progress=null", "callbacks.samples=null"]
     tiny += ["callbacks.loss_plot=null", "find_batch_size=auto", "run=split", "lr_schedule=constant"]
     tiny += ["trainer.val_check_interval=2", "data.val_samples=8"]
@@ -86,7 +86,7 @@ def test_a_run_records_its_parts_and_keeps_them_when_it_is_resumed(painter_shard
 
 
 def test_processes_that_others_started_settle_alike(tmp_path, monkeypatch):
-    asked = ["+experiment=quickstart", "+debug=tiny", "find_batch_size=auto", "memory_limit_gb=100"]
+    asked = ["+experiment=quickstart32", "+debug=tiny", "find_batch_size=auto", "memory_limit_gb=100"]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert parts(settled(tmp_path, *asked), world=2) == (8, 1)
     fixed, kept = kept_bytes(settled(tmp_path, *asked)["model"])

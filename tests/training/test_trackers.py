@@ -10,7 +10,7 @@ import pytest
 from diffusion_art.training.trackers import run_name, without_secrets
 
 mlflow = pytest.importorskip("mlflow")
-RUN = ["+experiment=quickstart", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
+RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
 
 
 @pytest.fixture

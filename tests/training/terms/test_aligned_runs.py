@@ -134,7 +134,7 @@ def test_muon_gets_the_matrices_of_the_projection_and_adam_its_biases():
 def tiny(painter_shards) -> list[str]:
     """The command, short of run=NAME: twelve steps on 16 px pictures."""
     return [
-        *("+experiment=quickstart", "+debug=tiny", "data.source=null", f"data.path={painter_shards}"),
+        *("+experiment=quickstart32", "+debug=tiny", "data.source=null", f"data.path={painter_shards}"),
         *("data.url=shards", "data.num_workers=0", "callbacks.progress=null", "callbacks.samples=null"),
         *("callbacks.checkpoints.every_n_steps=3", "callbacks.checkpoints.keep_last=-1"),
     ]

@@ -159,7 +159,7 @@ def test_terms_add_up_by_their_weights():
 
 def test_the_same_tower_is_held_once(tmp_path):
     def step(*overrides: str) -> TrainingStep:
-        asked = ["+experiment=quickstart", "+debug=tiny", "perceptual=features", *overrides]
+        asked = ["+experiment=quickstart32", "+debug=tiny", "perceptual=features", *overrides]
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return build_step(settle(compose("train", overrides=asked), tmp_path))
 
