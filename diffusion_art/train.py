@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.callbacks.graceful_stop import GracefulStop
-from diffusion_art.checkpoints import KEY, find_checkpoint, find_run, read_checkpoint
+from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.data.build import ensure_shards, unfinished
@@ -39,6 +39,7 @@ from diffusion_art.streaming.mixture import Component, ShardSpec, components_of,
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_module, build_trainer
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
+from diffusion_art.training.resume import checked_resume
 from diffusion_art.training.student import student_of
 
 log = logging.getLogger(__name__)
@@ -222,38 +223,6 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     return build({**node, "_partial_": True})(
         prepare_shards=partial(locate_shards, data, settings["paths"]["data_dir"])
     )
-
-
-def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
-    """`resume_from`, and the file is one of ours and whole."""
-    found = resume_from(wanted, run_dir)
-    if found is not None and "optimizer_states" not in read_checkpoint(found):
-        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
-    return found
-
-
-def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from.
-
-    Raises:
-        UserError: none where one was asked for, or one where none was.
-    """
-    if wanted not in (None, "last", "best", "auto"):
-        return find_checkpoint(Path(wanted))
-    present = any(run_dir.glob("checkpoints/*.ckpt"))
-    if wanted is None and present:
-        raise UserError(
-            f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
-        )
-    if wanted is None or (wanted == "auto" and not present):
-        return None
-    if not present:
-        raise UserError(
-            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or "
-            f"give a path "
-            "(ckpt_path=logs/NAME/RUN)."
-        )
-    return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
 
 
 # ---------------------------------------------------------------------- several processes
