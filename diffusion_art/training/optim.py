@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from diffusion_art.errors import UserError
+
 # parts of the names of first and last layers and look-up tables
 OUTER = ("embedding", "conv_in", "conv_out", "to_patches")
 
@@ -33,7 +35,14 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay:
 
 
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
-    return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+    """
+    Raises:
+        UserError: the optimiser refuses its settings.
+    """
+    try:
+        return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
@@ -50,7 +59,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
 
 
 class Constant:
-    """Linear warm-up over `warmup_steps`, then the full rate.
+    """Linear warm-up over `warmup_steps`, none if that is 0 or less, then the full rate.
 
     `memory` names what a schedule has learned in a run; all else are settings, and those of the config count.
     """
@@ -58,7 +67,7 @@ class Constant:
     memory: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = max(0, warmup_steps)
 
     def __call__(self, step: int) -> float:
         return self.warmup(step)
