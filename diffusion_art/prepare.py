@@ -27,7 +27,10 @@ def main(config: DictConfig) -> None:
         out = default_out(source, image_size_px=config.image_size_px)
     else:
         out = Path(config.out).expanduser()
-    manifest = build_shards(source, out, **settings)
+    try:
+        manifest = build_shards(source, out, **settings)
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped by Ctrl-C; the same command goes on from there (in {out})") from None
     pictures = sum(manifest.splits.values())
     Console().print(
         f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"

@@ -13,7 +13,7 @@ from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.training.aligned import AlignedModule
-from diffusion_art.training.limits import interval, validation_interval
+from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
 from diffusion_art.training.student import StudentModule
@@ -68,6 +68,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     loggers = [build(node) for node in settings["logger"].values() if node]
     bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     node = trainer_node(settings["trainer"])
+    check_accelerator(str(node["accelerator"]))
     if (duration := node.pop("max_time", None)) is not None:
         callbacks.append(_timer(duration))
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)

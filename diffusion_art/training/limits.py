@@ -26,7 +26,12 @@ def check_limits(settings: Mapping[str, Any]) -> None:
         found = _look_up(settings, key)
         if found is not MISSING and not fits(found):
             raise UserError(f"{key}={found} is out of range: give {wanted}.")
-    accelerator = str(settings["trainer"].get("accelerator"))
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raises:
+    UserError: a GPU is asked for, and there is none.
+    """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise UserError(
             f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "

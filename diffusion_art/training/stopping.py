@@ -58,13 +58,13 @@ class StopRequest:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self.number:
+            if number == signal.SIGINT and now - self._heard_at > AGAIN_S:
+                raise KeyboardInterrupt
+            return
+        self.number, self._heard_at = number, now
         if not self._at_steps:
-            self.number = number
             raise Stopped(number)
-        if self.number and number == signal.SIGINT and now - self._heard_at > AGAIN_S:
-            raise KeyboardInterrupt
-        if not self.number:
-            self.number, self._heard_at = number, now
 
 
 stop_request = StopRequest()  # of this process, as signals are
