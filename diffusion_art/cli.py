@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 from diffusion_art.memory import keep_memory
+from diffusion_art.stop_signals import exit_status
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 run()
             except (HydraException, OmegaConfBaseException) as error:
                 _fail(explain(error, config_name))
-            except KeyboardInterrupt:
-                _fail("stopped by Ctrl-C", status=128 + signal.SIGINT)
+            except KeyboardInterrupt as error:
+                _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
             except Exception as error:
                 if not failures and not isinstance(error, UserError):
                     raise

@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
     try:
         manifest = build_shards(source, out, **settings)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped by Ctrl-C; the same command goes on from there (in {out})") from None
+        raise KeyboardInterrupt(f"stopped by Ctrl-C; the same command goes on from what {out} holds") from None
     pictures = sum(manifest.splits.values())
     Console().print(
         f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"

@@ -199,3 +199,16 @@ def test_a_signal_while_shards_are_built_leaves_at_once(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "SIGTERM: stopped before the first step" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_prepare_is_one_line(tmp_path):
+    arguments = ["source=painter", "source.count=200000", "image_size_px=16", "out=S"]
+    process = _start([sys.executable, "-m", "diffusion_art.prepare", *arguments], tmp_path)
+    _wait_for(lambda: any((tmp_path / "S").glob(".building/spool*")), process)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, output
+    assert "error: stopped by Ctrl-C; the same command goes on from what S holds" in output
+    assert "Traceback" not in output
