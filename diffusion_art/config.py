@@ -126,15 +126,16 @@ def _find(target: str) -> Any:
 
 def _not_importable(target: str, error: Exception) -> UserError:
     """What to install: the library that is not there, or else the one in which an import went wrong."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
+    asked = str(getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and asked:
         return UserError(
-            f"`{target}` needs the package `{package}`, which is not installed. "
-            f"Install it: python -m pip install {PIP_NAMES.get(package, package)}"
+            f"`{target}` needs the package `{asked}`, which is not installed. "
+            f"Install it: python -m pip install {PIP_NAMES.get(asked, asked)}"
         )
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
     packages = (module.partition(".")[0] for module in modules)
-    package = next((name for name in packages if name not in ("diffusion_art", "hydra", "importlib")), "diffusion_art")
+    package = [name for name in packages if name != "importlib"][-1]
+    package = asked or package if package == "diffusion_art" else package
     return UserError(
         f"`{target}` cannot be imported, since `{package}` is broken here: {type(error).__name__}: "
         f"{_first_line(error)}. Install it again: python -m pip install --force-reinstall "
