@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
 from diffusion_art.config import build
@@ -66,14 +66,14 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     """
     callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
     loggers = [build(node) for node in settings["logger"].values() if node]
-    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    bar, saves = (any(isinstance(callback, kind) for callback in callbacks) for kind in (ProgressBar, Checkpoint))
     node = trainer_node(settings["trainer"])
     check_accelerator(str(node["accelerator"]))
     if (duration := node.pop("max_time", None)) is not None:
         callbacks.append(_timer(duration))
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)
     try:
-        return make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar)
+        return make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise refused(error) from error
 

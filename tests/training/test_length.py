@@ -12,7 +12,7 @@ from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.mixture import open_shards
 from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.train import settle
+from diffusion_art.train import build_trainer, settle
 from diffusion_art.training.length import settled_steps
 
 
@@ -74,3 +74,7 @@ def test_a_fast_dev_run_is_a_few_steps_that_leave_nothing(tmp_path):
     assert settings["trainer"]["max_steps"] == settings["lr_schedule"]["total_steps"] == 2
     assert settings["logger"] == {}
     assert "checkpoints" not in settings["callbacks"]
+    trainer = build_trainer(settings)
+    assert trainer.checkpoint_callbacks == []
+    assert trainer.loggers == []
+    assert (trainer.max_steps, trainer.limit_val_batches, trainer.val_check_interval) == (2, 2, 2)
