@@ -7,7 +7,6 @@ they prefetch, so theirs would be ahead of training.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import os
@@ -82,7 +81,7 @@ class TimedLoader(DataLoader):
     @property
     def crew(self) -> Crew | None:
         """Its worker processes."""
-        return self.worker_init_fn  # type: ignore[return-value]
+        return getattr(self, "worker_init_fn", None)  # not yet there where the constructor failed
 
     def dismiss(self) -> None:
         """The workers are needed no longer."""
@@ -263,7 +262,6 @@ class StreamDataModule(LightningDataModule):
         self._server = None
         for loader in self._loaders:
             loader.dismiss()
-            atexit.unregister(loader.dismiss)
         self._loaders = []
         self.train_loader = None  # or its workers would be waited for, seconds each, when we are collected
         self._open_reader = None
@@ -354,7 +352,6 @@ class StreamDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=Crew() if self.num_workers else None,
         )
-        atexit.register(loader.dismiss)
         self._loaders.append(loader)
         return loader
 

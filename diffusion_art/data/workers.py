@@ -6,6 +6,7 @@ middle of a step. These pass it on to the trainer and work on until it needs the
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -33,11 +34,13 @@ class Crew:
     def __init__(self) -> None:
         self._trainer = os.getpid()
         self._leaving: Tensor = shared(1)
+        atexit.register(self.dismiss)  # before torch and multiprocessing end them
 
     def dismiss(self) -> None:
         """From now on a SIGTERM, which is how torch ends a worker that hangs, does end it."""
         if os.getpid() == self._trainer:
             self._leaving.fill_(1)
+            atexit.unregister(self.dismiss)
 
     @contextmanager
     def starting(self) -> Iterator[None]:
