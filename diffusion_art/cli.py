@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -14,13 +16,18 @@ from typing import Any, cast
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 from diffusion_art.memory import keep_memory
 from diffusion_art.overrides import typed, understood
+from diffusion_art.stop_signals import exit_status
+
+log = logging.getLogger(__name__)
 
 
 def config_dir() -> Path:
@@ -34,19 +41,25 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """Decorator: a function of the composed config becomes a command-line entry point.
 
     A `UserError`, a misspelt override or an unknown config choice ends it with one sentence on stderr and
-    exit status 1. Set `HYDRA_FULL_ERROR=1` to see the traceback.
+    exit status 1. In a multi-run the other jobs are run all the same, and those that failed are listed at the end.
+    Set `HYDRA_FULL_ERROR=1` to see the traceback.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
+        failures: list[str] = []
 
         @functools.wraps(task)
         def guarded(config: DictConfig) -> Any:
             keep_memory()
             try:
                 return task(config)
-            except UserError as error:
-                if wants_traceback:
+            except Exception as error:
+                job = HydraConfig.get() if HydraConfig.initialized() else None
+                if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
+                    failures.append(_failure(job, error))
+                    raise
+                if wants_traceback or not isinstance(error, UserError):
                     raise
                 _fail(str(error))
 
@@ -66,7 +79,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _fail(explain(error, config_name))
+            except KeyboardInterrupt as error:
+                _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
+            except Exception as error:
+                if not failures and not isinstance(error, UserError):
+                    raise
+                jobs = "".join(f"\n  {failure}" for failure in failures)
+                _fail(f"{len(failures)} of the jobs failed:{jobs}" if failures else str(error))
             finally:
+                failures.clear()
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
         main.task = task  # type: ignore[attr-defined]  # the function of a config, for tests and notebooks
@@ -174,7 +195,18 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _fail(message: str) -> None:
+def _failure(job: Any, error: Exception) -> str:
+    """`#0 optim.lr=1e18: what went wrong`, which is said now and again at the end of a multi-run."""
+    sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if not isinstance(error, UserError):
+        log.error("a mistake of the program", exc_info=error)
+    own = [override for override in job.overrides.task if override not in sys.argv]  # the others are every job's
+    failure = f"#{job.job.num} {' '.join(own)}: {sentence}"
+    print(f"error in {failure}", file=sys.stderr)  # noqa: T201
+    return failure
+
+
+def _fail(message: str, *, status: int = 1) -> None:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line the person reads
-    sys.exit(1)
+    sys.exit(status)

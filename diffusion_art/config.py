@@ -7,7 +7,9 @@ found, by the module it was really defined in (`diffusion_art.sample.os.system` 
 
 from __future__ import annotations
 
+import importlib
 import re
+import traceback
 from collections.abc import Iterator
 from inspect import isclass, isfunction
 from typing import Any
@@ -22,6 +24,7 @@ from diffusion_art.errors import UserError
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}." for part in ("diffusion", "models", "sources", "data", "training", "callbacks")
 )
+PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
@@ -76,7 +79,11 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, (TypeError, ValueError)):
+        if isinstance(cause, ImportError):  # a library that a class of another one imports when it is made
+            raise _not_importable(str(plain(node).get("_target_")), cause) from error
+        if isinstance(cause, (TypeError, ValueError, ArithmeticError)) or type(cause).__module__.startswith(
+            "lightning."
+        ):
             key = str(error).partition("full_key:")[2].strip()
             where = f" (in the config at `{key}`)" if key else ""
             raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
@@ -101,14 +108,54 @@ def _check(target: str) -> None:
     )
     if not allowed(target):
         raise refusal
-    try:
-        found = hydra.utils.get_object(target)
-    except Exception as error:
-        raise UserError(f"the config names `{target}`, which does not exist: {_first_line(error)}.") from error
+    found = _find(target)
     home = f"{getattr(found, '__module__', '')}."
     homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.")
     if not (isclass(found) or isfunction(found)) or not home.startswith(homes):
         raise refusal
+
+
+def _find(target: str) -> Any:
+    """The class or function of that name, in the module that the longest part of it names.
+
+    Raises:
+        UserError: there is none, or the module cannot be imported for want of a library.
+    """
+    module, names = target, []
+    while True:
+        module, _, name = module.rpartition(".")
+        names.insert(0, name)
+        try:
+            found: Any = importlib.import_module(module)
+            break
+        except Exception as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name
+            if not missing or not f"{module}.".startswith(f"{missing}."):
+                raise _not_importable(target, error) from error
+    for name in names:
+        if not hasattr(found, name):
+            raise UserError(f"the config names `{target}`, which does not exist: there is no `{name}` in `{module}`.")
+        found = getattr(found, name)
+    return found
+
+
+def _not_importable(target: str, error: Exception) -> UserError:
+    """What to install: the library that is not there, or else the one in which an import went wrong."""
+    asked = str(getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and asked:
+        return UserError(
+            f"`{target}` needs the package `{asked}`, which is not installed. "
+            f"Install it: python -m pip install {PIP_NAMES.get(asked, asked)}"
+        )
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    packages = (module.partition(".")[0] for module in modules)
+    package = [name for name in packages if name != "importlib"][-1]
+    package = asked or package if package == "diffusion_art" else package
+    return UserError(
+        f"`{target}` cannot be imported, since `{package}` is broken here: {type(error).__name__}: "
+        f"{_first_line(error)}. Install it again: python -m pip install --force-reinstall "
+        f"{PIP_NAMES.get(package, package)}"
+    )
 
 
 def plain(node: Any) -> Any:

@@ -29,7 +29,10 @@ def main(config: DictConfig) -> None:
         out = default_out(source, image_size_px=config.image_size_px)
     else:
         out = Path(config.out).expanduser()
-    manifest = build_shards(source, out, again=_command(), **settings)
+    try:
+        manifest = build_shards(source, out, again=_command(), **settings)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped by Ctrl-C; the same command goes on from what {out} holds") from None
     pictures = sum(manifest.splits.values())
     Console().print(
         f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"

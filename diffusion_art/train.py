@@ -7,12 +7,14 @@ explains itself
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-import subprocess
-import sys
+import signal
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from typing import Any
 import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Callback, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
 
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.callbacks.graceful_stop import GracefulStop
-from diffusion_art.checkpoints import KEY, find_checkpoint, find_run, read_checkpoint
+from diffusion_art.callbacks.graceful_stop import was_stopped
+from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain, verbatim
 from diffusion_art.data.datamodule import StreamDataModule
@@ -34,15 +40,29 @@ from diffusion_art.data.locate import SHARD_KEYS, locate_shards
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import read_prompts
+from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.batch_size import find_batch_size
-from diffusion_art.training.build import build_module, build_trainer
+from diffusion_art.training.build import build_module, build_trainer, is_lightnings, refused
+from diffusion_art.training.length import settled_steps
+from diffusion_art.training.limits import check_limits
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.parts import fitting_part, memory_limit
+from diffusion_art.training.resume import checked_resume, steps_done
+from diffusion_art.training.run_folder import HELD_VARIABLE, held
+from diffusion_art.training.stopping import Stopped, stop_request
 from diffusion_art.training.terms.teacher import student_of
+from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial_steps
 
 log = logging.getLogger(__name__)
 
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
+STOPPING = (  # options of torchrun: who stops the run waits for its checkpoint
+    f"--signals_to_handle=SIGHUP,SIGQUIT,{','.join(signal.Signals(number).name for number in SIGNALS)}",
+    "--shutdown_timeout=600",
+)
+
+
+_stamps: set[str] = set()  # the names that this process gave
 
 
 def run_stamp() -> str:
@@ -53,7 +73,26 @@ def run_stamp() -> str:
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"slurm-{job}"
     parent = psutil.Process(os.getppid()) if "TORCHELASTIC_RUN_ID" in os.environ else None
-    return time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(parent.create_time() if parent else None))
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(parent.create_time() if parent else None))
+    _stamps.add(stamp)
+    return stamp
+
+
+def fresh_folder(path: str) -> str:
+    """`path`; or where it is named by the time and another run took that name, in the same second, `path-2` and on.
+
+    Made here, since who makes a folder has it.
+    """
+    ours = any(path.endswith(stamp) for stamp in _stamps)
+    if not ours or "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes must find the same name
+        return path
+    for number in itertools.count(1):
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return str(folder)
+    raise AssertionError("unreachable")
 
 
 def wandb_offline() -> bool:
@@ -62,6 +101,7 @@ def wandb_offline() -> bool:
 
 
 OmegaConf.register_new_resolver("stamp", run_stamp, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("fresh", fresh_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
@@ -69,12 +109,16 @@ OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
 def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """The config as plain data with every choice made: run folder, precision, compiling, teacher, text encoder.
+    """The config as plain data with every choice made: run folder, length, precision, compiling, teacher, text encoder.
 
     What it returns rides in the checkpoint and builds the same run anywhere.
+
+    Raises:
+        UserError: a value out of range, or no length.
     """
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
+        _settle_length(config)
         if config.trainer.precision == "auto":
             config.trainer.precision = best_precision(str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
@@ -86,7 +130,38 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     for asked in (settings, settings["callbacks"].get("samples") or {}):
         if asked.get("prompts") is not None:
             asked["prompts"] = read_prompts(asked["prompts"])
+    check_limits(settings)
     return settings
+
+
+def _settle_length(config: DictConfig) -> None:
+    """`trainer.max_steps`, which all that depends on the run's length follows, whatever was given of it."""
+    trainer = plain(config.trainer)
+    check_trial(trainer)
+    if steps := trial_steps(trainer):
+        config.trainer = trial(trainer, steps)
+        config.logger = {}
+        config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}
+        log.info("trainer.fast_dev_run: %d steps, as many batches of validation, nothing logged or saved", steps)
+        return
+    known = {"data": plain(config.data), "paths": plain(config.paths), "trainer": trainer}
+    check_limits(known)
+    config.trainer.max_steps, said = settled_steps(
+        trainer,
+        typed=_typed(),
+        per_step=known["data"]["global_batch_size"] * trainer["accumulate_grad_batches"],
+        pictures=lambda: build_datamodule(known).training_samples(),
+    )
+    config.trainer.max_epochs = -1
+    if said:
+        log.info("%s", said)
+
+
+def _typed() -> list[str]:
+    """The keys given on the command line, if there is one."""
+    if not HydraConfig.initialized():
+        return []
+    return [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
 
 
 def best_precision(accelerator: str) -> str:
@@ -224,41 +299,10 @@ def _settle_teacher(config: DictConfig) -> None:
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     data = settings["data"]
     node = {key: value for key, value in data.items() if key not in SHARD_KEYS}
+    node["overfit_batches"] = settings["trainer"].get("overfit_batches") or 0
     return build({**node, "_partial_": True})(
         prepare_shards=partial(locate_shards, data, settings["paths"]["data_dir"], build=build)
     )
-
-
-def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
-    """`resume_from`, and the file is one of ours and whole."""
-    found = resume_from(wanted, run_dir)
-    if found is not None and "optimizer_states" not in read_checkpoint(found):
-        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
-    return found
-
-
-def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from.
-
-    Raises:
-        UserError: none where one was asked for, or one where none was.
-    """
-    if wanted not in (None, "last", "best", "auto"):
-        return find_checkpoint(Path(wanted))
-    present = any(run_dir.glob("checkpoints/*.ckpt"))
-    if wanted is None and present:
-        raise UserError(
-            f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
-        )
-    if wanted is None or (wanted == "auto" and not present):
-        return None
-    if not present:
-        raise UserError(
-            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or "
-            f"give a path "
-            "(ckpt_path=logs/NAME/RUN)."
-        )
-    return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
 
 
 # ---------------------------------------------------------------------- several processes
@@ -277,28 +321,41 @@ def processes_of(trainer: DictConfig) -> int:
         return 1
     if devices in ("auto", -1, "-1"):
         return max(1, torch.cuda.device_count())
+    if isinstance(devices, str) and "," in devices:
+        return len(devices.split(","))
     return int(devices) if isinstance(devices, int | str) else len(devices)
 
 
 def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
-    """Run the settled config in `processes` processes: none of them composes anything, so none can differ."""
+    """Run the settled config in `processes` processes: none of them composes anything, so none can differ.
+
+    Stop signals that reach this process are passed on, and it ends as they do.
+
+    Raises:
+        UserError: one of them failed.
+    """
     saved = (run_dir / "launch.yaml").resolve()
     saved.parent.mkdir(parents=True, exist_ok=True)
     hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
     hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
     saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**verbatim(settings), "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
-    child = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *("-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", saved.stem),
-        ],
-        check=False,
-    )
-    if child.returncode:
+    os.environ[HELD_VARIABLE] = str(run_dir.resolve())
+    os.environ.pop("HYDRA_FULL_ERROR", None)  # ours (cli.py)
+    module = ["-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", saved.stem]
+    try:
+        torchrun(["--standalone", f"--nproc-per-node={processes}", *STOPPING, *module])
+    except SignalException as error:
+        raise SystemExit(exit_status(error.sigval)) from None
+    except ChildFailedError as error:
+        status = error.get_first_failure()[1].exitcode
+        if stop_signal(status):
+            raise SystemExit(status) from None
         raise UserError(
-            f"the run of {processes} processes ended with status {child.returncode}; its messages are above."
-        )
+            f"the run of {processes} processes ended with status {status}; its messages are above."
+        ) from None
+    finally:
+        del os.environ[HELD_VARIABLE]
 
 
 # ---------------------------------------------------------------------- the command
@@ -307,22 +364,40 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
 def train(config: DictConfig) -> float | None:
     """One run. Returns the value of `optimized_metric`, for sweeps."""
     run_dir = _relative(Path(HydraConfig.get().runtime.output_dir))
+    rank = getattr(rank_zero_only, "rank", 0)
+    if rank != 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
+        config.run = run_dir.name
+    with stop_request.heard(), errors_logged():
+        try:
+            with held(run_dir) if rank == 0 else nullcontext():
+                return _train(config, run_dir)
+        except Stopped as stopped:
+            log.info("%s", _farewell(stopped, run_dir))
+            raise
+
+
+def _train(config: DictConfig, run_dir: Path) -> float | None:
     settings = settle(config, run_dir)
     processes = processes_wanted(config.trainer)
+    checkpoint = checked_resume(settings["ckpt_path"], run_dir)
     if settings["find_batch_size"]:
-        resumed = checked_resume(settings["ckpt_path"], run_dir)
         world = processes_of(config.trainer) * int(settings["trainer"].get("num_nodes", 1))
-        settle_batch_size(settings, checkpoint=resumed, world=world)
+        settle_batch_size(settings, checkpoint=checkpoint, world=world)
+    if checkpoint is not None and (done := steps_done(checkpoint)) >= (wanted := settings["trainer"]["max_steps"]):
+        log.info("the run has done its %d steps; prolong it with trainer.max_steps=%d", done, max(2 * wanted, done + 1))
+        return None
     if processes > 1:
         launch(settings, run_dir, processes)
         return None
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        logging.getLogger().setLevel(logging.WARNING)
+    return _fit(settings, run_dir, checkpoint)
+
+
+def _fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> float | None:
     quieten()
     torch.set_float32_matmul_precision("high")
     seed_everything(settings["seed"], workers=False, verbose=False)
-
-    checkpoint = checked_resume(settings["ckpt_path"], run_dir)
     datamodule = build_datamodule(settings)
     module = build_module(settings)
     trainer = build_trainer(settings)
@@ -337,19 +412,37 @@ def train(config: DictConfig) -> float | None:
         log.info("resuming from %s", checkpoint)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
-        raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error
-
-    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
-    stop = next((c for c in callbacks if isinstance(c, GracefulStop)), None)
-    if stop is not None and stop.stopped_by:
-        log.info("stopped at step %d; go on with: ckpt_path=%s", trainer.global_step, run_dir)
-        raise SystemExit(128 + stop.stopped_by)
+    except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
+        if is_out_of_memory(error):
+            saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
+            raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error
+        if is_lightnings(error):
+            raise refused(error) from error
+        raise
+    if was_stopped(trainer):
+        raise Stopped(stop_request.number or signal.SIGTERM)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def _farewell(stopped: Stopped, run_dir: Path) -> str:
+    if not any(run_dir.glob("checkpoints/*.ckpt")):
+        return f"{stopped.name}: stopped before the first step; nothing to go on from"
+    step = steps_done(find_checkpoint(run_dir))
+    return f"{stopped.name}: stopped at step {step}, which is saved; go on with: ckpt_path={run_dir}"
+
+
+@contextmanager
+def errors_logged() -> Iterator[None]:
+    """The sentence that ends a run is kept in its train.log, not only on the screen."""
+    try:
+        yield
+    except UserError as error:
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), None)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+        raise
 
 
 def _relative(path: Path) -> Path:
@@ -365,8 +458,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
     warnings.filterwarnings("ignore", message=".*Dynamo detected a call to a `functools.lru_cache`.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
 
 
 main = command("train")(train)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -45,3 +47,41 @@ def test_an_unknown_key_is_one_sentence_with_its_name():
 def test_a_missing_value_names_its_key():
     with pytest.raises(UserError, match=r"`data\.path` has no value.*data\.path="):
         plain(OmegaConf.create({"data": {"path": "???"}}))
+
+
+class _Missing:
+    """As if a library were not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "diffusers":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.fixture
+def unimported(monkeypatch):
+    """diffusers and the UNet, as before anybody imported them."""
+    for name in [name for name in sys.modules if name.startswith(("diffusers", "diffusion_art.models.unet"))]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+TARGET = "diffusion_art.models.unet.UNet"
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(unimported, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+    with pytest.raises(UserError, match=r"`diffusers`, which is not installed.*pip install diffusers"):
+        build({"_target_": TARGET})
+
+
+def test_a_broken_library_is_named_with_what_it_says(unimported, monkeypatch, tmp_path):
+    (tmp_path / "diffusers").mkdir()
+    (tmp_path / "diffusers" / "__init__.py").write_text("from json import no_such_thing")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"`diffusers` is broken here: ImportError.*no_such_thing.*force-reinstall"):
+        build({"_target_": TARGET})
+
+
+@pytest.mark.parametrize("target", ["diffusion_art.models.unet.UNt", "diffusion_art.models.unot.UNet"])
+def test_a_wrong_name_does_not_exist(target):
+    with pytest.raises(UserError, match=r"does not exist: there is no `(UNt|unot)` in"):
+        build({"_target_": target})

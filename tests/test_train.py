@@ -14,12 +14,17 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion_art.checkpoints import KEY, load_text_to_image
+from diffusion_art.data.build import build_shards
 from diffusion_art.runs import load_run
+from diffusion_art.sources.painter import Painter
+from diffusion_art.train import build_datamodule
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip
+from tests.training.test_run_folder import _holder
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
 
@@ -321,6 +326,8 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
             ["epsilon"],
         ),
         (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps=0", "trainer.max_epochs"]),
+        (["trainer.precision=fp16"], ["fp16"]),
         (["data.curriculum.stages=[{until: 0.5, shrink: 8}]"], ["2 px", "multiples of 4 px", "data.curriculum.stages"]),
     ],
 )
@@ -350,3 +357,69 @@ def test_a_run_is_not_overwritten(tiny, run_here):
     status, _, complaints = run_here("train", *tiny, "run=mine")
     assert status == 1
     assert "ckpt_path=last" in complaints
+
+
+def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_here, tmp_path):
+    settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
+    settings += ["trainer.max_steps=2", "optim=adamw", "callbacks.throughput=null"]
+    status, said, complaints = run_here("train", "-m", *settings, "optim.lr=1e18,1e-3,2e-3")
+    assert status == 1, said + complaints
+    assert "Traceback" not in complaints
+    assert "error: 1 of the jobs failed:\n  #0 optim.lr=1e+18: the loss became " in complaints
+    jobs = sorted((tmp_path / "logs/tiny").glob("sweep_*/*/"))
+    assert [(job / "checkpoints/last.ckpt").exists() for job in jobs] == [False, True, True]
+    assert "ERROR" in (jobs[0] / "train.log").read_text()
+    assert "the loss became" in (jobs[0] / "train.log").read_text()
+
+
+def test_a_run_is_prolonged_with_its_labels_and_says_when_it_is_done(tiny, run_here, tmp_path):
+    """Its last step was validated, which Lightning takes for the end of a pass."""
+    settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
+    settings += ["lr_schedule=constant", "trainer.val_check_interval=3", "run=long", "ckpt_path=auto"]
+    for steps in (3, 6, 8):
+        assert run_here("train", *settings, f"trainer.max_steps={steps}")[0] == 0
+    run = tmp_path / "logs/tiny/long"
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["step"].tolist() == list(range(8))
+    assert metrics.dropna(subset="val/loss")["step"].tolist() == [2, 5]
+    assert metrics["train/lr"].tolist() == pytest.approx([0.0028 * share for share in (1 / 3, 2 / 3, *[1] * 6)])
+    assert "| steps | 8 (this session 2) |" in (run / "report.md").read_text()
+    status, said, _ = run_here("train", *settings, "trainer.max_steps=8")
+    assert status == 0
+    assert "the run has done its 8 steps; prolong it with trainer.max_steps=16" in said
+
+
+def test_overfitting_sees_the_same_pictures_again_and_validates_on_them(tiny, run_here, tmp_path):
+    settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=1", "alignment=none"]
+    status, said, complaints = run_here("train", *settings, "run=same", "+trainer.overfit_batches=1", "optim.lr=1e-9")
+    assert status == 0, said + complaints
+    metrics = pd.read_csv(tmp_path / "logs/tiny/same/metrics.csv")
+    assert metrics["train/loss"].nunique() == 12  # other noise at each step
+    config = OmegaConf.load(tmp_path / "logs/tiny/same/config.yaml")
+    data = build_datamodule(OmegaConf.to_container(config))
+    data.trainer = None
+    data.url = "shards"
+    data.setup()
+    loader = data.train_dataloader()
+    loader.dataset.last_batch = 3
+    first, second, third = list(loader)
+    assert first.keys == second.keys == third.keys
+    assert torch.equal(first.images, third.images)
+    assert (first.positions[0], third.positions[0]) == (0, 16)
+    assert next(iter(data.val_dataloader())).keys == first.keys
+    data.teardown()
+
+
+def test_data_without_a_validation_split_is_trained_on_without_a_warning(run_here, tmp_path):
+    build_shards(Painter(count=40, image_size_px=16), tmp_path / "S", image_size_px=16, val_fraction=0, progress=False)
+    settings = [*TINY, f"data.path={tmp_path / 'S'}", "callbacks.samples=null", "data.num_workers=0", "alignment=none"]
+    status, said, complaints = run_here("train", *settings, "trainer.max_steps=2", "run=a")
+    assert status == 0, said + complaints
+    assert "is zero" not in said + complaints
+
+
+def test_a_second_start_with_the_same_name_is_refused(tiny, run_here, tmp_path):
+    with _holder(tmp_path / "logs/tiny/mine"):
+        status, _, complaints = run_here("train", *tiny, "run=mine")
+    assert status == 1
+    assert "logs/tiny/mine is being trained by process" in complaints

@@ -9,63 +9,82 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_art.data.workers import LostWorker
+from diffusion_art.training.limits import interval
+
 log = logging.getLogger(__name__)
 
 
 class RunCheckpoints(Checkpoint):
-    """`step_00001000.ckpt` every `every_n_steps`, `last.ckpt` for the newest, `best.ckpt` for the lowest `monitor`.
+    """`step_00001000.ckpt` every `every_n_steps` steps (0: never) and when training ends, however it does, `last.ckpt`
+    for the newest, `best.ckpt` for the lowest `monitor`.
 
     The `keep_last` newest and the `keep_best` best are kept (-1 keeps all). `last.ckpt` and `best.ckpt` are links.
-    Lightning writes each file under another name and renames it when whole, and the links are replaced in one
-    step, so a
-    kill at any moment leaves a run that can be resumed.
+    Lightning writes each file under another name and renames it when whole, and the links are replaced in one step, so
+    a kill at any moment leaves a run that can be resumed. A file of a step with a validation is written again after it.
     """
 
     def __init__(
         self,
         *,
         folder: str,
-        every_n_steps: int = 1000,
+        every_n_steps: int | None = 1000,
         keep_last: int = 3,
         keep_best: int = 1,
         monitor: str = "val/loss",
     ) -> None:
         self.folder = Path(folder)
-        self.every_n_steps = every_n_steps
+        self.every_n_steps = interval(every_n_steps)
         self.keep_last = keep_last
         self.keep_best = keep_best
         self.monitor = monitor
         self.best: list[tuple[float, str]] = []  # (value, file name), lowest first
+        self._saved = 0  # the step saved last
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and step > 0 and step % self.every_n_steps == 0:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or step == 0:
+            return
+        ends = trainer.should_stop or step == trainer.max_steps
+        if ends or (self.every_n_steps and step % self.every_n_steps == 0):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or value is None or self.keep_best == 0 or not trainer.fit_loop.epoch_loop:
+        value, step = trainer.callback_metrics.get(self.monitor), trainer.global_step
+        if trainer.sanity_checking or step == 0:
             return
-        beaten = 0 < self.keep_best <= len(self.best) and float(value) >= self.best[-1][0]
-        if beaten or trainer.global_step == 0:
-            return
-        name = _name(trainer.global_step)
-        self.best = sorted([*(entry for entry in self.best if entry[1] != name), (float(value), name)])
+        beaten = value is None or not self._among_the_best(float(value), _name(step))
+        if not beaten or step == self._saved:  # a file written before the validation lacks what came of it
+            self.save(trainer)
+
+    def _among_the_best(self, value: float, name: str) -> bool:
+        if self.keep_best == 0 or (0 < self.keep_best <= len(self.best) and value >= self.best[-1][0]):
+            return False
+        self.best = sorted([*(entry for entry in self.best if entry[1] != name), (value, name)])
         if self.keep_best > 0:
             self.best = self.best[: self.keep_best]
-        self.save(trainer)
+        return True
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step > 0:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training is over, for whatever reason."""
+        if trainer.global_step not in (0, self._saved):
+            self.save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """A lost worker is noticed between two batches."""
+        if not isinstance(exception, LostWorker) or trainer.world_size > 1:  # saving takes all processes
+            return
+        between_steps = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between_steps and trainer.global_step not in (0, self._saved):
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> Path:
         """Write this step's checkpoint (on every rank: it is a collective) and tidy up."""
         path = self.folder / _name(trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)
+        self._saved = trainer.global_step
         if trainer.is_global_zero:
             _link(self.folder / "last.ckpt", path.name)
             if self.best:

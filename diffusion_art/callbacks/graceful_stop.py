@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from diffusion_art.training.stopping import stop_after_step, stop_request
 
 
 class GracefulStop(Callback):
-    """Finishes the step in hand, lets the run save itself, and leaves. A second Ctrl-C does not wait.
+    """Finishes the step in hand, with all its parts, lets the run save itself (RunCheckpoints), and leaves.
 
     `stopped_by` is the signal's number afterwards, 0 when there was none. With several processes they agree on
     the step.
@@ -23,29 +20,28 @@ class GracefulStop(Callback):
 
     def __init__(self) -> None:
         self.stopped_by = 0
-        self._before: dict[int, Any] = {}
+        self._listening = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in SIGNALS:
-            try:
-                self._before[number] = signal.signal(number, self._heard)
-            except ValueError:  # not in the main thread: a notebook, a test
-                return
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped_by and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.stopped_by = number
-        log.info("%s: finishing this step, saving, leaving", signal.Signals(number).name)
+        self._listening.enter_context(stop_request.at_steps())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.strategy.reduce_boolean_decision(bool(self.stopped_by), all=False):
-            self.stopped_by = self.stopped_by or signal.SIGTERM
-            trainer.should_stop = True
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if trainer.strategy.reduce_boolean_decision(bool(stop_request.number), all=False):
+            self.stopped_by = stop_request.number or signal.SIGTERM
+            stop_after_step(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listening.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._listening.close()
+
+
+def was_stopped(trainer: Trainer) -> bool:
+    """Whether the run ends because of a signal."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return any(isinstance(callback, GracefulStop) and callback.stopped_by for callback in callbacks)

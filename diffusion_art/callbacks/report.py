@@ -22,11 +22,13 @@ class RunReport(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
-        self._first_step = trainer.global_step
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             module: Any = pl_module
             (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(module.config)))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step = trainer.global_step  # that of the checkpoint, if the run was resumed
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and stage == "fit" and self._began:

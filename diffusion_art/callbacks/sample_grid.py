@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import grid, to_pil, to_png
+from diffusion_art.training.limits import interval
 from diffusion_art.training.trackers import show_pictures
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
 
 class SampleGrid(Callback):
     """Writes `step_00001000.png` and, beside it, what was asked as `.json`, at step 0, every N steps, at
-    listed ones and at the end.
+    listed ones and at the end, unless a signal ended the run.
 
     Uses the averaged weights, the same `prompts` and seeds (`seed`, `seed + 1`, ...) at each visit. Training is
     untouched: weights, train mode and random state are as they were. With several processes, the first one paints.
@@ -57,7 +59,7 @@ class SampleGrid(Callback):
         sampler: Sampler,
         guidance_scale: float = 1.0,
         guidance: dict[str, Any] | None = None,
-        every_n_steps: int = 1000,
+        every_n_steps: int | None = 1000,
         at_steps: list[int] | None = None,
         seed: int = 0,
         columns: int | None = None,
@@ -68,7 +70,7 @@ class SampleGrid(Callback):
         self.sampler = sampler
         self.guidance_scale = guidance_scale
         self.guidance = tempering(**(guidance or {}))
-        self.every_n_steps = every_n_steps
+        self.every_n_steps = interval(every_n_steps)
         self.at_steps = set(at_steps or ())
         self.seed = seed
         self.columns = columns
@@ -83,12 +85,13 @@ class SampleGrid(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        due = step in self.at_steps or (self.every_n_steps > 0 and step % self.every_n_steps == 0)
+        due = step in self.at_steps or (self.every_n_steps and step % self.every_n_steps == 0)
         if due and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.paint(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.paint(trainer, pl_module)
+        if not was_stopped(trainer):  # who stopped the run wants to go
+            self.paint(trainer, pl_module)
 
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step

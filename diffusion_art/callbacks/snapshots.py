@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.errors import UserError
+from diffusion_art.training.limits import interval
 from diffusion_art.training.posthoc import DTYPES, snapshot_path, snapshot_step, write_snapshot
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,11 @@ PARTS = 50  # snapshots of a run: widths from 0.04 to 0.2 then come back with an
 class AverageSnapshots(Callback):
     """Writes `step_00001000.safetensors` every `every_n_steps` steps and at the end (posthoc.py has the layout).
 
-    `every_n_steps=None` is a fiftieth of the run. `dtype` is fp16 or fp32. A kill at any moment leaves whole files; a
-    resumed run first removes the snapshots of steps that it is going to take again.
+    `every_n_steps=None` is a fiftieth of the run, 0 only its end. `dtype` is fp16 or fp32. A kill at any moment
+    leaves whole files; a resumed run first removes the snapshots of steps that it is going to take again.
 
     Raises:
-        UserError: the run tracks no power-function average, or has no end to take a fiftieth of.
+        UserError: the run tracks no power-function average.
     """
 
     def __init__(self, *, folder: str, every_n_steps: int | None = None, dtype: str = "fp16") -> None:
@@ -38,10 +39,6 @@ class AverageSnapshots(Callback):
         module: Any = pl_module
         if not module.ema.sigma_rel:
             raise UserError("snapshots need power-function averages: set ema.sigma_rel=[0.05,0.1], or ema=post_hoc.")
-        if self.every_n_steps is None and trainer.max_steps < 0:
-            raise UserError(
-                "without trainer.max_steps a run has no fiftieth part: give callbacks.snapshots.every_n_steps."
-            )
         if not trainer.is_global_zero:
             return
         for path in self.folder.glob("step_*"):
@@ -53,7 +50,8 @@ class AverageSnapshots(Callback):
         """Say what the snapshots will take, and whether there is room."""
         weights = sum(value.numel() for value in module.ema.shadow.values())
         size = weights * DTYPES[self.dtype].itemsize * len(module.ema.sigma_rel)
-        count = max(0, trainer.max_steps - trainer.global_step) // self._interval(trainer)
+        every = self._interval(trainer)
+        count = max(0, trainer.max_steps - trainer.global_step) // every if every else 1
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         text, values = "%d snapshots of %.3g GB each are to come, in %s", [count, size / 1e9, self.folder]
@@ -62,14 +60,17 @@ class AverageSnapshots(Callback):
             values.append(free / 1e9)
         log.log(logging.WARNING if count * size > free else logging.INFO, text, *values)
 
-    def _interval(self, trainer: Trainer) -> int:
-        return self.every_n_steps or max(1, trainer.max_steps // PARTS)
+    def _interval(self, trainer: Trainer) -> int | None:
+        if self.every_n_steps is None:
+            return max(1, trainer.max_steps // PARTS)
+        return interval(self.every_n_steps)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and trainer.global_step % self._interval(trainer) == 0:
+        every = self._interval(trainer)
+        if stepped and every and trainer.global_step % every == 0:
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.tensors import Batch
+from diffusion_art.training.limits import interval
 
 log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
-    """Logs speed and place every `every_n_steps` steps.
+    """Logs speed and place every `every_n_steps` steps, never if that is 0.
 
     `time/images_per_s`, `time/data_wait_share`, `image_size_px` of the batch and `images_seen`. Every row has `epoch`,
     the passes over the data so far. The time of sample grids, validation and checkpoints is left out. Where waiting
@@ -23,8 +24,8 @@ class Throughput(Callback):
     workers start, is not judged.
     """
 
-    def __init__(self, *, every_n_steps: int = 20, warn_share: float = 0.05) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self, *, every_n_steps: int | None = 20, warn_share: float = 0.05) -> None:
+        self.every_n_steps = interval(every_n_steps)
         self.warn_share = warn_share
         self.images_per_s = 0.0
         self.data_wait_share = 0.0
@@ -47,7 +48,8 @@ class Throughput(Callback):
         self._busy_s += time.perf_counter() - self._began
         self._images += len(batch) * trainer.world_size
         self._log_epoch(trainer, pl_module)
-        if trainer.global_step % self.every_n_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not self.every_n_steps or not stepped or trainer.global_step % self.every_n_steps:
             return
         waited = self._waited(trainer) - self._wait_s
         total = self._busy_s + waited

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
+from diffusion_art.data.workers import Crew, LostWorker
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client import ShardReader, StreamClient
 from diffusion_art.streaming.eir_client import DIGEST as EIR_DIGEST
@@ -44,13 +47,18 @@ _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
 
 class TimedLoader(DataLoader):
-    """A `DataLoader` that adds up how long training stood waiting for a batch, in seconds."""
+    """A `DataLoader` that adds up how long training stood waiting for a batch, in seconds.
+
+    Raises:
+        LostWorker: a worker was killed, with whatever signal.
+    """
 
     wait_s = 0.0
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride] -- wraps torch's own
         self.dataset.settle()  # type: ignore[attr-defined]
-        batches = super().__iter__()
+        with self.crew.starting() if self.crew else nullcontext():
+            batches = super().__iter__()
         while True:
             began = time.perf_counter()
             try:
@@ -60,8 +68,28 @@ class TimedLoader(DataLoader):
             except UserError as error:
                 # A worker's error arrives with its traceback as text; its last line is what it had to say.
                 raise UserError(str(error).strip().splitlines()[-1].removeprefix(f"{_USER_ERROR}: ")) from None
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker"):
+                    raise
+                raise LostWorker(
+                    f"a worker that prepares the data was killed ({error}), most often for want of memory. "
+                    f"Resume with less than data.num_workers={self.num_workers}, or with a smaller data.window."
+                ) from error
             self.wait_s += time.perf_counter() - began
             yield batch
+
+    @property
+    def crew(self) -> Crew | None:
+        """Its worker processes."""
+        return getattr(self, "worker_init_fn", None)  # not yet there where the constructor failed
+
+    def dismiss(self) -> None:
+        """The workers are needed no longer."""
+        if self.crew:
+            self.crew.dismiss()
+
+    def __del__(self) -> None:
+        self.dismiss()
 
     def state_dict(self) -> dict:
         """Empty: the cursor lives in the data module. Having the method tells Lightning that resuming is exact."""
@@ -84,7 +112,8 @@ class StreamDataModule(LightningDataModule):
     that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
     and server. `caption_template` is what a running server must make its captions by, None for any; shards of one's own
-    come with theirs.
+    come with theirs. `overfit_batches` trains on the first of them again and again
+    (below 1: on that share of the data), and validates on the same pictures.
 
     Raises:
         UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
@@ -111,6 +140,7 @@ class StreamDataModule(LightningDataModule):
         crc: bool = True,
         cache: str | None = None,
         caption_template: str | None = None,
+        overfit_batches: float = 0,
     ) -> None:
         super().__init__()
         if codec not in CODECS:
@@ -133,9 +163,11 @@ class StreamDataModule(LightningDataModule):
         self.cache = cache
         self.caption_template = caption_template
         self.without_caption: int | None = None  # pictures, as far as that is known
+        self.overfit_batches = overfit_batches
         self.cursor = 0
         self.info: Any = None
         self.train_loader: TimedLoader | None = None
+        self._loaders: list[TimedLoader] = []
         self._server: ServerProcess | None = None
         self._restored: dict | None = None
         self._open_reader: Callable[[], Reader] | None = None
@@ -149,6 +181,23 @@ class StreamDataModule(LightningDataModule):
             if self.codec == "u8":
                 predecode(open_shards(spec), cache=self.cache)
 
+    def training_samples(self) -> int:
+        """Pictures of the training split, for which no server is started; shards that are missing are built.
+
+        Raises:
+            UserError: nobody can tell.
+        """
+        if self.url in ("auto", "shards"):
+            return open_shards(self.prepare_shards()).splits.get("train", 0)
+        with closing(StreamClient(self.url, token=self.token, ca=self.ca)) as reader:
+            try:
+                info = reader.info()
+            except OtherProtocol:
+                info = self._open_eir_reader().info()
+        if "train" not in info.splits:
+            raise UserError(f"{info.name} does not say how many samples it has; set trainer.max_steps instead")
+        return info.splits["train"]
+
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
             return
@@ -160,7 +209,8 @@ class StreamDataModule(LightningDataModule):
             urls = self.url
             if urls == "auto":
                 settings = Settings(decode=self.codec == "u8", cache=self.cache)
-                self._server = ServerProcess(spec, settings=settings)
+                told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
+                self._server = ServerProcess(spec, settings=settings, told=told)
                 urls = self._server.url
             self._open_reader = partial(
                 StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
@@ -187,6 +237,8 @@ class StreamDataModule(LightningDataModule):
             )
         if not self.info.splits.get("train", self.info.digest == EIR_DIGEST):  # an EIR server need not say how many
             raise UserError(f"the data set `{self.info.name}` has no training pictures: {self.info.splits}.")
+        if self.trainer is not None and not self._validation():
+            self.trainer.limit_val_batches = 0
         log.info(
             "data: %s, %s, global batch %d, from %s",
             self.info.name,
@@ -225,17 +277,23 @@ class StreamDataModule(LightningDataModule):
             "from where the server is",
             self.url,
         )
-        open_reader = partial(EirReader, self.url, token=self.token, ca=self.ca)
+        open_reader = self._open_eir_reader
         chosen = open_reader().choose_validation(self.val_samples) if self._world()[0] == 0 else None
         if self._world()[1] > 1:
             chosen = self.trainer.strategy.broadcast(chosen)  # type: ignore[union-attr]
         validation, samples = chosen or ([], None)
         return partial(open_reader, validation=validation, samples=samples)
 
+    def _open_eir_reader(self, **options: Any) -> EirReader:
+        return EirReader(self.url, token=self.token, ca=self.ca, **options)
+
     def teardown(self, stage: str | None = None) -> None:
         if self._server is not None:
             self._server.stop()
         self._server = None
+        for loader in self._loaders:
+            loader.dismiss()
+        self._loaders = []
         self.train_loader = None  # or its workers would be waited for, seconds each, when we are collected
         self._open_reader = None
 
@@ -248,6 +306,7 @@ class StreamDataModule(LightningDataModule):
             seed=self.seed,
             last_batch=batches,
             first_batch=lambda: self.cursor,
+            repeat=self._repeated(),
             augmentation=self.augmentation,
             sizes=self.curriculum.batch_sizes(
                 self.image_size_px,
@@ -260,11 +319,25 @@ class StreamDataModule(LightningDataModule):
 
     def val_dataloader(self) -> TimedLoader | list:
         """The first `val_samples` of the validation split in stored order: always the same pictures."""
+        chosen = self._validation()
+        return self._loader(self._dataset(**chosen)) if chosen else []
+
+    def _validation(self) -> dict[str, Any] | None:
+        """What is validated on, if anything."""
+        if repeated := self._repeated():
+            return {"split": "train", "seed": self.seed, "last_batch": repeated}
         samples = min(self.val_samples, self.info.splits.get("val", 0))
         if samples == 0:
-            return []
+            return None
         batches = -(-samples // self.global_batch_size)
-        return self._loader(self._dataset(split="val", seed=None, last_batch=batches, samples=samples))
+        return {"split": "val", "seed": None, "last_batch": batches, "samples": samples}
+
+    def _repeated(self) -> int | None:
+        """How many batches are trained on again and again; None: all there are."""
+        asked = self.overfit_batches
+        if not asked:
+            return None
+        return max(1, int(asked * self.batches_of(1))) if isinstance(asked, float) else asked
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pictures become floats where they are used: a quarter of their bytes travelled."""
@@ -301,14 +374,17 @@ class StreamDataModule(LightningDataModule):
     def _loader(self, dataset: StreamDataset) -> TimedLoader:
         if self.num_workers:
             dataset.ring = Ring(workers=self.num_workers, slots=PREFETCH + HELD)
-        return TimedLoader(
+        loader = TimedLoader(
             dataset,
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=PREFETCH if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._trains_on_cuda(),
+            worker_init_fn=Crew() if self.num_workers else None,
         )
+        self._loaders.append(loader)
+        return loader
 
     def _trains_on_cuda(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -317,10 +393,9 @@ class StreamDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _total_batches(self) -> int:
-        trainer = self.trainer
-        if trainer is None or trainer.max_steps < 0:
-            return self.batches_of(max(1, (trainer.max_epochs or 1) if trainer else 1))
-        return trainer.max_steps * trainer.accumulate_grad_batches
+        if self.trainer is None:
+            return self.batches_of(1)
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
     # ------------------------------------------------------------------ state
 

@@ -42,8 +42,9 @@ class StreamDataset(IterableDataset):
     Pictures that cannot be decoded are replaced, at their place in the batch, by the next readable sample of
     the order (the same one whatever the rank or worker), counted and logged; after `max_bad` of them in one
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
-    `ring` where loader workers put their batches. Pictures have `image_size_px` a side, or what `sizes` says of their
-    batch.
+    `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
+    and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
+    `sizes` says of their batch.
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -68,6 +69,7 @@ class StreamDataset(IterableDataset):
         max_bad: int = 100,
         codec: str = "jpeg",
         ring: Ring | None = None,
+        repeat: int | None = None,
     ) -> None:
         self.open_reader = open_reader
         self.split = split
@@ -84,6 +86,7 @@ class StreamDataset(IterableDataset):
         self.max_bad = max_bad
         self.codec = codec
         self.ring = ring
+        self.repeat = repeat
         self.start = 0
         self.bad = 0  # unreadable pictures met so far, in this process
 
@@ -108,9 +111,9 @@ class StreamDataset(IterableDataset):
             numbers = [k for k in numbers if self._slice(k)[1] > self._slice(k)[0]]
         reader = self.open_reader()
         try:
-            answers = reader.read((self._request(*self._slice(k)) for k in numbers), window=self.window)
+            answers = reader.read((self._request(*self._origin(k)) for k in numbers), window=self.window)
             for k, samples in zip(numbers, answers, strict=True):
-                yield self._batch(list(samples), *self._slice(k), cursor=k + 1)
+                yield self._batch(list(samples), *self._origin(k), cursor=k + 1)
         finally:
             reader.close()
 
@@ -119,6 +122,10 @@ class StreamDataset(IterableDataset):
         if self.seed is None:  # one pass: the last global batch may be short
             start, stop = min(start, self.samples), min(stop, self.samples)
         return start, stop
+
+    def _origin(self, k: int) -> tuple[int, int]:
+        """Where the pictures of batch `k` are read."""
+        return self._slice(k % self.repeat if self.repeat else k)
 
     def _request(self, start: int, stop: int) -> ReadRequest:
         return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
@@ -139,7 +146,7 @@ class StreamDataset(IterableDataset):
             images=images.permute(0, 3, 1, 2),
             captions=[sample.caption for sample in samples],
             keys=[sample.key for sample in samples],
-            positions=positions.tolist(),
+            positions=(positions + self._slice(cursor - 1)[0] - start).tolist(),
             cursor=cursor,
         )
         return Parcel.of(batch, home) if home else batch

@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from diffusion_art.errors import UserError
+from diffusion_art.stop_signals import SIGNALS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -134,7 +135,8 @@ class _Worker:
 
 def _serve() -> None:
     """The life of a worker process: a function, then items until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the parent decides
     inbox = sys.stdin.buffer
     outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not garble the results

@@ -12,11 +12,13 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import diffusion_art
 from diffusion_art.errors import UserError
+from diffusion_art.stop_signals import stop_signal
 from diffusion_art.streaming.bearer import TOKEN_VARIABLE
 from diffusion_art.streaming.mixture import ShardSpec, arguments_of, components_of
 from diffusion_art.streaming.settings import Settings
@@ -38,14 +40,23 @@ class ServerProcess:
     take the port, and clients that connect wait instead of being refused. A child that dies is replaced at
     once, however often; one that cannot even start, five times in a row, is given up. When this process
     dies, in whatever way, so does the child. Use it as a context manager. With several `processes` the child
-    is the one that watches over them.
+    is the one that watches over them. A child that was asked to stop by somebody else (stop_signals.py) is replaced
+    too, and `told` is called with the number of the signal, in a thread.
 
     UserError when the shards are not sound (open_shards), the port is taken or the server does not start.
     """
 
-    def __init__(self, spec: ShardSpec, *, port: int = 0, settings: Settings | None = None, processes: int = 1) -> None:
+    def __init__(
+        self,
+        spec: ShardSpec,
+        *,
+        port: int = 0,
+        settings: Settings | None = None,
+        processes: int = 1,
+        told: Callable[[int], object] | None = None,
+    ) -> None:
         self._components, self._settings = components_of(spec), settings or Settings()
-        self._processes = processes
+        self._processes, self._told = processes, told
         self._what = " + ".join(str(component.path) for component in self._components)
         self._settings.open(self._components, progress=True)
         self._owner = os.getpid()
@@ -135,7 +146,10 @@ class ServerProcess:
             status = self._child.wait()
             if self._stopping.wait(0.1 * failed_starts):
                 return
-            log.warning("the stream server ended by itself (%s), starting it again", reason(status))
+            if self._told is not None and (number := stop_signal(status)):
+                self._told(number)
+            else:
+                log.warning("the stream server ended by itself (%s), starting it again", reason(status))
             try:
                 self._child = self._start()
                 failed_starts = 0

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from diffusion_art.errors import UserError
+from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.bearer import TOKEN_VARIABLE
 from diffusion_art.streaming.fleet import Door, Fleet
@@ -46,8 +46,9 @@ def serve(
     listener: socket.socket | None = None,
     ready: Ready | None = None,
     parent: int | None = None,
-) -> None:
-    """Serve the shards that `spec` names until SIGINT or SIGTERM, or until `parent` is no longer our parent.
+) -> int | None:
+    """Serve the shards that `spec` names until a stop signal, whose number is returned, or until `parent` is no longer
+    our parent.
 
     With two processes or more this one watches over them. `ready` is called with the address and what is served,
     once clients can connect. UserError as from `Settings.open` and `open_server`.
@@ -62,25 +63,25 @@ def serve(
         shards = settings.open(components, progress=True)
         announce = partial(ready or _ignore, url_of(listener, settings), describe(shards))
         if processes == 1:
-            asyncio.run(_serve_alone(shards, settings, listener, announce, parent))
-        else:
-            del shards
-            fleet = Fleet(components, settings, processes=processes, listener=listener)
-            asyncio.run(_serve_by(fleet, announce, parent))
+            return asyncio.run(_serve_alone(shards, settings, listener, announce, parent))
+        del shards
+        fleet = Fleet(components, settings, processes=processes, listener=listener)
+        return asyncio.run(_serve_by(fleet, announce, parent))
 
 
 async def _serve_alone(
     shards: Shards, settings: Settings, listener: socket.socket, ready: Callable[[], None], parent: int | None
-) -> None:
+) -> int | None:
     """The one process of a server."""
     table, stop = Table(1), _stop_on_signals()
     table.rows[0].begin()
     async with await open_server(shards, settings=settings, listener=listener, table=table):
         ready()
         await _live(stop, parent, table.rows[0])
+    return stop.number
 
 
-async def _serve_by(fleet: Fleet, ready: Callable[[], None], parent: int | None) -> None:
+async def _serve_by(fleet: Fleet, ready: Callable[[], None], parent: int | None) -> int | None:
     """The process that watches over the others."""
     stop = _stop_on_signals()
     life = asyncio.create_task(_live(stop, parent, None))
@@ -88,6 +89,7 @@ async def _serve_by(fleet: Fleet, ready: Callable[[], None], parent: int | None)
         await fleet.run(stop, ready)
     finally:
         life.cancel()
+    return stop.number
 
 
 async def _serve_at(
@@ -119,10 +121,20 @@ def _ignore(_: str, __: StreamInfo) -> None:
     """Nobody wants to know."""
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+class _Stop(asyncio.Event):
+    """Set by a stop signal, whose `number` it keeps, or for another reason."""
+
+    number: int | None = None
+
+    def hear(self, number: int) -> None:
+        self.number = self.number or number
+        self.set()
+
+
+def _stop_on_signals() -> _Stop:
+    stop = _Stop()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.hear, number)
     return stop
 
 
@@ -165,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             work = _serve_at(options.door, components_of(spec), settings, table, options.row, options.parent)
             asyncio.run(work)
             return
-        serve(
+        heard = serve(
             spec,
             host=options.host,
             port=options.port,
@@ -175,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ready=ready,
             parent=options.parent,
         )
+        if heard and options.parent is not None:
+            sys.exit(exit_status(heard))  # which is how ServerProcess hears of it
     except UserError as error:
         sys.exit(f"error: {error}")
     finally:

@@ -28,7 +28,7 @@ import diffusion_art
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
-from diffusion_art.training.build import build_module
+from diffusion_art.training.build import build_module, trainer_node
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.out_of_memory import is_out_of_memory
 
@@ -157,7 +157,7 @@ class Attempts:
 
 def take_steps(module: DiffusionModule, settings: dict[str, Any], size: int) -> bool:
     """Two optimiser steps of two parts each, as training takes them. Returns whether memory sufficed."""
-    node = settings["trainer"] | {
+    node = trainer_node(settings["trainer"]) | {
         "accumulate_grad_batches": 2,
         "check_val_every_n_epoch": 1,
         "devices": 1,
@@ -166,6 +166,7 @@ def take_steps(module: DiffusionModule, settings: dict[str, Any], size: int) -> 
         "limit_val_batches": 0,
         "max_epochs": -1,
         "max_steps": 2,
+        "max_time": None,
         "num_nodes": 1,
         "profiler": None,
         "strategy": "auto",

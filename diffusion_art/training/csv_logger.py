@@ -67,7 +67,7 @@ class RunCSVLogger(Logger):
                 with self.path.open(newline="") as file:
                     for row in csv.DictReader(file):
                         kept = {name: value for name, value in row.items() if value}
-                        if int(kept["step"]) < step:
+                        if int(kept["step"]) <= step:  # one that was written only in part is completed
                             self.rows.append({**kept, "step": int(kept["step"])})
         return self.rows
 

@@ -88,7 +88,8 @@ class DiffusionModule(LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        norm = clip(optimizer, float("inf") if gradient_clip_val is None else gradient_clip_val)
+        limit = gradient_clip_val if gradient_clip_val and gradient_clip_val > 0 else float("inf")  # as Lightning's
+        norm = clip(optimizer, limit)
         self.log("train/grad_norm", norm)
 
     def configure_optimizers(self) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from diffusion_art.errors import UserError
 from diffusion_art.training.muon import Muon
 
 # parts of the names of first and last layers and look-up tables
@@ -35,7 +36,14 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay:
 
 
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
-    return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+    """
+    Raises:
+        UserError: the optimiser refuses its settings.
+    """
+    try:
+        return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
 
 
 def clip(optimizer: Optimizer, limit: float) -> Tensor:
@@ -91,7 +99,7 @@ def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 class Constant:
-    """Linear warm-up over `warmup_steps`, then the full rate.
+    """Linear warm-up over `warmup_steps`, none if that is 0 or less, then the full rate.
 
     `memory` names what a schedule has learned in a run; all else are settings, and those of the config count.
     """
@@ -99,7 +107,7 @@ class Constant:
     memory: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = max(0, warmup_steps)
 
     def __call__(self, step: int) -> float:
         return self.warmup(step)

@@ -1,0 +1,75 @@
+"""What the loader's worker processes do with signals, and without their trainer.
+
+Torch's workers end by a SIGTERM or a Ctrl-C that reaches all processes of a run, and the trainer then dies in the
+middle of a step. These pass it on to the trainer and work on until it needs them no longer.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from torch import Tensor
+
+from diffusion_art.data.ring import shared
+from diffusion_art.errors import UserError
+from diffusion_art.stop_signals import SIGNALS, blocked, unblock
+
+_LOOK_S = 1.0  # between looks for the trainer
+
+
+class LostWorker(UserError):
+    """A worker was killed from outside; the trainer is between two steps."""
+
+
+class Crew:
+    """The workers of one loader, as their trainer sees them. Called in each of them when it starts."""
+
+    def __init__(self) -> None:
+        self._trainer = os.getpid()
+        self._leaving: Tensor = shared(1)
+        atexit.register(self.dismiss)  # before torch and multiprocessing end them
+
+    def dismiss(self) -> None:
+        """From now on a SIGTERM, which is how torch ends a worker that hangs, does end it."""
+        if os.getpid() == self._trainer:
+            self._leaving.fill_(1)
+            atexit.unregister(self.dismiss)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Inside the block workers start: none hears a signal before it knows what to do with it.
+
+        And torch does not take the death of one as a reason to raise in the middle of whatever the trainer does: the
+        loader notices when it waits for the worker's batch.
+        """
+        before = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+        with blocked():
+            yield
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+
+    def __call__(self, worker: int) -> None:
+        parent = os.getppid()
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if int(self._leaving[0]) or os.getppid() != parent:
+                os._exit(0)
+            os.kill(self._trainer, number)
+
+        for number in SIGNALS:
+            signal.signal(number, heard)
+        unblock()
+        threading.Thread(target=_leave_without, args=(parent,), name="watches the trainer", daemon=True).start()
+
+
+def _leave_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(0)

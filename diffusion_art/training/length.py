@@ -1,0 +1,55 @@
+"""How long a run is: one number of optimiser steps, settled before anything is built that depends on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from diffusion_art.errors import UserError
+
+ADVICE = "Give trainer.max_steps=N, or trainer.max_epochs=N for passes over the data."
+
+
+def steps_of(epochs: float, *, pictures: int, per_step: int) -> int:
+    """Steps until each of `pictures` was seen `epochs` times. The order has no gaps, so the last step takes a few of
+    the next pass.
+    """
+    return max(1, math.ceil(epochs * pictures / per_step))
+
+
+def settled_steps(
+    trainer: dict[str, Any], *, typed: Collection[str], per_step: int, pictures: Callable[[], int]
+) -> tuple[int, str | None]:
+    """The steps of a run, and a sentence about them where `max_epochs` had a say.
+
+    Negative or null is no limit. Of two limits the shorter one counts; but where `typed`, the keys of the command line,
+    has `max_epochs` and not `max_steps`, the number of steps is an experiment's, and the epochs take its place.
+    `pictures` counts those of the training split.
+
+    Raises:
+        UserError: no limit, a limit of nothing, or one that is no number.
+    """
+    steps, epochs = (_limit(trainer, name) for name in ("max_steps", "max_epochs"))
+    if epochs is None:
+        if steps is None:
+            raise UserError(f"trainer.max_steps={trainer.get('max_steps')} gives the run no end. {ADVICE}")
+        return int(steps), None
+    count = pictures()
+    whole = steps_of(epochs, pictures=count, per_step=per_step)
+    said = f"trainer.max_epochs={epochs:g}: {whole:,} steps of {per_step} pictures make it, of {count:,}"
+    replaced = "trainer.max_epochs" in typed and "trainer.max_steps" not in typed
+    if steps is not None and steps < whole and not replaced:
+        return int(steps), f"{said}; trainer.max_steps={steps:g} ends the run before"
+    return whole, said
+
+
+def _limit(trainer: dict[str, Any], name: str) -> float | None:
+    value = trainer.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or (name == "max_steps" and value != int(value)):
+        raise UserError(f"trainer.{name}={value} is not a number of {name.removeprefix('max_')}. {ADVICE}")
+    if value == 0:
+        raise UserError(f"trainer.{name}=0 trains nothing. {ADVICE}")
+    return float(value) if value > 0 else None

@@ -1,0 +1,149 @@
+"""Which values a run's settings may have: what is out of range is refused before anything is built.
+
+A limit or an interval of zero or less is off, as it is to Lightning's users. Classes of ours that check their own
+arguments are not repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from diffusion_art.errors import UserError
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def check_limits(settings: Mapping[str, Any]) -> None:
+    """Settled settings.
+
+    Raises:
+        UserError: a value of the wrong kind or out of range, by the key that gives it.
+    """
+    for key, (fits, wanted) in RANGES.items():
+        found = _look_up(settings, key)
+        if found is not MISSING and not fits(found):
+            raise UserError(f"{key}={found} is out of range: give {wanted}.")
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raises:
+    UserError: a GPU is asked for, and there is none.
+    """
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
+            "trainer=auto for the best device there is."
+        )
+
+
+def interval(value: Any) -> int | None:
+    """An interval in steps, None for off."""
+    return int(value) if value is not None and value > 0 else None
+
+
+def validation_interval(value: Any, *, max_steps: int) -> int | str | None:
+    """`trainer.val_check_interval` in steps, None for off. A fraction is a share of the run, as Lightning has it for an
+    epoch; a text is a time, and stays.
+    """
+    if isinstance(value, float) and 0 < value <= 1:
+        return max(1, int(value * max_steps))
+    return value if isinstance(value, str) else interval(value)
+
+
+# ---------------------------------------------------------------------- the ranges
+
+MISSING = object()
+
+
+def _look_up(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(settings, Mapping) or name not in settings:
+            return MISSING
+        settings = settings[name]
+    return settings
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _or_null(check: Check) -> Check:
+    return lambda value: value is None or check[0](value), f"{check[1]}, or null"
+
+
+def _count(low: int) -> Check:
+    return lambda value: _whole(value) and value >= low, f"a whole number, {low} or more"
+
+
+def _every_name(value: Any) -> bool:
+    return isinstance(value, str) or (_number(value) and (value <= 1 or value == int(value)))
+
+
+def _devices(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_whole(number) and number >= 0 for number in value)
+    if isinstance(value, str):
+        return value == "auto" or (value != "0" and all(part.isdigit() for part in value.removeprefix("-").split(",")))
+    return _whole(value) and (value > 0 or value == -1)
+
+
+def _betas(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(_number(v) and 0 <= v < 1 for v in value)
+
+
+POSITIVE: Check = (lambda value: _number(value) and value > 0, "a number above 0")
+NOT_NEGATIVE: Check = (lambda value: _number(value) and value >= 0, "a number, 0 or more")
+SHARE: Check = (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1")
+BELOW_ONE: Check = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
+NUMBER: Check = (_number, "a number")
+INTERVAL: Check = _or_null((_whole, "a whole number of steps, 0 for off"))
+
+RANGES: dict[str, Check] = {
+    "seed": (lambda value: _whole(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
+    "caption_dropout": SHARE,
+    "guidance_scale": NUMBER,
+    "memory_limit_gb": _or_null(POSITIVE),
+    "trainer.accumulate_grad_batches": _count(1),
+    "trainer.devices": (_devices, "a number of devices, 1 or more, their numbers as a list, or auto"),
+    "trainer.num_nodes": _count(1),
+    "trainer.gradient_clip_val": _or_null((_number, "a number, 0 for off")),
+    "trainer.val_check_interval": _or_null(
+        (_every_name, "a whole number of steps, a share of the run up to 1.0, 0 for off, or a time DD:HH:MM:SS")
+    ),
+    "trainer.log_every_n_steps": INTERVAL,
+    "optim.lr": NOT_NEGATIVE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.betas": (_betas, "two numbers from 0 to below 1"),
+    "optim.momentum": BELOW_ONE,
+    "optim.eps": NOT_NEGATIVE,
+    "lr_schedule.warmup_steps": _or_null((_number, "a number of steps, 0 for off")),
+    "lr_schedule.floor": SHARE,
+    "lr_schedule.patience": _count(0),
+    "lr_schedule.factor": SHARE,
+    "data.image_size_px": _count(1),
+    "data.global_batch_size": _count(1),
+    "data.num_workers": _count(0),
+    "data.val_samples": _count(0),
+    "data.window": _count(1),
+    "data.max_bad": _count(0),
+    "data.augmentation.horizontal_flip": SHARE,
+    "data.augmentation.min_crop": (lambda value: _number(value) and 0 < value <= 1, "a number above 0, up to 1"),
+    "callbacks.throughput.every_n_steps": INTERVAL,
+    "callbacks.throughput.warn_share": NUMBER,
+    "callbacks.samples.every_n_steps": INTERVAL,
+    "callbacks.samples.batch_size": _count(1),
+    "callbacks.snapshots.every_n_steps": INTERVAL,
+    "callbacks.checkpoints.every_n_steps": INTERVAL,
+    "callbacks.checkpoints.keep_last": (_whole, "a whole number, -1 to keep all"),
+    "callbacks.checkpoints.keep_best": (_whole, "a whole number, -1 to keep all"),
+    "callbacks.caption_following.count": _count(0),
+    "callbacks.caption_following.batch_size": _count(1),
+    "sampler.num_steps": _count(1),
+}

@@ -1,0 +1,76 @@
+"""Which checkpoint a run goes on from, and where in the run that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
+from diffusion_art.errors import UserError
+
+
+def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
+    """`resume_from`, and the file is one of ours and whole."""
+    found = resume_from(wanted, run_dir)
+    if found is not None and "optimizer_states" not in read_checkpoint(found):
+        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
+    return found
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint."""
+    return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        UserError: none where one was asked for, or one where none was.
+    """
+    if wanted not in (None, "last", "best", "auto"):
+        return find_checkpoint(Path(wanted))
+    present = any(run_dir.glob("checkpoints/*.ckpt"))
+    if wanted is None and present:
+        raise UserError(
+            f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
+        )
+    if wanted is None or (wanted == "auto" and not present):
+        return None
+    if not present:
+        raise UserError(
+            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or "
+            f"give a path "
+            "(ckpt_path=logs/NAME/RUN)."
+        )
+    return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
+
+
+def place_loops(checkpoint: dict[str, Any], *, batches_per_step: int, validates: Callable[[int], bool]) -> None:
+    """Rewrite the counters of Lightning's loops in a checkpoint that was just read: so many steps were taken, in the
+    first and only pass of the loader, which is as long as the run. `validates` says whether it does after a batch.
+
+    Lightning tells by its counters at which moment of a step a file was written, and does not know all of them: a file
+    written after the last step, or after a validation, goes on with labels one too high and an empty pass. Here there
+    are two moments, after a step and after the validation that was due then; in the first one it is made up for.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    steps, batch = checkpoint["global_step"], loops["epoch_loop.batch_progress"]
+    made = batch["total"]["completed"] == batch["total"]["processed"]  # the batch is over, with all that follows it
+    count = steps * batches_per_step
+    loops["epoch_progress"] = _progress(ready=1, started=1)
+    loops["epoch_loop.batch_progress"] = _progress(
+        ready=count, started=count, processed=count, completed=max(0, count - 1), is_last_batch=False
+    )
+    to_come = {} if made else {"ready": 1, "started": 1}
+    loops["epoch_loop.val_loop.batch_progress"] = _progress(**to_come, is_last_batch=False)
+    # The label of the step taken last. Lightning adds one at the start, and one more after a validation.
+    loops["epoch_loop.state_dict"] = {"_batches_that_stepped": steps - (1 if made or not validates(count) else 2)}
+
+
+def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, Any]:
+    """What Lightning keeps of something it counts."""
+    counters = {name: counts.get(name, 0) for name in ("ready", "completed", "started", "processed")}
+    last = {} if is_last_batch is None else {"is_last_batch": is_last_batch}
+    return {"total": dict(counters), "current": dict(counters), **last}

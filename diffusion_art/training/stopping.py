@@ -1,0 +1,80 @@
+"""What a run does when it is asked to stop: before it trains it leaves at once, and in training after the step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lightning.pytorch import Trainer
+
+from diffusion_art.stop_signals import exit_status, handled
+
+AGAIN_S = 1.0  # one Ctrl-C may come twice, from the terminal and passed on; a second one comes later than this
+
+
+class Stopped(SystemExit):
+    """The run ends because of signal `number`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(exit_status(number))
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.number).name
+
+
+class StopRequest:
+    """Hears the stop signals of this process. A second Ctrl-C waits for nothing.
+
+    Raises:
+        Stopped: outside of `at_steps`, wherever the main thread is.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0  # the signal heard first; 0: none
+        self._heard_at = 0.0
+        self._at_steps = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Inside the block signals are heard."""
+        self.number = 0
+        with handled(self._hear):
+            yield
+
+    @contextmanager
+    def at_steps(self) -> Iterator[None]:
+        """Inside the block whoever trains looks at `number` after each step, and nothing is raised."""
+        self._at_steps = True
+        try:
+            with handled(self._hear):
+                yield
+        finally:
+            self._at_steps = False
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.number:
+            if number == signal.SIGINT and now - self._heard_at > AGAIN_S:
+                raise KeyboardInterrupt
+            return
+        self.number, self._heard_at = number, now
+        if not self._at_steps:
+            raise Stopped(number)
+
+
+stop_request = StopRequest()  # of this process, as signals are
+
+
+def stop_after_step(trainer: Trainer) -> None:
+    """End the run after the step just taken. A validation that is due is made, as in a run that goes on; the one that
+    Lightning would add is not, so that a resumed run ends as one never stopped.
+    """
+    trainer.should_stop = True
+    every = trainer.val_check_batch
+    if not every or (trainer.fit_loop.total_batch_idx + 1) % every:
+        trainer.limit_val_batches = 0

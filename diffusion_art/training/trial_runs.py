@@ -1,0 +1,53 @@
+"""Lightning's switches for trying a run out, as far as a run that is counted in steps can have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusion_art.errors import UserError
+
+LASTING = ("checkpoints", "snapshots", "caption_following")  # callbacks that a run to try the code has no use for
+
+
+def check_trial(trainer: dict[str, Any]) -> None:
+    """Raises:
+    UserError: `limit_train_batches`, which shortens a pass over the data, or an `overfit_batches` that is no number.
+    """
+    limit = trainer.get("limit_train_batches")
+    if limit is not None and (limit != 1 or isinstance(limit, int)):
+        raise UserError(
+            f"trainer.limit_train_batches={limit} counts batches of a pass over the data, and a run here is counted in "
+            "steps: give trainer.max_steps=N for a shorter run, or trainer.overfit_batches=N to train on the same N "
+            "batches again and again."
+        )
+    repeated = trainer.get("overfit_batches") or 0
+    whole = isinstance(repeated, int) and repeated >= 0
+    if isinstance(repeated, bool) or not (whole or (isinstance(repeated, float) and 0 <= repeated <= 1)):
+        raise UserError(
+            f"trainer.overfit_batches={repeated} is out of range: give a number of batches, or a share of the data "
+            "from 0.0 to 1.0."
+        )
+
+
+def trial_steps(trainer: dict[str, Any]) -> int:
+    """The steps of `fast_dev_run`, 0 where it is off.
+
+    Raises:
+        UserError: no such number.
+    """
+    asked = trainer.get("fast_dev_run") or 0
+    if not isinstance(asked, int) or asked < 0:
+        raise UserError(f"trainer.fast_dev_run={asked} is out of range: give true, or a number of steps.")
+    return int(asked)
+
+
+def trial(trainer: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The trainer of `fast_dev_run`: so many steps, then as many batches of validation."""
+    return trainer | {
+        "fast_dev_run": False,
+        "max_steps": steps,
+        "max_epochs": -1,
+        "limit_val_batches": steps,
+        "val_check_interval": steps,
+        "log_every_n_steps": 1,
+    }

@@ -1,0 +1,57 @@
+"""A run folder belongs to one run at a time, and runs without a name do not meet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.train import fresh_folder, run_stamp
+from diffusion_art.training.run_folder import HELD_VARIABLE, held
+from tests.conftest import ROOT
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from diffusion_art.training.run_folder import held\n"
+    "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def _holder(folder: Path) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, text=True, **pipes)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_run_that_goes_on_keeps_its_folder_and_a_killed_one_leaves_it(tmp_path, monkeypatch):
+    with _holder(tmp_path / "run") as holder:
+        with (
+            pytest.raises(UserError, match=rf"is being trained by process {holder.pid} on .*run=NAME"),
+            held(tmp_path / "run"),
+        ):
+            pass
+        monkeypatch.setenv(HELD_VARIABLE, str((tmp_path / "run").resolve()))
+        with held(tmp_path / "run"):  # one of its own processes
+            pass
+        monkeypatch.delenv(HELD_VARIABLE)
+        holder.kill()
+    with held(tmp_path / "run"):
+        pass
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path):
+    stamp = run_stamp()
+    folders = [fresh_folder(str(tmp_path / "logs" / stamp)) for _ in range(3)]
+    assert [Path(folder).name for folder in folders] == [stamp, f"{stamp}-2", f"{stamp}-3"]
+    assert all(os.path.isdir(folder) for folder in folders)  # noqa: PTH112
+
+
+def test_a_name_that_was_typed_is_taken_as_it_is(tmp_path):
+    name = str(tmp_path / "logs" / "2026-01-02_03-04-05")
+    assert [fresh_folder(name) for _ in range(2)] == [name, name]
+    assert not Path(name).exists()
