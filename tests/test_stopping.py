@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.test_train import _assert_equal, _wait_for, _weights
 
 TINY = [
-    "+experiment=quickstart",
+    "+experiment=quickstart32",
     "+debug=tiny",
     "data.source=null",
     "callbacks.progress=null",
@@ -191,7 +191,7 @@ def test_timeout_of_make_train_leaves_a_checkpoint(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_while_shards_are_built_leaves_at_once(tmp_path):
-    arguments = ["+experiment=quickstart", "+debug=tiny", "data.source.count=200000", "run=early"]
+    arguments = ["+experiment=quickstart32", "+debug=tiny", "data.source.count=200000", "run=early"]
     process = _start(_train(*arguments), tmp_path)
     _wait_for(lambda: any((tmp_path / "data").glob("*/.building/*")), process)
     os.killpg(process.pid, signal.SIGTERM)

@@ -18,7 +18,7 @@ from diffusion_art.training.length import settled_steps
 
 def _settled(tmp_path: Path, *overrides: str) -> dict:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["+experiment=quickstart", "+debug=tiny", "data.source=null", *overrides])
+        config = compose("train", overrides=["+experiment=quickstart32", "+debug=tiny", "data.source=null", *overrides])
     return settle(config, tmp_path)
 
 
