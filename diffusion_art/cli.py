@@ -75,8 +75,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 check_sections(config_name)
                 run()
-            except UserError as error:
-                _fail(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _fail(explain(error, config_name))
             except KeyboardInterrupt as error:

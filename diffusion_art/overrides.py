@@ -47,7 +47,7 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) -> list[str]:
     """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`."""
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
-    before = ["", *words[:-1]]
+    before = ["", *words][: len(words)]
     return [
         word if flag in _FLAGS_WITH_A_VALUE else _understood(word, groups, sweeping)
         for flag, word in zip(before, words, strict=True)

@@ -299,7 +299,7 @@ def _settle_teacher(config: DictConfig) -> None:
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     data = settings["data"]
     node = {key: value for key, value in data.items() if key not in SHARD_KEYS}
-    node["overfit_batches"] = settings["trainer"].get("overfit_batches") or 0
+    node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
     return build({**node, "_partial_": True})(
         prepare_shards=partial(locate_shards, data, settings["paths"]["data_dir"], build=build)
     )

@@ -81,7 +81,7 @@ def test_nothing_there(tmp_path):
     for path in (tmp_path / "no.ckpt", tmp_path / "nowhere"):
         with pytest.raises(UserError, match=str(path)):
             load_text_to_image(path)
-    with pytest.raises(UserError, match=r"no run with a checkpoint in .*\+experiment=quickstart32"):
+    with pytest.raises(UserError, match=r"no run with a checkpoint in .*\+experiment=quickstart"):
         load_text_to_image(tmp_path)
 
 

@@ -171,7 +171,8 @@ class UNet(Backbone):
 def computed_in(x: Tensor) -> torch.dtype:
     """What products with x are computed in: cast once to it, the caption is not cast by each block that reads it."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    autocast = not x.is_meta and torch.is_autocast_enabled(device)  # "meta" is a device that autocast does not know
+    return torch.get_autocast_dtype(device) if autocast else x.dtype
 
 
 def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.noise import Nearest, TrainingNoise
 from diffusion_art.training.optim import Cosine
+from diffusion_art.training.step import TrainingStep
 from tests.fakes import JIT_CONFIG, tiny_clip, toy_model
 from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
@@ -112,12 +113,10 @@ def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingN
             if part is not None:
                 on_fake_cuda(part)
         module = DiffusionModule(
-            model.train(),
-            Objective(times=LogitNormal(), weighting=NoWeighting()),
+            TrainingStep(model.train(), Objective(times=LogitNormal(), weighting=NoWeighting()), noise=noise),
             optimizer=optimizer,
             lr_schedule=Cosine(total_steps=STEPS),
             ema=Ema,
-            noise=noise,
         )
         module._device = torch.device("cuda:0")
         with waiting:
