@@ -80,7 +80,7 @@ def test_a_run_records_its_parts_and_keeps_them_when_it_is_resumed(painter_shard
     assert status == 0, said + complaints
     assert "resumed, so the batch size stays" in said
     assert read_checkpoint(find_checkpoint(run))["StreamDataModule"]["cursor"] == 8
-    status, said, complaints = run_here("train", *tiny, *more, "data.global_batch_size=16")
+    status, said, complaints = run_here("train", *tiny, *more, "trainer.max_steps=6", "data.global_batch_size=16")
     assert status == 1
     assert "trained with data.global_batch_size=4" in complaints
 
