@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch 2.13.0: FakeTensorMode lets tensors live on "cuda" without a GPU, so that tests can find code which mixes devices. One
 # would guess that every operation on a CPU tensor and a CUDA tensor raises there, as on a GPU. `a + b` does. Lists of tensors
-# do not: `torch._foreach_add`, which optimisers and averages are made of, answers without a word.
+# in place do not: `torch._foreach_add_`, which optimisers and averages are made of, answers without a word.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
@@ -18,5 +18,6 @@ with FakeTensorMode():
         print("a + b:", str(error).splitlines()[0])
     else:
         raise SystemExit("the sum of mixed devices does not raise any more")
-    print("_foreach_add:", torch._foreach_add([there], [here])[0].device)
+    torch._foreach_add_([there], [here])
+    print("_foreach_add_:", there.device, "and no error")
 PY
