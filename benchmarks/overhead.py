@@ -29,7 +29,7 @@ from diffusion_art.cli import config_dir
 from diffusion_art.memory import keep_memory
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
-from diffusion_art.training.optim import clip_gradients
+from diffusion_art.training.optim import clip
 
 
 class Alternate(Callback):
@@ -79,11 +79,11 @@ def settings_of(steps: int, folder: Path) -> dict:
 class Bare:
     """The same maths in a plain loop, a window of steps at a time."""
 
-    def __init__(self, settings: dict, batches: list[Batch]) -> None:
-        self.module: Any = build_module(settings)
+    def __init__(self, settings: dict, batches: list[Batch], *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.module: Any = build_module(settings).to(self.device)
         self.module.train()
         self.optimizer = self.module.configure_optimizers()["optimizer"]
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.batches = batches
         self.clip = settings["trainer"]["gradient_clip_val"]
         self.autocast = settings["trainer"]["precision"] == "bf16-mixed"
@@ -95,12 +95,15 @@ class Bare:
             self.step(batch)
         return time.perf_counter() - began
 
-    def step(self, batch: Batch) -> None:
+    def step(self, *parts: Batch) -> None:
+        """One step on pictures that come in equal parts, on the device already."""
         training = self.module.step
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            loss = training(training.drawn(batch, global_batch_size=len(batch)), step=0).total()
-        loss.backward()
-        clip_gradients(self.parameters, self.clip)
+        for part in parts:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                example = training.drawn(part, global_batch_size=len(part), parts=len(parts))
+                loss = training(example, step=0).total() / len(parts)
+            loss.backward()
+        clip(self.optimizer, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.module.ema.update()

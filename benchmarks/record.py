@@ -14,7 +14,6 @@ from diffusion_art.data.pool import usable_cores
 from diffusion_art.training.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = Path(__file__).parent / "RESULTS.md"
 
 
 def claim(
@@ -67,10 +66,10 @@ def figure(measure: str, value: float, **more: Any) -> dict[str, Any]:
     return {"measure": measure, "ours": round(value, 3), "commit": commit(), "date": _today(), **more}
 
 
-def missing(measure: str, reason: str) -> dict[str, Any]:
+def missing(measure: str, reason: str, **more: Any) -> dict[str, Any]:
     """One row for what could not be measured, with the reason."""
     print(f"{measure}: not measured, {reason}")
-    return {"measure": measure, "reason": reason, "commit": commit(), "date": _today()}
+    return {"measure": measure, "reason": reason, "commit": commit(), "date": _today(), **more}
 
 
 def command(script: str, **given: Any) -> str:
@@ -95,22 +94,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write the rows of benchmark `name`, and the tables of all benchmarks anew."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, rows: list[dict[str, Any]], *, results: Path = RESULTS) -> Path:
+    """Write the rows of benchmark `name`, and the tables of all benchmarks in `results` anew, beside that folder."""
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
-    TABLES.write_text(tables())
+    (results.parent / "RESULTS.md").write_text(tables(results))
     return path
 
 
-def tables() -> str:
+def tables(results: Path = RESULTS) -> str:
     """RESULTS.md: a table for each file of results, losses and what could not be measured included."""
     text = ["# Results", "", "Written by the benchmarks in this folder; `make bench` runs them all."]
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(results.glob("*.json")):
         rows = json.loads(path.read_text())
         commands = dict.fromkeys(row["command"] for row in rows if "command" in row)
         where = next((f", {row['cpu']}, {row['cores']} cores" for row in rows if "cpu" in row), "")
+        where += "".join(f", {gpu}" for gpu in dict.fromkeys(row["gpu"] for row in rows if "gpu" in row))
         when = sorted({f"{row['date']}, commit {row['commit']}" for row in rows})
         text += ["", f"## {path.stem}", "", f"{'; '.join(when)}{where}. " + " ".join(f"`{c}`" for c in commands), ""]
         text += ["| measure | ours | against | theirs | ratio | goal | |", "|---|---:|---|---:|---:|---|---|"]

@@ -27,14 +27,23 @@ class Points(Callback):
     """Adds up training's wall-clock, CPU seconds of all its processes and FLOPs, and measures at its points.
 
     Checkpoints and measuring are outside the time. FLOPs are those of a whole step, optimiser included, counted at
-    the first step, every 100th and wherever pictures change size. All is kept in checkpoints.
+    the first step, every 100th and wherever pictures change size; not with `count_flops` false, since a compiled
+    network shows none. All is kept in checkpoints.
     """
 
-    def __init__(self, planned: Planned, *, saving: RunCheckpoints, measure: Callable[[Any], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        planned: Planned,
+        *,
+        saving: RunCheckpoints,
+        measure: Callable[[Any], dict[str, Any]],
+        count_flops: bool = True,
+    ) -> None:
         self.steps = set(planned.steps)
         self.folder = planned.folder
         self.saving = saving
         self.measure = measure
+        self.count_flops = count_flops
         self.spent = {"wall_s": 0.0, "cpu_s": 0.0, "flops": 0.0, "images": 0}
         self._flops_per_image = 0.0
         self._shape: tuple[int, ...] = ()
@@ -54,7 +63,8 @@ class Points(Callback):
         self._go()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if tuple(batch.images.shape[1:]) != self._shape or trainer.global_step % COUNT_EVERY == 0:
+        resized = tuple(batch.images.shape[1:]) != self._shape
+        if self.count_flops and (resized or trainer.global_step % COUNT_EVERY == 0):
             self._shape = tuple(batch.images.shape[1:])
             self._counting = counter()
             self._counting.__enter__()
@@ -101,12 +111,14 @@ class Points(Callback):
 
     def _stop(self) -> None:
         assert self._since is not None
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.spent["wall_s"] += time.perf_counter() - self._since[0]
         self.spent["cpu_s"] += max(0.0, _cpu_s() - self._since[1])
         self._since = None
 
 
-def train(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> None:
+def train(planned: Planned, measure: Callable[[Any], dict[str, Any]], *, count_flops: bool = True) -> None:
     """Train what is missing of a run, from its last checkpoint on. Returns when all its points are measured.
 
     SystemExit when it was told to stop before; the same command goes on from there.
@@ -115,20 +127,22 @@ def train(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> None:
         return
     quieten()
     planned.folder.mkdir(parents=True, exist_ok=True)
-    module, points = fit(planned, measure)
+    module, points = fit(planned, measure, count_flops=count_flops)
     if module.trainer.global_step < planned.steps[-1]:
         raise SystemExit(f"stopped at step {module.trainer.global_step} of {planned.folder}; the same command goes on")
     points.take(module.trainer, module)  # where the last one was cut short: Lightning does not start a finished run
 
 
-def fit(planned: Planned, measure: Callable[[Any], dict[str, Any]]) -> tuple[LightningModule, Points]:
+def fit(
+    planned: Planned, measure: Callable[[Any], dict[str, Any]], *, count_flops: bool = True
+) -> tuple[LightningModule, Points]:
     """Train from the last checkpoint there is, or from the seed."""
     settings = planned.settings
     seed_everything(settings["seed"], workers=False, verbose=False)  # initial weights
     checkpoint = checked_resume("auto", planned.folder)
     datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
     saving = RunCheckpoints(folder=str(planned.folder / "checkpoints"), every_n_steps=10**9, keep_last=1, keep_best=0)
-    points = Points(planned, saving=saving, measure=measure)
+    points = Points(planned, saving=saving, measure=measure, count_flops=count_flops)
     trainer.callbacks += [points, saving]  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return module, points

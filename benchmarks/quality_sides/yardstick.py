@@ -57,7 +57,7 @@ class Yardstick:
             return images[-1]
 
         following = caption_following(generate, count=SEEN, held_out_count=HELD_OUT, batch_size=96)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(model.device.type, enabled=False):
             distances = self.distances(torch.cat(images)[:SEEN])
             error = x0_error(model, self.validation.images, self.validation.captions)
         return {

@@ -1,8 +1,10 @@
 """A general batching server, LitServe, as its manual shows.
 
     python -m serve_sides.lit_server '{"run": ..., "port": ...}'
+    python -m serve_sides.lit_server '{"run": ..., "port": ..., "device": "cuda"}'
 
-A batch may hold requests of different step counts; those of a count are painted together, one count after the other.
+With a device it paints by our network, sampler and replayed calls instead of a pipeline of diffusers'. A batch may hold
+requests of different step counts; those of a count are painted together, one count after the other.
 """
 
 from __future__ import annotations
@@ -14,19 +16,19 @@ from typing import Any
 
 import litserve
 
-from serve_sides.model import Pipeline, load
+from serve_sides.model import Ours, Pipeline, load
 
 MAX_BATCH = 16
 TIMEOUT_S = 0.01
 
 
 class TextToImageAPI(litserve.LitAPI):
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, device: str | None) -> None:
         super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S, api_path="/v1/images/generations")
-        self.run = run
+        self.run, self.on = run, device
 
     def setup(self, device: str) -> None:
-        self.paint = Pipeline(load(self.run))
+        self.paint = Pipeline(load(self.run)) if self.on is None else Ours(load(self.run).to(self.on))
 
     def decode_request(self, request):  # LitServe makes its endpoint of this signature
         return request
@@ -54,5 +56,7 @@ class TextToImageAPI(litserve.LitAPI):
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    server = litserve.LitServer(TextToImageAPI(given["run"]), accelerator="cpu", workers_per_device=1, timeout=600)
+    on = given.get("device")
+    api, accelerator = TextToImageAPI(given["run"], on), "cuda" if on == "cuda" else "cpu"
+    server = litserve.LitServer(api, accelerator=accelerator, devices=1, workers_per_device=1, timeout=600)
     server.run(host="127.0.0.1", port=int(given["port"]), generate_client_file=False, log_level="error")

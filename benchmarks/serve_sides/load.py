@@ -33,31 +33,34 @@ async def ask(client: httpx.AsyncClient, url: str, steps: int, seed: int) -> Non
     assert answer.json()["data"][0]["b64_json"]
 
 
-async def closed(url: str, steps: list[int], *, clients: int, seconds: float) -> dict:
-    """Answers per second with `clients` that each ask again as soon as they are answered.
+async def closed(url: str, steps: list[int], *, clients: int, seconds: float, lead_s: float = SATURATED_S) -> dict:
+    """Answers per second with `clients` that each ask again as soon as they are answered, and seconds of each by steps.
 
     Counted by their steps, as so many answers of the mean length: whoever answers short requests first gains nothing.
     """
-    done: list[tuple[float, int]] = []
-    end = time.perf_counter() + SATURATED_S + seconds
+    done: list[tuple[float, int, float]] = []  # when, of how many steps, after how long
+    end = time.perf_counter() + lead_s + seconds
 
     async def one(number: int, client: httpx.AsyncClient) -> None:
         dice = random.Random(number)
         while True:
             chosen = dice.choice(steps)
+            began = time.perf_counter()
             await ask(client, url, chosen, dice.randrange(2**31))
-            done.append((time.perf_counter(), chosen))
+            done.append((now := time.perf_counter(), chosen, now - began))
 
     async with _client(clients) as client:
         asking = [asyncio.create_task(one(number, client)) for number in range(clients)]
-        _, still = await asyncio.wait(asking, timeout=SATURATED_S + seconds, return_when=asyncio.FIRST_EXCEPTION)
+        _, still = await asyncio.wait(asking, timeout=lead_s + seconds, return_when=asyncio.FIRST_EXCEPTION)
         for task in still:
             task.cancel()
         for task in set(asking) - still:
             task.result()
         await asyncio.gather(*still, return_exceptions=True)
-    counted = [chosen for at, chosen in done if end - seconds <= at <= end]
-    return {"rate": sum(counted) / statistics.mean(steps) / seconds, "requests": len(counted)}
+    counted = [(chosen, took) for at, chosen, took in done if end - seconds <= at <= end]
+    rate = sum(chosen for chosen, _ in counted) / statistics.mean(steps) / seconds
+    taken = {str(each): sorted(took for chosen, took in counted if chosen == each) for each in steps}
+    return {"rate": rate, "requests": len(counted), "taken": taken}
 
 
 async def in_turn(url: str, steps: list[int], *, answers: int) -> dict:

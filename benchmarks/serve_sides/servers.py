@@ -48,8 +48,8 @@ def ours_compiled(checkpoint: Path) -> Iterator[Server]:
         yield server
 
 
-def litserve(checkpoint: Path, python: Path) -> AbstractContextManager[Server]:
-    return _served([str(python), "-m", "serve_sides.lit_server", _given(checkpoint)], ready="/health")
+def litserve(checkpoint: Path, python: Path, **more: str) -> AbstractContextManager[Server]:
+    return _served([str(python), "-m", "serve_sides.lit_server", _given(checkpoint, **more)], ready="/health")
 
 
 def plain(checkpoint: Path, *, way: str) -> AbstractContextManager[Server]:
