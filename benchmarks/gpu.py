@@ -11,7 +11,7 @@ changes; a ratio is the median of the turns. The ceilings, a bf16 matrix product
 device's memory, are measured in the same start, the product between all turns. Pictures are noise in memory, captions
 the painter's, the text tower is the small trained one, but for the row about CLIP's, whose weights are random.
 
-Raw numbers lie in logs/gpu/PART.json. Another start with the same commit, device and torch takes them from there
+Raw numbers lie in logs/gpu/PART.json. Another start with the same code, device and torch takes them from there
 (`again=true` does not) and goes on with what is missing; so does one whose `minutes` were over. Lines that are not
 measured keep the figures of an earlier commit, if there are any. Without a GPU they all read "not measured".
 """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Scale:
     compiles: bool = True  # False: what is to be compiled runs as it is
     turns: int = 5
     steps: int = 8  # of a turn
+    warm_up: int = 3  # steps of each side before the first turn: compiling, allocating, choosing algorithms
     gemm_side: int = 8192
     copy_bytes: int = 2**30
     num_steps: int = 20  # of the picture painted alone
@@ -68,6 +70,7 @@ SMOKE = Scale(
     compiles=False,
     turns=2,
     steps=1,
+    warm_up=1,
     gemm_side=64,
     copy_bytes=2**16,
     num_steps=2,
@@ -100,8 +103,9 @@ class Ground:
         return {"gpu": name, "torch": torch.__version__}
 
     def key(self) -> dict[str, Any]:
-        """Raw numbers count again only for the same commit, device, torch and scale."""
-        return {"commit": commit(), **self.about(), "scale": json.loads(json.dumps(vars(self.scale)))}
+        """Raw numbers count again only for the same commit and files, device, torch and scale."""
+        about = {"commit": commit(), "code": code_digest(), **self.about()}
+        return {**about, "scale": json.loads(json.dumps(vars(self.scale)))}
 
     def wait(self) -> None:
         """Until the device has done all that was queued."""
@@ -171,6 +175,19 @@ class Ground:
     def sent(self, batch: Batch) -> Batch:
         """On the device, as floats: what Lightning and the data module do before a step."""
         return replace(batch, images=to_float(batch.images.to(self.device, non_blocking=True)))
+
+
+@cache
+def code_digest() -> str:
+    """Of the package, its configs and this benchmark: a copy may have no commit, or files that differ from it."""
+    root = Path(__file__).parents[2]
+    found = [
+        *(root / "diffusion_art").rglob("*.py"),
+        *(root / "conf").rglob("*.yaml"),
+        *Path(__file__).parent.glob("*"),
+    ]
+    files = sorted(path for path in found if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from diffusion_art.train import build_module
 from gpu_sides.ground import Ground, accelerated
 from gpu_sides.part import Part, Raw, Rows, compared
 from gpu_sides.steps import PLAIN, before_side, our_side
-from gpu_sides.turns import WARM_UP_STEPS, Side, copy_bytes_per_s, median_seconds
+from gpu_sides.turns import Side, copy_bytes_per_s, median_seconds
 
 # ---------------------------------------------------------------------- the norm
 
@@ -75,7 +75,7 @@ def _launches(ground: Ground) -> Raw:
     def started(make: Callable[[], Side]) -> int:
         ground.clear()
         side = make()
-        side.seconds(ground, WARM_UP_STEPS)
+        side.seconds(ground, ground.scale.warm_up)
         return len(kernels_of(ground, lambda: side.seconds(ground, 1)))
 
     return {

@@ -14,7 +14,7 @@ from record import figure
 from gpu_sides.ground import Ground
 from gpu_sides.part import Part, Raw, Rows, compared
 from gpu_sides.steps import ADAMW, PLAIN, before_side, diffusers_side, flops_of, our_side
-from gpu_sides.turns import WARM_UP_STEPS, Side, copy_bytes_per_s, product_flops_per_s, ratios, take_turns
+from gpu_sides.turns import Side, copy_bytes_per_s, product_flops_per_s, ratios, take_turns
 
 AT_ONCE = "find_batch_size=false"
 CLIP_TOWER = "open_clip_pretrained"
@@ -142,11 +142,11 @@ def _peak(ground: Ground, make: Callable[[], Side]) -> float:
     """Bytes that a side's tensors take at most once it is warm, alone on the device; on a CPU those of the process."""
     ground.clear()
     side = make()
-    side.seconds(ground, WARM_UP_STEPS)
+    side.seconds(ground, ground.scale.warm_up)
     if not ground.on_gpu:
         return float(psutil.Process().memory_info().rss)
     torch.cuda.reset_peak_memory_stats(ground.device)
-    side.seconds(ground, WARM_UP_STEPS)
+    side.seconds(ground, ground.scale.warm_up)
     return float(torch.cuda.max_memory_allocated(ground.device))
 
 
@@ -183,7 +183,7 @@ def _costs(ground: Ground) -> Raw:
         "cached": side(*clip, tower=CLIP_TOWER),
         "new captions": side(*clip, "model.text_encoder.cache_captions=0", tower=CLIP_TOWER),
     }
-    steps = WARM_UP_STEPS + ground.scale.turns * ground.scale.steps
+    steps = ground.scale.warm_up + ground.scale.turns * ground.scale.steps
     never_seen = [[batch] for batch in ground.batches(ground.scale.batch, steps, first_caption=100_000)]
     sides["new captions"].feed = chain(never_seen, cycle(never_seen))
     return take_turns(ground, sides, budget_s=60)

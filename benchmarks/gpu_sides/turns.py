@@ -14,7 +14,6 @@ from gpu_sides.ground import Ground, accelerated
 
 REPEATS = 10  # of a ceiling's measurement, whose median counts
 LEAST_TURNS = 3
-WARM_UP_STEPS = 3  # of each side before the first turn: compiling, allocating, choosing algorithms
 
 
 @dataclass
@@ -46,7 +45,7 @@ def take_turns(ground: Ground, sides: dict[str, Side], *, budget_s: float = 40.0
     """
     for name, side in sides.items():
         began = time.perf_counter()
-        side.seconds(ground, WARM_UP_STEPS)
+        side.seconds(ground, ground.scale.warm_up)
         print(f"  {name}: warm after {time.perf_counter() - began:.1f} s", flush=True)
     seen: Seconds = {name: [] for name in (*sides, "product")}
     until = time.perf_counter() + budget_s
