@@ -67,6 +67,7 @@ def test_all_parts_run_on_tiny_shapes(tmp_path: Path):
     measured(rows, "share,eager,memory,launches,costs,compiled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["shipped", "clip", "diffusers"])
 def test_the_steps_mix_no_devices(side: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
