@@ -36,8 +36,9 @@ def compile_regions(
     of which would be compiled anew. A copy of the module is as it was before.
     """
     keep_on_disk()
-    how: dict[str, Any] = {"backend": backend, "dynamic": False, "recompile_limit": SHAPES}
-    compiled = {kind: torch.compile(kind.forward, **how) for kind in kinds}
+    limits: Any = torch._dynamo.config  # an argument of torch.compile in newer torch, in this place since 2.6
+    limits.recompile_limit = max(limits.recompile_limit, SHAPES)
+    compiled = {kind: torch.compile(kind.forward, backend=backend, dynamic=False) for kind in kinds}
     blocks = [block for block in module.modules() if type(block) in compiled]
     for block in blocks:
         block._compiled_call_impl = _called(block, compiled[type(block)])  # type: ignore[assignment]
