@@ -25,7 +25,7 @@ def test_the_grid_it_writes_paints(tmp_path):
     assert written == found
     assert found["checkpoint"].startswith("step_00000005-")
     assert set(found["rms_error_on_other_noise"]) == {"searched", "uniform", "log_snr", "karras"}
-    out = paint(f"run={folder}", "asked=[red]", "sampler=unipc", f"sampler.times={found['times']}")
+    out = paint(f"run={folder}", "prompts=[red]", "sampler=unipc", f"sampler.times={found['times']}")
     assert (out / "000_red.png").is_file()
 
 

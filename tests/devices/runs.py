@@ -84,7 +84,8 @@ class Runs:
     def _complete(self, config: DictConfig, *, whole: bool) -> None:
         if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is missing
             config.teacher = self.teacher()
-        for tower in (config.model.get("text_encoder"), (config.alignment or {}).get("tower")):
+        towers = ((term or {}).get("tower") for term in (config.alignment, config.perceptual))
+        for tower in (config.model.get("text_encoder"), *towers):
             if tower and "pretrained" in tower:
                 tower.model, tower.pretrained = self.clip(), None
         config.data.source = None
@@ -95,7 +96,7 @@ class Runs:
         if "block" in config.noise:
             config.noise.block = 2
         config.trainer.accumulate_grad_batches, config.trainer.log_every_n_steps = 1, 1
-        config.prompts = config.prompts[:2]
+        config.prompts = ["red", "blue"]
         config.sampler.num_steps = 2
         for name in (*SLOW, *([] if whole else WHOLE)):
             config.callbacks[name] = None

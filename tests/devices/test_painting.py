@@ -102,7 +102,7 @@ def command(name: str, *overrides: str) -> Any:
 def test_the_commands_run_there(tmp_path, gpu):
     """sample, schedule_search and evaluate, with all that it measures."""
     run = toy_run(tmp_path / "run")
-    out = sample(command("sample", f"run={run}", "asked=[red,blue]", "num_steps=1"))
+    out = sample(command("sample", f"run={run}", "prompts=[red,blue]", "num_steps=1"))
     assert len(list(out.glob("*.png"))) == 3
     few = ["num_steps=1", "fine_steps=2", "pictures=1", "sampler=dpmpp_2m", "guidance_scale=1"]
     assert len(schedule_search(command("schedule_search", f"run={run}", *few))["times"]) == 2

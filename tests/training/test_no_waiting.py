@@ -18,6 +18,7 @@ from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.callbacks.guard import NonFiniteGuard
 from diffusion_art.callbacks.progress import Progress
+from diffusion_art.callbacks.rate import LearningRate
 from diffusion_art.callbacks.throughput import Throughput
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import LogitNormal
@@ -28,6 +29,7 @@ from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.noise import Nearest, TrainingNoise
 from diffusion_art.training.optim import Cosine
+from diffusion_art.training.step import TrainingStep
 from tests.fakes import JIT_CONFIG, tiny_clip, toy_model
 from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
@@ -84,6 +86,7 @@ class Watched(Callback):
 
 def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
     guard, throughput = NonFiniteGuard(folder=str(tmp_path)), Throughput(every_n_steps=1)
+    callbacks = [Cursor(), guard, LearningRate(), throughput, GracefulStop(), Progress()]
     return Trainer(
         accelerator="cuda",
         strategy=PretendedGpu(torch.device("cuda:0")),
@@ -99,7 +102,7 @@ def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
-        callbacks=[Watched(waiting), Cursor(), guard, throughput, GracefulStop(), Progress()],
+        callbacks=[Watched(waiting), *callbacks],
     )
 
 
@@ -112,12 +115,10 @@ def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingN
             if part is not None:
                 on_fake_cuda(part)
         module = DiffusionModule(
-            model.train(),
-            Objective(times=LogitNormal(), weighting=NoWeighting()),
+            TrainingStep(model.train(), Objective(times=LogitNormal(), weighting=NoWeighting()), noise=noise),
             optimizer=optimizer,
             lr_schedule=Cosine(total_steps=STEPS),
             ema=Ema,
-            noise=noise,
         )
         module._device = torch.device("cuda:0")
         with waiting:
