@@ -88,6 +88,8 @@ class Runs:
         for tower in (config.model.get("text_encoder"), *towers):
             if tower and "pretrained" in tower:
                 tower.model, tower.pretrained = self.clip(), None
+        if config.perceptual and "pretrained" in config.perceptual.tower:
+            config.perceptual.layers = []  # the small tower has one block, its last
         config.data.source = None
         config.data.path, config.data.image_size_px = self.shards(), SIZE_PX
         config.data.url, config.data.num_workers = "shards", 0
