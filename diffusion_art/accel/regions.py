@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import config as compiler_config
 
 from diffusion_art.caches import cache_folder, check_ours
 from diffusion_art.errors import UserError
@@ -36,8 +37,8 @@ def compile_regions(
     of which would be compiled anew. A copy of the module is as it was before.
     """
     keep_on_disk()
-    limits: Any = torch._dynamo.config  # an argument of torch.compile in newer torch, in this place since 2.6
-    limits.recompile_limit = max(limits.recompile_limit, SHAPES)
+    # for the process, since torch.compile takes a limit of its own only from 2.14 on
+    compiler_config.recompile_limit = max(compiler_config.recompile_limit, SHAPES)
     compiled = {kind: torch.compile(kind.forward, backend=backend, dynamic=False) for kind in kinds}
     blocks = [block for block in module.modules() if type(block) in compiled]
     for block in blocks:

@@ -66,7 +66,7 @@ class DiffusionModule(LightningModule):
         for name, (_, loss) in losses.terms.items():
             self.log(f"train/{name}", loss.detach(), batch_size=len(batch))
         for name in self.step.ending_at(self.global_step):  # or Lightning would go on with the last value
-            self.log(f"train/{name}", math.nan)
+            self.log(f"train/{name}", torch.tensor(math.nan))
         total = losses.total(mean)
         return total if self.trainer.world_size == 1 else self.step.naming_every_weight(total, step=self.global_step)
 

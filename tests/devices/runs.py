@@ -84,9 +84,12 @@ class Runs:
     def _complete(self, config: DictConfig, *, whole: bool) -> None:
         if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is missing
             config.teacher = self.teacher()
-        for tower in (config.model.get("text_encoder"), (config.alignment or {}).get("tower")):
+        towers = ((term or {}).get("tower") for term in (config.alignment, config.perceptual))
+        for tower in (config.model.get("text_encoder"), *towers):
             if tower and "pretrained" in tower:
                 tower.model, tower.pretrained = self.clip(), None
+        if config.perceptual and "pretrained" in config.perceptual.tower:
+            config.perceptual.layers = []  # the small tower has one block, its last
         config.data.source = None
         config.data.path, config.data.image_size_px = self.shards(), SIZE_PX
         config.data.url, config.data.num_workers = "shards", 0
@@ -95,7 +98,7 @@ class Runs:
         if "block" in config.noise:
             config.noise.block = 2
         config.trainer.accumulate_grad_batches, config.trainer.log_every_n_steps = 1, 1
-        config.prompts = config.prompts[:2]
+        config.prompts = ["red", "blue"]
         config.sampler.num_steps = 2
         for name in (*SLOW, *([] if whole else WHOLE)):
             config.callbacks[name] = None

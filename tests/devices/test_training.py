@@ -13,7 +13,9 @@ from tests.devices.fake_gpu import FakeGpu
 from tests.devices.runs import choices, fit
 
 GROUPS = ("model/backbone", "model/codec", "model/prediction", "model/schedule", "model/text_encoder")
-SHELVES = {group: choices(group) for group in (*GROUPS, "objective", "noise", "alignment", "optim", "ema")}
+SHELVES = {
+    group: choices(group) for group in (*GROUPS, "objective", "noise", "alignment", "perceptual", "optim", "ema")
+}
 SHELVES["objective"].remove("distillation")  # that of a student
 BESIDE = {"model/prediction=epsilon": {"model/schedule": "linear_beta"}}  # what a choice cannot do without
 

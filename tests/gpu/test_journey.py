@@ -51,7 +51,7 @@ def test_train_resume_sample_evaluate_export_and_serve(wikiart, device, run_comm
     assert losses[-5:].mean() < losses[:5].mean()
 
     where = f"device={device}"
-    run("sample", f"run={folder}", where, "asked=[a red house,blue]", f"out={tmp_path / 'painted'}")
+    run("sample", f"run={folder}", where, "prompts=[a red house,blue]", f"out={tmp_path / 'painted'}")
     assert len(list((tmp_path / "painted").glob("*.png"))) == 3
     few = ["pictures=16", "val_pictures=8", "batch_size=16", "count=4", "held_out_count=4"]
     run("evaluate", f"run={folder}", where, "metrics=[caption_following,kid,val_x0]", *few)

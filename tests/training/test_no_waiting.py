@@ -18,6 +18,7 @@ from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.callbacks.guard import NonFiniteGuard
 from diffusion_art.callbacks.progress import Progress
+from diffusion_art.callbacks.rate import LearningRate
 from diffusion_art.callbacks.throughput import Throughput
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import LogitNormal
@@ -85,6 +86,7 @@ class Watched(Callback):
 
 def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
     guard, throughput = NonFiniteGuard(folder=str(tmp_path)), Throughput(every_n_steps=1)
+    callbacks = [Cursor(), guard, LearningRate(), throughput, GracefulStop(), Progress()]
     return Trainer(
         accelerator="cuda",
         strategy=PretendedGpu(torch.device("cuda:0")),
@@ -100,7 +102,7 @@ def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
-        callbacks=[Watched(waiting), Cursor(), guard, throughput, GracefulStop(), Progress()],
+        callbacks=[Watched(waiting), *callbacks],
     )
 
 
