@@ -54,10 +54,13 @@ class ApiError(HTTPException):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def response(self, path: str = "") -> Response:
-        """The answer at a path: OpenAI's error object, or AUTOMATIC1111's where its API is."""
+        """The answer at a path: OpenAI's error object, or AUTOMATIC1111's where its API is.
+
+        A 401 never asks for `Basic`: a browser would keep the token and send it along for any page that asks it to.
+        """
         headers, theirs = {}, path.startswith(SDAPI)
         if self.status_code == 401:
-            headers["www-authenticate"] = 'Basic realm="diffusion_art"' if theirs else "Bearer"
+            headers["www-authenticate"] = "Bearer"
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["x-should-retry"] = "true"

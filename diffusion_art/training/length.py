@@ -28,7 +28,7 @@ def settled_steps(
     `pictures` counts those of the training split.
 
     Raises:
-        UserError: no limit, a limit of nothing, or one that is no number.
+        UserError: no limit, a limit of nothing, or one that is not a number.
     """
     steps, epochs = (_limit(trainer, name) for name in ("max_steps", "max_epochs"))
     if epochs is None:

@@ -11,7 +11,7 @@ LASTING = ("checkpoints", "snapshots", "caption_following")  # callbacks that a 
 
 def check_trial(trainer: dict[str, Any]) -> None:
     """Raises:
-    UserError: `limit_train_batches`, which shortens a pass over the data, or an `overfit_batches` that is no number.
+    UserError: `limit_train_batches`, which shortens a pass over the data, or an `overfit_batches` that is not a number.
     """
     limit = trainer.get("limit_train_batches")
     if limit is not None and (limit != 1 or isinstance(limit, int)):
