@@ -7,6 +7,7 @@
 The last part of a key tells what it holds: a text (`PROSE`, where `${` is text too), or a path or a name (`NAMES`,
 where `${...}` interpolates and a leading `~` is the home folder). Their values are taken as the shell let them through;
 of other keys only those that Hydra cannot read. In a multi-run a comma still separates the values of a sweep.
+A plus sign before a key that is there already does no harm: `+trainer.max_steps=10` is `trainer.max_steps=10`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:
     key, value = found[1].lstrip("+"), found[2]
     if key in groups or "/" in key or "@" in key or not value.strip():
         return word
+    if word.startswith("+"):  # a new key, or one that is there
+        return f"++{_understood(word.lstrip('+'), groups, sweeping)}"
     held = key.rpartition(".")[2]
     free = held in PROSE or held in NAMES or held.endswith(_ENDINGS)
     readable = _parsed(word)

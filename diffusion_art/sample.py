@@ -41,6 +41,7 @@ def sample(config: DictConfig) -> Path:
         device=pick_device(settings["device"]),
     )
     prompts = [prompt for prompt in prompts_of(settings["prompts"], run) for _ in range(settings["count"])]
+    negative_prompt = settings["negative_prompt"] or ""
     seeds = [settings["seed"] + row for row in range(len(prompts))]
     chosen = build(settings["sampler"]) if settings.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=settings["num_steps"])
@@ -58,7 +59,7 @@ def sample(config: DictConfig) -> Path:
         **guidance,
         guide=guide.model if guide else None,
         network=Captured.of(run.model.backbone) if run.device.type == "cuda" and switch.ACCELERATES else None,
-        negative_prompts=[settings["negative_prompt"]] * len(prompts),
+        negative_prompts=[negative_prompt] * len(prompts),
         batch_size=settings["batch_size"],
         progress=sys.stderr.isatty(),
     )
@@ -66,13 +67,13 @@ def sample(config: DictConfig) -> Path:
 
     out = Path(settings["out"] or run.path / "samples" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     shared: dict[str, Any] = {
-        "negative_prompt": settings["negative_prompt"],
+        "negative_prompt": negative_prompt,
         "run": run.name,
         **({"guide": guide.checkpoint_id} if guide else {}),
         **run.story(sampler, guidance_scale=guidance_scale, guidance=guidance),
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
-        asked = {"prompt": prompt, "negative_prompt": settings["negative_prompt"], "seed": seed}
+        asked = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
         parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale)
         story = {INFOTEXT: parameters, **asked, **shared}
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)

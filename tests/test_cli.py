@@ -42,6 +42,13 @@ def test_every_command_takes_text_as_it_is(name, key, more, run_here):
     assert OmegaConf.select(config, key) == text
 
 
+def test_a_plus_before_a_key_that_is_there_does_no_harm(run_here):
+    words = ("+trainer.fast_dev_run=true", "+trainer.overfit_batches=1", "+data.caption_template=it's {a}")
+    config = composed(run_here, "train", "+debug=tiny", *words)
+    assert (config.trainer.fast_dev_run, config.trainer.overfit_batches) == (True, 1)
+    assert config.data.caption_template == "it's {a}"
+
+
 def test_prompts_are_a_key_like_any_other(run_here):
     for name in ("train", "sample"):
         more = ["run=x"] if name == "sample" else []

@@ -68,9 +68,10 @@ def test_a_picture_can_be_painted_again_from_its_own_words(folder):
 
 
 def test_by_default_the_runs_own_prompts_sampler_and_guidance_into_the_run(folder):
-    out = paint(f"run={folder}")
+    out = paint(f"run={folder}", "negative_prompt=null")
     assert out.parent == folder / "samples"
     told = read_metadata(out / "000_red.png")
+    assert told["negative_prompt"] == ""
     assert (told["prompt"], told["guidance_scale"], json.loads(told["sampler"])["name"]) == ("red", "2.0", "euler")
 
 

@@ -29,7 +29,7 @@ from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split
 from diffusion_art.sources.texts import CP1252_NOTE, decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
-CAPTION_SUFFIXES = ("txt", "caption", "text")
+CAPTION_SUFFIXES = ("txt", "caption", "text", "caption.txt")
 SAMPLES_PER_CHUNK = 128
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included

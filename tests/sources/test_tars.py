@@ -161,12 +161,14 @@ def test_captions_lists_and_encodings_in_a_tar(tmp_path: Path) -> None:
         ("1.json", json.dumps({"captions": ["a", "b"], "tags": ["x", "y"]}).encode("utf-16")),
         ("2.jpg", encoded(picture(2))),
         ("2.caption", "ü".encode("utf-8-sig")),
+        ("3.jpg", encoded(picture(3))),
+        ("3.caption.txt", b"three"),
     ]
     note, *items = read(Tars(write_tar(tmp_path / "a.tar", members)))
     assert note == Note("a.tar 0", CP1252_NOTE)
-    assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), ()]
+    assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), (), ()]
     assert items[1].columns["tags"] == "x, y"
-    assert items[2].columns["caption"] == "ü"
+    assert [item.columns["caption"] for item in items[2:]] == ["ü", "three"]
 
 
 def test_splits_by_tar_by_folder_and_within_a_tar(tmp_path: Path) -> None:
