@@ -103,6 +103,20 @@ def test_sample_grids_leave_training_untouched(tiny, run_here, tmp_path):
     _assert_equal(_weights(runs / "with"), _weights(runs / "without"))
 
 
+def test_a_clipping_limit_of_zero_or_less_is_off_and_grids_are_of_ones_own_prompts(tiny, run_here, tmp_path):
+    asked = ["trainer.max_steps=2", "data.num_workers=0", "data.url=shards", 'prompts=["a red house","a blue house"]']
+    for limit in ("null", "0", "-1"):
+        status, said, complaints = run_here(
+            "train", *tiny, *asked, f"trainer.gradient_clip_val={limit}", f"run=clip{limit}"
+        )
+        assert status == 0, said + complaints
+    runs = tmp_path / "logs/tiny"
+    for limit in ("0", "-1"):
+        _assert_equal(_weights(runs / f"clip{limit}"), _weights(runs / "clipnull"))
+    grid = json.loads((runs / "clip0/samples/step_00000002.json").read_text())
+    assert grid["prompts"] == ["a red house", "a blue house"]
+
+
 # ---------------------------------------------------------------------- kills and resumes
 
 

@@ -17,7 +17,7 @@ def check_trial(trainer: dict[str, Any]) -> None:
     if limit is not None and (limit != 1 or isinstance(limit, int)):
         raise UserError(
             f"trainer.limit_train_batches={limit} counts batches of a pass over the data, and a run here is counted in "
-            "steps: give trainer.max_steps=N for a shorter run, or +trainer.overfit_batches=N to train on the same N "
+            "steps: give trainer.max_steps=N for a shorter run, or trainer.overfit_batches=N to train on the same N "
             "batches again and again."
         )
     repeated = trainer.get("overfit_batches") or 0
