@@ -36,10 +36,16 @@ def tiny(painter_shards) -> list[str]:
 
 
 def _start(command: list[str], cwd: Path) -> subprocess.Popen:
-    """In a process group of its own."""
+    """In a process group of its own, which hears Ctrl-C also where the tests run in the background and do not."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, text=True, start_new_session=True, preexec_fn=_hear, **pipes
+    )
+
+
+def _hear() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _train(*arguments: str) -> list[str]:
