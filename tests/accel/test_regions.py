@@ -67,10 +67,11 @@ assert said == "Block could not be compiled (no such instruction). Train it as i
 
 
 def run(*arguments: str, **environment: str) -> None:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR_")}
     done = subprocess.run(
         [sys.executable, "-c", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**others, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
     )  # outside the shape checker
