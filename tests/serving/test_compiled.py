@@ -65,7 +65,7 @@ def test_compiled_once_it_paints_the_same(toy_folder, cache, caplog):
         assert engine.stats().painting_s > 0
         first = Compilation(run, engine, after_s=engine.stats().painting_s)
         first.start()
-        assert eventually(lambda: engine.stats().compiled, within_s=300), caplog.text
+        assert eventually(lambda: engine.stats().compiled, within_s=600), caplog.text
         first.stop()
         for found, wanted in zip(paintings(engine), as_it_is, strict=True):
             assert np.abs(found.astype(int) - wanted).max() <= 1

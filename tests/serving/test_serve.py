@@ -227,7 +227,7 @@ def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(tmp_path):
         return "network_compiled 1.0" in httpx2.get(f"{url}/metrics", trust_env=False).text
 
     with Command(checkpoint, tmp_path, *given, "compile=true") as first:
-        assert eventually(lambda: compiled(first.url), within_s=300), "".join(first.said)
+        assert eventually(lambda: compiled(first.url), within_s=600), "".join(first.said)
         painted = paint(first.url, **wish).json()["data"][0]["b64_json"]
     with Command(checkpoint, tmp_path, *given) as second:
         assert eventually(lambda: compiled(second.url), within_s=30), "".join(second.said)
