@@ -63,12 +63,13 @@ def _gone(processes: list[psutil.Process]) -> bool:
 
 
 def _signal_later(chosen: Callable[[psutil.Process], bool], number: int, when: Path) -> threading.Thread:
-    """Once the file `when` is there, send `number` to the first child of this process that is `chosen`."""
+    """Once the file `when` is there, send `number` to the newest child of this process that is `chosen`."""
 
     def send() -> None:
         while not when.exists():
             time.sleep(0.02)
-        next(child for child in psutil.Process().children() if chosen(child)).send_signal(number)
+        found = [child for child in psutil.Process().children() if chosen(child)]
+        max(found, key=psutil.Process.create_time).send_signal(number)
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
