@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,8 +90,11 @@ def _found(variable: str, *names: str) -> bool:
 
 
 def keep_on_disk() -> None:
-    """Keep what torch compiles in this user's cache folder, unless $TORCHINDUCTOR_CACHE_DIR names another."""
-    if CACHE_VARIABLE in os.environ:
+    """Keep what torch compiles in this user's cache folder, unless $TORCHINDUCTOR_CACHE_DIR names another.
+
+    Torch sets that variable itself once it is asked, to `torchinductor_<user>` among the temporary files.
+    """
+    if not Path(os.environ.get(CACHE_VARIABLE, "torchinductor_")).name.startswith("torchinductor_"):
         return
     folder = cache_folder("inductor")
     try:
