@@ -405,7 +405,7 @@ def test_a_run_is_prolonged_with_its_labels_and_says_when_it_is_done(tiny, run_h
 
 def test_overfitting_sees_the_same_pictures_again_and_validates_on_them(tiny, run_here, tmp_path):
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=1", "alignment=none"]
-    status, said, complaints = run_here("train", *settings, "run=same", "+trainer.overfit_batches=1", "optim.lr=1e-9")
+    status, said, complaints = run_here("train", *settings, "run=same", "trainer.overfit_batches=1", "optim.lr=1e-9")
     assert status == 0, said + complaints
     metrics = pd.read_csv(tmp_path / "logs/tiny/same/metrics.csv")
     assert metrics["train/loss"].nunique() == 12  # other noise at each step

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from torch import Tensor
+from torch.utils.data._utils import signal_handling
 
 from diffusion_art.data.ring import shared
 from diffusion_art.errors import UserError
@@ -49,11 +50,12 @@ class Crew:
         And torch does not take the death of one as a reason to raise in the middle of whatever the trainer does: the
         loader notices when it waits for the worker's batch.
         """
-        before = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+        before = signal.getsignal(signal.SIGCHLD)
         with blocked():
             yield
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)
+            torchs = getattr(before, "__module__", "") == signal_handling.__name__  # another loader's workers set it
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or torchs else before)
 
     def __call__(self, worker: int) -> None:
         parent = os.getppid()
