@@ -101,6 +101,7 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(tiny, tmp_path):
     assert _gone(children)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_ends_the_run_which_resumes_to_the_same_bits(tiny, run_here, tmp_path):
     """In the middle of two parts of a step, with a schedule that remembers validations."""
     settings = [*tiny, "lr_schedule=plateau", "lr_schedule.patience=0", "trainer.accumulate_grad_batches=2"]

@@ -28,6 +28,7 @@ def run(module: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @needs_triton
 def test_by_tritons_interpreter_it_is_the_plain_norm_forwards_and_backwards():
     run("tests.accel.norm_cases", TRITON_INTERPRET="1")

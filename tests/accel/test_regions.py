@@ -78,11 +78,15 @@ def run(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize(("name", "settings"), [("unet", {"layers_per_block": 2}), ("jit", {})], ids=["unet", "jit"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param("unet", {"layers_per_block": 2}, id="unet"), pytest.param("jit", {}, id="jit", marks=pytest.mark.slow)],
+)
 def test_blocks_alike_share_the_code_and_gradients_are_the_same(name, settings, tmp_path):
     run(SAME, name, "aot_eager", repr(settings), **{CACHE_VARIABLE: str(tmp_path)})
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_compile_says_how_to_train_without(tmp_path):
     run(FAILS, **{CACHE_VARIABLE: str(tmp_path)})
 

@@ -47,6 +47,7 @@ def measured(rows: list[dict], parts: str) -> None:
         assert all(row.get("ours", 0) > 0 for row in found), found
 
 
+@pytest.mark.slow
 def test_parts_run_on_tiny_shapes_and_another_start_takes_what_they_kept(tmp_path: Path):
     measured(run(tmp_path, f"parts={QUICK}"), QUICK)
     raw = tmp_path / "raw"

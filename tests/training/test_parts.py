@@ -61,6 +61,7 @@ def test_parts_are_never_larger_than_asked_for(tmp_path):
         parts(settled(tmp_path, *asked[:2], "find_batch_size='yes'"))
 
 
+@pytest.mark.slow
 def test_a_run_records_its_parts_and_keeps_them_when_it_is_resumed(painter_shards, run_here, tmp_path):
     tiny = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", f"data.path={painter_shards}"]
     tiny += ["data.num_workers=0", "data.url=shards", "callbacks.progress=null", "callbacks.samples=null"]

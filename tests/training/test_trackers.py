@@ -41,6 +41,7 @@ def test_mlflow_goes_on_in_one_record_with_settings_and_pictures(twice, tmp_path
     assert any(file.path.startswith("images/samples") for file in client.list_artifacts(found.info.run_id, "images"))
 
 
+@pytest.mark.slow
 def test_tensorboard_has_pictures_and_settings_and_epoch_is_one_series(twice):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

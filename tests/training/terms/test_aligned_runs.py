@@ -183,6 +183,7 @@ def test_a_run_resumes_exactly_on_both_sides_of_the_end_and_paints_as_any_other(
     assert load_run(runs / "whole")(["red"]).shape == (1, 3, 16, 16)
 
 
+@pytest.mark.slow
 def test_what_was_trained_with_it_is_resumed_with_it_and_the_other_way_round(tiny, clip, run_here, tmp_path):
     def refused(*arguments: str) -> str:
         status, said, complaints = run_here("train", *tiny, *arguments)

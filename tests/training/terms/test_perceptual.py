@@ -175,6 +175,7 @@ def weights_of(run: Path) -> dict[str, Tensor]:
     return {f"{group} {name}": value for group, values in groups.items() for name, value in values.items()}
 
 
+@pytest.mark.slow
 def test_a_student_with_alignment_and_perceptual_loss_resumes_exactly(painter_shards, run_here, tmp_path):
     settings = [
         *("+experiment=distill", f"teacher={toy_run(tmp_path / 'teacher')}", "alignment=features"),
