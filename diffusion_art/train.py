@@ -56,6 +56,7 @@ from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial
 log = logging.getLogger(__name__)
 
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
+EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
 STOPPING = (  # options of torchrun: who stops the run waits for its checkpoint
     f"--signals_to_handle=SIGHUP,SIGQUIT,{','.join(signal.Signals(number).name for number in SIGNALS)}",
     "--shutdown_timeout=600",
@@ -127,11 +128,18 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         else:
             _settle_text_encoder(config)
     settings = plain(config)
+    check_limits(settings)
+    _settle_prompts(settings)
+    return settings
+
+
+def _settle_prompts(settings: dict[str, Any]) -> None:
+    """The texts themselves, for the grids and for all that is painted from this run later."""
     for asked in (settings, settings["callbacks"].get("samples") or {}):
+        if asked.get("prompts") == "auto":
+            asked["prompts"] = build_datamodule(settings).example_captions(EXAMPLES) or "wikiart"
         if asked.get("prompts") is not None:
             asked["prompts"] = read_prompts(asked["prompts"])
-    check_limits(settings)
-    return settings
 
 
 def _settle_length(config: DictConfig) -> None:

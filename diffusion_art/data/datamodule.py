@@ -13,7 +13,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from diffusion_art.streaming.line import OtherProtocol
 from diffusion_art.streaming.mixture import ShardSpec, open_shards
 from diffusion_art.streaming.predecode import predecode
 from diffusion_art.streaming.process import ServerProcess
+from diffusion_art.streaming.session import ReadRequest
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.wire import CODECS
 from diffusion_art.tensors import Batch
@@ -197,6 +198,22 @@ class StreamDataModule(LightningDataModule):
         if "train" not in info.splits:
             raise UserError(f"{info.name} does not say how many samples it has; set trainer.max_steps instead")
         return info.splits["train"]
+
+    def example_captions(self, count: int) -> list[str]:
+        """Up to `count` different captions from all over the validation split, always the same ones; of a data set
+        without it, from the training split. Empty where no picture has a caption, and for an EIR server, whose samples
+        can be read only once. No server is started; shards that are missing are built.
+        """
+        ours = self.url in ("auto", "shards")
+        reader = ShardReader(self.prepare_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
+        with closing(reader), suppress(OtherProtocol):
+            splits = reader.info().splits
+            split = "val" if splits.get("val") else "train"
+            places = [(splits[split] * row) // count for row in range(count)]
+            requests = [ReadRequest(split=split, seed=None, start=place, stop=place + 1) for place in places]
+            found = [sample.caption for answer in reader.read(requests) for sample in answer]
+            return [caption for caption in dict.fromkeys(found) if caption.strip()]
+        return []
 
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
