@@ -427,6 +427,8 @@ def _fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> fl
         if is_lightnings(error):
             raise refused(error) from error
         raise
+    finally:
+        datamodule.teardown()  # Lightning leaves the server of a run that failed
     if was_stopped(trainer):
         raise Stopped(stop_request.number or signal.SIGTERM)
     value = trainer.callback_metrics.get(settings["optimized_metric"])

@@ -376,8 +376,10 @@ def test_a_run_is_not_overwritten(tiny, run_here):
 def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_here, tmp_path):
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
     settings += ["trainer.max_steps=2", "optim=adamw", "callbacks.throughput=null"]
+    before = set(psutil.Process().children(recursive=True))
     status, said, complaints = run_here("train", "-m", *settings, "optim.lr=1e18,1e-3,2e-3")
     assert status == 1, said + complaints
+    assert set(psutil.Process().children(recursive=True)) <= before  # no job leaves its server
     assert "Traceback" not in complaints
     assert "error: 1 of the jobs failed:\n  #0 optim.lr=1e+18: the loss became " in complaints
     jobs = sorted((tmp_path / "logs/tiny").glob("sweep_*/*/"))
