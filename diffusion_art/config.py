@@ -43,6 +43,8 @@ MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
 }
 
+REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values
+
 
 def allowed(target: str) -> bool:
     """Whether `_target_: target` may be built."""
@@ -81,9 +83,7 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
             raise cause from None
         if isinstance(cause, ImportError):  # a library that a class of another one imports when it is made
             raise _not_importable(str(plain(node).get("_target_")), cause) from error
-        if isinstance(cause, (TypeError, ValueError, ArithmeticError)) or type(cause).__module__.startswith(
-            "lightning."
-        ):
+        if isinstance(cause, REFUSALS) or type(cause).__module__.startswith("lightning."):
             key = str(error).partition("full_key:")[2].strip()
             where = f" (in the config at `{key}`)" if key else ""
             raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error

@@ -342,6 +342,7 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
         (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
         (["trainer.max_steps=0"], ["trainer.max_steps=0", "trainer.max_epochs"]),
         (["trainer.precision=fp16"], ["fp16"]),
+        (["model.text_encoder.heads=7"], ["embed_dim must be divisible by num_heads"]),
         (["data.curriculum.stages=[{until: 0.5, shrink: 8}]"], ["2 px", "multiples of 4 px", "data.curriculum.stages"]),
     ],
 )
