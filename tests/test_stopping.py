@@ -134,7 +134,9 @@ def test_so_does_the_server_and_a_ctrl_c(chosen, number, tiny, run_here, tmp_pat
 
 
 def test_a_killed_worker_costs_no_step_and_no_traceback(tiny, run_here, tmp_path):
-    next(iter(DataLoader(range(2), num_workers=1)))  # torch's handler, which raises wherever the trainer is, stays behind
+    next(
+        iter(DataLoader(range(2), num_workers=1))
+    )  # torch's handler, which raises wherever the trainer is, stays behind
     run = tmp_path / "logs/tiny/lost"
     sender = _signal_later(_is_worker, signal.SIGKILL, run / "metrics.csv")
     status, said, complaints = run_here("train", *tiny, *LONG, "run=lost", "data.num_workers=1")

@@ -27,12 +27,12 @@ from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
 from diffusion_art.data.workers import Crew, LostWorker
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.predecode import predecode
 from diffusion_art.streaming.client import ShardReader, StreamClient
 from diffusion_art.streaming.eir_client import DIGEST as EIR_DIGEST
 from diffusion_art.streaming.eir_client import EirReader
 from diffusion_art.streaming.line import OtherProtocol
-from diffusion_art.streaming.mixture import ShardSpec, open_shards
-from diffusion_art.streaming.predecode import predecode
 from diffusion_art.streaming.process import ServerProcess
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.wire import CODECS

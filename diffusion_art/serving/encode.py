@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffusion_art.images import text_chunks
 from diffusion_art.infotext import KEY as INFOTEXT
+from diffusion_art.sheets import text_chunks
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 QUALITY = 95  # of JPEG and WebP, when nobody says

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffusion_art.images import PAPER
 from diffusion_art.serving.errors import ApiError, shown
 from diffusion_art.serving.limits import Limits
+from diffusion_art.sheets import PAPER
 
 LEAST_PX = 16
 

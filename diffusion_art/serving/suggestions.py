@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.captions.template import ART_TEMPLATE, clean
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.schema import Suggestions
-from diffusion_art.sources.base import ART_TEMPLATE
-from diffusion_art.sources.captions import clean
-from diffusion_art.streaming.mixture import components_of
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.mixture import components_of
+from diffusion_art.shards.reader import ShardSet
 
 log = logging.getLogger(__name__)
 

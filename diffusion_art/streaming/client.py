@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
+from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.line import Line, LineError
-from diffusion_art.streaming.mixture import Shards, ShardSpec, components_of, open_shards
 from diffusion_art.streaming.patience import Patience, jitter
 from diffusion_art.streaming.session import Part, ReadRequest, Session, parts_of, samples_of
-from diffusion_art.streaming.shards import Sample
 from diffusion_art.streaming.wire import StreamInfo
 
 __all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
@@ -206,7 +206,7 @@ class ShardReader:
         if self._shards is None:
             shards = open_shards(self._components)
             if self.codec == "u8":
-                from diffusion_art.streaming.predecode import predecode  # loads what is not needed otherwise
+                from diffusion_art.shards.predecode import predecode  # loads what is not needed otherwise
 
                 predecode(shards, cache=self._cache)
             self._shards = shards

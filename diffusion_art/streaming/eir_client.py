@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.eir_line import EirLine
 from diffusion_art.streaming.line import LineError
 from diffusion_art.streaming.patience import Patience, jitter
 from diffusion_art.streaming.session import ReadRequest
-from diffusion_art.streaming.shards import Sample
 from diffusion_art.streaming.wire import StreamInfo
 
 DIGEST = "eir-protocol-1.0"  # a server of v1 does not say which samples it holds

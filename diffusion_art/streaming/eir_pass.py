@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import Shards
+from diffusion_art.shards.order import draws
 from diffusion_art.streaming.eir_books import Books
-from diffusion_art.streaming.mixture import Shards
-from diffusion_art.streaming.order import draws
 
 SPLIT = "train"  # v1 clients choose their own validation samples from it; ours are sent to nobody
 

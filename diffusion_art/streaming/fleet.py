@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import Component, arguments_of
 from diffusion_art.streaming.metrics import Row, Table
-from diffusion_art.streaming.mixture import Component, arguments_of
 from diffusion_art.streaming.process import SERVER, child_environment, reason
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.tasks import until_one_ends

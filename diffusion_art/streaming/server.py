@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
 from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.bearer import TOKEN_VARIABLE
 from diffusion_art.streaming.fleet import Door, Fleet
 from diffusion_art.streaming.metrics import Row, Table
-from diffusion_art.streaming.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
 from diffusion_art.streaming.process import ServerProcess
 from diffusion_art.streaming.service import open_server
 from diffusion_art.streaming.settings import Settings

@@ -13,12 +13,12 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_server
 from websockets.exceptions import ConnectionClosed
 
+from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir_pass import EirPass
 from diffusion_art.streaming.guest import Guest
 from diffusion_art.streaming.limits import Entrance
 from diffusion_art.streaming.metrics import Row, Table
-from diffusion_art.streaming.mixture import Shards
 from diffusion_art.streaming.reception import Reception
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.sockets import BACKLOG, listen, tune

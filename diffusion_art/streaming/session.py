@@ -7,9 +7,9 @@ from itertools import count
 import numpy as np
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.order import spans
+from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.line import Line, LineError
-from diffusion_art.streaming.order import spans
-from diffusion_art.streaming.shards import Sample
 from diffusion_art.streaming.wire import Error, Frame, Read, StreamInfo
 
 

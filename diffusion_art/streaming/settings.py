@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from diffusion_art.shards.mixture import Component, Shards, open_shards
 from diffusion_art.streaming.limits import Limits
-from diffusion_art.streaming.mixture import Component, Shards, open_shards
 from diffusion_art.streaming.tls import Tls
 
 
@@ -44,7 +44,7 @@ class Settings:
         """The shards, with the codecs they are to be served in. UserError as from `open_shards` and `predecode`."""
         shards = open_shards(components)
         if self.decode:
-            from diffusion_art.streaming.predecode import predecode  # loads what a server can otherwise do without
+            from diffusion_art.shards.predecode import predecode  # loads what a server can otherwise do without
 
             predecode(shards, cache=self.cache, progress=progress)
         return shards

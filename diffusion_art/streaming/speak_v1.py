@@ -26,6 +26,7 @@ import orjson
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import views
 from diffusion_art.streaming.eir_pass import SPLIT, EirClient, EirPass
 from diffusion_art.streaming.eir_wire import (
@@ -41,7 +42,6 @@ from diffusion_art.streaming.eir_wire import (
     validation_ids,
 )
 from diffusion_art.streaming.guest import note_answer, send_parts
-from diffusion_art.streaming.mixture import Shards
 from diffusion_art.streaming.tasks import until_one_ends
 
 MAX_REQUEST_BYTES = 2**22  # setValidationIds of about 200,000 ids

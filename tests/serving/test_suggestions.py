@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_art.captions.template import ART_TEMPLATE
 from diffusion_art.runs import Run, load_run
 from diffusion_art.serving.suggestions import of_prompt, shard_folders, suggest
-from diffusion_art.sources.base import ART_TEMPLATE
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 
 

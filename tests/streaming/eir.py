@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from diffusion_art.streaming.mixture import open_shards
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.streaming.server import open_server
 from diffusion_art.streaming.settings import Settings
 from tests.streaming.pictures import picture, picture_caption, picture_key

@@ -20,8 +20,8 @@ from diffusion_art.streaming.client import ReadRequest, Sample, ShardReader, Str
 from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.session import Part, Session
 from tests.conftest import ROOT
+from tests.shards.toy import toy_caption, toy_image, toy_key, write_toy
 from tests.streaming.running import wait_until
-from tests.streaming.toy import toy_caption, toy_image, toy_key, write_toy
 
 
 def batches(size: int, count: int, *, split: str = "train", seed: int | None = 0, first: int = 0) -> list[ReadRequest]:

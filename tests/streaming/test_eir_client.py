@@ -12,10 +12,10 @@ import pytest
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
+from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.eir_client import DIGEST, EirReader
 from diffusion_art.streaming.session import ReadRequest
 from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.shards import Sample
 from tests.streaming.eir import EirStreamer, serving, streaming
 from tests.streaming.pictures import picture, picture_caption, picture_key, write_pictures
 

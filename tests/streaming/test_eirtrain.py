@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from diffusion_art.streaming.mixture import open_shards
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.settings import Settings
 from tests.conftest import ROOT

@@ -16,8 +16,8 @@ from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClien
 from diffusion_art.streaming.server import ServerProcess, serve
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.wire import SUBPROTOCOL
+from tests.shards.toy import write_toy
 from tests.streaming.running import figures_of, wait_until
-from tests.streaming.toy import write_toy
 
 
 def children(server: ServerProcess) -> dict[int, psutil.Process]:

@@ -18,8 +18,8 @@ from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.wire import SUBPROTOCOL, Read, StreamInfo, pack_message
 from tests.conftest import ROOT
+from tests.shards.toy import write_toy
 from tests.streaming.running import figures_of, http, running
-from tests.streaming.toy import write_toy
 
 INFO = StreamInfo(
     name='a "name"\nwith \\ in it', splits={"train": 5, "val": 1}, digest="d", image_size_px=1, caption_template=None

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming import outgoing
 from diffusion_art.streaming.connection import Connection
 from diffusion_art.streaming.outgoing import write_message
 from diffusion_art.streaming.server import open_server
-from diffusion_art.streaming.shards import ShardSet
 from diffusion_art.streaming.sockets import listen, tune
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
-from tests.streaming.toy import write_toy
+from tests.shards.toy import write_toy
 
 
 def messages() -> list[list[bytes]]:

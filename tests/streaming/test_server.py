@@ -21,14 +21,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server import ServerProcess, open_server
 from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.shards import ShardSet
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
+from tests.shards.toy import write_toy
 from tests.streaming.running import running, wait_until
-from tests.streaming.toy import write_toy
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def talk(url: str, **options) -> Iterator[ClientConnection]:
 
 def test_a_long_range_comes_in_several_frames_and_a_large_sample_in_its_own(tmp_path: Path):
     write_toy(tmp_path, train=600, val=4, size=10, max_samples=1000)
-    from diffusion_art.streaming.shards import ShardWriter, write_manifest
+    from diffusion_art.shards.reader import ShardWriter, write_manifest
 
     manifest = ShardSet.open(tmp_path).manifest
     with ShardWriter(tmp_path, split="big") as writer:

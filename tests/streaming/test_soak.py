@@ -20,7 +20,7 @@ from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClien
 from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
-from tests.streaming.toy import write_toy
+from tests.shards.toy import write_toy
 from tests.streaming.truth import SEED, expected_keys
 
 SLEEPER = """

@@ -22,11 +22,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.streaming.client import ReadRequest, StreamClient
 from diffusion_art.streaming.eir_books import Books
 from diffusion_art.streaming.eir_pass import EirPass
 from diffusion_art.streaming.limits import Limits
-from diffusion_art.streaming.mixture import open_shards
 from diffusion_art.streaming.server import ServerProcess
 from diffusion_art.streaming.settings import Settings
 from diffusion_art.streaming.speak_v1 import MAX_REPLY_BYTES
@@ -461,7 +461,7 @@ def test_what_a_killed_server_had_handed_out_is_handed_out_again(pictures: Path,
     program = (
         "import sys, time\n"
         "from diffusion_art.streaming.eir_pass import EirPass\n"
-        "from diffusion_art.streaming.mixture import open_shards\n"
+        "from diffusion_art.shards.mixture import open_shards\n"
         "state = EirPass(open_shards(sys.argv[1]), path=sys.argv[2]); client = state.join()\n"
         "state.take(client, 10, answer=1); client.seen = 1; state.take(client, 10, answer=2)\n"
         "print('taken', flush=True); time.sleep(60)"
