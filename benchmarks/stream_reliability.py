@@ -28,7 +28,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 
 READERS, CLIENTS = 3, 64

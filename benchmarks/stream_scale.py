@@ -31,8 +31,8 @@ from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import FORMAT, MANIFEST_FILE, VERSION
 from diffusion_art.shards.order import EpochOrder, spans
 from diffusion_art.shards.reader import ShardInfo, ShardSet
-from diffusion_art.streaming.client import StreamClient
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.client.readers import StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
 
 EACH = 10_000  # samples of a shard
 SHARD_BYTES = 2**27

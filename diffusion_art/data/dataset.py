@@ -22,7 +22,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.pixels import UNPACK, BadPicture
 from diffusion_art.shards.reader import Sample
-from diffusion_art.streaming.client import ReadRequest
+from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import socket
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.addresses import is_loopback
-from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.wire import PATH
 
 BACKLOG = 1024  # connections that wait to be accepted

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.bearer import TOKEN_VARIABLE, headers_of
-from diffusion_art.streaming.exposition import Figures, read_metrics
+from diffusion_art.streaming.server.exposition import Figures, read_metrics
 from diffusion_art.streaming.tls import client_context
 
 _TIMEOUT_S = 5.0

@@ -17,10 +17,10 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import Component, Mixture, open_shards
 from diffusion_art.shards.order import draws
 from diffusion_art.shards.reader import Manifest, ShardSet, ShardWriter, write_manifest
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.settings import Settings
-from tests.streaming.eir import eir, serving
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
+from tests.streaming.eir.serving import eir, serving
 from tests.streaming.pictures import picture, picture_key
 
 SEED = 7

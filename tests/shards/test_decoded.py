@@ -18,9 +18,9 @@ from diffusion_art.shards.pixels import decode
 from diffusion_art.shards.predecode import predecode
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.process import ServerProcess
-from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from tests.shards.toy import write_toy
 
 REQUESTS = [ReadRequest("train", 0, 40 * k, 40 * (k + 1)) for k in range(8)] + [ReadRequest("val", None, 0, 12)]

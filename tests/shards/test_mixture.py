@@ -21,8 +21,9 @@ from diffusion_art.shards.mixture import (
 )
 from diffusion_art.shards.order import EpochOrder, OrderMemo, rank_slice, spans
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import ServerProcess, main
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.run import main
 from tests.shards.toy import toy_image, write_toy
 
 SIZES, WEIGHTS = {"a": 100, "b": 37, "c": 300}, (0.6, 0.3, 0.1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.server.process import ServerProcess
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`data/build.py`: the same bytes whatever happens on the way, and nothing half-written taken for whole."""
+"""`shards/build/build.py`: the same bytes whatever happens on the way, and nothing half-written taken for whole."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ build_shards(source, sys.argv[1], image_size_px=16, val_fraction=0.2, progress=F
 
 
 def start_build(out: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", BUILD, str(out)], cwd=Path(__file__).parents[2])
+    return subprocess.Popen([sys.executable, "-c", BUILD, str(out)], cwd=Path(__file__).parents[3])
 
 
 def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`data/pool.py`: order, errors, and processes that never outlive their use."""
+"""`shards/build/pool.py`: order, errors, and processes that never outlive their use."""
 
 from __future__ import annotations
 

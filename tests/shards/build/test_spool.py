@@ -1,4 +1,4 @@
-"""`data/spool.py`: what a killed build had finished is there again, and nothing that it had not."""
+"""`shards/build/spool.py`: what a killed build had finished is there again, and nothing that it had not."""
 
 from __future__ import annotations
 
