@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from diffusion_art.files import written
 from diffusion_art.infotext import KEY as INFOTEXT
 
 TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
@@ -48,10 +49,8 @@ def write_png(picture: Image.Image, path: str | Path, metadata: Mapping[str, Any
     The file appears under its name only when it is whole.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    picture.save(part, format="PNG", pnginfo=text_chunks(metadata))
-    part.replace(path)
+    with written(path) as partial:
+        picture.save(partial, format="PNG", pnginfo=text_chunks(metadata))
     return path
 
 

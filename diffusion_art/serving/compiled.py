@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from diffusion_art import __version__, models
-from diffusion_art.caches import cache_folder, check_ours
 from diffusion_art.errors import UserError
+from diffusion_art.files import cache_folder, check_ours
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine import Engine

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_art.files import written
 from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
-from diffusion_art.shards.files import mismatch, publish, sha256_of
+from diffusion_art.shards.files import mismatch, sha256_of
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import ShardInfo
 
@@ -84,8 +85,7 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
     if not any(_has_several(folder, info, rows, number) for number, info in enumerate(shards)):
         return None
     first, starts = array("Q", [0]), array("Q", [0])
-    partial = path.with_suffix(".bin.partial")
-    with partial.open("wb") as file:
+    with written(path, on_disk=True) as partial, partial.open("wb") as file:
         file.write(bytes(_HEADER.size))
         for number, info in enumerate(shards):
             with _mapped(folder / info.file) as tar:
@@ -99,7 +99,6 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
         size = file.tell()
         file.seek(0)
         file.write(_HEADER.pack(_MAGIC, len(first) - 1, len(starts) - 1, starts[-1]))
-        publish(file, partial, path)
     return ShardInfo(path.name, len(rows), size, sha256_of(path))
 
 

@@ -1,20 +1,10 @@
-"""Files of a shard folder: published whole, checksummed, and named with their mend when broken."""
+"""Files of a shard folder: checked, and errors that say how to get a whole one."""
 
 import hashlib
-import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from diffusion_art.errors import UserError
-
-
-def publish(file: BinaryIO, partial: Path, path: Path) -> None:
-    """Flush `file`, open on `partial`, to disk and name it `path`: a crash leaves all of it or nothing."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    partial.replace(path)
 
 
 def check_file(folder: Path, file: str, *, bytes: int) -> None:

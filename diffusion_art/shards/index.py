@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.files import mismatch, publish, rebuild, sha256_of
+from diffusion_art.files import written
+from diffusion_art.shards.files import mismatch, rebuild, sha256_of
 from diffusion_art.shards.manifest import ShardInfo
 
 # Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
@@ -73,11 +74,10 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
     UserError when a shard does not hold what its ShardInfo says.
     """
     path = folder / f"index-{split}.npy"
-    partial = path.with_suffix(".npy.partial")
     samples = sum(info.samples for info in shards)
     keys = np.empty(samples, np.uint64)
     done = 0
-    with partial.open("wb") as file:
+    with written(path, on_disk=True) as partial, partial.open("wb") as file:
         header = {
             "descr": np.lib.format.dtype_to_descr(INDEX_ROW),
             "fortran_order": False,
@@ -96,7 +96,6 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
             done += len(rows)
             file.write(rows.tobytes())
         size = file.tell()
-        publish(file, partial, path)
     return ShardInfo(path.name, samples, size, sha256_of(path)), keys
 
 

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from diffusion_art.errors import UserError
+from diffusion_art.randomness import scrambled
 
 _ROUNDS = 12
 _STRETCH = 4096  # places looked up at once
@@ -67,7 +68,7 @@ class EpochOrder:
         half, other = np.divmod(x, other_size)
         for key in self._keys:
             # The top 32 bits of the hash, scaled to [0, size).
-            shift = ((_mix(other ^ key) >> np.uint64(32)) * size) >> np.uint64(32)
+            shift = ((scrambled(other ^ key) >> np.uint64(32)) * size) >> np.uint64(32)
             half, other = other, (half + shift) % size
             size, other_size = other_size, size
         return half * other_size + other
@@ -128,7 +129,7 @@ def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
     """
     identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()
     key = np.frombuffer(hashlib.shake_256(identity).digest(8), "<u8").astype(np.uint64)
-    return _mix(places.astype(np.uint64) ^ key)
+    return scrambled(places.astype(np.uint64) ^ key)
 
 
 def draws_between(split: str, seed: int, epoch: int, start: int, stop: int) -> np.ndarray:
@@ -172,9 +173,3 @@ def rank_slice(batch: int, global_batch_size: int, rank: int, world: int) -> tup
     share = global_batch_size // world
     start = batch * global_batch_size + rank * share
     return start, start + share
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """A 64-bit hash whose top half depends on all of x (SplitMix64's finaliser, but for its last step)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

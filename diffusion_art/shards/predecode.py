@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_art.caches import CACHE_VARIABLE, cache_folder
 from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards.decoded import Decoded
 from diffusion_art.shards.mixture import Mixture, Shards
 from diffusion_art.shards.pixels import BadPicture, decode_into

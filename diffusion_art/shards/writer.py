@@ -16,8 +16,8 @@ import numpy as np
 
 import diffusion_art
 from diffusion_art.errors import UserError
+from diffusion_art.files import PARTIAL, publish, written
 from diffusion_art.shards.caption_table import write_captions
-from diffusion_art.shards.files import publish
 from diffusion_art.shards.index import BLOCK, MEMBERS, write_index
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo
 
@@ -99,7 +99,7 @@ class ShardWriter:
         return self.folder / f"{self._split}-{self._first_shard + len(self._finished):06d}.tar"
 
     def _partial_path(self) -> Path:
-        return self._path().with_suffix(".tar.partial")
+        return self._path().with_suffix(f".tar{PARTIAL}")
 
     def _write(self, file: BinaryIO, data: bytes) -> None:
         file.write(data)
@@ -111,7 +111,8 @@ class ShardWriter:
             return
         self._write(self._file, b"\0" * (2 * BLOCK))  # the end of a tar
         (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
-        publish(self._file, self._partial_path(), self._path())
+        self._file.close()
+        publish(self._partial_path(), self._path(), on_disk=True)
         digest = self._sha256.hexdigest()
         self._finished.append(ShardInfo(self._path().name, self._samples, self._bytes, digest))
         self._file, self._samples, self._bytes, self._sha256 = None, 0, 0, hashlib.sha256()
@@ -133,25 +134,23 @@ def write_manifest(
     """
     folder = Path(folder)
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    written = {split: write_index(folder, split, infos) for split, infos in shards.items()}
-    _refuse_duplicates([keys for _, keys in written.values()])
-    captions = {split: write_captions(folder, split, written[split][0], infos) for split, infos in shards.items()}
+    indexed = {split: write_index(folder, split, infos) for split, infos in shards.items()}
+    _refuse_duplicates([keys for _, keys in indexed.values()])
+    captions = {split: write_captions(folder, split, indexed[split][0], infos) for split, infos in shards.items()}
     manifest = Manifest(
         name=name,
         image_size_px=image_size_px,
         caption_template=caption_template,
         builder_version=diffusion_art.__version__,
         shards={split: tuple(infos) for split, infos in shards.items()},
-        indexes={split: info for split, (info, _) in written.items()},
+        indexes={split: info for split, (info, _) in indexed.items()},
         extra=dict(extra or {}),
         captions={split: info for split, info in captions.items() if info is not None},
     )
-    for stray in folder.glob("*.partial"):  # left by builds that were killed
+    for stray in folder.glob(f"*{PARTIAL}"):  # left by builds that were killed
         stray.unlink()
-    partial = folder / f"{MANIFEST_FILE}.partial"
-    with partial.open("wb") as file:
-        file.write(manifest.to_json().encode())
-        publish(file, partial, folder / MANIFEST_FILE)
+    with written(folder / MANIFEST_FILE, on_disk=True) as partial:
+        partial.write_bytes(manifest.to_json().encode())
     return manifest
 
 

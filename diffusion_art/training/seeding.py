@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffusion_art.randomness import fold
 from diffusion_art.tensors import Batch
 from diffusion_art.training.philox import normal_at
 from diffusion_art.transfers import sent
@@ -23,18 +24,6 @@ from diffusion_art.transfers import sent
 Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already
 
 TIMES, DROPOUT, NOISE, VAL_NOISE = range(4)  # streams: independent uses of one seed
-MASK = 2**64 - 1
-
-
-def fold(*numbers: int) -> int:
-    """One well-mixed 63-bit seed from several numbers (SplitMix64 steps)."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & MASK)) + 0x9E3779B97F4A7C15 & MASK
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & MASK
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & MASK
-        state ^= state >> 31
-    return state >> 1
 
 
 def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.runs import Run, load_run
 from diffusion_art.serving.compile_network import check
 from diffusion_art.serving.compiled import (

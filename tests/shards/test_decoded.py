@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_art.caches import CACHE_VARIABLE, cache_folder
 from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards import predecode as predecoding
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.mixture import open_shards

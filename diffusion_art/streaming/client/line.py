@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.bearer import headers_of
+from diffusion_art.net import client_context, headers_of
 from diffusion_art.streaming.client.connection import Connection
-from diffusion_art.streaming.tls import client_context
 from diffusion_art.streaming.wire import (
     MAX_FRAME_BYTES,
     SUBPROTOCOL,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import token_of
 from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
-from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.client.line import Line, LineError
 from diffusion_art.streaming.client.patience import Patience, jitter
 from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of

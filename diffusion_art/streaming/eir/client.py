@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import token_of
 from diffusion_art.shards.reader import Sample
-from diffusion_art.streaming.bearer import token_of
 from diffusion_art.streaming.client.line import LineError
 from diffusion_art.streaming.client.patience import Patience, jitter
 from diffusion_art.streaming.client.session import ReadRequest

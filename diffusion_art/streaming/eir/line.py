@@ -11,11 +11,10 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import client_context, headers_of
 from diffusion_art.shards.reader import Sample
-from diffusion_art.streaming.bearer import headers_of
 from diffusion_art.streaming.client.line import LineError, explained, one_line
 from diffusion_art.streaming.eir.wire import TERMINATE, VERSION
-from diffusion_art.streaming.tls import client_context
 
 MAX_REPLY_BYTES = 2**28
 

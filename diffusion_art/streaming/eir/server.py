@@ -26,6 +26,7 @@ import orjson
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from diffusion_art.net import until_one_ends
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import views
 from diffusion_art.streaming.eir.shared_stream import SPLIT, EirClient, EirPass
@@ -42,7 +43,6 @@ from diffusion_art.streaming.eir.wire import (
     validation_ids,
 )
 from diffusion_art.streaming.server.guest import note_answer, send_parts
-from diffusion_art.streaming.tasks import until_one_ends
 
 MAX_REQUEST_BYTES = 2**22  # setValidationIds of about 200,000 ids
 MAX_REPLY_BYTES = 2**23  # of data; EIR's client refuses a message of 10 MB

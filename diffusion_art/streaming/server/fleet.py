@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import until_one_ends
 from diffusion_art.shards.mixture import Component, arguments_of
 from diffusion_art.streaming.server.metrics import Row, Table
 from diffusion_art.streaming.server.process import SERVER, child_environment, reason
 from diffusion_art.streaming.server.settings import Settings
-from diffusion_art.streaming.tasks import until_one_ends
 
 _READY_WITHIN_S = 60
 _STOP_WITHIN_S = 5

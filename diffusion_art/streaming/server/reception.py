@@ -13,7 +13,7 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from diffusion_art.streaming.bearer import authorised
+from diffusion_art.net import authorised
 from diffusion_art.streaming.server.exposition import Exposition
 from diffusion_art.streaming.server.guest import Guest
 from diffusion_art.streaming.server.metrics import Row, Table

@@ -17,16 +17,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of
 from diffusion_art.shards.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
 from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
-from diffusion_art.streaming.bearer import TOKEN_VARIABLE
 from diffusion_art.streaming.server.fleet import Door, Fleet
 from diffusion_art.streaming.server.metrics import Row, Table
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.server.settings import Settings
-from diffusion_art.streaming.sockets import allow_many_files, listen, url_of
-from diffusion_art.streaming.wire import StreamInfo
+from diffusion_art.streaming.wire import PATH, StreamInfo
 
 _BEAT_S = 0.25
 
@@ -58,7 +57,7 @@ def serve(
         settings.tls.context()
     with listener or listen(host, port, token=settings.token) as listener:
         shards = settings.open(components, progress=True)
-        announce = partial(ready or _ignore, url_of(listener, settings), describe(shards))
+        announce = partial(ready or _ignore, url_of(listener, scheme=settings.scheme, path=PATH), describe(shards))
         if processes == 1:
             return asyncio.run(_serve_alone(shards, settings, listener, announce, parent))
         del shards

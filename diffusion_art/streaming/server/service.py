@@ -14,6 +14,7 @@ from websockets.asyncio.server import serve as websocket_server
 from websockets.exceptions import ConnectionClosed
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import BACKLOG, listen, tune
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir.server import speak_v1
@@ -24,7 +25,6 @@ from diffusion_art.streaming.server.metrics import Row, Table
 from diffusion_art.streaming.server.reception import Reception
 from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.server.speak import speak_v2
-from diffusion_art.streaming.sockets import BACKLOG, listen, tune
 from diffusion_art.streaming.wire import SUBPROTOCOL
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from diffusion_art.net import Tls
 from diffusion_art.shards.mixture import Component, Shards, open_shards
 from diffusion_art.streaming.server.limits import Limits
-from diffusion_art.streaming.tls import Tls
 
 
 @dataclass(frozen=True)

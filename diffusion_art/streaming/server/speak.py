@@ -14,12 +14,12 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from diffusion_art.net import until_one_ends
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe, frames, refusal, samples_at
 from diffusion_art.streaming.frame import unreadable_in
 from diffusion_art.streaming.server.guest import note_answer, send_parts
 from diffusion_art.streaming.server.limits import Limits
-from diffusion_art.streaming.tasks import until_one_ends
 from diffusion_art.streaming.wire import (
     VERSION,
     Error,

@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.bearer import authorised, headers_of
+from diffusion_art.net import authorised, headers_of
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server.limits import MAX_STRANGERS, Entrance, Limits
 from diffusion_art.streaming.server.settings import Settings
