@@ -13,8 +13,8 @@ import uvicorn
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
-from diffusion_art.serving.app import create_app
-from diffusion_art.serving.connections import patient
+from diffusion_art.serving.api.app import create_app
+from diffusion_art.serving.api.connections import patient
 from diffusion_art.serving.studio import Studio
 
 log = logging.getLogger(__name__)

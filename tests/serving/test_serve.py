@@ -20,7 +20,7 @@ from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.serve import settings_of
-from diffusion_art.serving.compiled import worth_trying
+from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings

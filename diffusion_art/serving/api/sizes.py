@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffusion_art.serving.errors import ApiError, shown
+from diffusion_art.serving.api.errors import ApiError, shown
 from diffusion_art.serving.limits import Limits
 from diffusion_art.sheets import PAPER
 

@@ -5,7 +5,7 @@
     picture = ticket.result.result()          # uint8 [h w 3]
 
 One thread runs the loop. At each tick it lets go of what was cancelled, takes the pictures whose turn it is
-(`schedule.py`), calls the network once for all of them (`batch.py`), and hands out previews and finished pictures.
+(`queue.py`), calls the network once for all of them (`batch.py`), and hands out previews and finished pictures.
 Pictures join and leave at any tick, at any point of their schedule: a new one waits for the call under way, not for
 the picture under way (continuous batching; Yu et al. 2022, Orca,
 https://www.usenix.org/conference/osdi22/presentation/yu).
@@ -27,10 +27,10 @@ import torch
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.serving.batch import Painter, Slot
-from diffusion_art.serving.job import Busy, EngineStats, Job, Stopping, Ticket
-from diffusion_art.serving.schedule import bucket_of, buckets, choose, deadline
-from diffusion_art.serving.timing import TickTime
+from diffusion_art.serving.engine.batch import Slot, Stepper
+from diffusion_art.serving.engine.job import Busy, EngineStats, Job, Stopping, Ticket
+from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
+from diffusion_art.serving.engine.timing import TickTime
 
 __all__ = ["Busy", "Engine", "EngineStats", "Job", "Stopping", "Ticket"]
 
@@ -91,7 +91,7 @@ class Engine:
         self.model = model
         self.max_rows, self.max_jobs = max_rows, max_jobs
         self.precision = autocast_dtype(precision, model.device)
-        self._painter = Painter(model, precision=self.precision)
+        self._stepper = Stepper(model, precision=self.precision)
         self._sizes = buckets(max_rows)
         self._cores = cores
         self._clock = clock
@@ -125,7 +125,7 @@ class Engine:
             Busy: there is no room; it says when to try again.
             Stopping: the engine is ending.
         """
-        calls = [len(self._painter.calls(job.sampler)) for job in jobs]
+        calls = [len(self._stepper.calls(job.sampler)) for job in jobs]
         with self._changed:
             if self._stopping:
                 raise Stopping("the engine is stopping")
@@ -157,7 +157,7 @@ class Engine:
 
     def use(self, network: Network) -> None:
         """Call this in the backbone's place, from the next tick on. It answers up to `max_rows` rows."""
-        self._painter.network = network
+        self._stepper.network = network
 
     def stats(self) -> EngineStats:
         with self._changed:
@@ -169,7 +169,7 @@ class Engine:
                 tick_s=self._tick_time.mean_s,
                 painting_s=self._tick_time.sum_s,
                 last_tick_age_s=0.0 if began is None else self._clock() - began,
-                compiled=self._painter.network is not None,
+                compiled=self._stepper.network is not None,
                 **self._counts,
             )
 
@@ -179,7 +179,7 @@ class Engine:
         if self._cores is not None:
             torch.set_num_threads(self._cores)
             torch.get_num_threads()  # else this thread's first operation takes the number that any thread set last
-        with self._painter.session():
+        with self._stepper.session():
             self._loop()
 
     def _loop(self) -> None:
@@ -220,7 +220,7 @@ class Engine:
     def _begin(self, entry: _Entry) -> bool:
         if entry.slot is None:
             try:
-                entry.slot = self._painter.slot(entry.job)
+                entry.slot = self._stepper.slot(entry.job)
             except Exception as error:
                 self._drop([entry], error)
                 return False
@@ -230,7 +230,7 @@ class Engine:
         slots = [entry.slot for entry in entries if entry.slot is not None]
         rows = sum(slot.rows for slot in slots)
         size = bucket_of(rows, self._sizes)
-        self._painter.advance(slots, batch_size=size)
+        self._stepper.advance(slots, batch_size=size)
         for entry in entries:
             entry.ticket.calls_done += 1
         with self._changed:
@@ -245,14 +245,14 @@ class Engine:
         assert slot.last is not None
         try:
             if slot.finished:
-                picture = to_uint8(self._painter.picture(slot.x))
+                picture = to_uint8(self._stepper.picture(slot.x))
                 with self._changed:
                     self._let_go([entry], "finished")
                 if not entry.ticket.result.cancelled():
                     _settle(entry.ticket, picture)
             elif entry.on_preview is not None and entry.preview_due() and not entry.ticket.result.cancelled():
                 entry.previewed += 1
-                entry.on_preview(entry.number, entry.previewed - 1, to_uint8(self._painter.picture(slot.last)))
+                entry.on_preview(entry.number, entry.previewed - 1, to_uint8(self._stepper.picture(slot.last)))
         except Exception as error:
             self._drop([entry], error)
 

@@ -18,10 +18,10 @@ from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.images import to_uint8
 from diffusion_art.infotext import SAMPLER_NAMES
 from diffusion_art.runs import load_run
-from diffusion_art.serving.sdapi_about import sampler_named
+from diffusion_art.serving.api.sdapi_about import sampler_named
 from diffusion_art.serving.settings import Settings
+from tests.serving.api.test_app import GENERATIONS, pixels_of
 from tests.serving.running import serving
-from tests.serving.test_app import GENERATIONS, pixels_of
 
 TXT2IMG = "/sdapi/v1/txt2img"
 TOKENS = ("a-token-of-some-length", "another-token-of-some-length")

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_art import __version__
-from diffusion_art.serving import docs, generations, predict, sdapi, sdapi_about
-from diffusion_art.serving.errors import (
+from diffusion_art.serving.api import docs, generations, predict, sdapi, sdapi_about
+from diffusion_art.serving.api.errors import (
     SDAPI,
     ApiError,
     answer_api_error,
@@ -22,14 +22,14 @@ from diffusion_art.serving.errors import (
     answer_validation,
     out_of_service,
 )
-from diffusion_art.serving.gate import GUARDED, Gate
-from diffusion_art.serving.generations import ERRORS
-from diffusion_art.serving.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
-from diffusion_art.serving.sdapi_work import Works
+from diffusion_art.serving.api.gate import GUARDED, Gate
+from diffusion_art.serving.api.generations import ERRORS
+from diffusion_art.serving.api.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
+from diffusion_art.serving.api.sdapi_work import Works
+from diffusion_art.serving.api.suggestions import suggest
 from diffusion_art.serving.studio import Studio
-from diffusion_art.serving.suggestions import suggest
 
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).parents[1] / "page"
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "

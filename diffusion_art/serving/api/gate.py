@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffusion_art.serving.errors import ApiError, internal
-from diffusion_art.serving.metrics import Metrics
+from diffusion_art.serving.api.errors import ApiError, internal
+from diffusion_art.serving.api.metrics import Metrics
 from diffusion_art.serving.settings import Settings
 
 log = logging.getLogger(__name__)

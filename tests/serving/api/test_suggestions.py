@@ -7,7 +7,7 @@ import torch
 
 from diffusion_art.captions.template import ART_TEMPLATE
 from diffusion_art.runs import Run, load_run
-from diffusion_art.serving.suggestions import of_prompt, shard_folders, suggest
+from diffusion_art.serving.api.suggestions import of_prompt, shard_folders, suggest
 from diffusion_art.shards.reader import ShardSet
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 

@@ -15,7 +15,7 @@ from typing import Any
 from diffusion_art.captions.template import ART_TEMPLATE, clean
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
-from diffusion_art.serving.schema import Suggestions
+from diffusion_art.serving.api.schema import Suggestions
 from diffusion_art.shards.mixture import components_of
 from diffusion_art.shards.reader import ShardSet
 

@@ -14,11 +14,10 @@ from fastapi.responses import Response
 
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.infotext import SAMPLER_NAMES
-from diffusion_art.serving.encode import as_base64
-from diffusion_art.serving.errors import ApiError
-from diffusion_art.serving.generations import unless_gone
-from diffusion_art.serving.job import Job, Ticket
-from diffusion_art.serving.sdapi_about import (
+from diffusion_art.serving.api.encode import as_base64
+from diffusion_art.serving.api.errors import ApiError
+from diffusion_art.serving.api.generations import unless_gone
+from diffusion_art.serving.api.sdapi_about import (
     GUARDED_ERRORS,
     PREFIX,
     SD_ERRORS,
@@ -28,9 +27,10 @@ from diffusion_art.serving.sdapi_about import (
     hash_of,
     sampler_named,
 )
-from diffusion_art.serving.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
-from diffusion_art.serving.sdapi_work import Work, Works
-from diffusion_art.serving.sizes import Size
+from diffusion_art.serving.api.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
+from diffusion_art.serving.api.sdapi_work import Work, Works
+from diffusion_art.serving.api.sizes import Size
+from diffusion_art.serving.engine.job import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, seeds_from
 
 LOOKS = 3  # at the first picture, for /progress

@@ -15,8 +15,8 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.runs import Run, load_run
-from diffusion_art.serving.compile_network import check
-from diffusion_art.serving.compiled import (
+from diffusion_art.serving.engine.compile_network import check
+from diffusion_art.serving.engine.compiled import (
     KEPT,
     STALE_S,
     Compilation,
@@ -27,7 +27,7 @@ from diffusion_art.serving.compiled import (
     fingerprint,
     worth_trying,
 )
-from diffusion_art.serving.engine import Engine, Job
+from diffusion_art.serving.engine.engine import Engine, Job
 from tests.fakes import toy_model, toy_run
 from tests.serving.raw import eventually
 
@@ -148,12 +148,12 @@ def test_unasked_it_waits_until_the_engine_has_painted(toy_folder, cache, caplog
 def test_unasked_it_takes_a_compiler_and_room(monkeypatch, tmp_path):
     (tmp_path / "c++").touch(mode=0o755)
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
-    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 0)
+    monkeypatch.setattr("diffusion_art.serving.engine.compiled.ROOM_BYTES", 0)
     assert worth_trying("cpu")
     assert not worth_trying("meta")
-    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 2**60)
+    monkeypatch.setattr("diffusion_art.serving.engine.compiled.ROOM_BYTES", 2**60)
     assert not worth_trying("cpu")
-    monkeypatch.setattr("diffusion_art.serving.compiled.ROOM_BYTES", 0)
+    monkeypatch.setattr("diffusion_art.serving.engine.compiled.ROOM_BYTES", 0)
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not worth_trying("cpu")

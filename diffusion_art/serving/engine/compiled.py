@@ -35,7 +35,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
-from diffusion_art.serving.engine import Engine
+from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.tensors import Conditioning
 
 KEPT = 8  # compiled networks, the ones used last
@@ -232,7 +232,7 @@ class Compilation:
                 if self._ending.is_set():
                     raise RuntimeError("the server ends")
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "diffusion_art.serving.compile_network", json.dumps(asked)],
+                    [sys.executable, "-m", "diffusion_art.serving.engine.compile_network", json.dumps(asked)],
                     stdin=subprocess.PIPE,  # it ends itself when this end is gone
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -1,4 +1,6 @@
-"""The process that compiles a run's network: `python -m diffusion_art.serving.compile_network '{"checkpoint": ...}'`.
+"""The process that compiles a run's network.
+
+    python -m diffusion_art.serving.engine.compile_network '{"checkpoint": ...}'
 
 Started by `compiled.py`. Says what failed on its last line, and ends when the process that started it does.
 """
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
-from diffusion_art.serving.compiled import CompiledNetwork, arguments
+from diffusion_art.serving.engine.compiled import CompiledNetwork, arguments
 from diffusion_art.tensors import Conditioning
 
 # 2-norm of the difference to the network as it is, over that of its answer

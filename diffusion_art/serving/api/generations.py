@@ -15,10 +15,17 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from diffusion_art.serving.encode import MEDIA_TYPES, as_base64
-from diffusion_art.serving.errors import ApiError, not_here
-from diffusion_art.serving.job import Job, Ticket
-from diffusion_art.serving.schema import CompletedImage, ErrorAnswer, ImageRequest, ImagesAnswer, PartialImage, Picture
+from diffusion_art.serving.api.encode import MEDIA_TYPES, as_base64
+from diffusion_art.serving.api.errors import ApiError, not_here
+from diffusion_art.serving.api.schema import (
+    CompletedImage,
+    ErrorAnswer,
+    ImageRequest,
+    ImagesAnswer,
+    PartialImage,
+    Picture,
+)
+from diffusion_art.serving.engine.job import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, post
 
 KEEP_ALIVE_S = 10.0  # an SSE comment goes out when nothing else has for so long, so that proxies do not give up

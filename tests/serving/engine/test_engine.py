@@ -13,8 +13,8 @@ from diffusion_art.devices import leave_cores
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.serving.engine import Busy, Engine, Job, Stopping
-from diffusion_art.serving.schedule import bucket_of, buckets, choose, deadline
+from diffusion_art.serving.engine.engine import Busy, Engine, Job, Stopping
+from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
 from tests.fakes import toy_model
 
 SAMPLERS = [

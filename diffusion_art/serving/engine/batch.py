@@ -17,8 +17,8 @@ from diffusion_art.diffusion.guidance import bounded, guide
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.serving.captions import EncodedCaptions
-from diffusion_art.serving.job import Job
+from diffusion_art.serving.engine.captions import EncodedCaptions
+from diffusion_art.serving.engine.job import Job
 from diffusion_art.tensors import Conditioning
 
 KEPT_SAMPLERS = 64  # whose calls are remembered
@@ -50,7 +50,7 @@ class Slot:
         return self.done == len(self.calls)
 
 
-class Painter:
+class Stepper:
     """Moves slots on, together. Knows no queue, thread or clock.
 
     `network` may be set at any time, to what is to be called in the backbone's place from the next call on.

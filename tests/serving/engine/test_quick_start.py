@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
-from diffusion_art.serving import quick_start
+from diffusion_art.serving.engine.engine import quick_start
 
 PAINT = """
 import sys
@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import diffusion_art.serve
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.runs import load_run
-from diffusion_art.serving import quick_start
-from diffusion_art.serving.engine import Engine
+from diffusion_art.serving.engine.engine import quick_start
+from diffusion_art.serving.engine.engine import Engine
 
 def paint(model):
     return model.generate(["red"], seeds=[1], sampler=Sampler("euler", num_steps=2), guidance_scale=2.0)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.infotext import SAMPLER_NAMES
-from diffusion_art.serving.errors import ApiError, not_here, shown
-from diffusion_art.serving.generations import ERRORS
-from diffusion_art.serving.sdapi_schema import (
+from diffusion_art.serving.api.errors import ApiError, not_here, shown
+from diffusion_art.serving.api.generations import ERRORS
+from diffusion_art.serving.api.sdapi_schema import (
     ModelItem,
     PngInfo,
     PngInfoRequest,

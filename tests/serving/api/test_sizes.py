@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from diffusion_art.errors import UserError
+from diffusion_art.serving.api.sizes import Size
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.settings import Settings
-from diffusion_art.serving.sizes import Size
+from tests.serving.api.test_app import GENERATIONS, events_of, pixels_of
 from tests.serving.running import serving
-from tests.serving.test_app import GENERATIONS, events_of, pixels_of
 
 
 def paint(client, **asked) -> dict:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffusion_art.serving.job import Job, Ticket
-from diffusion_art.serving.sdapi_schema import Progress, State
+from diffusion_art.serving.api.sdapi_schema import Progress, State
+from diffusion_art.serving.engine.job import Job, Ticket
 
 
 @dataclass(eq=False)
