@@ -5,6 +5,10 @@ Writes `checkpoints/posthoc_0.15.ckpt` for each width, which sample, evaluate an
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import logging
 from pathlib import Path
 from typing import Any

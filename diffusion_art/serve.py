@@ -6,6 +6,10 @@ SIGTERM, which let it finish what it has begun.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("serve")
+
 import logging
 import os
 import time

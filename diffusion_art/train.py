@@ -7,6 +7,10 @@ explains itself
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("train")
+
 import itertools
 import logging
 import os
