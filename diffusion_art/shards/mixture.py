@@ -13,14 +13,14 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.shards.order import EpochOrder, Order, OrderMemo
-from diffusion_art.shards.reader import Sample, ShardSet
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.spec import (
     Component,
     ShardSpec,
@@ -134,27 +134,12 @@ class Mixture:
         shares = self._quotas[split] or self._sizes[split]
         return [share / max(1, sum(shares)) for share in shares]
 
-    def locate(self, split: str, i: int) -> tuple[ShardSet, int]:
-        """The component that holds sample `i`, and its number there. IndexError if there is none."""
+    def captions(self, split: str, i: int) -> tuple[str, ...]:
+        """All captions of sample `i`. IndexError if there is none; else as from ShardSet.captions."""
         if not 0 <= i < self.splits[split]:
             raise IndexError(f"split {split!r} of {self.name} has samples 0..{self.splits[split] - 1}, not {i}")
         number = int(np.searchsorted(self._offsets[split], i, side="right")) - 1
-        return self.components[number], i - int(self._offsets[split][number])
-
-    def read(self, split: str, i: int) -> Sample:
-        """Sample `i` of `split`; errors as from ShardSet.read."""
-        part, own = self.locate(split, i)
-        return part.read(split, own)
-
-    def key(self, split: str, i: int) -> str:
-        """The key of sample `i`, from the index alone."""
-        part, own = self.locate(split, i)
-        return part.key(split, own)
-
-    def captions(self, split: str, i: int) -> tuple[str, ...]:
-        """All captions of sample `i`."""
-        part, own = self.locate(split, i)
-        return part.captions(split, own)
+        return self.components[number].captions(split, i - int(self._offsets[split][number]))
 
     def tells_several(self, split: str) -> bool:
         """Whether a sample may have several captions."""
@@ -163,11 +148,6 @@ class Mixture:
     def without_caption(self) -> int:
         """ShardSet.without_caption of all components."""
         return sum(part.without_caption() for part in self.components)
-
-    def metadata(self, split: str, i: int) -> dict[str, Any]:
-        """The JSON stored with sample `i`."""
-        part, own = self.locate(split, i)
-        return part.metadata(split, own)
 
     @property
     def codecs(self) -> tuple[str, ...]:
@@ -191,11 +171,6 @@ class Mixture:
         """Have the kernel read these samples from disk without waiting."""
         for part, _, own in self._by_component(split, places):
             part.prefetch(split, own, codec)
-
-    def verify(self) -> None:
-        """ShardSet.verify of every component."""
-        for part in self.components:
-            part.verify()
 
     def _by_component(self, split: str, places: np.ndarray) -> Iterator[tuple[ShardSet, np.ndarray, np.ndarray]]:
         """Of each component that has some of `places`: itself, which ones, and their numbers within it."""

@@ -17,7 +17,7 @@ import numpy as np
 from diffusion_art.shards.caption_table import CaptionTable
 from diffusion_art.shards.captioning import Recaptioner, alternatives_in
 from diffusion_art.shards.decoded import Decoded
-from diffusion_art.shards.files import check_file, mismatch, sha256_of
+from diffusion_art.shards.files import check_file
 from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
@@ -225,15 +225,6 @@ class ShardSet:
                 tar, _ = self._mapped.get((split, shard)) or self._map(split, shard)
                 start -= start % mmap.PAGESIZE
                 tar.madvise(mmap.MADV_WILLNEED, start, caption_offset + caption_length - start)
-
-    def verify(self) -> None:
-        """Read every file, compare its SHA-256 with the manifest; UserError names the first that differs."""
-        for split in self.manifest.shards:
-            for info in self.manifest.files(split):
-                check_file(self.folder, info.file, bytes=info.bytes)
-                found = sha256_of(self.folder / info.file)
-                if found != info.sha256:
-                    raise mismatch(self.folder, info.file, f"SHA-256 {found}", info.sha256)
 
     def _captions(
         self, split: str, places: np.ndarray, rows: np.ndarray, draws: np.ndarray | None

@@ -65,19 +65,18 @@ class Draw:
 
 def draw_step(
     batch: Batch,
-    shape: tuple[int, ...],
     *,
     seed: int,
     global_batch_size: int,
     parts: int = 1,
     times: Callable[..., Tensor],
     caption_dropout: float,
-    noise: Callable[[Positions], Tensor] | None = None,
+    noise: Callable[[Positions], Tensor],
 ) -> Draw:
-    """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w).
+    """The draw of the step that trains on `batch`.
 
     Times and dropout are drawn for the whole step, which takes `parts` global batches, so that a step draws the same
-    numbers in any number of parts. `noise` gives the noise of positions, where it is not to be any noise (`noise.py`).
+    numbers in any number of parts. `noise` gives the noise of positions (`noise.py`).
     A CUDA device is sent one small tensor, and nothing waits for it.
     """
     pictures = global_batch_size * parts
@@ -92,7 +91,7 @@ def draw_step(
         t, positions = _sent_together(t, batch.positions, device)
     return Draw(
         t=t.to(device, non_blocking=True),
-        eps=noise(positions) if noise else noise_at(positions, shape, seed=seed, device=device),
+        eps=noise(positions),
         dropped=dropped,
     )
 

@@ -117,7 +117,7 @@ def test_a_preview_shows_what_a_run_would_see_first(painter_shards: Path, tmp_pa
         sheet = preview(painter_shards, split="train", count=5, seed=seed, out=tmp_path / f"{seed}.png")
         story = read_metadata(sheet)
         numbers = found.samples("train", seed, 0, 0, 5).tolist()
-        assert json.loads(story["captions"]) == [found.read("train", i).caption for i in numbers]
+        assert json.loads(story["captions"]) == [found.captions("train", i)[0] for i in numbers]
         assert json.loads(story["keys"]) == [found.key("train", i) for i in numbers]
     with Image.open(tmp_path / "0.png") as one, Image.open(tmp_path / "7.png") as other:
         assert one.tobytes() != other.tobytes()

@@ -15,7 +15,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
-from tests.shards.toy import write_toy
+from tests.shards.toy import is_whole, write_toy
 from tests.sources.hostile import Bomb, jpeg_of
 
 
@@ -36,9 +36,9 @@ def test_a_shard_that_is_a_link_out_of_the_folder_is_not_read(folder: Path, tmp_
         tar.unlink()
     (folder / "inside").write_bytes(secret.read_bytes())
     tar.symlink_to("inside")
-    ShardSet.open(folder).verify()  # a link within the folder leads nowhere else
+    assert is_whole(ShardSet.open(folder))  # a link within the folder leads nowhere else
     (tmp_path / "elsewhere").symlink_to(folder)
-    ShardSet.open(tmp_path / "elsewhere").verify()  # and where the folder lies is its owner's choice
+    assert is_whole(ShardSet.open(tmp_path / "elsewhere"))  # and where the folder lies is its owner's choice
 
 
 @pytest.mark.parametrize(

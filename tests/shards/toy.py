@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.shards.reader import Manifest, ShardWriter, write_manifest
+from diffusion_art.shards.files import sha256_of
+from diffusion_art.shards.reader import Manifest, ShardSet, ShardWriter, write_manifest
 
 
 def toy_image(i: int, size: int = 200) -> bytes:
@@ -40,3 +41,9 @@ def write_toy(
         shards=shards,
         extra={"seed": seed},
     )
+
+
+def is_whole(shards: ShardSet) -> bool:
+    """Whether every file has the bytes that the manifest names."""
+    files = [info for split in shards.manifest.shards for info in shards.manifest.files(split)]
+    return all(sha256_of(shards.folder / info.file) == info.sha256 for info in files)

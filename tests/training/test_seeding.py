@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from diffusion_art.diffusion.times import LogitNormal
@@ -19,11 +21,11 @@ def test_two_ranks_draw_the_halves_of_what_one_draws():
     def draw(first, count):
         return draw_step(
             _batch(5, first, count, 8),
-            (3, 4, 4),
             seed=1,
             global_batch_size=8,
             times=LogitNormal(),
             caption_dropout=0.5,
+            noise=partial(noise_at, shape=(3, 4, 4), seed=1),
         )
 
     whole, left, right = draw(0, 8), draw(0, 4), draw(4, 4)
@@ -55,11 +57,11 @@ def test_caption_dropout_has_the_asked_rate():
         [
             draw_step(
                 _batch(k, 0, 64, 64),
-                (1, 1, 1),
                 seed=0,
                 global_batch_size=64,
                 times=LogitNormal(),
                 caption_dropout=0.1,
+                noise=partial(noise_at, shape=(1, 1, 1), seed=0),
             ).dropped
             for k in range(100)
         ]

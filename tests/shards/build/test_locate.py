@@ -175,9 +175,9 @@ def test_the_template_changes_and_the_shards_stay(tmp_path: Path, painter_shards
         for _ in range(2):
             (found,) = located(str(pictures), data_dir, caption_template=template)
             assert found.path == first.path
-            assert open_shards([found]).read("train", 0).caption.startswith(expected)
+            assert open_shards([found]).captions("train", 0)[0].startswith(expected)
     (again,) = located(str(pictures), data_dir, caption_template="{file_name}")
-    assert open_shards([again]).read("train", 0).caption == stored
+    assert open_shards([again]).captions("train", 0)[0] == stored
     assert len([folder for folder in data_dir.iterdir() if folder.name.startswith("mine")]) == 1
     own = [{"path": str(painter_shards), "caption_template": "{style}"}, str(pictures)]
     assert [component.caption_template for component in located(own, data_dir)] == ["{style}", "{caption}"]
