@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
-from diffusion_art.serving.engine.engine import quick_start
+from diffusion_art.serving.engine import quick_start
 
 PAINT = """
 import sys
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import diffusion_art.serve
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.runs import load_run
-from diffusion_art.serving.engine.engine import quick_start
+from diffusion_art.serving.engine import quick_start
 from diffusion_art.serving.engine.engine import Engine
 
 def paint(model):

@@ -12,8 +12,8 @@ import pytest
 from diffusion_art.net import listen, tune
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client.connection import Connection
+from diffusion_art.streaming.server import outgoing
 from diffusion_art.streaming.server.outgoing import write_message
-from diffusion_art.streaming.server.run import outgoing
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 from tests.shards.toy import write_toy
