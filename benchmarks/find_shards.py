@@ -21,7 +21,7 @@ from PIL import Image
 from record import claim, command, write
 
 from diffusion_art.config import build
-from diffusion_art.data.locate import locate_shards
+from diffusion_art.shards.build.locate import locate_shards
 from diffusion_art.sources.painter import Painter
 
 _BUILT = 48  # pictures

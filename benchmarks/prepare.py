@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from record import claim, command, write
 
-from diffusion_art.data.build import build_shards
-from diffusion_art.data.pool import ordered_map, usable_cores
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.pool import ordered_map, usable_cores
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.painter import Painter
 from diffusion_art.sources.parquet import Parquet

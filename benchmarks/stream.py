@@ -31,7 +31,7 @@ from stream_peers.environments import python_of
 from stream_sides.pictures import pictures as painted
 from stream_sides.running import BENCHMARKS, Side, SideError, run
 
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 
 BUILD = BENCHMARKS.parent / "build" / "stream"
 BATCH = 128

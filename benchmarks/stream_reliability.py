@@ -27,8 +27,8 @@ from stream_sides.server_alone import answers_v2
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 
 READERS, CLIENTS = 3, 64

@@ -27,12 +27,12 @@ from PIL import Image
 from record import below, command, machine, none, write
 
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.streaming.client import StreamClient
-from diffusion_art.streaming.index import INDEX_ROW
-from diffusion_art.streaming.manifest import FORMAT, MANIFEST_FILE, VERSION
-from diffusion_art.streaming.order import EpochOrder, spans
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.shards import ShardInfo, ShardSet
+from diffusion_art.shards.index import INDEX_ROW
+from diffusion_art.shards.manifest import FORMAT, MANIFEST_FILE, VERSION
+from diffusion_art.shards.order import EpochOrder, spans
+from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.streaming.client.readers import StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
 
 EACH = 10_000  # samples of a shard
 SHARD_BYTES = 2**27
@@ -43,7 +43,7 @@ WIKIART = 103_250
 
 OPEN = """
 import sys, time
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 began = time.perf_counter()
 shards = ShardSet.open(sys.argv[1])
 opened = time.perf_counter() - began
@@ -55,7 +55,7 @@ EPOCH = """
 import sys
 import numpy as np
 from diffusion_art.streaming.answer import frames
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.wire import Read
 def anonymous():
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))

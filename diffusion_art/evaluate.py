@@ -10,6 +10,10 @@ goes to `caption_following.json`. `judge=train` trains the judge.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("train")
+
 import logging
 from collections.abc import Mapping
 from functools import partial

@@ -9,6 +9,10 @@ reads; `UNet.as_diffusers` says how it is called.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import logging
 from pathlib import Path
 from typing import Any

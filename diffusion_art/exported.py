@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from diffusion_art.errors import UserError
-from diffusion_art.tensor_file import save_tensors
+from diffusion_art.files import save_tensors
 
 SUFFIX = ".safetensors"
 KEY = "diffusion_art"

@@ -1,35 +1,21 @@
-"""The door between tensors and files: [-1, 1] floats inside, 8-bit PNGs with their story outside.
-
-Every picture we write says in its text chunks what was asked for; `read_metadata` reads it back.
-"""
+"""The door between tensors and files: [-1, 1] floats inside, 8-bit PNGs with their story outside (`sheets.py`)."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 
-from diffusion_art.infotext import KEY as INFOTEXT
+from diffusion_art.sheets import contact_sheet, sheet, tile, write_png
 
 log = logging.getLogger(__name__)
-
-TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
-GAP_PX = 8
-CAPTION_PX = 12
-TITLE_PX = 16
-CAPTION_LINES = 4
-COMPRESSED_CHARS = 200  # a text chunk longer than this is compressed
-PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
 
 
 def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[np.ndarray, "*b h w c"]:
@@ -50,36 +36,7 @@ def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metada
 
     The file appears under its name only when it is whole.
     """
-    picture = image if isinstance(image, Image.Image) else to_pil(image)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    picture.save(part, format="PNG", pnginfo=text_chunks(metadata))
-    part.replace(path)
-    return path
-
-
-def text_chunks(metadata: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
-    """`metadata` as a PNG's text chunks: strings as they are, the rest as JSON; long ones compressed.
-
-    `parameters` come first and are never compressed, as the tools that read them expect.
-    """
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in sorted(metadata.items(), key=lambda entry: entry[0] != INFOTEXT):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        text = text.encode("utf-8", "replace").decode()
-        if key == INFOTEXT:
-            chunks.add_text(key, text)
-        else:
-            chunks.add_itxt(key, text, zip=len(text) > COMPRESSED_CHARS)
-    return chunks
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text chunks of a PNG."""
-    with Image.open(path) as picture:
-        picture.load()
-        return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
+    return write_png(image if isinstance(image, Image.Image) else to_pil(image), path, metadata)
 
 
 def save_grid(
@@ -104,11 +61,7 @@ def grid(
     title: str | None = None,
 ) -> Image.Image:
     """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
-    if len(images) != len(captions):
-        raise ValueError(f"{len(images)} pictures came with {len(captions)} captions")
-    columns = min(columns or nice_columns(len(images)), len(images))
-    tiles = [_tile(pixels, caption) for pixels, caption in zip(to_uint8(images), captions)]
-    return _sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
+    return contact_sheet(list(to_uint8(images)), captions, columns=columns, title=title)
 
 
 def film_strip(
@@ -119,91 +72,4 @@ def film_strip(
         raise ValueError(f"{len(frames)} frames came with {len(labels)} labels")
     pixels = [to_uint8(frame) for frame in frames]
     rows = range(len(frames[0]))
-    return _sheet([[_tile(p[row], label) for p, label in zip(pixels, labels)] for row in rows], title)
-
-
-def nice_columns(tiles: int) -> int:
-    """A width for so many tiles: full rows where possible, rather wide than tall, 8 at most."""
-    full = [width for width in range(2, 9) if tiles % width == 0 and width * width >= tiles]
-    return full[0] if full else min(8, max(1, int(np.ceil(tiles**0.5))))
-
-
-def wrap(text: str, *, width_px: int, max_lines: int, size_px: int = CAPTION_PX) -> list[str]:
-    """`text` broken into lines of at most `width_px`, with an ellipsis where it had to be cut.
-
-    Breaks at spaces, and inside a word only where the word alone is too wide.
-    """
-    lines, line = [], ""
-    words = deque(text.split())
-    while words and len(lines) <= max_lines:
-        word = words.popleft()
-        candidate = f"{line} {word}" if line else word
-        if len(candidate) <= width_px and _width(candidate, size_px) <= width_px:
-            line = candidate
-        elif line:
-            lines.append(line)
-            line = ""
-            words.appendleft(word)
-        else:
-            head = 1  # the longest start of the word that fits
-            while head < min(len(word), width_px) and _width(word[: head + 1], size_px) <= width_px:
-                head += 1
-            lines.append(word[:head])
-            words.appendleft(word[head:])
-    lines = [*lines, line] if line else lines
-    if len(lines) <= max_lines:
-        return lines
-    last = lines[max_lines - 1]
-    while last and _width(f"{last}…", size_px) > width_px:
-        last = last[:-1]
-    return [*lines[: max_lines - 1], f"{last.rstrip()}…"]
-
-
-# ---------------------------------------------------------------------- drawing
-
-Tile = tuple[Image.Image, list[str], str]  # picture, caption lines, the whole caption
-
-
-def _tile(pixels: UInt8[np.ndarray, "h w c"], caption: str) -> Tile:
-    picture = Image.fromarray(pixels)
-    factor = max(1, -(-TILE_PX // picture.width))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    lines = wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES)
-    return picture, lines or ["(no caption)"], caption
-
-
-def _sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
-    line_px = CAPTION_PX + 3
-    width_px, height_px = rows[0][0][0].size
-    heights = [height_px + 4 + line_px * max(len(lines) for _, lines, _ in row) for row in rows]
-    top = GAP_PX + (TITLE_PX + GAP_PX if title else 0)
-    sheet = Image.new(
-        "RGB",
-        (GAP_PX + len(rows[0]) * (width_px + GAP_PX), top + sum(heights) + GAP_PX * len(rows)),
-        PAPER,
-    )
-    pen = ImageDraw.Draw(sheet)
-    if title:
-        pen.text((GAP_PX, GAP_PX - 2), title, font=_font(TITLE_PX), fill=INK)
-    y = top
-    for row, height in zip(rows, heights):
-        for place, (picture, lines, caption) in enumerate(row):
-            x = GAP_PX + place * (width_px + GAP_PX)
-            sheet.paste(picture, (x, y))
-            ink = INK if caption.strip() else FADED
-            for number, line in enumerate(lines):
-                pen.text((x, y + height_px + 2 + number * line_px), line, font=_font(CAPTION_PX), fill=ink)
-        y += height + GAP_PX
-    return sheet
-
-
-@cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships: Latin with all accents, Greek, Cyrillic and more."""
-    import matplotlib  # servers paint without it
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)
-
-
-def _width(text: str, size_px: int) -> float:
-    return _font(size_px).getlength(text)
+    return sheet([[tile(p[row], label) for p, label in zip(pixels, labels)] for row in rows], title)

@@ -5,6 +5,10 @@ Writes `checkpoints/posthoc_0.15.ckpt` for each width, which sample, evaluate an
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from diffusion_art.checkpoints import FORMAT, KEY, POSTHOC, find_checkpoint, fin
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
+from diffusion_art.files import written
 from diffusion_art.training.ema import width_name
 from diffusion_art.training.posthoc import Snapshot, add_up, find_snapshots, mix
 from diffusion_art.training.power_profile import Mixture
@@ -91,9 +96,8 @@ def _write(
         "profile_error": mixture.error,
         **provenance(),
     }
-    half = path.with_suffix(".part")
-    torch.save({"state_dict": {}, KEY: part}, half)
-    half.replace(path)
+    with written(path) as partial:
+        torch.save({"state_dict": {}, KEY: part}, partial)
 
 
 def _tell(path: Path, *, width: float, snapshots: list[Snapshot], mixture: Mixture) -> None:

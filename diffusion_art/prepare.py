@@ -16,7 +16,7 @@ from rich.console import Console
 
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
-from diffusion_art.data.build import build_shards, check_settings, default_out
+from diffusion_art.shards.build.build import build_shards, check_settings, default_out
 
 
 @command("prepare")

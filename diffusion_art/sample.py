@@ -7,6 +7,10 @@ the words of AUTOMATIC1111's web UI, for the tools that read those.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import logging
 import re
 import sys

@@ -6,6 +6,10 @@ take the grid. The grid is fitted to the run's own prompts, and compared with th
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import json
 import logging
 import sys

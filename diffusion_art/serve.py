@@ -6,6 +6,10 @@ SIGTERM, which let it finish what it has begun.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("serve")
+
 import logging
 import os
 import time
@@ -19,15 +23,15 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.devices import leave_cores, pick_device
 from diffusion_art.errors import UserError
+from diffusion_art.net import Tls
 from diffusion_art.runs import load_run
-from diffusion_art.serving.compiled import WORTH_S, Compilation, check_compiler, worth_trying
-from diffusion_art.serving.engine import Engine
+from diffusion_art.serving.engine.compiled import WORTH_S, Compilation, check_compiler, worth_trying
+from diffusion_art.serving.engine.engine import Engine
+from diffusion_art.serving.engine.quick_start import load_quickly
 from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.quick_start import load_quickly
 from diffusion_art.serving.server import listen_at, make_server, serve
 from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
 from diffusion_art.serving.studio import Studio
-from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The signals that ask a run to stop: from a terminal, `timeout`, a scheduler, a service manager or a container.
 
 Some of these send them to one process, others to all that a run has. So the other processes of a run do not end by
-them: they pass them on to the one that trains (data/workers.py, streaming/process.py), which finishes its step first.
+them: they pass them on to the one that trains (data/workers.py, streaming/server/process.py), which finishes its step
+first.
 """
 
 from __future__ import annotations

@@ -15,13 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
+from diffusion_art.net import Tls, token_of
+from diffusion_art.shards.mixture import with_template
 from diffusion_art.streaming import status
-from diffusion_art.streaming.bearer import token_of
-from diffusion_art.streaming.limits import Limits
-from diffusion_art.streaming.mixture import with_template
-from diffusion_art.streaming.server import serve
-from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.tls import Tls
+from diffusion_art.streaming.server.limits import Limits
+from diffusion_art.streaming.server.run import serve
+from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.wire import StreamInfo
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,10 @@ explains itself
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("train")
+
 import itertools
 import logging
 import os
@@ -36,10 +40,10 @@ from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain, verbatim
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.data.locate import SHARD_KEYS, locate_shards
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import read_prompts
+from diffusion_art.shards.build.locate import SHARD_KEYS, locate_shards
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_module, build_trainer, is_lightnings, refused

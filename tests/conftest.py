@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
-from diffusion_art.data.build import build_shards
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
+from tests.shards.toy import write_toy
 
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +31,14 @@ def painter_shards(tmp_path_factory) -> Path:
     painter = Painter(count=150, image_size_px=16)
     build_shards(painter, out, image_size_px=16, val_fraction=0.2, progress=False, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 training and 10 validation samples in five shards."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder)
+    return folder
 
 
 @pytest.fixture
@@ -61,6 +74,8 @@ def run_here(monkeypatch, capfd, tmp_path):
 
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         module = importlib.import_module(f"diffusion_art.{name}")
+        if hasattr(module, "__path__"):  # a package with a command
+            module = importlib.import_module(f"diffusion_art.{name}.__main__")
         monkeypatch.setattr(sys, "argv", [f"diffusion_art.{name}", *arguments])
         monkeypatch.chdir(tmp_path)
         root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from diffusion_art.captions.template import Captioner
 from diffusion_art.sources.base import Item, Note, Picture, Source
-from diffusion_art.sources.captions import Captioner
 
 # The columns and types of `Artificio/WikiArt`.
 WIKIART_SCHEMA = pa.schema(

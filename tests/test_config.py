@@ -25,7 +25,7 @@ def test_builds_our_own_and_listed_classes():
         "torch.hub.load",
         "builtins.eval",
         "diffusion_art.cli.os.system",
-        "diffusion_art.data.build.Path",
+        "diffusion_art.sources.folder.Path",
         "diffusion_art.training.provenance.subprocess.run",
         "diffusion_art.models.unet.UNet.__init__",
         "lightning.pytorch.callbacks.checkpoint.os.system",

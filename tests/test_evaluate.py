@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
-from diffusion_art.data.build import build_shards
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.manifest import Manifest
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "seed": 3, "count": 64, "image_size_px": 16}

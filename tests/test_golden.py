@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_art.streaming.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from tests.golden import trace
-from tests.streaming.toy import write_toy
+from tests.shards.toy import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_art.images import (
-    film_strip,
-    grid,
-    nice_columns,
-    read_metadata,
-    save_grid,
-    to_png,
-    to_uint8,
-    wrap,
-)
+from diffusion_art.images import film_strip, grid, save_grid, to_png, to_uint8
+from diffusion_art.sheets import nice_columns, read_metadata, wrap
 
 
 def test_the_ends_and_the_middle_of_the_range():
@@ -99,7 +91,7 @@ def test_grids_are_rather_wide_than_tall(count, columns):
 
 
 def test_wrapped_text_fits_and_says_where_it_was_cut():
-    from diffusion_art.images import _width
+    from diffusion_art.sheets import _width
 
     text = "Piet Mondrian / Composition in Red and Blue / De Stijl / abstract / 1921"
     whole = wrap(text, width_px=144, max_lines=9)
@@ -114,7 +106,7 @@ def test_wrapped_text_fits_and_says_where_it_was_cut():
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "漢字" * 500, "word " * 3000])
 def test_wrapping_survives_any_prompt(text):
-    from diffusion_art.images import _width
+    from diffusion_art.sheets import _width
 
     lines = wrap(text, width_px=100, max_lines=4)
     assert len(lines) == 4

@@ -14,8 +14,8 @@ from diffusion_art.cli import config_dir
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.prepare import main
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Source
-from diffusion_art.streaming.shards import ShardSet
 from tests.fakes_sources import encoded, picture, wikiart_folder
 from tests.sources.test_tars import sample, write_tar
 

@@ -10,9 +10,10 @@ from PIL import Image
 from diffusion_art.cli import config_dir
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
-from diffusion_art.images import read_metadata, to_uint8
+from diffusion_art.images import to_uint8
 from diffusion_art.runs import load_run
 from diffusion_art.sample import prompts_of, sample, slug
+from diffusion_art.sheets import read_metadata
 from tests.fakes import MODEL_CONFIG, toy_model, toy_run
 
 

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion_art.checkpoints import KEY, load_text_to_image
-from diffusion_art.data.build import build_shards
 from diffusion_art.runs import load_run
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.train import build_datamodule
 from tests.conftest import ROOT

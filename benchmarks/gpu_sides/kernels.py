@@ -18,8 +18,8 @@ from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
 from diffusion_art.accel.norm import group_norm
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.serving.batch import Painter
-from diffusion_art.serving.engine import Job, autocast_dtype
+from diffusion_art.serving.engine.batch import Stepper
+from diffusion_art.serving.engine.engine import Job, autocast_dtype
 from diffusion_art.train import build_module
 from gpu_sides.ground import Ground, accelerated
 from gpu_sides.part import Part, Raw, Rows, compared
@@ -112,28 +112,28 @@ WARM_UP, PICTURES = 3, 7  # the first calls of a shape are recorded
 
 def _alone(ground: Ground) -> Raw:
     """Painted as the server's engine does, without its queue: each time a caption that it has not read yet."""
-    painter, seeds = _painter(ground), count()
+    stepper, seeds = _stepper(ground), count()
     sampler = Sampler("dpmpp_2m", num_steps=ground.scale.num_steps)
 
     def paint() -> float:
         began, seed = time.perf_counter(), next(seeds)
-        slot = painter.slot(Job(f"{seed} boats in a harbour at dawn", seed, sampler, guidance_scale=3.0))
+        slot = stepper.slot(Job(f"{seed} boats in a harbour at dawn", seed, sampler, guidance_scale=3.0))
         while not slot.finished:
-            painter.advance([slot], batch_size=slot.rows)
-        painter.picture(slot.x)
+            stepper.advance([slot], batch_size=slot.rows)
+        stepper.picture(slot.x)
         return time.perf_counter() - began
 
-    with painter.session():
+    with stepper.session():
         walls = [paint() for _ in range(WARM_UP + PICTURES)][WARM_UP:]
         return {"walls": walls, "kernels": sum(kernels_of(ground, paint))}
 
 
-def _painter(ground: Ground) -> Painter:
+def _stepper(ground: Ground) -> Stepper:
     model = build_module(ground.settings("compile=false")).model.to(ground.device).eval()
-    painter = Painter(model, precision=autocast_dtype("auto", ground.device))
+    stepper = Stepper(model, precision=autocast_dtype("auto", ground.device))
     if ground.on_gpu and switch.ACCELERATES:
-        painter.network = Captured.of(model.backbone, dtype=painter.precision)
-    return painter
+        stepper.network = Captured.of(model.backbone, dtype=stepper.precision)
+    return stepper
 
 
 def _alone_rows(raw: Raw, about: dict[str, Any]) -> Rows:

@@ -22,7 +22,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import to_pil
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.unet import UNet
-from diffusion_art.serving.engine import autocast_dtype
+from diffusion_art.serving.engine.engine import autocast_dtype
 
 GUIDANCE_SCALE = 3.0
 SAMPLER = "dpmpp_2m"

@@ -16,7 +16,7 @@ import torch
 from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.devices import leave_cores
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.serving.engine import Engine, Job, autocast_dtype
+from diffusion_art.serving.engine.engine import Engine, Job, autocast_dtype
 
 PICTURES = 8
 STEPS = 30

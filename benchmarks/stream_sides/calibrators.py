@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from stream_peers.meter import report
 
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 
 
 def decode(folder: Path, seconds: float, cores: int) -> float:

@@ -20,8 +20,8 @@ from stream_peers.meter import measure
 from torch.utils.data import DataLoader
 
 from diffusion_art.data.datamodule import StreamDataModule, TimedLoader
-from diffusion_art.streaming.eir_client import EirReader
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.streaming.eir.client import EirReader
 from stream_sides.plain_v1 import PlainV1
 
 _STEPS = 200_000  # more than a measurement ever gets through

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from diffusion_art.data.build import build_shards
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.shards import ShardSet, ShardWriter, write_manifest
 
 # Tars in the set: webdataset and its like share out and shuffle whole files.
 _FILES = 16

@@ -17,9 +17,9 @@ from itertools import count
 import psutil
 from stream_peers.meter import report
 
-from diffusion_art.streaming.client import ReadRequest, StreamClient
-from diffusion_art.streaming.eir_client import EirReader
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.eir.client import EirReader
+from diffusion_art.streaming.server.process import ServerProcess
 from stream_sides.plain_v1 import answers
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 from stream_peers.meter import report
 
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 from stream_sides.raw import BINARY, TEXT, RawClient
 

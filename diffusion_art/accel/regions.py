@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.compiler import config as compiler_config
 
-from diffusion_art.caches import cache_folder, check_ours
 from diffusion_art.errors import UserError
+from diffusion_art.files import cache_folder, check_ours
 
 SHAPES = 64  # of one kind of block that are compiled; any more run as they are
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_art.data.workers import LostWorker
+from diffusion_art.files import written
 from diffusion_art.training.limits import interval
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,6 @@ def _name(step: int) -> str:
 
 def _link(link: Path, target: str) -> None:
     """Point `link` at its neighbour `target`, replacing what it was in one step."""
-    fresh = link.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)
+    with written(link) as partial:
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(target)

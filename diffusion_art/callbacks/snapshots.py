@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.errors import UserError
+from diffusion_art.files import PARTIAL
 from diffusion_art.training.limits import interval
 from diffusion_art.training.posthoc import DTYPES, snapshot_path, snapshot_step, write_snapshot
 
@@ -42,7 +43,7 @@ class AverageSnapshots(Callback):
         if not trainer.is_global_zero:
             return
         for path in self.folder.glob("step_*"):
-            if path.suffix == ".part" or snapshot_step(path) > trainer.global_step:
+            if path.suffix in (PARTIAL, ".part") or snapshot_step(path) > trainer.global_step:
                 path.unlink()
         self._announce(trainer, module)
 

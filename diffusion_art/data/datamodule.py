@@ -27,15 +27,15 @@ from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
 from diffusion_art.data.workers import Crew, LostWorker
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ShardReader, StreamClient
-from diffusion_art.streaming.eir_client import DIGEST as EIR_DIGEST
-from diffusion_art.streaming.eir_client import EirReader
-from diffusion_art.streaming.line import OtherProtocol
-from diffusion_art.streaming.mixture import ShardSpec, open_shards
-from diffusion_art.streaming.predecode import predecode
-from diffusion_art.streaming.process import ServerProcess
-from diffusion_art.streaming.session import ReadRequest
-from diffusion_art.streaming.settings import Settings
+from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.predecode import predecode
+from diffusion_art.streaming.client.line import OtherProtocol
+from diffusion_art.streaming.client.readers import ShardReader, StreamClient
+from diffusion_art.streaming.client.session import ReadRequest
+from diffusion_art.streaming.eir.client import DIGEST as EIR_DIGEST
+from diffusion_art.streaming.eir.client import EirReader
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.wire import CODECS
 from diffusion_art.tensors import Batch
 
@@ -106,7 +106,7 @@ class StreamDataModule(LightningDataModule):
     reads the shards without a socket (the batches are identical); anything else is the address of a running
     server, or a list of them. `prepare_shards` returns the shard folder, or several to mix, building them first
     where needed; it is not called when a `url` is given. A server that speaks only EIR's protocol is read too
-    (eir_client.py): batches are counted as ever, but their order is the server's.
+    (streaming/eir): batches are counted as ever, but their order is the server's.
 
     `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs

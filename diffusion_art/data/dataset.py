@@ -19,10 +19,10 @@ from diffusion_art.data.curriculum import BatchSizes
 from diffusion_art.data.ring import Parcel, Ring, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ReadRequest
-from diffusion_art.streaming.order import rank_slice
-from diffusion_art.streaming.pixels import UNPACK, BadPicture
-from diffusion_art.streaming.shards import Sample
+from diffusion_art.shards.order import rank_slice
+from diffusion_art.shards.pixels import UNPACK, BadPicture
+from diffusion_art.shards.reader import Sample
+from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)

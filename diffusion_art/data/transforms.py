@@ -12,24 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-
-def uniforms(seed: int, positions: np.ndarray, *, stream: int) -> np.ndarray:
-    """One number in [0, 1) per position: SplitMix64 of (seed, stream, position), so no state is carried.
-
-    `stream` keeps different uses (flip, crop, ...) independent of each other.
-    Paper: Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators, https://doi.org/10.1145/2660193.2660195
-    """
-    with np.errstate(over="ignore"):
-        key = _mix(np.array(seed & (2**64 - 1), np.uint64) + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03))
-        bits = _mix(_mix(positions.astype(np.uint64) ^ key) + key)
-    return np.asarray(bits >> np.uint64(11), np.float64) * 2.0**-53
-
-
-def _mix(z: np.ndarray | np.uint64) -> np.ndarray | np.uint64:
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+from diffusion_art.randomness import uniforms
 
 
 class Augmentation:

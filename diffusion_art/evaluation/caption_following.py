@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.evaluation.judge import Judge, judge_scores, load_judge
+from diffusion_art.files import written
 from diffusion_art.sources.painter import COLOUR_NAMES, STYLES, Commission, Painter
 
 # captions, seeds -> images in [-1, 1]
@@ -133,7 +134,5 @@ def summary(result: dict[str, Any]) -> str:
 
 def save_json(result: dict[str, Any], path: Path) -> None:
     """Write the result as json, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    half.replace(path)
+    with written(path) as partial:
+        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
+from diffusion_art.files import save_tensors
 from diffusion_art.sources.painter import COLOUR_NAMES, STYLES
 from diffusion_art.sources.painter.palette import anchors
-from diffusion_art.tensor_file import save_tensors
 
 JUDGE_SIZE_PX = 32
 WEIGHTS = Path(__file__).with_name("judge_32px.safetensors")

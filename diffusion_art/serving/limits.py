@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from diffusion_art.errors import UserError
-from diffusion_art.serving.errors import too_many
+from diffusion_art.serving.api.errors import too_many
 
 SIZES = ("any", "exact")
 _UNREAD = ("/v1/images/edits", "/v1/images/variations")  # refused for what they are; nobody reads their bodies

@@ -12,10 +12,10 @@ from types import FrameType
 import uvicorn
 
 from diffusion_art.errors import UserError
-from diffusion_art.serving.app import create_app
-from diffusion_art.serving.connections import patient
+from diffusion_art.net import Tls
+from diffusion_art.serving.api.app import create_app
+from diffusion_art.serving.api.connections import patient
 from diffusion_art.serving.studio import Studio
-from diffusion_art.streaming.tls import Tls
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import hmac
 from dataclasses import dataclass, field
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import is_loopback
 from diffusion_art.serving.limits import Limits
-from diffusion_art.streaming.addresses import is_loopback
 
 TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
 OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2")

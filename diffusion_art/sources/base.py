@@ -14,9 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-# The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
-ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:

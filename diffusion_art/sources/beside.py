@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.sources.caption_columns import ready_captions
+from diffusion_art.captions.columns import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import nfc
-from diffusion_art.sources.texts import alternatives, decode, read_text, unique
+from diffusion_art.sources.texts import alternatives, decode, read_text
 
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 

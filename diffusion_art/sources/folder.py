@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
-from diffusion_art.sources.captions import default_template
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes

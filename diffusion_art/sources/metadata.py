@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffusion_art.captions.columns import is_caption_column, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.caption_columns import is_caption_column, ready_captions
 from diffusion_art.sources.listing import Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.splits import split_of_file, split_word
 from diffusion_art.sources.table import Row, read_table
-from diffusion_art.sources.texts import as_text, strings
+from diffusion_art.sources.texts import as_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"

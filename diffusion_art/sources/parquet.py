@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
-from diffusion_art.sources.captions import default_template
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files
 from diffusion_art.sources.names import PictureNames

@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about, read_json
-from diffusion_art.sources.captions import default_template
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
 from diffusion_art.sources.names import FolderNames, class_names

@@ -3,16 +3,16 @@
 decode(bytes)         by byte order mark, else UTF-8, else Windows-1252: never a U+FFFD
 alternatives(text)    one caption per line
 as_text(value)        what a column of a shard keeps: lists are joined by ", "
-strings(value)        the captions in a value: text, a list of texts, records with a `raw` or `caption`
 """
 
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from diffusion_art.captions.columns import unique
 
 CP1252_NOTE = "texts read as Windows-1252"
 
@@ -23,8 +23,6 @@ _BOMS = (  # UTF-32 goes first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CP1252 = {byte: ord(bytes([byte]).decode("cp1252", "ignore") or chr(byte)) for byte in range(256)}
-_TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
-_MAX_LIST_CHARACTERS = 2**16
 
 
 class Decoded(NamedTuple):
@@ -57,37 +55,10 @@ def alternatives(text: str) -> list[str]:
     return unique(re.split(r"[\r\n]+", text))
 
 
-def unique(texts: list[str]) -> list[str]:
-    """Texts without white space around them, each once; empty ones go."""
-    return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
-
-
 def as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def strings(value: Any) -> list[str]:
-    """Every caption in a value of a caption column; a list may also be written out as JSON."""
-    if isinstance(value, str):
-        return _listed(value) or [value]
-    if isinstance(value, (list, tuple)):
-        return [text for item in value for text in strings(item)]
-    if isinstance(value, dict):
-        return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
-    return [] if value is None else [str(value)]
-
-
-def _listed(text: str) -> list[str]:
-    """The texts of a JSON list such as '["a dog", "a black dog"]', [] where `text` is none."""
-    if not text.startswith('["') or len(text) > _MAX_LIST_CHARACTERS:
-        return []
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    return found if all(isinstance(item, str) for item in found) else []
 
 
 def _line(line: bytes) -> str:

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from diffusion_art.shards.mixture import Shards
+from diffusion_art.shards.order import draws_between
 from diffusion_art.streaming.frame import Buffer, frame_parts
-from diffusion_art.streaming.mixture import Shards
-from diffusion_art.streaming.order import draws_between
 from diffusion_art.streaming.wire import (
     FRAME_BYTES,
     FRAME_SAMPLES,

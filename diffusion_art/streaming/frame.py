@@ -60,21 +60,6 @@ class Frame:
     images: list[memoryview]
 
 
-def encode_frame(
-    keys: np.ndarray,
-    captions: Sequence[Buffer | None],
-    images: Sequence[Buffer | None],
-    *,
-    request: int,
-    position: int,
-    last: bool,
-    checksum: bool = True,
-) -> bytearray:
-    """The data frame of these samples (keys uint64; None for what could not be read), in one copy."""
-    parts = frame_parts(keys, captions, images, request=request, position=position, last=last, checksum=checksum)
-    return bytearray().join(parts)
-
-
 def frame_parts(
     keys: np.ndarray,
     captions: Sequence[Buffer | None],
@@ -85,7 +70,7 @@ def frame_parts(
     last: bool,
     checksum: bool = True,
 ) -> list[Buffer]:
-    """What `encode_frame` joins, the images untouched: for those who can send without joining."""
+    """The data frame of these samples (keys uint64; None for what could not be read) in parts, the images untouched."""
     unreadable = [image is None for image in images]
     images = [b"" if image is None else image for image in images]
     texts = [b"" if caption is None else caption for caption in captions]

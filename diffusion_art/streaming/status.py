@@ -20,9 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.bearer import TOKEN_VARIABLE, headers_of
-from diffusion_art.streaming.exposition import Figures, read_metrics
-from diffusion_art.streaming.tls import client_context
+from diffusion_art.net import TOKEN_VARIABLE, client_context, headers_of
+from diffusion_art.streaming.server.exposition import Figures, read_metrics
 
 _TIMEOUT_S = 5.0
 

@@ -31,7 +31,6 @@ from diffusion_art.streaming.frame import (
     Frame,
     WireError,
     decode_frame,
-    encode_frame,
     frame_parts,
 )
 
@@ -54,7 +53,6 @@ __all__ = [
     "StreamInfo",
     "WireError",
     "decode_frame",
-    "encode_frame",
     "frame_parts",
     "pack_message",
     "unpack_message",

@@ -14,6 +14,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from diffusion_art.files import written
+
 
 class RunCSVLogger(Logger):
     """Writes metrics as columns, the step first; rows after the step a run resumes from are dropped.
@@ -81,13 +83,10 @@ class RunCSVLogger(Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, columns).writerows(self.rows[self._written :])
         else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self.path.with_suffix(".csv.new")
-            with fresh.open("w", newline="") as file:
+            with written(self.path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
-            fresh.replace(self.path)
         self._columns, self._written, self._appendable = columns, len(self.rows), True
 
     @rank_zero_only

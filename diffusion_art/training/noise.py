@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusion_art.errors import UserError
+from diffusion_art.randomness import fold
 from diffusion_art.training.assignment import assignment
 from diffusion_art.training.philox import normal_at
-from diffusion_art.training.seeding import NOISE, Positions, fold, noise_at, placed
+from diffusion_art.training.seeding import NOISE, Positions, noise_at, placed
 from diffusion_art.transfers import sent
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from diffusion_art.errors import UserError
-from diffusion_art.tensor_file import save_tensors
+from diffusion_art.files import save_tensors
 from diffusion_art.training.power_profile import Mixture, gamma_of, reconstruct
 
 log = logging.getLogger(__name__)

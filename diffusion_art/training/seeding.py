@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffusion_art.randomness import fold
 from diffusion_art.tensors import Batch
 from diffusion_art.training.philox import normal_at
 from diffusion_art.transfers import sent
@@ -23,18 +24,6 @@ from diffusion_art.transfers import sent
 Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already
 
 TIMES, DROPOUT, NOISE, VAL_NOISE = range(4)  # streams: independent uses of one seed
-MASK = 2**64 - 1
-
-
-def fold(*numbers: int) -> int:
-    """One well-mixed 63-bit seed from several numbers (SplitMix64 steps)."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & MASK)) + 0x9E3779B97F4A7C15 & MASK
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & MASK
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & MASK
-        state ^= state >> 31
-    return state >> 1
 
 
 def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -76,19 +65,18 @@ class Draw:
 
 def draw_step(
     batch: Batch,
-    shape: tuple[int, ...],
     *,
     seed: int,
     global_batch_size: int,
     parts: int = 1,
     times: Callable[..., Tensor],
     caption_dropout: float,
-    noise: Callable[[Positions], Tensor] | None = None,
+    noise: Callable[[Positions], Tensor],
 ) -> Draw:
-    """The draw of the step that trains on `batch`, whose latents have `shape` (c, h, w).
+    """The draw of the step that trains on `batch`.
 
     Times and dropout are drawn for the whole step, which takes `parts` global batches, so that a step draws the same
-    numbers in any number of parts. `noise` gives the noise of positions, where it is not to be any noise (`noise.py`).
+    numbers in any number of parts. `noise` gives the noise of positions (`noise.py`).
     A CUDA device is sent one small tensor, and nothing waits for it.
     """
     pictures = global_batch_size * parts
@@ -103,7 +91,7 @@ def draw_step(
         t, positions = _sent_together(t, batch.positions, device)
     return Draw(
         t=t.to(device, non_blocking=True),
-        eps=noise(positions) if noise else noise_at(positions, shape, seed=seed, device=device),
+        eps=noise(positions),
         dropped=dropped,
     )
 

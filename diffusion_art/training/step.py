@@ -108,7 +108,6 @@ class TrainingStep(nn.Module):
         x_0 = self.model.codec.encode(batch.images)
         draw = draw_step(
             batch,
-            tuple(x_0.shape[1:]),
             seed=self.seed,
             global_batch_size=global_batch_size,
             parts=parts,

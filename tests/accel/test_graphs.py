@@ -7,7 +7,7 @@ import torch
 
 from diffusion_art.accel.graphs import TOKENS, Captured, in_precision
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.serving.engine import Engine, Job
+from diffusion_art.serving.engine.engine import Engine, Job
 from tests.accel.fake_cuda import fake_cuda
 from tests.fakes import toy_model
 from tests.models.backbones import all_random, inputs, small_jit, small_unet

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from diffusion_art.accel import regions
-from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.train import settled_compile
 from tests.conftest import ROOT
 

@@ -14,8 +14,8 @@ from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ShardReader
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.streaming.client.readers import ShardReader
 
 THREE = [{"until": 0.4, "shrink": 4}, {"until": 0.75, "shrink": 2}]
 

@@ -9,14 +9,14 @@ import pytest
 import simplejpeg
 import torch
 
-from diffusion_art.data.build import build_shards
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client import ShardReader
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.streaming.client.readers import ShardReader
 
 
 def _dataset(shards, **settings) -> StreamDataset:

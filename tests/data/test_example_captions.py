@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.streaming.client import ReadRequest, ShardReader
-from tests.streaming.eir import EirStreamer, serving, streaming
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from tests.streaming.eir.serving import EirStreamer, serving, streaming
 
 
 def data(path: Path | None = None, **options) -> StreamDataModule:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_art.data.transforms import Augmentation, to_float, uniforms
+from diffusion_art.data.transforms import Augmentation, to_float
+from diffusion_art.randomness import uniforms
 
 
 def test_floats_are_those_of_the_formula_in_single_precision():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.data.build import build_shards
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.data.encode import split_of
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.encode import split_of
+from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client import ShardReader
-from diffusion_art.streaming.mixture import ShardSpec, open_shards
-from diffusion_art.streaming.shards import ShardSet, ShardWriter, write_manifest
+from diffusion_art.streaming.client.readers import ShardReader
 
 VAL_FRACTION = 0.2  # of the fixture
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, open_dict
 
 from diffusion_art.cli import config_dir
-from diffusion_art.data.build import build_shards
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 from diffusion_art.training.module import DiffusionModule

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from diffusion_art.data.build import build_shards
 from diffusion_art.runs import load_run
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from tests.fakes import tiny_clip
 from tests.serving.running import serving

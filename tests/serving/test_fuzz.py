@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
+from diffusion_art.serving.api.schema import CaptionItem, ImageRequest
+from diffusion_art.serving.api.sdapi_schema import Txt2Img
 from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.schema import CaptionItem, ImageRequest
-from diffusion_art.serving.sdapi_schema import Txt2Img
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import Running, serving
 

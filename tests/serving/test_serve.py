@@ -15,12 +15,12 @@ import httpx2
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.serve import settings_of
-from diffusion_art.serving.compiled import worth_trying
+from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_art.captions.template import Captioner
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, Note, Picture, Source
-from diffusion_art.sources.captions import Captioner
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.metadata import NO_PICTURE
 from diffusion_art.sources.texts import CP1252_NOTE

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.data.build import build_shards
-from diffusion_art.data.tally import BAD_PICTURES_FILE
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import BadPicture
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.tars import MAX_HEADER_BYTES, Tars, headers
-from diffusion_art.streaming.shards import ShardSet
 from tests.fakes_sources import encoded, picture
 from tests.sources.hostile import add, write_hostile_tar
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion_art.captions.template import ART_TEMPLATE, Captioner
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, Picture, Source
-from diffusion_art.sources.captions import Captioner
+from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.painter import (
     COLOUR_NAMES,
     COLOURS,

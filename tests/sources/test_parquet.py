@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from diffusion_art.captions.template import ART_TEMPLATE
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Item, LeftOut, Picture, Source
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture, Source
 from diffusion_art.sources.parquet import ROWS_PER_CHUNK, Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from tests.fakes_sources import (

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_art.captions.template import ART_TEMPLATE
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, BadPicture, Item, LeftOut, Note, Picture, Source
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture, Source
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_art.sources.texts import alternatives, as_text, decode, strings
+from diffusion_art.captions.columns import strings
+from diffusion_art.sources.texts import alternatives, as_text, decode
 
 TEXT = "Édouard Manet’s “Olympia” – 1863 …"
 

@@ -4,21 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-from diffusion_art.streaming.server import ServerProcess
-from tests.streaming.toy import write_toy
-
-settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-settings.load_profile("patient")
-
-
-@pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 training and 10 validation samples in five shards."""
-    folder = tmp_path_factory.mktemp("toy")
-    write_toy(folder)
-    return folder
+from diffusion_art.streaming.server.process import ServerProcess
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.streaming.answer import frames, samples_at
-from diffusion_art.streaming.mixture import open_shards
 from diffusion_art.streaming.wire import Hello, Read, pack_message
 from tests.streaming import raw
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from diffusion_art.streaming.shards import Manifest, ShardWriter, write_manifest
+from diffusion_art.shards.reader import Manifest, ShardWriter, write_manifest
 
 
 def picture(i: int, size_px: int = 16) -> bytes:

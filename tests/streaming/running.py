@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusion_art.streaming.exposition import Figures, read_metrics
-from diffusion_art.streaming.server import open_server
-from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.streaming.server.exposition import Figures, read_metrics
+from diffusion_art.streaming.server.service import open_server
+from diffusion_art.streaming.server.settings import Settings
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Read, pack_message
 from tests.streaming import raw
 from tests.streaming.mutations import V1_MESSAGES, V2_MESSAGES, bent, odd_frames

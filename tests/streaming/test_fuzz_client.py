@@ -16,12 +16,12 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.eir_line import EirLine
-from diffusion_art.streaming.line import Line, LineError
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.session import Session, parts_of
-from diffusion_art.streaming.shards import Sample
+from diffusion_art.shards.reader import Sample
+from diffusion_art.streaming.client.line import Line, LineError
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.session import Session, parts_of
+from diffusion_art.streaming.eir.line import EirLine
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, WireError, decode_frame, unpack_message
 from tests.streaming import raw
 from tests.streaming.mutations import (

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from diffusion_art.data.datamodule import StreamDataModule, TimedLoader
-from diffusion_art.streaming.client import ReadRequest, ShardReader
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch
 from tests.streaming.truth import SEED, expected_keys
 

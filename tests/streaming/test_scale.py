@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_art.streaming.client import ReadRequest, ShardReader
-from diffusion_art.streaming.index import INDEX_ROW
-from diffusion_art.streaming.mixture import open_shards
-from diffusion_art.streaming.order import rank_slice
-from diffusion_art.streaming.shards import ShardInfo, ShardSet
+from diffusion_art.shards.index import INDEX_ROW
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.order import rank_slice
+from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
 
 EACH, ROOM, IMAGE = 10_000, 8192, 5000  # samples of a shard; bytes for each; bytes of its picture, all zero
 
@@ -68,7 +68,7 @@ def test_an_epoch_of_wikiarts_size_adds_no_memory_of_its_own(tmp_path: Path):
     program = """
 import sys
 from diffusion_art.streaming.answer import frames, samples_at
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.wire import Read
 
 def own_mib():

@@ -16,16 +16,16 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import ServerProcess
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
-from tests.streaming.toy import write_toy
+from tests.shards.toy import write_toy
 from tests.streaming.truth import SEED, expected_keys
 
 SLEEPER = """
 import sys
-from diffusion_art.streaming.client import ReadRequest, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
 requests = [ReadRequest("train", 3, 100 * k, 100 * (k + 1)) for k in range(int(sys.argv[2]))]
 for k, samples in enumerate(StreamClient(sys.argv[1], timeout_s=120).read(requests, window=8)):
     print(" ".join(sample.key for sample in samples), flush=True)

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ReadRequest, StreamClient
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.settings import Settings
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.status import Reading, Scraper, draw, main, quantile
 from tests.conftest import ROOT
 from tests.streaming.running import running

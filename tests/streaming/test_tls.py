@@ -7,10 +7,10 @@ import pytest
 import trustme
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import ServerProcess
-from diffusion_art.streaming.settings import Settings
-from diffusion_art.streaming.tls import Tls, client_context
+from diffusion_art.net import Tls, client_context
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from tests.streaming.running import running
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.streaming.order import EpochOrder
-from diffusion_art.streaming.shards import ShardSet
+from diffusion_art.shards.order import EpochOrder
+from diffusion_art.shards.reader import ShardSet
 
 SEED = 3
 

@@ -84,7 +84,6 @@ def test_a_step_draws_the_noise_it_is_told_to():
     batch = Batch(PICTURES, [""] * 16, [""] * 16, list(range(32, 48)), 3)
     draw = draw_step(
         batch,
-        SHAPE,
         seed=0,
         global_batch_size=16,
         times=Uniform(),

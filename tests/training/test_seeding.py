@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.randomness import fold
 from diffusion_art.tensors import Batch
-from diffusion_art.training.seeding import draw_step, fold, noise_at, spread_times
+from diffusion_art.training.seeding import draw_step, noise_at, spread_times
 
 
 def _batch(number: int, first: int, count: int, batch_size: int) -> Batch:
@@ -18,11 +21,11 @@ def test_two_ranks_draw_the_halves_of_what_one_draws():
     def draw(first, count):
         return draw_step(
             _batch(5, first, count, 8),
-            (3, 4, 4),
             seed=1,
             global_batch_size=8,
             times=LogitNormal(),
             caption_dropout=0.5,
+            noise=partial(noise_at, shape=(3, 4, 4), seed=1),
         )
 
     whole, left, right = draw(0, 8), draw(0, 4), draw(4, 4)
@@ -54,11 +57,11 @@ def test_caption_dropout_has_the_asked_rate():
         [
             draw_step(
                 _batch(k, 0, 64, 64),
-                (1, 1, 1),
                 seed=0,
                 global_batch_size=64,
                 times=LogitNormal(),
                 caption_dropout=0.1,
+                noise=partial(noise_at, shape=(1, 1, 1), seed=0),
             ).dropped
             for k in range(100)
         ]

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from diffusion_art.captions.template import ART_TEMPLATE
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import ART_TEMPLATE, Picture
+from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter.brief import Brief, Style
 from diffusion_art.sources.painter.canvas import Canvas
 from diffusion_art.sources.painter.palette import COLOUR_NAMES, COLOURS, PAIRS, Colour

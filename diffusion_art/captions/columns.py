@@ -1,0 +1,108 @@
+"""In which columns data sets keep their captions, by the columns' names, and the captions in a value of one.
+
+Upper and lower case, spaces, dashes and underscores make no difference: `TEXT`, `Artist Display Name`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+ART_COLUMNS = ("artist", "title", "style", "genre", "date")
+
+_READY = ("caption", "captions", "text", "txt", "prompt", "prompts")  # best first
+_TELLING = re.compile(r"(?:.*[_ -])?(captions?|texts?|prompts?|sentences?|comments?|raw)")
+_NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
+_LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
+_ART = {  # as museums and data sets call them
+    "artist": ("artist", "artistname", "artistdisplayname", "author", "painter", "creator", "maker"),
+    "title": ("title", "objecttitle", "paintingname", "worktitle"),
+    "style": ("style", "movement", "artmovement"),
+    "genre": ("genre",),
+    "date": ("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating"),
+}
+_TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
+_MAX_LIST_CHARACTERS = 2**16
+
+
+class CaptionColumns(NamedTuple):
+    """The columns of one data set by their use, best first.
+
+    `ready` hold captions, numbered ones (`caption_1`, ...) alternatives. `art` are those of a painting in the order
+    artist, title, style, genre, date. `telling` is the one further column whose name speaks of captions
+    (`edited_prompt`), empty where several do. `last` say what kind of picture it is.
+    """
+
+    ready: tuple[str, ...]
+    art: tuple[str, ...]
+    telling: tuple[str, ...]
+    last: tuple[str, ...]
+
+
+def caption_columns(columns: Collection[str]) -> CaptionColumns:
+    return _sorted_columns(tuple(columns))
+
+
+def is_caption_column(name: str) -> bool:
+    """Whether a list in this column may be a list of captions, and not of tags."""
+    return bool(_TELLING.fullmatch(name.strip().lower())) or _is_numbered(name)
+
+
+def ready_captions(row: Mapping[str, Any]) -> list[str]:
+    """Every caption in a row of raw values: of its best filled column of captions, or of all numbered ones."""
+    known = caption_columns(row)
+    for name in (*known.ready, *known.telling):
+        if found := unique(strings(row[name])):
+            if _is_numbered(name):
+                return unique([text for other in known.ready if _is_numbered(other) for text in strings(row[other])])
+            return found
+    return []
+
+
+def unique(texts: list[str]) -> list[str]:
+    """Texts without white space around them, each once; empty ones go."""
+    return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
+
+
+def strings(value: Any) -> list[str]:
+    """Every caption in a value of a caption column; a list may also be written out as JSON."""
+    if isinstance(value, str):
+        return _listed(value) or [value]
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in strings(item)]
+    if isinstance(value, dict):
+        return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+    return [] if value is None else [str(value)]
+
+
+def _is_numbered(name: str) -> bool:
+    return bool(_NUMBERED.fullmatch(name.strip().lower()))
+
+
+@lru_cache(maxsize=256)
+def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
+    plain: dict[str, str] = {}
+    for name in columns:
+        plain.setdefault(re.sub(r"[\s_-]", "", name.lower()), name)
+    exact = [plain[word] for word in _READY if word in plain]
+    numbered = [name for name in columns if _is_numbered(name)]
+    telling = [name for name in columns if name not in exact and _TELLING.fullmatch(name.strip().lower())]
+    art = [name for name in ART_COLUMNS if name in columns]
+    if len(art) < 2:
+        art = [found for words in _ART.values() if (found := next((plain[w] for w in words if w in plain), None))]
+    last = [plain[word] for word in _LAST if word in plain]
+    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling) if len(telling) == 1 else (), tuple(last))
+
+
+def _listed(text: str) -> list[str]:
+    """The texts of a JSON list such as '["a dog", "a black dog"]', [] where `text` is none."""
+    if not text.startswith('["') or len(text) > _MAX_LIST_CHARACTERS:
+        return []
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return found if all(isinstance(item, str) for item in found) else []

@@ -1,0 +1,22 @@
+"""What the extras of the package add, for commands to say what is missing."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+NEEDED = {
+    "paint": ("torch", "diffusers", "open_clip"),
+    "train": ("torch", "diffusers", "open_clip", "lightning"),
+    "serve": ("torch", "diffusers", "open_clip", "fastapi", "uvicorn"),
+}
+
+
+def check_extra(extra: str) -> None:
+    """End the process with one sentence where a library of `extra` is not installed."""
+    missing = [name for name in NEEDED[extra] if find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"error: this command needs {', '.join(missing)}, which the bare package leaves out. "
+            f"Install the rest: python -m pip install 'diffusion-art[{extra}]'"
+        )

@@ -1,0 +1,64 @@
+"""Files that are there whole or not at all, and the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTIAL = ".partial"  # what the name of a file ends with until it is whole
+CACHE_VARIABLE = "DIFFUSION_ART_CACHE"
+
+
+@contextmanager
+def written(path: Path, *, on_disk: bool = False) -> Iterator[Path]:
+    """A path to write to. At the end of the block it takes the name `path`, and the place of what had it.
+
+    Until then it is called `<name>.partial`. An error in the block removes it; a killed process leaves it there.
+    `on_disk` also holds when the machine crashes: the bytes are on the disk before the name is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    publish(partial, path, on_disk=on_disk)
+
+
+def publish(partial: Path, path: Path, *, on_disk: bool = False) -> None:
+    """Give a file that is whole its name; see `written`."""
+    if on_disk:
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str]) -> None:
+    """Write tensors by name, in any layout, as a safetensors file."""
+    from safetensors.torch import save_file  # loads torch, which most of what writes files does without
+
+    with written(path) as partial:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
+        partial.chmod(0o644)  # safetensors writes for the owner alone
+
+
+def cache_folder(kind: str) -> Path:
+    """The user's folder for one kind of what can be made again: in $DIFFUSION_ART_CACHE, else $XDG_CACHE_HOME or
+    ~/.cache.
+    """
+    base = os.environ.get(CACHE_VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffusion-art")
+    return Path(base).expanduser() / kind
+
+
+def check_ours(folder: Path) -> None:
+    """RuntimeError where others may put machine code into the folder."""
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RuntimeError(f"others can write to {folder}, and what lies there is run: chmod 700 {folder}")

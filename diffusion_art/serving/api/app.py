@@ -1,0 +1,206 @@
+"""The HTTP face, put together: the API, the page, health and figures, behind one gate."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from diffusion_art import __version__
+from diffusion_art.serving.api import docs, generations, predict, sdapi, sdapi_about
+from diffusion_art.serving.api.errors import (
+    SDAPI,
+    ApiError,
+    answer_api_error,
+    answer_http,
+    answer_validation,
+    out_of_service,
+)
+from diffusion_art.serving.api.gate import GUARDED, Gate
+from diffusion_art.serving.api.generations import ERRORS
+from diffusion_art.serving.api.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
+from diffusion_art.serving.api.sdapi_work import Works
+from diffusion_art.serving.api.suggestions import suggest
+from diffusion_art.serving.studio import Studio
+
+PAGE = Path(__file__).parents[1] / "page"
+PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PAGE_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_DESCRIPTION = (
+    "Paintings over HTTP: OpenAI's images API, with a seed, a sampler, steps, guidance and a negative prompt on top; "
+    "AUTOMATIC1111's /sdapi/v1; and EIR's /predict."
+)
+_GUARDED: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 421)}
+_DOWN: dict[int | str, dict[str, Any]] = {
+    421: ERRORS[421],
+    503: {"model": ErrorAnswer, "description": "Not now."},
+}
+
+router = APIRouter()
+
+
+def create_app(studio: Studio) -> FastAPI:
+    """The ASGI application that serves `studio`. The engine is started and ended by whoever made it."""
+    app = FastAPI(
+        title="diffusion_art",
+        description=_DESCRIPTION,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.studio = studio
+    app.state.page = {file.name: (file.read_bytes(), PAGE_TYPES[file.suffix]) for file in page_files()}
+    app.state.suggestions = None
+    app.state.suggesting = asyncio.Lock()
+    app.state.works = Works()
+    for part in (generations.router, predict.router, sdapi.router, sdapi_about.router, router):
+        app.include_router(part)
+    app.add_exception_handler(ApiError, answer_api_error)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_exception_handler(HTTPException, answer_http)
+    if studio.settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=studio.settings.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Gate, settings=studio.settings, metrics=studio.metrics)
+    _document(app, guarded=bool(studio.settings.tokens))
+    return app
+
+
+def page_files() -> list[Path]:
+    """What the page is made of."""
+    return sorted(file for file in PAGE.glob("*") if file.suffix in PAGE_TYPES)
+
+
+def _document(app: FastAPI, *, guarded: bool) -> None:
+    """An OpenAPI description that says what this server says: no 422 of FastAPI's own, and where a token is needed."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            for path, methods in schema["paths"].items():
+                for operation in methods.values():
+                    if path != "/predict" and not path.startswith(SDAPI):
+                        operation["responses"].pop("422", None)
+                    if guarded and path.startswith(GUARDED):
+                        operation["security"] = [{"token": []}]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
+            if guarded:
+                schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        return app.openapi_schema or {}
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+@router.get("/v1/models", responses=_GUARDED, summary="The model that is served", tags=["OpenAI's images API"])
+async def models(request: Request) -> ModelList:
+    return ModelList(data=[request.app.state.studio.model])
+
+
+@router.get(
+    "/v1/models/{name:path}",
+    responses={**_GUARDED, 404: ERRORS[404]},
+    summary="The model of a name",
+    tags=["OpenAI's images API"],
+)
+async def model(name: str, request: Request) -> Model:
+    studio: Studio = request.app.state.studio
+    studio.check_model(name)
+    return studio.model
+
+
+@router.get("/v1/suggestions", responses=_GUARDED, summary="Words to build captions from", tags=["Page"])
+async def suggestions(request: Request) -> Suggestions:
+    state = request.app.state
+    async with state.suggesting:
+        if state.suggestions is None:
+            state.suggestions = await asyncio.to_thread(suggest, state.studio.run)
+    return state.suggestions
+
+
+@router.get("/health", responses=_DOWN, summary="Whether the server lives", tags=["Operation"])
+async def health(request: Request) -> Health:
+    """200 as long as the engine's thread lives, also while the server drains."""
+    studio: Studio = request.app.state.studio
+    if not studio.engine.alive and not studio.draining:
+        raise out_of_service("The engine has died; its log says more.")
+    return Health(model=studio.model.id, version=__version__)
+
+
+@router.get("/ready", responses=_DOWN, summary="Whether it takes pictures on", tags=["Operation"])
+async def ready(request: Request) -> Health:
+    """200 while pictures are taken on; 503 once the server drains."""
+    studio: Studio = request.app.state.studio
+    if not studio.ready:
+        raise out_of_service("The server takes no more pictures on.")
+    return Health(model=studio.model.id, version=__version__)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={**_GUARDED, 200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+    summary="Figures for Prometheus",
+    tags=["Operation"],
+)
+async def metrics(request: Request) -> Response:
+    text, content_type = request.app.state.studio.metrics.render(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": content_type})
+
+
+@router.get("/files/{name}", response_class=Response, include_in_schema=False)
+async def file(name: str, request: Request) -> Response:
+    """A picture that was answered as a url."""
+    studio: Studio = request.app.state.studio
+    found = studio.files.get(name)
+    if found is None:
+        raise ApiError(404, "There is no such picture (any more).", code="file_expired")
+    kept, seconds_left = found
+    headers = {
+        "cache-control": f"private, max-age={int(seconds_left)}",
+        "content-security-policy": "default-src 'none'; sandbox",
+        "cross-origin-resource-policy": "cross-origin",
+    }
+    return Response(kept.content, media_type=kept.media_type, headers=headers)
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def documentation(request: Request) -> Response:
+    studio: Studio = request.app.state.studio
+    base_url = (studio.settings.public_url or str(request.base_url)).rstrip("/")
+    text = docs.page_of(request.app, base_url=base_url, guarded=bool(studio.settings.tokens))
+    return HTMLResponse(text, headers={"content-security-policy": docs.CSP})
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def page(request: Request) -> Response:
+    return _page_file(request, "index.html")
+
+
+@router.get("/page/{name}", response_class=Response, include_in_schema=False)
+async def page_file(name: str, request: Request) -> Response:
+    return _page_file(request, name)
+
+
+def _page_file(request: Request, name: str) -> Response:
+    content, media_type = request.app.state.page.get(name, (None, ""))
+    if content is None:
+        raise ApiError(404, "The page has no such file.")
+    headers = {"content-security-policy": PAGE_CSP, "cache-control": "no-cache"}
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,141 @@
+"""The gate that every request passes before anything is made of it: who asks, from where, with how much.
+
+An ASGI middleware, outermost. What it refuses costs nothing: no body is read, no JSON parsed. It also puts the
+same few headers on every answer, counts it, and turns an error of ours into a plain 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from diffusion_art.serving.api.errors import ApiError, internal
+from diffusion_art.serving.api.metrics import Metrics
+from diffusion_art.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
+GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
+SECURITY_HEADERS: Mapping[str, str] = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Gate:
+    """`app` behind the gate."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+        self.app = app
+        self.settings = settings
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        passage = _Passage(self.settings, scope, receive, send)
+        began = time.perf_counter()
+        try:
+            passage.check()
+            await self.app(scope, passage.receive, passage.send)
+        except ApiError as refusal:
+            await passage.refuse(refusal)
+        except Exception as error:
+            await passage.refuse(internal(error))
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.answered(route, passage.status, seconds)
+            level = logging.INFO if scope["method"] == "POST" else logging.DEBUG
+            log.log(level, "%s %s %d in %.0f ms", scope["method"], route, passage.status, 1000 * seconds)
+
+
+class _Passage:
+    """One request on its way through."""
+
+    def __init__(self, settings: Settings, scope: Scope, receive: Receive, send: Send) -> None:
+        self.settings, self.scope = settings, scope
+        self.headers = Headers(scope=scope)
+        self.status = 499  # the client went before it had an answer
+        self.max_bytes = settings.limits.max_body_at(scope["path"])
+        self.id = secrets.token_hex(8)
+        self._receive, self._send = receive, send
+        self._deadline: float | None = None
+        self._body_bytes, self._body_done = 0, False
+
+    def check(self) -> None:
+        """ApiError for a request that goes no further."""
+        path, method = self.scope["path"], self.scope["method"]
+        host = self.headers.get("host", "")
+        if not self.settings.answers_to(host):
+            raise ApiError(
+                421,
+                "This server does not go by the name in the Host header; its owner can add it with hosts=[...].",
+                code="unknown_host",
+            )
+        if self.settings.tokens and path.startswith(GUARDED) and method != "OPTIONS":
+            customer = self.settings.customer(self.headers.get("authorization"))
+            if customer is None:
+                raise ApiError(
+                    401,
+                    "A token is needed, as the header 'Authorization: Bearer TOKEN'."
+                    if "authorization" not in self.headers
+                    else "This token is not known here.",
+                    code="invalid_api_key",
+                )
+            self.scope["customer"] = customer
+        length = self.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > self.max_bytes):
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The body, as long as it is not too long and does not take too long; afterwards, the client's going."""
+        if self._body_done:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        if self._deadline is None:
+            self._deadline = loop.time() + self.settings.limits.body_timeout_s
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                408,
+                f"The body did not arrive within {self.settings.limits.body_timeout_s:g} s.",
+                code="body_timeout",
+            ) from None
+        self._body_bytes += len(message.get("body", b""))
+        self._body_done = not message.get("more_body", False)
+        if self._body_bytes > self.max_bytes:
+            raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.id
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Say why. What is left of the body is thrown away by the connection, so that its sender gets to read it."""
+        if self.status == 499:  # else half an answer is out already, and it ends here
+            await error.response(self.scope["path"])(self.scope, self.receive, self.send)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"The body is larger than the {self.max_bytes:,} bytes that are read here.",
+            code="body_too_large",
+        )

@@ -1,0 +1,178 @@
+"""What AUTOMATIC1111's front ends ask at their start: samplers, the model, settings; and what is read of a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from PIL import Image
+
+from diffusion_art.infotext import KEY as INFOTEXT
+from diffusion_art.infotext import SAMPLER_NAMES
+from diffusion_art.serving.api.errors import ApiError, not_here, shown
+from diffusion_art.serving.api.generations import ERRORS
+from diffusion_art.serving.api.sdapi_schema import (
+    ModelItem,
+    PngInfo,
+    PngInfoRequest,
+    SamplerItem,
+    SchedulerItem,
+    SdError,
+    UpscalerItem,
+)
+from diffusion_art.serving.studio import Studio
+
+PREFIX = "/sdapi/v1"
+TAG = "AUTOMATIC1111's API"
+SD_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": SdError, "description": text or ERRORS[status]["description"]}
+    for status, text in {
+        400: "",
+        401: "",
+        404: "There is no such sampler or model.",
+        408: "",
+        413: "",
+        421: "",
+        422: "The request is not well formed.",
+        429: "",
+        500: "",
+        503: "",
+    }.items()
+}
+
+
+def among(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: SD_ERRORS[status] for status in statuses}
+
+
+GUARDED_ERRORS = among(401, 421)
+
+router = APIRouter(prefix=PREFIX, tags=[TAG])
+
+
+@router.get("/samplers", responses=GUARDED_ERRORS, summary="The samplers by their names there")
+async def samplers() -> list[SamplerItem]:
+    return [SamplerItem(name=name, aliases=_aliases(name)) for name in SAMPLER_NAMES.values()]
+
+
+@router.get("/schedulers", responses=GUARDED_ERRORS, summary="One: the run's own times")
+async def schedulers() -> list[SchedulerItem]:
+    return [SchedulerItem()]
+
+
+@router.get("/sd-models", responses=GUARDED_ERRORS, summary="The model that is served")
+async def sd_models(request: Request) -> list[ModelItem]:
+    studio = _studio(request)
+    name = studio.model.id
+    return [ModelItem(title=name, model_name=name, hash=hash_of(studio), filename=f"{name.replace('/', '_')}.ckpt")]
+
+
+@router.get("/upscalers", responses=GUARDED_ERRORS, summary="None: sizes are enlarged as they need it")
+async def upscalers() -> list[UpscalerItem]:
+    return [UpscalerItem(name="None")]
+
+
+@router.get("/latent-upscale-modes", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/sd-vae", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/sd-modules", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/loras", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/hypernetworks", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/prompt-styles", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/scripts-list", responses=GUARDED_ERRORS, include_in_schema=False)
+async def nothing() -> list[str]:
+    """What front ends list at their start and there is none of."""
+    return []
+
+
+@router.get("/options", responses=GUARDED_ERRORS, summary="The settings that front ends read")
+async def options(request: Request) -> dict[str, Any]:
+    studio = _studio(request)
+    return {
+        "sd_model_checkpoint": studio.model.id,
+        "sd_checkpoint_hash": hash_of(studio),
+        "sd_vae": "None",
+        "CLIP_stop_at_last_layers": 1,
+        "samples_format": "png",
+    }
+
+
+@router.post(
+    "/options",
+    responses=among(400, 401, 404, 408, 413, 421, 422),
+    summary="Choose the model: there is one",
+)
+async def set_options(body: Annotated[dict[str, Any], Body()], request: Request) -> None:
+    """404 for another model. Other settings are ignored."""
+    check_checkpoint(_studio(request), body.get("sd_model_checkpoint"))
+
+
+@router.post("/refresh-checkpoints", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/skip", responses=GUARDED_ERRORS, include_in_schema=False)
+async def done() -> None:
+    """Taken, and nothing to do."""
+
+
+@router.post(
+    "/png-info",
+    responses=among(400, 401, 408, 413, 421, 422),
+    summary="What a picture's file says it was painted from",
+)
+async def png_info(body: PngInfoRequest) -> PngInfo:
+    try:
+        content = base64.b64decode(body.image.rpartition(",")[2])
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:  # its head is read, no pixel is decoded
+            items = {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ApiError(400, "This is no PNG in base64.", param="image", code="invalid_value") from None
+    return PngInfo(info=items.pop(INFOTEXT, ""), items=items)
+
+
+@router.post("/img2img", include_in_schema=False)
+@router.post("/extra-single-image", include_in_schema=False)
+@router.post("/extra-batch-images", include_in_schema=False)
+@router.post("/interrogate", include_in_schema=False)
+async def from_a_picture() -> None:
+    """Parts of the API that start from a picture. The body is not read."""
+    raise not_here("This model paints from captions only, so nothing can be made from a picture here.")
+
+
+def check_checkpoint(studio: Studio, name: Any) -> None:
+    """ApiError 404 for a checkpoint that is not the one served, by its title or its hash."""
+    if name is not None and name not in ("", hash_of(studio)):
+        studio.check_model(name if isinstance(name, str) else str(name))
+
+
+def hash_of(studio: Studio) -> str:
+    return studio.model.checkpoint.rpartition("-")[2]
+
+
+def sampler_named(name: str | None) -> str | None:
+    """Our word for a sampler of theirs, also with a schedule's name behind it (`DPM++ 2M Karras`), which is ignored.
+
+    Raises:
+        ApiError: 404, as theirs, for one that there is not.
+    """
+    wanted = " ".join((name or "").lower().split())
+    if wanted in ("", "automatic", "none"):
+        return None
+    for schedule in (" karras", " exponential", " polyexponential", " sgm uniform", " automatic"):
+        wanted = wanted.removesuffix(schedule)
+    for ours, theirs in SAMPLER_NAMES.items():
+        if wanted in (ours, theirs.lower(), *_aliases(theirs)):
+            return ours
+    raise ApiError(
+        404,
+        f"Sampler {shown(name) or 'of that name'} not found; choose one of {', '.join(SAMPLER_NAMES.values())}.",
+        code="sampler_not_found",
+    )
+
+
+def _aliases(name: str) -> list[str]:
+    plain = name.lower().replace("++", "pp").replace(" ", "_")
+    return [plain, f"k_{plain}"]
+
+
+def _studio(request: Request) -> Studio:
+    return request.app.state.studio

@@ -1,0 +1,284 @@
+"""The network compiled for the processor it runs on, beside a server that paints with it as it is until then.
+
+    compilation = Compilation(run, engine); compilation.start()
+
+torch's ahead-of-time compiler joins norms, activations and casts to what stands next to them and lays out the weights
+once, for any number of rows. That takes about a minute, so it happens in a process of its own (`compile_network.py`) of
+the lowest priority, longer where the server is never idle, and the result is kept for the next start. It is machine
+code: it lies in this user's cache and never in a run folder, since those are handed from one person to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+from diffusion_art import __version__, models
+from diffusion_art.errors import UserError
+from diffusion_art.files import cache_folder, check_ours
+from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.runs import Run
+from diffusion_art.serving.engine.engine import Engine
+from diffusion_art.tensors import Conditioning
+
+KEPT = 8  # compiled networks, the ones used last
+WORTH_S = 60.0  # of painting, after which a server is likely to go on long enough for compiling to pay
+ROOM_BYTES = 4 * 2**30  # free memory without which nothing is compiled unasked; it takes about half
+STALE_S = 3600.0  # after which what a killed process was building is cleared away
+
+log = logging.getLogger(__name__)
+
+
+def check_compiler(device: str | torch.device) -> None:
+    """UserError where there is nothing to compile with, or nothing to compile for."""
+    if torch.device(device).type != "cpu":
+        raise UserError(f"compile=true is for the CPU, and this server paints on device={device}: leave it out.")
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+        raise UserError(
+            "compile=true needs a C++ compiler, and neither $CXX nor g++ nor clang++ is one here: install one "
+            "(Debian: apt-get install g++), or leave compile=true out."
+        )
+
+
+def arguments(x_t: Tensor, t: Tensor, cond: Conditioning, *, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """A network call as a compiled network takes it: dense tensors, all but times and mask in `dtype`."""
+    given = (x_t.to(dtype), t.float(), cond.tokens.to(dtype), cond.mask, cond.pooled.to(dtype))
+    return tuple(each.contiguous() for each in given)
+
+
+def worth_trying(device: str | torch.device) -> bool:
+    """Whether to compile where nobody has asked for it or against it: there is a compiler, and memory to spare."""
+    try:
+        check_compiler(device)
+    except UserError:
+        return False
+    return psutil.virtual_memory().available >= ROOM_BYTES
+
+
+class CompiledNetwork:
+    """The backbone from a library that `compile_network` wrote: (x_t, t, cond) -> what it answers, in `dtype`.
+
+    torch's own way to call one keeps Python's lock throughout, so that the HTTP face, `/health` too, would stand still
+    for the length of a tick. So it is called by its C interface (torch's `aoti_runtime/interface.h` and
+    `aoti_torch/c/shim.h`) through ctypes, which lets go of the lock.
+
+    Raises:
+        OSError: no library that can be loaded here.
+        RuntimeError: what the library says when it fails.
+    """
+
+    def __init__(self, path: Path, *, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._torch = ctypes.CDLL(str(next(Path(torch.__file__).parent.glob("lib/*torch_cpu.*"))))
+        self._library = ctypes.CDLL(str(path))
+        self._library.AOTInductorGetLastError.restype = ctypes.c_char_p
+        self._numbers = {
+            each: getattr(self._torch, f"aoti_torch_dtype_{str(each).removeprefix('torch.')}")()
+            for each in {dtype, torch.float32, torch.bool}
+        }
+        self._container = ctypes.c_void_p()
+        self._must(
+            self._library.AOTInductorModelContainerCreateWithDevice(
+                ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None
+            )
+        )
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        rows = len(x_t)
+        if rows == 1:  # it was compiled for two and more
+            x_t, t, cond = x_t.expand(2, -1, -1, -1), t.expand(2), Conditioning.cat([cond, cond])
+        given = arguments(x_t, t, cond, dtype=self.dtype)
+        handles = (ctypes.c_void_p * len(given))(*(self._lend(each) for each in given))  # they become the library's
+        answer = ctypes.c_void_p()
+        self._must(
+            self._library.AOTInductorModelContainerRun(
+                self._container,
+                handles,
+                ctypes.c_size_t(len(given)),
+                ctypes.byref(answer),
+                ctypes.c_size_t(1),
+                None,
+                None,
+            )
+        )
+        try:
+            return self._copied(answer, x_t.shape)[:rows]
+        finally:
+            self._torch.aoti_torch_delete_tensor_object(answer)
+
+    def _lend(self, x: Tensor) -> ctypes.c_void_p:
+        """A handle to a tensor that shares its memory."""
+        handle = ctypes.c_void_p()
+        self._must(
+            self._torch.aoti_torch_create_tensor_from_blob(
+                ctypes.c_void_p(x.data_ptr()),
+                ctypes.c_int64(x.ndim),
+                (ctypes.c_int64 * x.ndim)(*x.shape),
+                (ctypes.c_int64 * x.ndim)(*x.stride()),
+                ctypes.c_int64(0),
+                ctypes.c_int32(self._numbers[x.dtype]),
+                ctypes.c_int32(self._torch.aoti_torch_device_type_cpu()),
+                ctypes.c_int32(0),
+                ctypes.byref(handle),
+            )
+        )
+        return handle
+
+    def _copied(self, handle: ctypes.c_void_p, shape: torch.Size) -> Tensor:
+        data, strides = ctypes.c_void_p(), ctypes.POINTER(ctypes.c_int64)()
+        self._must(self._torch.aoti_torch_get_data_ptr(handle, ctypes.byref(data)))
+        self._must(self._torch.aoti_torch_get_strides(handle, ctypes.byref(strides)))
+        assert data.value is not None
+        memory = (ctypes.c_byte * (shape.numel() * self.dtype.itemsize)).from_address(data.value)
+        return torch.frombuffer(memory, dtype=self.dtype).as_strided(shape, strides[: len(shape)]).clone()
+
+    def _must(self, status: int) -> None:
+        if status:
+            said = self._library.AOTInductorGetLastError() or b""
+            raise RuntimeError(f"the compiled network failed: {said.decode(errors='replace') or f'status {status}'}")
+
+
+class Compilation:
+    """Compiles the network of a run for an engine, or finds it compiled, and gives it to the engine.
+
+    It begins to compile once the engine has painted for `after_s` seconds. What goes wrong is logged, as a warning
+    where it was to compile at once, and the engine goes on with the network as it is.
+    """
+
+    def __init__(self, run: Run, engine: Engine, *, after_s: float = 0.0) -> None:
+        self.run, self.engine, self.after_s = run, engine, after_s
+        self.dtype = engine.precision or torch.float32
+        self._process: subprocess.Popen[str] | None = None
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="compile", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up what is not done."""
+        with self._lock:
+            self._ending.set()
+            if self._process is not None:
+                kill(self._process)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
+        except (OSError, RuntimeError) as error:
+            if not self._ending.is_set():
+                level = logging.INFO if self.after_s else logging.WARNING
+                log.log(level, "the network is not compiled, and paints as it is: %s", error)
+            return
+        log.info("the network is compiled, and used so from now on")
+
+    def _made(self) -> Path:
+        """The compiled network's file.
+
+        Raises:
+            RuntimeError: it does not compile, or was not to be any more.
+        """
+        folder = cache_folder("compiled")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_ours(folder)
+        clear(folder)
+        path = folder / f"{fingerprint(self.run.model, self.run.config, self.dtype, self.engine.max_rows)}.so"
+        if path.exists():
+            path.touch()  # used last
+            return path
+        while self.engine.stats().painting_s < self.after_s:
+            if self._ending.wait(1.0):
+                raise RuntimeError("the server ends")
+        log.info("compiling the network for this processor: a minute, more while it paints; kept in %s", folder)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=folder, prefix="building-", ignore_cleanup_errors=True) as building:
+            made = Path(building) / "network.so"
+            self._compile(made, Path(building))
+            made.replace(path)
+        log.info("compiled in %.0f s", time.monotonic() - began)
+        return path
+
+    def _compile(self, path: Path, building: Path) -> None:
+        asked = {
+            "checkpoint": str(self.run.checkpoint.resolve()),
+            "weights": self.run.weights,
+            "path": str(path.resolve()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_rows": self.engine.max_rows,
+        }
+        said = building / "said"
+        with said.open("w") as output:
+            with self._lock:
+                if self._ending.is_set():
+                    raise RuntimeError("the server ends")
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "diffusion_art.serving.engine.compile_network", json.dumps(asked)],
+                    stdin=subprocess.PIPE,  # it ends itself when this end is gone
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    process_group=0,  # Linux gives another session as much of the processor, however nice it is
+                    env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(building), "TMPDIR": str(building)},
+                )
+            with self._process as process:
+                status = process.wait()
+        if status:
+            lines = said.read_text().strip().splitlines() or [f"its process ended with status {status}"]
+            raise RuntimeError(lines[-1])
+
+
+def fingerprint(model: TextToImage, config: dict, dtype: torch.dtype, max_rows: int) -> str:
+    """What a compiled network depends on, in a few letters: weights, settings, our code, torch, and the processor."""
+    digest = hashlib.sha256()
+    about = [__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), platform.machine(), _processor()]
+    digest.update(json.dumps([*about, config["model"], str(dtype), max_rows], sort_keys=True).encode())
+    for source in (*sorted(Path(models.__path__[0]).glob("*.py")), Path(__file__).with_name("compile_network.py")):
+        digest.update(source.read_bytes())
+    for name, weight in sorted(model.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _processor() -> str:
+    """Its name and what it can do, where the system says so."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return platform.processor()
+
+
+def clear(folder: Path) -> None:
+    """Drop all compiled networks but those used last, and what killed processes left."""
+    kept = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in kept[KEPT:]:
+        path.unlink(missing_ok=True)
+    for left in folder.glob("building-*"):
+        if time.time() - left.stat().st_mtime > STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End it and the compilers it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

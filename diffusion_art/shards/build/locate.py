@@ -1,0 +1,177 @@
+"""What `data.path` of a training means: shards, something to build them from, or a list of either to mix.
+
+Shards of a collection are built into `<data_dir>/<name>-<size>px-<digest>`, the digest being that of the collection
+(names, sizes and times of its files) and of all settings but the caption template: a picture more, another
+`data.fit` or a second collection of that name has a folder of its own. Beside them `.found/` remembers where the shards
+of what lay at a path went, so that an unchanged collection is not looked through again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
+from diffusion_art.shards.build.encode import key_of
+from diffusion_art.shards.build.fingerprint import changed_since, fingerprint
+from diffusion_art.shards.build.out_folder import differences, digest_of
+from diffusion_art.shards.captioning import OWN
+from diffusion_art.shards.leaks import refuse_leaks
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.mixture import Component, ShardSpec, components_of, open_shards
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.detect import open_source
+
+# What is read here of the `data` node; the rest is the data module's.
+SHARD_KEYS = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build")
+
+Build: TypeAlias = Callable[[dict[str, Any]], Source]
+
+_PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
+_CHOICES = ("image_size_px", "fit", "jpeg_quality", "val_fraction")
+
+log = logging.getLogger(__name__)
+
+
+def locate_shards(data: dict[str, Any], data_dir: str, *, build: Build) -> ShardSpec:
+    """The shards of `data.path`: a folder of them, one built from what lies there or from `data.source`, or, where
+    `path` is a list to mix, each of its entries found or built in that way. `build` makes `data.source`.
+
+    Where they were built with other captions than `data.caption_template` asks for, they are told to make these.
+
+    Raises:
+        UserError: there is nothing at a path and no source to make it from, or the entries of a list cannot be
+            mixed: their picture sizes differ, or one has training pictures that another keeps for validation.
+    """
+    if data["path"] is None:
+        raise UserError(
+            "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
+        )
+    if isinstance(data["path"], str | Path):
+        return [_locate(data, Component(Path(data["path"])), data_dir, build)]
+    alone = {**data, "source": None}  # a source makes one folder, so it cannot stand in for a list
+    found = [_locate(alone, component, data_dir, build) for component in components_of(data["path"])]
+    refuse_leaks(open_shards(found))
+    return found
+
+
+def _locate(data: dict[str, Any], wanted: Component, data_dir: str, build: Build) -> Component:
+    """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
+    path = wanted.path
+    template = wanted.caption_template if wanted.caption_template is not None else data.get("caption_template")
+    settings = {name: data[name] for name in _CHOICES} | dict(data.get("build") or {})
+    check_settings({"workers": None, "max_bad": 100, **settings})
+    finished = (path / MANIFEST_FILE).is_file()
+    if finished and not _cheap(data["source"]):
+        return Component(path, wanted.weight, template)
+    if path.exists() and not finished and not (data["source"] and unfinished(path)):
+        folder, own = _of_collection(path, Path(data_dir), settings, template)
+    elif data["source"] is None:
+        raise UserError(
+            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's layout, "
+            "of WebDataset tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
+        )
+    else:
+        source = build(data["source"])
+        folder, own = _found_or_built(source, path, settings, template), source.caption_template
+    return Component(folder, wanted.weight, template if template is not None else _unless_stored(folder, own))
+
+
+def _unless_stored(folder: Path, own: str | None) -> str | None:
+    """The template of the source itself, where the shards were built with another."""
+    return None if Manifest.load(folder).caption_template == own else own or OWN
+
+
+def _cheap(source: dict[str, Any] | None) -> bool:
+    """Whether a source costs nothing to open, so that finished shards can be checked against its settings."""
+    return source is not None and "painter" in source["_target_"]
+
+
+# ---------------------------------------------------------------------- collections that are no shards
+
+
+def _of_collection(
+    path: Path, data_dir: Path, settings: dict[str, Any], template: str | None
+) -> tuple[Path, str | None]:
+    """The shards of what lies at `path`, and the template that its source has."""
+    now = fingerprint(path)
+    note = data_dir / ".found" / f"{_digest([str(path.resolve()), settings])}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(note.read_text())
+        folder = data_dir / known["folder"]
+        if known["fingerprint"] == now and (folder / MANIFEST_FILE).is_file():
+            return folder, known["caption_template"]
+    source = open_source(path)
+    size = settings["image_size_px"]
+    folder = _found_or_built(source, data_dir / f"{source.name}-{size}px", settings, template, raw=path)
+    with suppress(OSError):  # a disk that is full, or not ours
+        note.parent.mkdir(exist_ok=True)
+        content = {"fingerprint": now, "folder": folder.name, "caption_template": source.caption_template}
+        note.write_text(json.dumps(content))
+    return folder, source.caption_template
+
+
+def _found_or_built(
+    source: Source, plain: Path, settings: dict[str, Any], template: str | None, *, raw: Path | None = None
+) -> Path:
+    """`plain` where it holds just this build, or is free and `raw` None; else a folder that has its digest behind."""
+    identity = identity_of(source, settings)
+    named = plain.with_name(f"{plain.name}-{digest_of(identity)}")
+    for folder in (plain, named):
+        if _holds(folder, identity) or (raw and _held_before(folder, identity, source, raw)):
+            return folder
+    out = plain if raw is None and (not plain.exists() or unfinished(plain)) else named
+    if out == named and (plain / MANIFEST_FILE).is_file():
+        log.info("%s is another build of that name, so these shards go to %s", plain, named)
+    build_shards(source, out, caption_template=template, **settings)
+    return out
+
+
+def _holds(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a finished build of the same pictures is there, whatever its captions are made by."""
+    return not any(_differing(folder, identity))
+
+
+def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
+    """The settings in which the shards at `folder` differ, "manifest" where there are none."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return ["manifest"]
+    built = Manifest.load(folder).extra.get("settings")
+    if not isinstance(built, dict):
+        return ["settings"]
+    stored = {name: value for name, value in built.items() if name != "caption_template"}
+    return [name for name, _, _ in differences(stored, dict(identity))]
+
+
+def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw: Path) -> bool:
+    """Whether these are shards of an earlier version, which told the files of a folder otherwise: nothing has changed
+    since they were built, and they hold the first pictures.
+    """
+    differing = set(_differing(folder, identity))
+    if "source.version" not in differing or not differing <= {"source.files", "source.pictures", "source.version"}:
+        return False
+    if changed_since(raw, (folder / MANIFEST_FILE).stat().st_mtime_ns):
+        return False
+    shards = ShardSet.open(folder)
+    keys = np.concatenate([shards.keys(split) for split in shards.splits])
+    first = [int(key_of(picture.identity), 16) for picture in islice(_pictures(source), _PROOF)]
+    return bool(np.isin(np.array(first, np.uint64), keys).all())
+
+
+def _pictures(source: Source):
+    for chunk in source.chunks():
+        yield from (item for item in source.pictures(chunk) if isinstance(item, Picture))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()

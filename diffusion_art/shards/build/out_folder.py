@@ -1,0 +1,125 @@
+"""The folder a build writes to: whose it is, who may write, and how finished files get there.
+
+Everything grows in `<out>/.building`. Finished files are moved out of it and the manifest goes last, so a
+folder with a manifest is whole, and a folder without one is never taken for shards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.errors import UserError
+from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.sources.detect import BUILDING_FOLDER
+
+_OURS = re.compile(
+    r"(train|val)-\d{6}\.tar|index-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
+)
+
+
+class OutFolder:
+    """`path`, to hold a build of `settings` (plain JSON, kept in the manifest and compared).
+
+    `again` is the whole command that asked for it, where a person typed one.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, overwrite: bool, again: str | None = None) -> None:
+        self.path = path
+        self.building = path / BUILDING_FOLDER
+        self.staging = self.building / "shards"
+        self.spool = self.building / "spool"
+        self._settings = settings
+        self._overwrite = overwrite
+        self._again = again
+
+    def finished(self) -> Manifest | None:
+        """The manifest of a finished build of the same settings. UserError for one of others."""
+        if self._overwrite or not (self.path / MANIFEST_FILE).is_file():
+            return None
+        manifest = Manifest.load(self.path)
+        for name, old, new in differences(manifest.extra.get("settings"), self._settings):
+            raise UserError(
+                f"{self.path} was built with {name}={old}, and now {name}={new} is asked for. {self._ways()}"
+            )
+        return manifest
+
+    def _ways(self) -> str:
+        """How to go on where another build is in the way."""
+        if self._again is None:
+            return "Give another folder (out), or replace it (overwrite)."
+        other = self.path.with_name(f"{self.path.name}-{digest_of(self._settings)}")
+        return (
+            f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: "
+            f"`{self._again} overwrite=true`"
+        )
+
+    def check_free(self) -> None:
+        """UserError unless the folder is new, empty, to be replaced, or left by an interrupted build."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is a file. Give a folder: out=data/NAME.")
+        names = {path.name for path in self.path.iterdir()}
+        ours = {name for name in names if _OURS.fullmatch(name)}
+        foreign = names - ours - {BUILDING_FOLDER}
+        if not names & {MANIFEST_FILE, BUILDING_FOLDER}:  # tars, but of somebody else
+            foreign |= ours - {BAD_PICTURES_FILE}
+        if foreign:
+            raise UserError(
+                f"{self.path} holds other files ({min(foreign)}). Give a new or empty folder: out=data/NAME."
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One build of a folder at a time; a second process waits here."""
+        while True:
+            self.building.mkdir(parents=True, exist_ok=True)
+            path = self.building / "lock"
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # The build before us removed the lock with everything else: then ours is on a nameless file.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield
+                    return
+
+    def publish(self) -> None:
+        """Move the staged files into place; what an older build left goes first."""
+        (self.path / MANIFEST_FILE).unlink(missing_ok=True)
+        for old in self.path.iterdir():
+            if _OURS.fullmatch(old.name):
+                old.unlink()
+        for file in sorted(self.staging.iterdir(), key=lambda file: (file.name == MANIFEST_FILE, file.name)):
+            file.replace(self.path / file.name)
+        shutil.rmtree(self.building)
+
+    def abandon(self) -> None:
+        """Leave nothing half-written, nor an empty folder; finished shards stay."""
+        shutil.rmtree(self.building, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            self.path.rmdir()
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    """Six hex digits for the name of a folder that holds a build of `settings`, whatever its captions are made by."""
+    content = {name: value for name, value in settings.items() if name != "caption_template"}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=3).hexdigest()
+
+
+def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, old, new) wherever two JSON values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*after, *before]):
+            yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+    elif before != after:
+        yield name or "settings", before, after

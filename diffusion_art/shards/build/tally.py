@@ -1,0 +1,215 @@
+"""What a build counts, and how it tells."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from diffusion_art.errors import UserError
+from diffusion_art.shards.build.encode import Encoded, split_of
+from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
+from diffusion_art.shards.manifest import Manifest
+from diffusion_art.sources.base import BadPicture, LeftOut, Note
+
+BAD_PICTURES_FILE = "bad_pictures.txt"
+NAMED_SPLITS = "named"  # the manifest's `splits` where the source names its validation split
+
+_CAPTION_WITHIN = 1000  # pictures, one of which must have a caption
+_REASONS = 50  # of each kind that a manifest keeps
+_NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "id", "image_id", CAPTIONS, READY}
+
+
+@dataclass
+class Tally:
+    """The pictures of a build so far. `limit` None has no end."""
+
+    max_bad: int
+    limit: int | None
+    allow_no_captions: bool = False
+    seen: dict[int, int] = field(default_factory=dict)  # key as a number: CRC-32 of its captions
+    named_val: set[int] = field(default_factory=set)  # keys that the source names as validation pictures
+    crossed: set[int] = field(default_factory=set)  # those of them that it names otherwise too
+    more: dict[int, list[str]] = field(default_factory=dict)  # captions that came with another copy of a picture
+    without_caption: set[int] = field(default_factory=set)
+    several_captions: set[int] = field(default_factory=set)
+    bad: list[BadPicture] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)  # letters in each, as long as no picture had a caption
+    duplicates: int = 0
+
+    def note_bad(self, picture: BadPicture) -> None:
+        """Count a bad picture. UserError when it is one too many."""
+        self.bad.append(picture)
+        if len(self.bad) > self.max_bad:
+            shown = "; ".join(f"{bad.name}: {bad.reason}" for bad in self.bad[:3])
+            raise UserError(
+                f"{len(self.bad)} bad pictures, and max_bad={self.max_bad} allows no more ({shown}; all in "
+                f"{BAD_PICTURES_FILE}). Repair the source, or raise max_bad (data.build.max_bad of a training)."
+            )
+
+    def note_left_out(self, picture: LeftOut) -> None:
+        """Count what is left out, or a note on what is kept, by its reason."""
+        (self.notes if isinstance(picture, Note) else self.left_out)[picture.reason] += 1
+
+    def note_good(self, picture: Encoded) -> bool:
+        """Whether this is a new picture, and so to be kept. UserError where no picture of many has a caption."""
+        number, captions = int(picture.key, 16), picture.captions
+        checksum = crc32("\0".join(captions).encode("utf-8", "replace"))
+        known = self.seen.get(number)
+        if known is not None:
+            self._note_copy(number, picture, new=captions if checksum != known else ())
+            return False
+        if self.full:
+            return False
+        self.seen[number] = checksum
+        if picture.split == "val":
+            self.named_val.add(number)
+        self._note_captions(number, picture)
+        if len(self.seen) == _CAPTION_WITHIN:
+            self.check_captions()
+        return True
+
+    def _note_copy(self, number: int, picture: Encoded, *, new: tuple[str, ...]) -> None:
+        """Another copy of a picture that there is, with captions that it may not have yet."""
+        self.duplicates += 1
+        if (picture.split == "val") != (number in self.named_val):
+            self.crossed.add(number)
+            self.named_val.add(number)
+        if new:
+            self.more.setdefault(number, []).extend(new)
+
+    def _note_captions(self, number: int, picture: Encoded) -> None:
+        if not picture.captions:
+            self.without_caption.add(number)
+        elif len(picture.captions) > 1:
+            self.several_captions.add(number)
+        if len(self.without_caption) == len(self.seen) <= _CAPTION_WITHIN:
+            self.columns.update({name: len(str(value)) for name, value in picture.metadata.items()})
+        elif not picture.metadata.keys() <= self.columns.keys():
+            self.columns.update(dict.fromkeys(picture.metadata.keys() - self.columns.keys(), 1))
+
+    def merged(self, picture: Encoded) -> Encoded:
+        """The picture with the captions of all its copies."""
+        number = int(picture.key, 16)
+        texts = distinct([*picture.captions, *self.more.get(number, ())])
+        if number not in self.more or not texts:
+            return picture
+        self.without_caption.discard(number)
+        if len(texts) > 1:
+            self.several_captions.add(number)
+        return picture.with_captions(texts)
+
+    def check_captions(self) -> None:
+        """UserError where no picture has a caption, unless that is allowed."""
+        if self.allow_no_captions or self.more or not self.seen or len(self.without_caption) < len(self.seen):
+            return
+        first = "the first " if len(self.seen) == _CAPTION_WITHIN else ""
+        texts = [name for name, letters in self.columns.most_common() if letters and name not in _NO_TEXT]
+        names = ", ".join(name for name in self.columns if name not in ("width", "height")) or "none"
+        if texts:
+            way = f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
+        else:
+            way = "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
+        raise UserError(
+            f"none of {first}{len(self.seen):,} pictures has a caption; their columns: {names}. {way}, or build all "
+            "the same with allow_no_captions=true (data.build.allow_no_captions of a training)."
+        )
+
+    def split(self, picture: Encoded, *, val_fraction: float) -> str:
+        """Where a picture goes: by its source's word where that names a validation split, else by its key's hash."""
+        if self.named_val:
+            return "val" if int(picture.key, 16) in self.named_val else "train"
+        return split_of(picture.key, val_fraction=val_fraction)
+
+    @property
+    def needs_another_pass(self) -> bool:
+        """Whether pictures that were written before all were seen are in the wrong split, or lack captions."""
+        return bool(self.named_val or self.more)
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and len(self.seen) >= self.limit
+
+    @property
+    def too_many_bad(self) -> bool:
+        return len(self.bad) > self.max_bad
+
+    def counts(self, left_out: Mapping[str, int]) -> dict[str, Any]:
+        """For the manifest; `left_out` is what the source's listing left out."""
+        return {
+            "bad": len(self.bad),
+            "bad_by_reason": _most_common(Counter(map(_kind_of, self.bad))),
+            "duplicates": self.duplicates,
+            "in_both_splits": len(self.crossed),
+            "left_out": _most_common(Counter(left_out) + self.left_out),
+            "notes": _most_common(self.notes),
+            "several_captions": len(self.several_captions),
+            "without_caption": len(self.without_caption),
+        }
+
+    def column_names(self) -> list[str]:
+        """What a caption template may name, for the manifest."""
+        return sorted(self.columns.keys() - {CAPTIONS, READY})
+
+    def bad_pictures(self) -> str:
+        """One line a bad picture: its name, a tab, the reason."""
+        return "".join(f"{' '.join(bad.name.split())}\t{' '.join(bad.reason.split())}\n" for bad in self.bad)
+
+
+def summary(out: Path, manifest: Manifest, seconds: float) -> str:
+    """What came of a build that took so long."""
+    pictures = sum(manifest.splits.values())
+    splits = ", ".join(f"{count} {split}" for split, count in manifest.splits.items())
+    size_mb = sum(shard.bytes for shards in manifest.shards.values() for shard in shards) / 1e6
+    lines = [
+        f"{out}: {pictures} pictures of {manifest.image_size_px} px ({splits}), {size_mb:.1f} MB, "
+        f"in {seconds:.1f} s ({pictures / max(seconds, 1e-9):.0f} pictures/s)"
+    ]
+    if "val" not in manifest.splits:
+        lines.append("no picture fell into the validation split; a larger val_fraction gives it some")
+    return "\n  ".join([*lines, *told(manifest)])
+
+
+def told(manifest: Manifest) -> list[str]:
+    """A line for each thing that its build counted, for people; other builders may count nothing."""
+    counts = manifest.extra.get("counts")
+    counts = counts if isinstance(counts, dict) else {}
+    lines = []
+    if manifest.extra.get("splits") == NAMED_SPLITS:
+        lines.append("the validation split is the one that the source names; val_fraction is not used")
+        if crossed := counts.get("in_both_splits"):
+            lines.append(f"{crossed} pictures that the source names in both splits are in val only")
+    if several := counts.get("several_captions"):
+        lines.append(f"{several} pictures have several captions; one is drawn at each visit")
+    if empty := counts.get("without_caption"):
+        lines.append(f"{empty} of {sum(manifest.splits.values())} pictures have no caption")
+    lines += [f"{count} {note}" for note, count in _table(counts, "notes")]
+    if copies := counts.get("duplicates"):
+        lines.append(f"{copies} duplicates dropped")
+    lines += [f"{count} {reason}, left out" for reason, count in _table(counts, "left_out")]
+    if bad := counts.get("bad"):
+        lines.append(f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}")
+        lines += [f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")]
+    return lines
+
+
+def _table(counts: Mapping[str, Any], name: str) -> list[tuple[str, int]]:
+    found = counts.get(name)
+    return sorted(found.items(), key=lambda item: (-item[1], item[0])) if isinstance(found, dict) else []
+
+
+def _kind_of(bad: BadPicture) -> str:
+    """The reason without what differs from picture to picture."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "N", " ".join(bad.reason.split()))[:200]
+
+
+def _most_common(counter: Counter[str]) -> dict[str, int]:
+    kept = dict(counter.most_common(_REASONS))
+    rest = counter.total() - sum(kept.values())
+    return kept | ({"for other reasons": rest} if rest else {})

@@ -1,0 +1,140 @@
+"""The index of a split: where in which shard each sample lies, one fixed-size row per sample, memory-mapped.
+
+The rows are read back from the tars rather than remembered from writing them, so a shard that an earlier,
+interrupted build finished is indexed like any other.
+"""
+
+import mmap
+import re
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_art.errors import UserError
+from diffusion_art.files import written
+from diffusion_art.shards.files import mismatch, rebuild, sha256_of
+from diffusion_art.shards.manifest import ShardInfo
+
+# Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
+# lengths are bytes within the shard; `key` is the sample's key as a number, `shard` counts within the split.
+INDEX_ROW = np.dtype(
+    [
+        ("key", "<u8"),
+        ("image_offset", "<u8"),
+        ("caption_offset", "<u8"),
+        ("metadata_offset", "<u8"),
+        ("image_length", "<u4"),
+        ("caption_length", "<u4"),
+        ("metadata_length", "<u4"),
+        ("shard", "<u4"),
+    ]
+)
+
+BLOCK = 512  # of a tar, bytes
+MEMBERS = ("jpg", "txt", "json")  # image, caption, metadata: a sample's members, always in this order
+
+# USTAR: name[100] mode uid gid (24 bytes) size[12] mtime checksum (20) type, link name[100], magic
+_HEADER = re.compile(
+    rb"(?P<key>[0-9a-f]{16})\.(?P<suffix>[a-z]+)\0+.{24}(?P<size>[0-7]{11})\0.{20}0\0{100}ustar\x0000.*",
+    re.DOTALL,
+)
+
+
+def index_shard(path: Path, *, shard: int = 0) -> np.ndarray:
+    """The rows of one tar, from its headers alone; `shard` is the number they carry.
+
+    UserError, naming the file and the byte, when the tar is truncated or not laid out as ShardWriter does it.
+    """
+    rows: list[tuple[int, ...]] = []
+    if path.stat().st_size < 2 * BLOCK:
+        raise _broken(path, path.stat().st_size, "is truncated")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar:
+        position, end = 0, len(tar) - 2 * BLOCK
+        while position < end:
+            stems, offsets, lengths = [], [], []
+            for suffix in MEMBERS:
+                stem, length = _read_header(tar, position, suffix, path=path)
+                stems.append(stem)
+                offsets.append(position + BLOCK)
+                lengths.append(length)
+                position += BLOCK + length + -length % BLOCK
+            if position > end or len(set(stems)) != 1:
+                raise _broken(path, offsets[0] - BLOCK, "is truncated or mixes samples")
+            rows.append((int(stems[0], 16), *offsets, *lengths, shard))
+        if any(tar[end:]):
+            raise _broken(path, end, "is truncated: the two empty blocks that end a tar are missing")
+    return np.array(rows, dtype=INDEX_ROW)
+
+
+def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[ShardInfo, np.ndarray]:
+    """Write `index-<split>.npy`; its description and the keys (uint64) of all samples.
+
+    UserError when a shard does not hold what its ShardInfo says.
+    """
+    path = folder / f"index-{split}.npy"
+    samples = sum(info.samples for info in shards)
+    keys = np.empty(samples, np.uint64)
+    done = 0
+    with written(path, on_disk=True) as partial, partial.open("wb") as file:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(INDEX_ROW),
+            "fortran_order": False,
+            "shape": (samples,),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        for number, info in enumerate(shards):
+            tar = folder / info.file
+            rows = index_shard(tar, shard=number)
+            if (len(rows), tar.stat().st_size) != (info.samples, info.bytes):
+                raise UserError(
+                    f"shard {tar} holds {len(rows)} samples in {tar.stat().st_size} bytes, not "
+                    f"{info.samples} in {info.bytes}; delete it and build again with {rebuild(folder)}"
+                )
+            keys[done : done + len(rows)] = rows["key"]
+            done += len(rows)
+            file.write(rows.tobytes())
+        size = file.tell()
+    return ShardInfo(path.name, samples, size, sha256_of(path)), keys
+
+
+def open_index(folder: Path, index: ShardInfo, shards: Sequence[ShardInfo]) -> np.ndarray:
+    """The memory-mapped rows of a split, checked where it is cheap: first and last row of every shard."""
+    try:
+        rows = np.lib.format.open_memmap(folder / index.file, mode="r")  # no pickles, no archives
+    except (ValueError, OverflowError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        raise mismatch(folder, index.file, f"no NumPy array ({error})", "an array of index rows") from None
+    expected = (sum(shard.samples for shard in shards),)
+    if rows.dtype != INDEX_ROW or rows.shape != expected:
+        found = f"rows of {rows.dtype.itemsize} bytes in shape {rows.shape}"
+        raise mismatch(folder, index.file, found, f"rows of {INDEX_ROW.itemsize} bytes in shape {expected}")
+    samples = np.array([shard.samples for shard in shards], dtype=np.int64)
+    sizes = np.array([shard.bytes for shard in shards], dtype=np.uint64)
+    numbers = np.flatnonzero(samples)
+    last = np.cumsum(samples)[numbers] - 1
+    first = last + 1 - samples[numbers]
+    ends = rows["metadata_offset"][last] + rows["metadata_length"][last]
+    right = (rows["shard"][first] == numbers) & (rows["shard"][last] == numbers) & (ends <= sizes[numbers])
+    if not right.all():
+        wrong = shards[int(numbers[np.argmin(right)])]
+        expected_rows = f"{wrong.samples} rows in {wrong.bytes} bytes"
+        raise mismatch(folder, index.file, f"rows that do not fit {wrong.file}", expected_rows)
+    return np.asarray(rows)  # a plain view of the map: numpy.memmap is slow to index
+
+
+def _read_header(tar: mmap.mmap, position: int, suffix: str, *, path: Path) -> tuple[bytes, int]:
+    """Key and content length of the member whose USTAR header stands at `position`."""
+    header = tar[position : position + BLOCK]
+    match = _HEADER.fullmatch(header)
+    if match is None or match["suffix"] != suffix.encode():
+        name = header[:100].rstrip(b"\0").decode("utf-8", "backslashreplace")
+        raise _broken(path, position, f"is truncated, or has {name!r} where a `<16 hex digits>.{suffix}` belongs")
+    return match["key"], int(match["size"], 8)
+
+
+def _broken(path: Path, position: int, what: str) -> UserError:
+    return UserError(
+        f"shard {path} {what} (at byte {position} of {path.stat().st_size}); "
+        f"delete it and build again with {rebuild(path.parent)}"
+    )

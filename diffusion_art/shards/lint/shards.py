@@ -1,0 +1,149 @@
+"""One shard folder under the glass: each shard's bytes and samples, and what only shows over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_art.errors import UserError
+from diffusion_art.shards.build.encode import split_of
+from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS
+from diffusion_art.shards.files import sha256_of
+from diffusion_art.shards.index import index_shard
+from diffusion_art.shards.lint.findings import NAMED, Findings
+from diffusion_art.shards.manifest import MANIFEST_FILE
+from diffusion_art.shards.pixels import BadPicture, decode
+from diffusion_art.shards.reader import ShardInfo, ShardSet
+
+_AT_ONCE = 256  # samples whose views are held
+
+
+def lint_shard(shards: ShardSet, split: str, number: int, findings: Findings, *, pictures: bool) -> np.ndarray | None:
+    """Add what is wrong with shard `number` of `split` to `findings`.
+
+    Returns a 64-bit hash (uint64) of each picture's bytes, or None for a shard that cannot be read.
+    """
+    infos = shards.manifest.shards[split]
+    info, first = infos[number], sum(earlier.samples for earlier in infos[:number])
+    _lint_checksum(shards.folder, info, findings)
+    where = f"{shards.folder.name}/{info.file}"
+    try:
+        rows = index_shard(shards.folder / info.file, shard=number)
+    except (UserError, OSError) as error:
+        findings.add("layout", where, str(error))
+        return None
+    if not np.array_equal(rows, shards.rows(split)[first : first + info.samples]):
+        findings.add("layout", where, f"holds {len(rows)} samples, which are not what its index says")
+        return None
+    hashes = np.empty(info.samples, np.uint64)
+    for start in range(0, info.samples, _AT_ONCE):
+        stop = min(start + _AT_ONCE, info.samples)
+        hashes[start:stop] = _lint_samples(
+            shards, split, np.arange(first + start, first + stop), findings, pictures=pictures
+        )
+    return hashes
+
+
+def lint_folder(shards: ShardSet, hashes: Mapping[str, np.ndarray], findings: Findings) -> None:
+    """Add what shows over all shards: the indexes' checksums, stray files, keys that come twice, twins.
+
+    `hashes` are those of `lint_shard`, per split; twins are found among the shards that could be read.
+    """
+    manifest, folder = shards.manifest, shards.folder
+    for info in (*manifest.indexes.values(), *manifest.captions.values()):
+        _lint_checksum(folder, info, findings)
+    known = {info.file for split in manifest.shards for info in manifest.files(split)}
+    known |= {MANIFEST_FILE, BAD_PICTURES_FILE}
+    for path in sorted(folder.iterdir()):
+        if path.name not in known:
+            findings.add("stray", f"{folder.name}/{path.name}", "is not in the manifest")
+    for key, count in _repeated([shards.keys(split) for split in shards.splits]):
+        findings.add("key", f"{folder.name} {key:016x}", f"is the key of {count} samples")
+    for split, found in hashes.items():
+        for number, (twins, count) in enumerate(_repeated([found])):
+            where = folder.name
+            if number < NAMED and len(found) == shards.splits[split]:
+                where = f"{folder.name} {shards.key(split, int(np.argmax(found == np.uint64(twins))))}"
+            findings.add("twin", where, f"is one of {count} in {split} with the same bytes", count=count - 1)
+    none = np.empty(0, np.uint64)
+    shared = np.intersect1d(hashes.get("train", none), hashes.get("val", none))
+    if len(shared):
+        what = f"{len(shared)} pictures of val lie in train too, under other keys"
+        findings.add("leak", folder.name, what, count=len(shared))
+
+
+def _lint_checksum(folder: Path, info: ShardInfo, findings: Findings) -> None:
+    where = f"{folder.name}/{info.file}"
+    try:
+        found = sha256_of(folder / info.file)
+    except OSError as error:
+        findings.add("checksum", where, str(error))
+    else:
+        if found != info.sha256:
+            findings.add("checksum", where, f"has SHA-256 {found}, the manifest says {info.sha256}")
+
+
+def _lint_samples(
+    shards: ShardSet, split: str, numbers: np.ndarray, findings: Findings, *, pictures: bool
+) -> list[int]:
+    """Look at these samples; the hashes of their pictures' bytes."""
+    fraction = _val_fraction(shards)
+    keys, captions, images = shards.views(split, numbers)
+    hashes = []
+    for i, key, caption, image in zip(numbers.tolist(), keys.tolist(), captions, images, strict=True):
+        where = f"{shards.folder.name} {key:016x}"
+        hashes.append(int.from_bytes(hashlib.blake2b(image or b"", digest_size=8).digest(), "little"))
+        if fraction is not None and (right := split_of(f"{key:016x}", val_fraction=fraction)) != split:
+            findings.add("split", where, f"lies in {split}, the hash of its key says {right}")
+        _lint_caption(caption, where, findings)
+        _lint_metadata(shards, split, i, where, findings)
+        if not shards.captions_agree(split, i):
+            findings.add("captions", where, "has other captions in its metadata than in the table of captions")
+        if pictures:
+            _lint_picture(image, shards.image_size_px, where, findings)
+    return hashes
+
+
+def _lint_caption(caption: memoryview | None, where: str, findings: Findings) -> None:
+    try:
+        if not str(caption or b"", "utf-8").strip():
+            findings.add("caption", where, "has no caption")
+    except UnicodeDecodeError as error:
+        findings.add("text", where, str(error))
+
+
+def _lint_metadata(shards: ShardSet, split: str, i: int, where: str, findings: Findings) -> None:
+    try:
+        shards.metadata(split, i)
+    except (ValueError, RecursionError, OSError) as error:
+        findings.add("metadata", where, str(error)[:200])
+
+
+def _lint_picture(image: memoryview | None, size_px: int, where: str, findings: Findings) -> None:
+    try:
+        height, width, _ = decode(image or b"").shape
+    except BadPicture as error:
+        findings.add("picture", where, str(error)[:200])
+    else:
+        if (width, height) != (size_px, size_px):
+            findings.add("size", where, f"is {width} x {height} px, the manifest says {size_px}")
+
+
+def _repeated(columns: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """The values (uint64) that come more than once in all `columns` together, and how often."""
+    ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *columns]))
+    values = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    counts = np.searchsorted(ordered, values, side="right") - np.searchsorted(ordered, values)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _val_fraction(shards: ShardSet) -> float | None:
+    """What the builder said that it split by, where it was `prepare` and its source named no validation split."""
+    if shards.manifest.extra.get("splits") == NAMED_SPLITS:
+        return None
+    settings = shards.manifest.extra.get("settings")
+    fraction = settings.get("val_fraction") if isinstance(settings, dict) else None
+    return float(fraction) if isinstance(fraction, int | float) else None

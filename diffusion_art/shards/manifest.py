@@ -1,0 +1,155 @@
+"""The description of a shard folder: what is in it, how large, with which checksums.
+
+A shard folder holds, besides its `<split>-<number>.tar` files,
+
+    manifest.json        this description; written last, so a folder that has one is whole
+    index-<split>.npy    one row per sample: where in which shard it lies (index.py)
+    captions-<split>.bin only where samples have several captions: all of them (caption_table.py)
+
+100 million samples are 10 thousand manifest entries and a 4.8 GB index, read only where asked.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.errors import UserError
+from diffusion_art.shards.files import rebuild
+
+FORMAT = "diffusion-art-shards"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One file of a shard folder: its name, its samples, its size in bytes and its SHA-256 (hex)."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a shard folder holds: per split its shards and index, and the table of its captions where some samples
+    have several. `extra` is the builder's own plain JSON.
+    """
+
+    name: str
+    image_size_px: int
+    caption_template: str | None
+    builder_version: str
+    shards: Mapping[str, tuple[ShardInfo, ...]]
+    indexes: Mapping[str, ShardInfo]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    captions: Mapping[str, ShardInfo] = field(default_factory=dict)
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        """Samples per split."""
+        return {split: sum(shard.samples for shard in shards) for split, shards in self.shards.items()}
+
+    def files(self, split: str) -> tuple[ShardInfo, ...]:
+        """All files of a split: its shards, its index, and its table of captions."""
+        table = (self.captions[split],) if split in self.captions else ()
+        return (*self.shards[split], self.indexes[split], *table)
+
+    @cached_property
+    def digest(self) -> str:
+        """128 bits (hex) that name the samples and their order: same digest, same sample i in each split.
+
+        Covers the bytes of the shards and nothing else, so that a renamed data set keeps its order.
+        """
+        content = {split: [[s.samples, s.sha256] for s in shards] for split, shards in self.shards.items()}
+        canonical = json.dumps([VERSION, content], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`, the same for the same content."""
+        splits = {
+            split: {
+                "samples": self.splits[split],
+                "index": asdict(self.indexes[split]),
+                "shards": [asdict(shard) for shard in shards],
+            }
+            | ({"captions": asdict(self.captions[split])} if split in self.captions else {})
+            for split, shards in self.shards.items()
+        }
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "image_size_px": self.image_size_px,
+            "caption_template": self.caption_template,
+            "builder_version": self.builder_version,
+            "extra": dict(self.extra),
+            "splits": splits,
+        }
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read `folder/manifest.json`. UserError when there is none, or one that this version cannot read."""
+        path = folder / MANIFEST_FILE
+        mend = f"build it with {rebuild(folder)}"
+        if not folder.is_dir():
+            raise UserError(f"there is no shard folder {folder}; {mend}")
+        if not path.is_file():
+            raise UserError(
+                f"{folder} has no {MANIFEST_FILE}: it is no shard folder, or its build did not finish; {mend}"
+            )
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not valid JSON ({error}); {mend}") from None
+        found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
+        if found != (FORMAT, VERSION):
+            raise UserError(
+                f"{path} has format {found[0]!r} version {found[1]!r}, this program reads {FORMAT!r} "
+                f"version {VERSION}; {mend}"
+            )
+        try:
+            return cls._of(content)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{path} is incomplete or has a wrong entry ({error!r}); {mend}") from None
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> "Manifest":
+        splits = content["splits"]
+        kinds = {"name": str, "image_size_px": int, "builder_version": str, "extra": dict, "splits": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+            raise ValueError(f"{wrong[0]} is {str(content[wrong[0]])[:100]!r}")
+        if not isinstance(content["caption_template"], str | None):
+            raise ValueError(f"caption_template is {str(content['caption_template'])[:100]!r}")
+        manifest = cls(
+            name=content["name"],
+            image_size_px=content["image_size_px"],
+            caption_template=content["caption_template"],
+            builder_version=content["builder_version"],
+            shards={split: tuple(_info(s) for s in part["shards"]) for split, part in splits.items()},
+            indexes={split: _info(part["index"]) for split, part in splits.items()},
+            extra=content["extra"],
+            captions={split: _info(part["captions"]) for split, part in splits.items() if "captions" in part},
+        )
+        for split, part in splits.items():
+            counts = {part["samples"], manifest.splits[split], manifest.indexes[split].samples}
+            counts |= {manifest.captions[split].samples} if split in manifest.captions else set()
+            if len(counts) != 1:
+                raise ValueError(f"sample counts of split {split!r} disagree: {sorted(counts)}")
+        return manifest
+
+
+def _info(entry: dict[str, Any]) -> ShardInfo:
+    """A file entry, its name proved to be a plain name: a manifest may have come over a network."""
+    info = ShardInfo(**entry)
+    if info.file in {"", ".", ".."} or not {"/", "\\", "\0"}.isdisjoint(info.file):
+        raise ValueError(f"{info.file!r} is not a plain file name")
+    if not (isinstance(info.samples, int) and isinstance(info.bytes, int) and min(info.samples, info.bytes) >= 0):
+        raise ValueError(f"samples and bytes of {info.file!r} must be counts")
+    return info

@@ -1,0 +1,298 @@
+"""Shards on disk, read by number: sample i is one look into the index and one slice of a mapped file.
+
+Writing lives in `writer.py`, the index in `index.py`, the description of a folder in `manifest.py`; this is
+the door to them all.
+"""
+
+import contextlib
+import json
+import mmap
+import resource
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_art.shards.caption_table import CaptionTable
+from diffusion_art.shards.captioning import Recaptioner, alternatives_in
+from diffusion_art.shards.decoded import Decoded
+from diffusion_art.shards.files import check_file
+from diffusion_art.shards.index import index_shard, open_index
+from diffusion_art.shards.manifest import Manifest, ShardInfo
+from diffusion_art.shards.order import Order, OrderMemo, epoch_order
+from diffusion_art.shards.writer import ShardWriter, write_manifest
+
+__all__ = ["Manifest", "Sample", "ShardInfo", "ShardSet", "ShardWriter", "index_shard", "write_manifest"]
+
+_PREFETCH_CALLS = 64  # for so many requests after a page that was not in memory, pages are asked for ahead
+
+
+class Sample(NamedTuple):
+    """One picture as stored: `key` (16 hex digits), the encoded `image`, its `caption`.
+
+    From a stream the image is a view into the frame that brought it, and empty where it could not be read.
+    """
+
+    key: str
+    image: bytes | memoryview
+    caption: str
+
+
+class ShardSet:
+    """An opened shard folder. Reading is thread-safe; shards are mapped when first touched.
+
+    A shard must never be rewritten in place (ShardWriter renames): what is mapped stays what it was.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, index: dict[str, np.ndarray]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.decoded: Decoded | None = None  # see predecode.py
+        self._index = index
+        self._tables = {
+            split: CaptionTable(folder, info, manifest.splits[split]) for split, info in manifest.captions.items()
+        }
+        self._recaptioner: Recaptioner | None = None
+        self._mapped: dict[tuple[str, int], tuple[mmap.mmap, memoryview]] = {}
+        self._lock = threading.Lock()
+        self._faults = self._calls_left = -1
+        self._memo = OrderMemo(self.order)
+        # Each map holds a file descriptor; leave half of them to everybody else.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._max_mapped = 2**15 if limit == resource.RLIM_INFINITY else max(1, limit // 2)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, caption_template: str | None = None) -> "ShardSet":
+        """Open `folder` after cheap checks: files present, in it, of the manifest's size, index in range.
+
+        `caption_template` makes other captions of the samples' columns than are stored, None leaves them.
+
+        UserError for a folder that is missing, unfinished, of another version, truncated or of two builds, or
+        with a link that leads out of it; or for a template that does not fit its columns.
+        """
+        folder = Path(folder)
+        manifest = Manifest.load(folder)
+        index = {}
+        for split, shards in manifest.shards.items():
+            for info in manifest.files(split):
+                check_file(folder, info.file, bytes=info.bytes)
+            index[split] = open_index(folder, manifest.indexes[split], shards)
+        opened = cls(folder, manifest, index)
+        if caption_template not in (None, manifest.caption_template):
+            opened._recaptioner = Recaptioner(opened, caption_template)
+        return opened
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples per split."""
+        return self.manifest.splits
+
+    @property
+    def image_size_px(self) -> int:
+        return self.manifest.image_size_px
+
+    @property
+    def caption_template(self) -> str | None:
+        """What the captions are made by; None: as their source has them."""
+        return self._recaptioner.template if self._recaptioner else self.manifest.caption_template
+
+    @property
+    def digest(self) -> str:
+        """Names the samples and their order; see Manifest.digest."""
+        return self.manifest.digest
+
+    def order(self, split: str, seed: int | None, epoch: int) -> Order:
+        """Place -> sample of one epoch of `split`; `seed` None is the order of the index."""
+        return epoch_order(self.splits[split], seed=seed, epoch=epoch, split=split, digest=self.digest)
+
+    def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The samples (int64, numbers for `views`) at places [start, stop) of that order."""
+        return self._memo.samples(split, seed, epoch, start, stop)
+
+    def read(self, split: str, i: int) -> Sample:
+        """Sample `i` of `split`. IndexError if there is none, OSError if its bytes cannot be read."""
+        row = self._row(split, i)
+        image = self._slice(split, row, "image")
+        return Sample(f"{int(row['key']):016x}", bytes(image), self.captions(split, i)[0])
+
+    def captions(self, split: str, i: int) -> tuple[str, ...]:
+        """All captions of sample `i`, at least one, which may be ""; errors as from `read` and `metadata`."""
+        self._row(split, i)
+        if self._recaptioner is not None:
+            return self._recaptioner.texts(split, i)
+        if split in self._tables:
+            return tuple(self._tables[split].texts(i))
+        return (str(self.stored_caption(split, i), "utf-8", "replace"),)
+
+    def stored_caption(self, split: str, i: int) -> bytes:
+        """The caption (UTF-8) that sample `i` has in its shard, whatever captions are told."""
+        return bytes(self._slice(split, self._row(split, i), "caption"))
+
+    def without_caption(self) -> int:
+        """How many samples have no caption: by the manifest, or the index. By another template than they are stored
+        with it is that of 20,000 samples from all over, in proportion.
+        """
+        if self._recaptioner is not None:
+            return sum(self._recaptioner.without_caption(split, samples) for split, samples in self.splits.items())
+        counts = self.manifest.extra.get("counts")
+        known = counts.get("without_caption") if isinstance(counts, dict) else None
+        if isinstance(known, int):
+            return known
+        return sum(int(np.count_nonzero(rows["caption_length"] == 0)) for rows in self._index.values())
+
+    def captions_agree(self, split: str, i: int) -> bool:
+        """Whether the table of captions has those of sample `i`'s metadata, as far as they can be read."""
+        with contextlib.suppress(OSError):
+            row = self._row(split, i)
+            stored = alternatives_in(self._slice(split, row, "metadata"))
+            told = self._tables[split].texts(i) if split in self._tables else []
+            return stored == told or (not stored and len(told) < 2)
+        return True
+
+    def tells_several(self, split: str) -> bool:
+        """Whether a sample may have several captions, so that `views` is to be given draws."""
+        return split in self._tables or self._recaptioner is not None
+
+    def several(self, split: str) -> int:
+        """How many samples have several captions in store."""
+        return self._tables[split].several if split in self._tables else 0
+
+    def rows(self, split: str) -> np.ndarray:
+        """The index (INDEX_ROW), one row per sample: a map of its file, read from disk where touched."""
+        return self._index[split]
+
+    def keys(self, split: str) -> np.ndarray:
+        """The keys (uint64) of all samples: a column of the index."""
+        return self._index[split]["key"]
+
+    def key(self, split: str, i: int) -> str:
+        """The key of sample `i`, from the index alone."""
+        return f"{int(self._row(split, i)['key']):016x}"
+
+    def metadata(self, split: str, i: int) -> dict[str, Any]:
+        """The JSON stored with sample `i`: title, artist, date, genre, style, file name, ...
+
+        ValueError (RecursionError, if it is nested a thousand deep) when it is no JSON object.
+        """
+        found = json.loads(bytes(self._slice(split, self._row(split, i), "metadata")))
+        if not isinstance(found, dict):
+            raise ValueError(f"the metadata is {str(found)[:100]!r}, no JSON object")
+        return found
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """In what forms `views` gives pictures: `jpeg`, as stored, and once they were decoded `u8`, their pixels."""
+        return ("jpeg",) if self.decoded is None else ("jpeg", "u8")
+
+    def views(
+        self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[memoryview | None], list[memoryview | None]]:
+        """Keys (uint64), captions (UTF-8) and images of many samples, as views into the shards: no copy.
+
+        Of several captions the first, or the one on which a sample's draw falls (order.draws). A sample that cannot
+        be read (its shard was cut or taken away since `open`) is None, None.
+        """
+        rows = self._index[split].take(places)
+        captions = self._captions(split, places, rows, draws)
+        if codec == "u8" and self.decoded is not None:
+            images = self.decoded.views(split, places)
+        else:
+            images = self._members(split, rows, "image")
+        if None in captions or None in images:
+            for i, pair in enumerate(zip(captions, images, strict=True)):
+                if None in pair:
+                    captions[i] = images[i] = None
+        return rows["key"], captions, images
+
+    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> None:
+        """Have the kernel read these samples from disk without waiting, so that reads of a cold disk overlap.
+
+        Does nothing once everything is in memory: asking for it would cost as much as serving it.
+        """
+        if not self._waits_for_disk():
+            return
+        if codec == "u8" and self.decoded is not None:
+            self.decoded.prefetch(split, places)
+        rows = self._index[split][places]
+        spans = rows[["shard", "image_offset", "caption_offset", "caption_length"]].tolist()
+        for shard, start, caption_offset, caption_length in spans:
+            with contextlib.suppress(OSError, ValueError, OverflowError):  # `views` will say so
+                tar, _ = self._mapped.get((split, shard)) or self._map(split, shard)
+                start -= start % mmap.PAGESIZE
+                tar.madvise(mmap.MADV_WILLNEED, start, caption_offset + caption_length - start)
+
+    def _captions(
+        self, split: str, places: np.ndarray, rows: np.ndarray, draws: np.ndarray | None
+    ) -> list[memoryview | None]:
+        if self._recaptioner is not None:
+            return self._recaptioner.views(split, places, draws)
+        if split in self._tables:
+            return self._tables[split].views(places, draws)
+        return self._members(split, rows, "caption")
+
+    def _row(self, split: str, i: int) -> np.void:
+        index = self._index[split]
+        if not 0 <= i < len(index):
+            raise IndexError(f"split {split!r} of {self.name} has samples 0..{len(index) - 1}, not {i}")
+        return index[i]
+
+    def _slice(self, split: str, row: np.void, member: str) -> memoryview:
+        start = int(row[f"{member}_offset"])
+        end = start + int(row[f"{member}_length"])
+        return self._view(split, int(row["shard"]), end=end)[start:end]
+
+    def _waits_for_disk(self) -> bool:
+        """Whether this process had to wait for a page of some file in the last calls, or these are the first."""
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        if faults != self._faults:
+            self._faults, self._calls_left = faults, _PREFETCH_CALLS
+        self._calls_left -= 1
+        return self._calls_left >= 0
+
+    def _members(self, split: str, rows: np.ndarray, member: str) -> list[memoryview | None]:
+        """One member of each of `rows`, None where its bytes are not there."""
+        # Column by column: field access row by row would cost more than the reading.
+        shards, starts, lengths = rows["shard"].tolist(), rows[f"{member}_offset"], rows[f"{member}_length"]
+        spans = list(zip(shards, starts.tolist(), lengths.tolist(), strict=True))
+        infos = self.manifest.shards[split]
+        with contextlib.suppress(OSError, IndexError):  # then look at each row by itself
+            tars = {shard: self._view(split, shard, end=infos[shard].bytes) for shard in set(shards)}
+            found = [tars[shard][start : start + length] for shard, start, length in spans]
+            if sum(map(len, found)) == int(lengths.sum()):
+                return [*found]
+        return [self._slice_or_none(split, *span) for span in spans]
+
+    def _slice_or_none(self, split: str, shard: int, start: int, length: int) -> memoryview | None:
+        try:
+            return self._view(split, shard, end=start + length)[start : start + length]
+        except OSError:
+            return None
+
+    def _view(self, split: str, shard: int, *, end: int) -> memoryview:
+        """The mapped shard, proved to reach to byte `end`: to read past a file's end kills the process."""
+        tar, view = self._mapped.get((split, shard)) or self._map(split, shard)
+        if end > min(tar.size(), len(view)):  # size(): of the file now, which may have been cut since
+            file = self.folder / self.manifest.shards[split][shard].file
+            raise OSError(f"{file} has {tar.size()} bytes, its index reaches to byte {end}")
+        return view
+
+    def _map(self, split: str, shard: int) -> tuple[mmap.mmap, memoryview]:
+        shards = self.manifest.shards[split]
+        if shard >= len(shards):
+            raise OSError(f"the index of split {split!r} names shard {shard} of {len(shards)}")
+        info = shards[shard]
+        path = self.folder / info.file
+        with self._lock:
+            if path.stat().st_size != info.bytes:
+                raise OSError(f"{path} is no longer the file that was opened, {info.bytes} bytes long")
+            if len(self._mapped) >= self._max_mapped:  # the oldest goes; views keep what they look at alive
+                del self._mapped[next(iter(self._mapped))]
+            with path.open("rb") as file:
+                tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._mapped[split, shard] = mapped = (tar, memoryview(tar))
+        return mapped

@@ -1,0 +1,164 @@
+"""Contact sheets of 8-bit pictures, and PNGs with their story: what paints without torch.
+
+Every picture we write says in its text chunks what was asked for; `read_metadata` reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from diffusion_art.files import written
+from diffusion_art.infotext import KEY as INFOTEXT
+
+TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
+GAP_PX = 8
+CAPTION_PX = 12
+TITLE_PX = 16
+CAPTION_LINES = 4
+COMPRESSED_CHARS = 200  # a text chunk longer than this is compressed
+PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
+
+
+def contact_sheet(
+    pictures: Sequence[UInt8[np.ndarray, "h w c"]],
+    captions: Sequence[str],
+    *,
+    columns: int | None = None,
+    title: str | None = None,
+) -> Image.Image:
+    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
+    if len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures came with {len(captions)} captions")
+    columns = min(columns or nice_columns(len(pictures)), len(pictures))
+    tiles = [tile(pixels, caption) for pixels, caption in zip(pictures, captions)]
+    return sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
+
+
+def write_png(picture: Image.Image, path: str | Path, metadata: Mapping[str, Any]) -> Path:
+    """Write one picture with `metadata` in its text chunks: strings as they are, the rest as JSON.
+
+    The file appears under its name only when it is whole.
+    """
+    path = Path(path)
+    with written(path) as partial:
+        picture.save(partial, format="PNG", pnginfo=text_chunks(metadata))
+    return path
+
+
+def text_chunks(metadata: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
+    """`metadata` as a PNG's text chunks: strings as they are, the rest as JSON; long ones compressed.
+
+    `parameters` come first and are never compressed, as the tools that read them expect.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in sorted(metadata.items(), key=lambda entry: entry[0] != INFOTEXT):
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = text.encode("utf-8", "replace").decode()
+        if key == INFOTEXT:
+            chunks.add_text(key, text)
+        else:
+            chunks.add_itxt(key, text, zip=len(text) > COMPRESSED_CHARS)
+    return chunks
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The text chunks of a PNG."""
+    with Image.open(path) as picture:
+        picture.load()
+        return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
+
+
+def nice_columns(tiles: int) -> int:
+    """A width for so many tiles: full rows where possible, rather wide than tall, 8 at most."""
+    full = [width for width in range(2, 9) if tiles % width == 0 and width * width >= tiles]
+    return full[0] if full else min(8, max(1, int(np.ceil(tiles**0.5))))
+
+
+def wrap(text: str, *, width_px: int, max_lines: int, size_px: int = CAPTION_PX) -> list[str]:
+    """`text` broken into lines of at most `width_px`, with an ellipsis where it had to be cut.
+
+    Breaks at spaces, and inside a word only where the word alone is too wide.
+    """
+    lines, line = [], ""
+    words = deque(text.split())
+    while words and len(lines) <= max_lines:
+        word = words.popleft()
+        candidate = f"{line} {word}" if line else word
+        if len(candidate) <= width_px and _width(candidate, size_px) <= width_px:
+            line = candidate
+        elif line:
+            lines.append(line)
+            line = ""
+            words.appendleft(word)
+        else:
+            head = 1  # the longest start of the word that fits
+            while head < min(len(word), width_px) and _width(word[: head + 1], size_px) <= width_px:
+                head += 1
+            lines.append(word[:head])
+            words.appendleft(word[head:])
+    lines = [*lines, line] if line else lines
+    if len(lines) <= max_lines:
+        return lines
+    last = lines[max_lines - 1]
+    while last and _width(f"{last}…", size_px) > width_px:
+        last = last[:-1]
+    return [*lines[: max_lines - 1], f"{last.rstrip()}…"]
+
+
+# ---------------------------------------------------------------------- drawing
+
+Tile = tuple[Image.Image, list[str], str]  # picture, caption lines, the whole caption
+
+
+def tile(pixels: UInt8[np.ndarray, "h w c"], caption: str) -> Tile:
+    picture = Image.fromarray(pixels)
+    factor = max(1, -(-TILE_PX // picture.width))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    lines = wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES)
+    return picture, lines or ["(no caption)"], caption
+
+
+def sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
+    line_px = CAPTION_PX + 3
+    width_px, height_px = rows[0][0][0].size
+    heights = [height_px + 4 + line_px * max(len(lines) for _, lines, _ in row) for row in rows]
+    top = GAP_PX + (TITLE_PX + GAP_PX if title else 0)
+    page = Image.new(
+        "RGB",
+        (GAP_PX + len(rows[0]) * (width_px + GAP_PX), top + sum(heights) + GAP_PX * len(rows)),
+        PAPER,
+    )
+    pen = ImageDraw.Draw(page)
+    if title:
+        pen.text((GAP_PX, GAP_PX - 2), title, font=_font(TITLE_PX), fill=INK)
+    y = top
+    for row, height in zip(rows, heights):
+        for place, (picture, lines, caption) in enumerate(row):
+            x = GAP_PX + place * (width_px + GAP_PX)
+            page.paste(picture, (x, y))
+            ink = INK if caption.strip() else FADED
+            for number, line in enumerate(lines):
+                pen.text((x, y + height_px + 2 + number * line_px), line, font=_font(CAPTION_PX), fill=ink)
+        y += height + GAP_PX
+    return page
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships: Latin with all accents, Greek, Cyrillic and more."""
+    import matplotlib  # servers paint without it
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)
+
+
+def _width(text: str, size_px: int) -> float:
+    return _font(size_px).getlength(text)

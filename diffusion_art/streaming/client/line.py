@@ -1,0 +1,141 @@
+"""One connection to one stream server. What may pass is a LineError, what will not is a UserError."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+
+from diffusion_art.errors import UserError
+from diffusion_art.net import client_context, headers_of
+from diffusion_art.streaming.client.connection import Connection
+from diffusion_art.streaming.wire import (
+    MAX_FRAME_BYTES,
+    SUBPROTOCOL,
+    Frame,
+    Hello,
+    Message,
+    StreamInfo,
+    WireError,
+    decode_frame,
+    pack_message,
+    unpack_message,
+)
+
+
+class LineError(Exception):
+    """The connection is of no more use; another one may be."""
+
+
+class OtherProtocol(UserError):
+    """The server answers, but speaks none of our subprotocols: perhaps EIR's protocol, which has none."""
+
+
+def dial(
+    url: str,
+    *,
+    token: str | None,
+    ca: str | None,
+    open_within_s: float,
+    subprotocol: str | None = None,
+    max_bytes: int = MAX_FRAME_BYTES,
+) -> Connection:
+    """A WebSocket to `url`; `ca` as in client_context. LineError and UserError as from Line."""
+    with explained(url, token):
+        return Connection(
+            url,
+            subprotocol=subprotocol,
+            headers=headers_of(token),
+            max_bytes=max_bytes,
+            open_within_s=open_within_s,
+            tls=client_context(ca) if url.lower().startswith("wss:") else None,
+        )
+
+
+@contextmanager
+def explained(url: str, token: str | None) -> Iterator[None]:
+    """What goes wrong while dialling `url` comes out as LineError or UserError."""
+    try:
+        yield
+    except InvalidURI as error:
+        raise UserError(f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws") from None
+    except InvalidStatus as error:
+        raise _explain(url, error.response.status_code, token) from None
+    except ssl.SSLCertVerificationError as error:
+        raise UserError(
+            f"the certificate of the stream server at {url} is not trusted ({error.verify_message}); give it, or that "
+            f"of the authority that signed it, with data.ca=FILE"
+        ) from None
+    except (OSError, WebSocketException) as error:
+        raise LineError(f"{url}: {one_line(error)}") from None
+
+
+class Line:
+    """An open connection; `info` is what the server holds.
+
+    LineError when the server is not open within `open_within_s` or then leaves us waiting for `timeout_s`,
+    UserError when it is none of ours (then OtherProtocol) or wants another token.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None, timeout_s: float, open_within_s: float, ca: str | None = None
+    ) -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._owner = os.getpid()
+        self._connection = dial(url, token=token, ca=ca, open_within_s=open_within_s, subprotocol=SUBPROTOCOL)
+        try:
+            self.info = self._greet(open_within_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, within_s: float) -> StreamInfo:
+        if self._connection.subprotocol != SUBPROTOCOL:
+            raise OtherProtocol(
+                f"the server at {self.url} does not speak {SUBPROTOCOL}, so it is no stream server of ours"
+            )
+        self.send(Hello())
+        answer = self.receive(within_s=within_s)
+        if not isinstance(answer, StreamInfo):
+            raise LineError(f"{self.url}: greeted with {type(answer).__name__}")
+        return answer
+
+    def send(self, *messages: Message) -> None:
+        """Send control messages, all at once."""
+        try:
+            self._connection.send(*map(pack_message, messages))
+        except (OSError, WebSocketException) as error:
+            raise LineError(f"{self.url}: {one_line(error)}") from None
+
+    def receive(self, *, within_s: float | None = None) -> Frame | Message:
+        """The next thing the server says, frames without a copy of their samples."""
+        try:
+            data = self._connection.recv(within_s or self._timeout_s)
+            return unpack_message(data) if isinstance(data, str) else decode_frame(data)
+        except TimeoutError:
+            raise LineError(f"{self.url}: no answer within {within_s or self._timeout_s:g} s") from None
+        except (OSError, WebSocketException, WireError) as error:
+            raise LineError(f"{self.url}: {one_line(error)}") from None
+
+    def close(self) -> None:
+        """Hang up. Does nothing in a forked child of the process that dialled: the line is not its own."""
+        if os.getpid() == self._owner:
+            self._connection.close()
+
+
+def _explain(url: str, status: int, token: str | None) -> UserError | LineError:
+    if status in (401, 403):
+        what = "asks for a token; set data.token" if token is None else "does not accept our token; check data.token"
+        return UserError(f"the stream server at {url} {what}")
+    if status >= 500:
+        return LineError(f"{url}: HTTP status {status}{', it has all the clients it takes' * (status == 503)}")
+    return UserError(
+        f"{url} answers with HTTP status {status} and not as a stream; an address looks like ws://host:8000/ws"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """What `error` says."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,35 @@
+"""How long to go on trying: what every reader does between one failure and the next."""
+
+import random
+import time
+
+from diffusion_art.errors import UserError
+from diffusion_art.streaming.client.line import LineError
+
+jitter = random.SystemRandom()  # leaves the global generator, which training may use, alone
+
+
+class Patience:
+    """Waits longer after each failure in a row, and raises UserError when they go on for `limit_s`."""
+
+    def __init__(self, limit_s: float, what: str) -> None:
+        self._limit_s, self._what = limit_s, what
+        self._failures, self._since = 0, 0.0
+
+    def left_s(self) -> float:
+        """How long failures may still go on."""
+        return self._limit_s - (time.monotonic() - self._since if self._failures else 0.0)
+
+    def rewarded(self) -> None:
+        """Something came: failures count from none again."""
+        self._failures = 0
+
+    def failed(self, error: LineError) -> None:
+        """Wait before the next try."""
+        if self._failures == 0:
+            self._since = time.monotonic()
+        self._failures += 1
+        if self.left_s() <= 0:
+            raise UserError(f"{self._what} (waited {self._limit_s:g} s, at last: {error})") from None
+        delay_s = min(2.0, 0.05 * 2 ** min(self._failures, 10)) * jitter.uniform(0.5, 1.5)
+        time.sleep(max(0.0, min(delay_s, self.left_s())))

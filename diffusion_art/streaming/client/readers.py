@@ -1,0 +1,237 @@
+"""Reading the stream: requests in, samples out in their order, exactly once, whatever happens to the servers.
+
+    client = StreamClient("ws://127.0.0.1:8000/ws")
+    batches = (ReadRequest("train", seed=0, start=64 * k, stop=64 * (k + 1)) for k in range(1000))
+    for samples in client.read(batches): ...
+
+`ShardReader` is the same without a server, for debugging: identical samples straight from the shards.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.errors import UserError
+from diffusion_art.net import token_of
+from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
+from diffusion_art.shards.reader import Sample
+from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
+from diffusion_art.streaming.client.line import Line, LineError
+from diffusion_art.streaming.client.patience import Patience, jitter
+from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of
+from diffusion_art.streaming.wire import StreamInfo
+
+__all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
+
+_START = "`python -m diffusion_art.stream data.path=FOLDER`"
+_DECODE = "python -m diffusion_art.stream data.path=FOLDER decode=true"
+
+
+class StreamClient:
+    """Reads from any of `urls`, all serving the same data set.
+
+    A server that breaks off, hangs for `timeout_s` or sends damaged bytes is left, and what was not yet
+    received is asked again of the next one: the samples come out as if nothing had happened. A server is
+    waited for `connect_for_s` at the start and `retry_for_s` in mid-run. `digest` is the data set that must
+    be there, None for that of the first server. Connects when first read, so before that it may be sent to
+    other processes.
+
+    Without a `token` that of $DIFFUSION_ART_STREAM_TOKEN is used. `ca` is a PEM file of certificates to trust
+    (wss:// addresses), None for the system's.
+
+    `codec` is the form in which the pictures come (wire.py), `checksum` whether each frame is proved to have
+    arrived as it was sent. No more than about `window_bytes` are asked for ahead.
+
+    UserError when no server answers for that long, the token is wrong, or a server holds another data set, or
+    has not the codec.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        token: str | None = None,
+        ca: str | None = None,
+        digest: str | None = None,
+        codec: str = "jpeg",
+        checksum: bool = True,
+        window_bytes: int = 64 * 2**20,
+        timeout_s: float = 30.0,
+        retry_for_s: float = 120.0,
+        connect_for_s: float = 10.0,
+    ) -> None:
+        self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
+        if not self.urls:
+            raise UserError("data.url names no server; give an address such as ws://host:8000/ws, or auto")
+        self._token = token_of(token)
+        self._ca, self._digest, self._timeout_s = ca, digest, timeout_s
+        self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
+        self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes
+        self._url = jitter.randrange(len(self.urls))  # so that readers spread over the servers
+        self._info: StreamInfo | None = None
+        self._lines: set[Line] = set()
+
+    def info(self) -> StreamInfo:
+        """What the servers hold."""
+        patience = self._patience()
+        while self._info is None:
+            try:
+                self._hang_up(self._dial(patience))
+            except LineError as error:
+                self._url += 1
+                patience.failed(error)
+        return self._info
+
+    def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
+        """The samples of each request, one list per request and in their order.
+
+        Up to `window` requests are under way at once, as many as `window_bytes` has room for: all that a server
+        may send ahead, all that is held here. A sample that the server could not read has an empty image and
+        caption.
+        """
+        info = self.info()
+        source, waiting = iter(requests), deque[list[Part]]()
+        patience, session = self._patience(), None
+        room = _Room(self._window_bytes, mean_bytes=3 * info.image_size_px**2)
+        try:
+            while True:
+                if 2 * len(waiting) <= window:  # half a window at a time: each time wakes the server
+                    while len(waiting) < max(1, window) and room.left() and (request := next(source, None)) is not None:
+                        waiting.append(parts_of(request, info))
+                        room.asked(request.stop - request.start)
+                if not waiting:
+                    return
+                while not all(part.done for part in waiting[0]):
+                    try:
+                        session = session or Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
+                        session.ask(part for parts in waiting for part in parts)
+                        session.receive()
+                        patience.rewarded()
+                    except LineError as error:
+                        if session is not None:
+                            self._hang_up(session.line)
+                            session = None
+                        self._url += 1
+                        patience.failed(error)
+                parts = waiting.popleft()
+                samples = list(chain.from_iterable(part.samples for part in parts))
+                room.came(len(samples), sum(part.bytes for part in parts))
+                yield samples
+        finally:
+            if session is not None:
+                self._hang_up(session.line)
+
+    def close(self) -> None:
+        """Hang up. What is read afterwards connects anew."""
+        for line in list(self._lines):
+            self._hang_up(line)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lines": set()}
+
+    def _dial(self, patience: Patience) -> Line:
+        """A line to the next server, proved to hold the data set we began with."""
+        url = self.urls[self._url % len(self.urls)]
+        open_within_s = min(self._timeout_s, max(1.0, patience.left_s()))
+        line = Line(url, token=self._token, ca=self._ca, timeout_s=self._timeout_s, open_within_s=open_within_s)
+        self._lines.add(line)
+        expected = self._digest or (self._info and self._info.digest)
+        if expected and line.info.digest != expected:
+            self._hang_up(line)
+            held = f"{line.info.name!r} ({line.info.digest})"
+            wanted = f"{self._info.name!r} ({expected})" if self._info else f"the one with digest {expected}"
+            raise UserError(
+                f"the stream server at {url} holds data set {held}, this run reads {wanted}; "
+                f"serve that one there, or begin a new run"
+            )
+        if self.codec not in line.info.codecs:
+            self._hang_up(line)
+            raise UserError(
+                f"the stream server at {url} has its pictures as {' or '.join(line.info.codecs)}, not as "
+                f"{self.codec}; start it again with `{_DECODE}`, or set data.codec=jpeg"
+            )
+        self._info = line.info
+        return line
+
+    def _hang_up(self, line: Line) -> None:
+        self._lines.discard(line)
+        line.close()
+
+    def _patience(self) -> Patience:
+        where = " or ".join(self.urls)
+        if self._info is None:
+            what = f"no stream server answers at {where}; start one with {_START}, or leave data.url at auto"
+            return Patience(self._connect_for_s, what)
+        what = f"the stream server at {where} has broken off; start it again with {_START} and resume the run"
+        return Patience(self._retry_for_s, what)
+
+
+class ShardReader:
+    """Reads as StreamClient does, straight from the shards that `spec` names, opened when first read.
+
+    With codec `u8` the pictures are decoded into the folder `cache` where that was not done before (predecode.py).
+    """
+
+    def __init__(self, spec: ShardSpec, *, codec: str = "jpeg", cache: str | Path | None = None) -> None:
+        self._components = components_of(spec)
+        self.codec, self._cache = codec, cache
+        self._shards: Shards | None = None
+
+    def info(self) -> StreamInfo:
+        """What the shards hold."""
+        return describe(self._open())
+
+    def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
+        """The samples of each request; `window` means nothing here."""
+        shards = self._open()
+        info = describe(shards)
+        for request in requests:
+            parts = parts_of(request, info)
+            for part in parts:
+                read = part.read(0)
+                wanted, told = samples_at(shards, read), draws_at(shards, read)
+                part.samples += samples_of(*views(shards, part.split, wanted, self.codec, told))
+            yield [sample for part in parts for sample in part.samples]
+
+    def close(self) -> None:
+        """Let go of the shards; reading opens them again."""
+        self._shards = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": None}
+
+    def _open(self) -> Shards:
+        if self._shards is None:
+            shards = open_shards(self._components)
+            if self.codec == "u8":
+                from diffusion_art.shards.predecode import predecode  # loads what is not needed otherwise
+
+                predecode(shards, cache=self._cache)
+            self._shards = shards
+        return self._shards
+
+
+class _Room:
+    """How much may be asked for ahead: requests whose samples, as large as those that came, fill `limit_bytes`.
+
+    `mean_bytes` of a sample is believed until the first have come.
+    """
+
+    def __init__(self, limit_bytes: int, *, mean_bytes: float) -> None:
+        self._limit_bytes, self._mean_bytes = limit_bytes, mean_bytes
+        self._samples = 0  # under way
+
+    def left(self) -> bool:
+        """Whether one more request may be made; always, when none is under way."""
+        return self._samples == 0 or self._samples * self._mean_bytes < self._limit_bytes
+
+    def asked(self, samples: int) -> None:
+        self._samples += samples
+
+    def came(self, samples: int, size: int) -> None:
+        self._samples -= samples
+        if samples:
+            mean = size / samples
+            self._mean_bytes = max(mean, 0.5 * (self._mean_bytes + mean))  # quick to rise, slow to fall

@@ -1,0 +1,244 @@
+"""`data.path` of a training: shards, something to build them from, or a weighted list of either."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.config import build
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.fingerprint import fingerprint
+from diffusion_art.shards.build.locate import locate_shards
+from diffusion_art.shards.mixture import Component, Mixture, components_of, open_shards
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.parquet import Parquet
+from tests.fakes_sources import encoded, picture, wikiart_folder
+
+SETTINGS = {
+    "source": None,
+    "image_size_px": 16,
+    "fit": "crop",
+    "jpeg_quality": 92,
+    "val_fraction": 0.2,
+    "caption_template": None,
+}
+
+
+def captioned(folder: Path, count: int, *, first: int = 0) -> Path:
+    """`count` pictures with a text beside each."""
+    folder.mkdir(parents=True)
+    for number in range(first, first + count):
+        (folder / f"{number}.png").write_bytes(encoded(picture(number), "PNG"))
+        (folder / f"{number}.txt").write_text(f"swatch {number}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(painter_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], Path]:
+    """A list of shards and of a folder of pictures that is no shards yet, and where they are to be built."""
+    root = tmp_path_factory.mktemp("mixed")
+    captioned(root / "mine", 30)
+    return [{"path": str(painter_shards), "weight": 3}, {"path": str(root / "mine"), "weight": 1}], root / "data"
+
+
+def test_a_list_is_found_or_built_and_keeps_its_weights(mixed: tuple[list[dict], Path], painter_shards: Path):
+    spec, data_dir = mixed
+    for _ in range(2):  # built once, then found
+        found = locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
+        assert found == [Component(painter_shards, 3.0), Component(*data_dir.glob("mine-16px-??????"), 1.0)]
+    shards = open_shards(found)
+    assert isinstance(shards, Mixture)
+    assert shards.shares("train") == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("url", ["auto", "shards"])
+def test_a_run_reads_the_mixture(mixed: tuple[list[dict], Path], url: str):
+    spec, data_dir = mixed
+
+    def prepare():
+        return locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
+
+    data = StreamDataModule(
+        prepare_shards=prepare, url=url, image_size_px=16, global_batch_size=20, val_samples=10, num_workers=0
+    )
+    data.prepare_data()
+    data.setup()
+    try:
+        shards = open_shards(prepare())
+        mine = {shards.components[1].key("train", i) for i in range(shards.components[1].splits["train"])}
+        loader = data.train_dataloader()
+        loader.dataset.last_batch = 50
+        batches = list(loader)
+        positions = [position for batch in batches for position in batch.positions]
+        assert positions == list(range(1000))
+        owners = Counter(key in mine for batch in batches for key in batch.keys)
+        assert owners == {True: 250, False: 750}
+        assert data.info.digest == shards.digest
+    finally:
+        data.teardown()
+
+
+def test_entries_that_are_not_there_or_leak_are_refused(painter_shards: Path, tmp_path: Path):
+    settings = {**SETTINGS, "source": {"_target_": "diffusion_art.sources.painter.Painter", "count": 8}}
+    with pytest.raises(UserError, match=r"no data at data\.path=.*nowhere"):
+        locate_shards(
+            {**settings, "path": [str(painter_shards), str(tmp_path / "nowhere")]}, str(tmp_path), build=build
+        )
+    pictures = captioned(tmp_path / "pictures", 20)
+    half = locate_shards({**SETTINGS, "val_fraction": 0.5, "path": str(pictures)}, str(tmp_path / "half"), build=build)
+    none = locate_shards({**SETTINGS, "val_fraction": 0.0, "path": str(pictures)}, str(tmp_path / "none"), build=build)
+    with pytest.raises(
+        UserError, match=r"validation pictures of .*half.* are training pictures of .*none.*val_fraction"
+    ):
+        locate_shards({**SETTINGS, "path": [*half, *none]}, str(tmp_path), build=build)
+
+
+def located(path: Path | list, data_dir: Path, **settings) -> list[Component]:
+    return list(components_of(locate_shards({**SETTINGS, **settings, "path": path}, str(data_dir), build=build)))
+
+
+def folder_of(path: Path, data_dir: Path, **settings) -> Path:
+    (component,) = located(str(path), data_dir, **settings)
+    return component.path
+
+
+def test_each_collection_and_setting_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path):
+    one, other = captioned(tmp_path / "a" / "monet", 12), captioned(tmp_path / "b" / "monet", 12, first=50)
+    data_dir = tmp_path / "data"
+    folders = [folder_of(one, data_dir), folder_of(other, data_dir), folder_of(one, data_dir, fit="stretch")]
+    mixed = located([{"path": str(one), "weight": 1}, {"path": str(other), "weight": 1}], data_dir)
+    assert [component.path for component in mixed] == folders[:2]
+    (one / "99.png").write_bytes(encoded(picture(99), "PNG"))
+    (one / "99.txt").write_text("one more")
+    folders.append(folder_of(one, data_dir))
+    assert len(set(folders)) == 4
+    assert all(re.fullmatch(r"monet-16px-[0-9a-f]{6}", folder.name) for folder in folders)
+    assert sum(ShardSet.open(folders[3]).splits.values()) == 13
+    times = {file: file.stat().st_mtime_ns for folder in folders for file in folder.iterdir()}
+    assert folder_of(one, data_dir) == folders[3]
+    assert folder_of(other, data_dir) == folders[1]
+    assert {file: file.stat().st_mtime_ns for folder in folders for file in folder.iterdir()} == times
+
+
+def test_an_unchanged_collection_is_found_again_without_a_look_into_its_files(tmp_path: Path):
+    pictures, data_dir = captioned(tmp_path / "mine", 12), tmp_path / "data"
+    folder = folder_of(pictures, data_dir)
+    file = pictures / "3.txt"
+    before, text = file.stat(), file.read_text()
+    file.write_text(text[::-1])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert folder_of(pictures, data_dir) == folder
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    (data_dir / ".found" / "x.json").write_text("rubbish")
+    folder_of(pictures, data_dir)  # looked at again: what comes of it is the source's own business
+    for note in (data_dir / ".found").iterdir():
+        note.write_text("rubbish")
+    assert folder_of(pictures, data_dir).is_dir()
+
+
+def test_shards_that_prepare_or_an_earlier_version_built_are_found(tmp_path: Path):
+    wikiart_folder(tmp_path / "wikiart", count=10)
+    plain = tmp_path / "data" / "wikiart-16px"
+    settings = {name: SETTINGS[name] for name in ("image_size_px", "fit", "jpeg_quality", "val_fraction")}
+    build_shards(Parquet(tmp_path / "wikiart"), plain, **settings, progress=False)
+    assert folder_of(tmp_path / "wikiart", tmp_path / "data") == plain
+    pictures = captioned(tmp_path / "mine", 12)
+    old = tmp_path / "data" / "mine-16px"
+    build_shards(ImageFolder(pictures), old, **settings, progress=False)
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["extra"]["settings"]["source"] = {"kind": "folder", "pictures": 12, "files": "as it was told once"}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    later = captioned(tmp_path / "elsewhere" / "mine", 12, first=30)
+    for folder in (pictures, later):
+        for file in (folder, *folder.iterdir()):
+            os.utime(file, (1, 1))
+    assert folder_of(pictures, tmp_path / "data") == old
+    assert folder_of(later, tmp_path / "data") != old  # as old, as many, of that name, and others
+    os.utime(pictures / "0.png")
+    assert folder_of(pictures, tmp_path / "data") != old
+
+
+def test_the_template_changes_and_the_shards_stay(tmp_path: Path, painter_shards: Path):
+    pictures, data_dir = captioned(tmp_path / "mine", 12), tmp_path / "data"
+    (first,) = located(str(pictures), data_dir, caption_template="{file_name}")
+    stored = ShardSet.open(first.path).read("train", 0).caption
+    assert stored.endswith(".png")
+    for template, expected in (("{file_name}: {caption}", f"{stored}: swatch"), (None, "swatch"), ("", "")):
+        for _ in range(2):
+            (found,) = located(str(pictures), data_dir, caption_template=template)
+            assert found.path == first.path
+            assert open_shards([found]).captions("train", 0)[0].startswith(expected)
+    (again,) = located(str(pictures), data_dir, caption_template="{file_name}")
+    assert open_shards([again]).captions("train", 0)[0] == stored
+    assert len([folder for folder in data_dir.iterdir() if folder.name.startswith("mine")]) == 1
+    own = [{"path": str(painter_shards), "caption_template": "{style}"}, str(pictures)]
+    assert [component.caption_template for component in located(own, data_dir)] == ["{style}", "{caption}"]
+    with pytest.raises(UserError, match=r"asks for \{nothing\}, which the pictures do not have"):
+        open_shards(located(str(painter_shards), data_dir, caption_template="{nothing}"))
+
+
+def test_settings_of_the_build_reach_it(tmp_path: Path):
+    pictures = captioned(tmp_path / "mine", 12)
+    for number in range(3):
+        (pictures / f"bad{number}.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"raise max_bad \(data\.build\.max_bad of a training\)"):
+        folder_of(pictures, tmp_path / "data", build={"max_bad": 2})
+    folder = folder_of(pictures, tmp_path / "data", build={"max_bad": 3, "limit": 7, "workers": 1})
+    assert sum(ShardSet.open(folder).splits.values()) == 7
+    with pytest.raises(UserError, match="workers=0 is out of range"):
+        folder_of(pictures, tmp_path / "data", build={"workers": 0})
+
+
+def test_a_source_with_other_settings_is_built_beside(tmp_path: Path):
+    painter = {"_target_": "diffusion_art.sources.painter.Painter", "count": 20, "seed": 0, "image_size_px": 16}
+    plain = tmp_path / "painter-16px"
+    assert folder_of(plain, tmp_path, source=painter) == plain
+    assert folder_of(plain, tmp_path, source={**painter, "count": 24}).name.startswith("painter-16px-")
+    assert folder_of(plain, tmp_path, source=painter) == plain
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "dangling").symlink_to(tmp_path / "nowhere")
+    seen = {fingerprint(tmp_path / "a")}
+    for change in (
+        lambda: (tmp_path / "elsewhere" / "x").write_text("1"),
+        lambda: (tmp_path / "elsewhere" / "x").write_text("22"),
+        lambda: os.utime(tmp_path / "elsewhere" / "x", (1, 1)),
+        lambda: (tmp_path / "elsewhere" / "x").rename(tmp_path / "elsewhere" / "y"),
+    ):
+        change()
+        seen.add(fingerprint(tmp_path / "a"))
+    assert len(seen) == 5
+    assert fingerprint(tmp_path / "a") in seen
+    assert fingerprint(tmp_path / "elsewhere" / "y") == fingerprint(tmp_path / "elsewhere" / "y")
+
+
+def test_every_run_says_how_many_pictures_have_no_caption(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    pictures = captioned(tmp_path / "mine", 30)
+    for number in range(3):
+        (pictures / f"{number}.txt").unlink()
+    for _ in range(2):
+        data = StreamDataModule(
+            prepare_shards=lambda: located(str(pictures), tmp_path / "data"),
+            url="shards",
+            image_size_px=16,
+            global_batch_size=4,
+            num_workers=0,
+        )
+        caplog.clear()
+        data.setup()
+        data.teardown()
+        assert "3 of 30 pictures have no caption" in caplog.text
+        assert data.without_caption == 3

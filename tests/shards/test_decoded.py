@@ -1,0 +1,190 @@
+"""Pictures decoded once: the same pixels, found again, made by one process at a time, and never half."""
+
+import errno
+import os
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.files import CACHE_VARIABLE, cache_folder
+from diffusion_art.shards import predecode as predecoding
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.pixels import decode
+from diffusion_art.shards.predecode import predecode
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sources.painter import Painter
+from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
+from tests.shards.toy import write_toy
+
+REQUESTS = [ReadRequest("train", 0, 40 * k, 40 * (k + 1)) for k in range(8)] + [ReadRequest("val", None, 0, 12)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that are decoded into while a test runs."""
+    folders: list[Path] = []
+    decode_all = predecoding._decode
+
+    def watched(shards: ShardSet, folder: Path, workers: int, progress: bool) -> None:
+        folders.append(folder)
+        decode_all(shards, folder, workers, progress)
+
+    monkeypatch.setattr(predecoding, "_decode", watched)
+    return folders
+
+
+def test_rows_are_the_decoded_pictures(painter_shards: Path, cache: Path):
+    shards = ShardSet.open(painter_shards)
+    assert shards.codecs == ("jpeg",)
+    predecode(shards, cache=cache, workers=3, progress=False)
+    assert shards.codecs == ("jpeg", "u8")
+    for split, samples in shards.splits.items():
+        places = np.random.default_rng(0).permutation(samples)
+        keys, captions, images = shards.views(split, places, "u8")
+        stored_keys, stored_captions, stored_images = shards.views(split, places)
+        assert keys.tolist() == stored_keys.tolist()
+        assert captions == stored_captions
+        for image, stored in zip(images, stored_images, strict=True):
+            assert image == decode(stored).tobytes()
+        shards.prefetch(split, places, "u8")
+
+
+def test_they_are_made_once_and_found_by_digest_and_size(painter_shards: Path, tmp_path: Path, made: list[Path]):
+    for _ in range(2):
+        shards = ShardSet.open(painter_shards)
+        predecode(shards, cache=tmp_path, progress=False)
+    assert made == [tmp_path / f"{shards.digest}-16px"]
+    other = tmp_path / "other"
+    build_shards(Painter(count=9, image_size_px=16), other, image_size_px=8, progress=False, workers=1)
+    predecode(ShardSet.open(other), cache=tmp_path, progress=False)
+    assert len(made) == 2
+    assert made[1].name.endswith("-8px")
+
+
+def test_damaged_files_are_made_again(painter_shards: Path, tmp_path: Path, made: list[Path]):
+    predecode(ShardSet.open(painter_shards), cache=tmp_path, progress=False)
+    file = made[0] / "train.u8"
+    content = file.read_bytes()
+    for damage in (lambda: os.truncate(file, 100), file.unlink, (made[0] / "val.bad").unlink):
+        damage()
+        predecode(ShardSet.open(painter_shards), cache=tmp_path, progress=False)
+        assert file.read_bytes() == content
+    assert len(made) == 4
+
+
+def test_of_several_at_once_one_decodes_and_all_are_served(painter_shards: Path, tmp_path: Path, made: list[Path]):
+    sets = [ShardSet.open(painter_shards) for _ in range(4)]
+    threads = [
+        threading.Thread(target=predecode, args=(shards,), kwargs={"cache": tmp_path, "progress": False})
+        for shards in sets
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert all(shards.codecs == ("jpeg", "u8") for shards in sets)
+
+
+def test_what_cannot_be_decoded_is_empty_and_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_toy(tmp_path / "toy")  # random bytes, none of them a picture
+    shards = ShardSet.open(tmp_path / "toy")
+    predecode(shards, cache=tmp_path, progress=False)
+    assert "100 of 100 pictures of split train cannot be read" in caplog.text
+    assert shards.views("train", np.arange(100), "u8")[2] == [None] * 100
+    (samples,) = ShardReader(tmp_path / "toy", codec="u8", cache=tmp_path).read([ReadRequest("val", None, 0, 3)])
+    assert [len(sample.image) for sample in samples] == [0, 0, 0]
+
+
+def test_a_failure_leaves_nothing_behind(painter_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shards = ShardSet.open(painter_shards)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", full)
+        with pytest.raises(UserError, match=rf"No space left on device.*{CACHE_VARIABLE}=FOLDER"):
+            predecode(shards, cache=tmp_path, progress=False)
+    assert shards.codecs == ("jpeg",)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    predecode(shards, cache=tmp_path, progress=False)
+    assert shards.codecs == ("jpeg", "u8")
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    painter_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = predecoding.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(predecoding.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=rf"take 0\.0 GB and {re.escape(str(tmp_path))} has 0\.0 GB free"):
+        predecode(ShardSet.open(painter_shards), cache=tmp_path, progress=False)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder("decoded") == tmp_path / "xdg" / "diffusion-art" / "decoded"
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "mine"))
+    assert cache_folder("decoded") == tmp_path / "mine" / "decoded"
+
+
+def test_a_file_cut_while_it_is_served_gives_no_pictures(painter_shards: Path, tmp_path: Path):
+    shards = ShardSet.open(painter_shards)
+    predecode(shards, cache=tmp_path, progress=False)
+    assert shards.decoded is not None
+    os.truncate(shards.decoded.folder / "train.u8", 5000)
+    assert shards.views("train", np.arange(3), "u8")[2] == [None] * 3
+
+
+def test_a_mixture_has_the_codec_when_all_its_parts_do(painter_shards: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    build_shards(Painter(count=30, image_size_px=16, seed=5), other, image_size_px=16, progress=False, workers=1)
+    shards = open_shards([{"path": painter_shards, "weight": 0.7}, {"path": other, "weight": 0.3}])
+    assert shards.codecs == ("jpeg",)
+    predecode(shards, cache=tmp_path, progress=False)
+    assert shards.codecs == ("jpeg", "u8")
+    places = np.arange(shards.splits["train"])
+    _, _, images = shards.views("train", places, "u8")
+    _, _, stored = shards.views("train", places)
+    for image, data in zip(images, stored, strict=True):
+        assert image == decode(data).tobytes()
+
+
+@pytest.fixture(scope="module")
+def server(painter_shards: Path, cache: Path):
+    with ServerProcess(painter_shards, settings=Settings(decode=True, cache=str(cache))) as process:
+        yield process
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_the_streamed_pixels_are_those_of_the_shards(
+    painter_shards: Path, server: ServerProcess, cache: Path, checksum: bool
+):
+    client = StreamClient(server.url, codec="u8", checksum=checksum)
+    assert client.info().codecs == ("jpeg", "u8")
+    streamed = list(client.read(REQUESTS, window=3))
+    assert streamed == list(ShardReader(painter_shards, codec="u8", cache=cache).read(REQUESTS))
+    stored = list(StreamClient(server.url).read(REQUESTS))
+    for samples, others in zip(streamed, stored, strict=True):
+        for sample, other in zip(samples, others, strict=True):
+            assert (sample.key, sample.caption) == (other.key, other.caption)
+            assert sample.image == decode(other.image).tobytes()
+
+
+def test_a_server_without_the_codec_is_an_error_with_the_mend(painter_shards: Path):
+    with ServerProcess(painter_shards) as server:
+        client = StreamClient(server.url, codec="u8")
+        with pytest.raises(UserError, match=r"as jpeg, not as u8; .*decode=true`, or set data\.codec=jpeg"):
+            list(client.read(REQUESTS))
