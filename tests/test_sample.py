@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from diffusion_art.cli import config_dir
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.images import read_metadata, to_uint8
 from diffusion_art.runs import load_run
@@ -143,7 +143,7 @@ def test_guidance_can_be_tempered_and_led_by_a_worse_run(folder, tmp_path):
 
 def test_a_guide_of_another_space_or_schedule_is_refused(folder):
     model = load_run(folder).model
-    settings = {"seeds": [0], "sampler": Sampler("euler", num_steps=1), "guidance_scale": 2.0}
+    settings = {"seeds": [0], "sampler": Euler(num_steps=1), "guidance_scale": 2.0}
     pixel, wide = {"_target_": "diffusion_art.models.codec.Pixel"}, {**MODEL_CONFIG["backbone"], "attention_sides": [8]}
     for guide, said in (
         (toy_model(schedule={"_target_": "diffusion_art.diffusion.schedules.CosineSchedule"}), "CosineSchedule"),

@@ -1,7 +1,7 @@
 """The engine: a resident set of pictures, moved on one network call at a time.
 
     engine = Engine(model); engine.start()
-    ticket, = engine.submit([Job("a red house", seed=3, sampler=Sampler("dpmpp_2m", num_steps=20))])
+    ticket, = engine.submit([Job("a red house", seed=3, sampler=DPMSolverPP2M(num_steps=20))])
     picture = ticket.result.result()          # uint8 [h w 3]
 
 One thread runs the loop. At each tick it lets go of what was cancelled, takes the pictures whose turn it is
@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from diffusion_art.devices import computes_in_bf16
+from diffusion_art.diffusion.samplers import Tabular
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.serving.batch import Painter, Slot
+from diffusion_art.serving.batch import LoopSlot, Painter, Slot
 from diffusion_art.serving.job import Busy, EngineStats, Job, Stopping, Ticket
 from diffusion_art.serving.schedule import bucket_of, buckets, choose, deadline
 from diffusion_art.serving.timing import TickTime
@@ -48,14 +49,19 @@ class _Entry:
     number: int  # within its submission
     deadline: float
     on_preview: OnPreview | None
-    slot: Slot | None = None
+    slot: Slot | LoopSlot | None = None
     previewed: int = 0
 
     @property
     def rows(self) -> int:
         if self.slot is not None:
             return self.slot.rows
-        return 2 if self.job.guided_at(1.0) else 1
+        return self.job.rows_at(1.0)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether its network calls can be shared."""
+        return isinstance(self.job.sampler, Tabular)
 
     def preview_due(self) -> bool:
         """After 1/(n + 1), 2/(n + 1), ... of the calls; the first after the second at the latest."""
@@ -125,7 +131,7 @@ class Engine:
             Busy: there is no room; it says when to try again.
             Stopping: the engine is ending.
         """
-        calls = [len(self._painter.calls(job.sampler)) for job in jobs]
+        calls = [self._painter.num_calls(job.sampler) for job in jobs]
         with self._changed:
             if self._stopping:
                 raise Stopping("the engine is stopping")
@@ -194,8 +200,8 @@ class Engine:
                 self._let_go([entry for entry in self._entries if entry.ticket.result.cancelled()], "cancelled")
                 candidates = [(entry.deadline, entry.rows, entry) for entry in self._entries]
             chosen = choose(candidates, max_rows=self.max_rows)
-            if chosen:
-                self._tick(chosen)
+            for entries in _sharing(chosen):
+                self._tick(entries)
 
     def _tick(self, entries: list[_Entry]) -> None:
         """One network call for these. If it fails, each of them is tried alone, so that one fails alone."""
@@ -227,10 +233,14 @@ class Engine:
         return True
 
     def _advance(self, entries: Sequence[_Entry]) -> None:
-        slots = [entry.slot for entry in entries if entry.slot is not None]
-        rows = sum(slot.rows for slot in slots)
+        alone = entries[0].slot
+        slots = [entry.slot for entry in entries if isinstance(entry.slot, Slot)]
+        rows = alone.rows if isinstance(alone, LoopSlot) else sum(slot.rows for slot in slots)
         size = bucket_of(rows, self._sizes)
-        self._painter.advance(slots, batch_size=size)
+        if isinstance(alone, LoopSlot):
+            self._painter.advance_alone(alone, batch_size=size)
+        else:
+            self._painter.advance(slots, batch_size=size)
         for entry in entries:
             entry.ticket.calls_done += 1
         with self._changed:
@@ -280,6 +290,13 @@ class Engine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+
+def _sharing(chosen: Sequence[_Entry]) -> list[list[_Entry]]:
+    """Who shares a network call: all that can, and each of the others by itself."""
+    together = [entry for entry in chosen if entry.mixes]
+    alone = [[entry] for entry in chosen if not entry.mixes]
+    return [together, *alone] if together else alone
 
 
 def _settle(ticket: Ticket, outcome: np.ndarray | Exception) -> None:

@@ -46,12 +46,16 @@ class Job:
             return False
         return self.interval is None or self.interval[0] <= t <= self.interval[1]
 
+    def rows_at(self, t: float) -> int:
+        """Rows of the network call at t."""
+        return 2 if self.guided_at(t) else 1
+
 
 class Ticket:
     """The receipt of a job.
 
     `result` becomes the picture, uint8 [h w 3], or raises what its step raised. `calls` network calls will be
-    made for it, `calls_done` are.
+    made for it (at most, where that depends on the picture), `calls_done` are.
     """
 
     def __init__(self, calls: int) -> None:
