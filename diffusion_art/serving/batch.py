@@ -52,7 +52,7 @@ class Slot:
     @property
     def rows(self) -> int:
         """Rows of the next network call."""
-        return self.job.rows_at(self.t)
+        return 2 if self.job.guided_at(self.t) else 1
 
     @property
     def finished(self) -> bool:
@@ -73,7 +73,7 @@ class LoopSlot:
     @property
     def rows(self) -> int:
         """Rows of the next network call."""
-        return self.job.rows_at(self.t)
+        return 2 if self.job.guided_at(self.t) else 1
 
     def answered(self, x_0_hat: Float[Tensor, "1 c h w"]) -> None:
         """One call further on."""

@@ -49,6 +49,7 @@ class _Entry:
     number: int  # within its submission
     deadline: float
     on_preview: OnPreview | None
+    alone: bool  # its network calls are not shared
     slot: Slot | LoopSlot | None = None
     previewed: int = 0
 
@@ -56,12 +57,7 @@ class _Entry:
     def rows(self) -> int:
         if self.slot is not None:
             return self.slot.rows
-        return self.job.rows_at(1.0)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether its network calls can be shared."""
-        return isinstance(self.job.sampler, Tabular)
+        return 2 if self.job.guided_at(1.0) else 1
 
     def preview_due(self) -> bool:
         """After 1/(n + 1), 2/(n + 1), ... of the calls; the first after the second at the latest."""
@@ -139,7 +135,14 @@ class Engine:
                 raise Busy(self._wait_s(len(self._entries) + len(jobs) - self.max_jobs))
             now = self._clock()
             entries = [
-                _Entry(job, Ticket(n), number, deadline(now, calls=n, tick_s=self._tick_time.mean_s), on_preview)
+                _Entry(
+                    job,
+                    Ticket(n),
+                    number,
+                    deadline(now, calls=n, tick_s=self._tick_time.mean_s),
+                    on_preview,
+                    alone=not isinstance(job.sampler, Tabular),
+                )
                 for number, (job, n) in enumerate(zip(jobs, calls, strict=True))
             ]
             self._entries += entries
@@ -294,8 +297,8 @@ class Engine:
 
 def _sharing(chosen: Sequence[_Entry]) -> list[list[_Entry]]:
     """Who shares a network call: all that can, and each of the others by itself."""
-    together = [entry for entry in chosen if entry.mixes]
-    alone = [[entry] for entry in chosen if not entry.mixes]
+    alone = [[entry] for entry in chosen if entry.alone]
+    together = [entry for entry in chosen if not entry.alone] if alone else list(chosen)
     return [together, *alone] if together else alone
 
 

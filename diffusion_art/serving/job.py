@@ -46,10 +46,6 @@ class Job:
             return False
         return self.interval is None or self.interval[0] <= t <= self.interval[1]
 
-    def rows_at(self, t: float) -> int:
-        """Rows of the network call at t."""
-        return 2 if self.guided_at(t) else 1
-
 
 class Ticket:
     """The receipt of a job.
