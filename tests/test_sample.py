@@ -169,11 +169,20 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.name=nope"):
+    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sampler_that_is_no_table_paints_too(folder, tmp_path):
+    words = "sampler=stochastic_heun", "num_steps=2", "sampler.s_churn=1"
+    out = paint(f"run={folder}", f"out={tmp_path}", "prompts=[red]", *words)
+    told = read_metadata(out / "000_red.png")
+    sampler = json.loads(told["sampler"])
+    assert (sampler["name"], sampler["num_steps"], sampler["s_churn"]) == ("stochastic_heun", 2, 1)
+    assert "Sampler: Stochastic Heun, " in told["parameters"]
 
 
 @pytest.mark.slow
