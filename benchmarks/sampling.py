@@ -31,10 +31,10 @@ from torch import Tensor
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build, plain
-from diffusion_art.diffusion.calls import CALLS
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.predictions import V
-from diffusion_art.diffusion.samplers import Sampler, follow
+from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.diffusion.schedules import DiscreteSchedule
 from diffusion_art.runs import Run, load_run
 from diffusion_art.tensors import Conditioning
@@ -46,8 +46,8 @@ SETTINGS = {"beta_schedule": "linear", "prediction_type": "v_prediction", "times
 EXTRA = {"ddim": {"clip_sample": False}, "dpmpp_2m": {}, "unipc": {"final_sigmas_type": "zero"}}
 BATCH, NUM_STEPS, NETWORK_STEPS = 4, 50, 10
 
-OURS = [Sampler(name, num_steps=n) for n in (4, 5, 6, 8, 10, 12, 16, 20) for name in ("unipc", "dpmpp_2m")]
-STUDENT = [Sampler("consistency", num_steps=n) for n in (1, 2, 4)]
+OURS = [by_name(name, num_steps=n) for n in (4, 5, 6, 8, 10, 12, 16, 20) for name in ("unipc", "dpmpp_2m")]
+STUDENT = [Consistency(num_steps=n) for n in (1, 2, 4)]
 OUR_BATCH, GOAL, STUDENT_GOAL = 16, 30, 150
 
 
@@ -74,7 +74,8 @@ def ours(kind: str, network: Callable[[Tensor, Tensor], Tensor], num_steps: int)
     schedule = DiscreteSchedule(scheduler.betas)
     times = torch.cat([(scheduler.timesteps.double() + 1) / N, torch.zeros(1, dtype=torch.float64)])
     denoiser = Denoiser(lambda x_t, t: network(x_t, t * N - 1), schedule=schedule, prediction=V())
-    return lambda x: follow(CALLS[kind](schedule, times), denoiser, x)
+    sampler = by_name(kind)
+    return lambda x: sampler.sample(denoiser, x, times=times)
 
 
 def instant() -> Callable[[Tensor, Tensor], Tensor]:

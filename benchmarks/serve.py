@@ -33,7 +33,7 @@ from stream_peers.environments import python_of
 from stream_sides.running import SideError, run
 
 from diffusion_art.checkpoints import find_checkpoint
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.encode import as_floats, encode
 from diffusion_art.sources.base import Picture
@@ -113,7 +113,7 @@ def quality(checkpoint: Path, *, count: int) -> tuple[int, list[dict[str, Any]]]
     if run.guidance_scale() != GUIDANCE_SCALE:
         raise SystemExit(f"run={checkpoint} guides at {run.guidance_scale():g}; these servers at {GUIDANCE_SCALE:g}")
     found = {EIR: shares(run, EIR_SAMPLER, count=count, fast=False)}
-    found |= {f"{steps} steps": shares(run, Sampler(SAMPLER, num_steps=steps), count=count) for steps in STEPS[:-1]}
+    found |= {f"{steps} steps": shares(run, by_name(SAMPLER, num_steps=steps), count=count) for steps in STEPS[:-1]}
     rows = [
         figure(f"{part} found by the judge, % of {count}: {name}", 100 * value)
         for name, of_way in found.items()

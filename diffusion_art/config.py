@@ -41,6 +41,7 @@ LIBRARY_CLASSES = (
 
 MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
+    "diffusion_art.diffusion.samplers.Sampler": "diffusion_art.diffusion.samplers.by_name",
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values

@@ -14,15 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 KEY = "parameters"  # of the PNG's text chunk
-SAMPLER_NAMES = {  # ours -> theirs
-    "euler": "Euler",
-    "ancestral": "Euler a",
-    "heun": "Heun",
-    "dpmpp_2m": "DPM++ 2M",
-    "unipc": "UniPC",
-    "ddim": "DDIM",
-    "consistency": "LCM",
-}
 
 
 def infotext(
@@ -41,11 +32,12 @@ def infotext(
 ) -> str:
     """What a picture was painted from, in that format.
 
-    `size` is WIDTHxHEIGHT, `checkpoint` a checkpoint's id, of which the hash is told; `more` are further fields.
+    `sampler` is its name there, `size` is WIDTHxHEIGHT, `checkpoint` a checkpoint's id, of which the hash is told;
+    `more` are further fields.
     """
     fields: dict[str, Any] = {
         "Steps": num_steps,
-        "Sampler": SAMPLER_NAMES.get(sampler, sampler),
+        "Sampler": sampler,
         "CFG scale": f"{guidance_scale:g}",
         "Seed": seed,
         "Size": size,

@@ -29,7 +29,7 @@ from diffusion_art.checkpoints import (
 )
 from diffusion_art.config import build
 from diffusion_art.diffusion.guidance import tempering
-from diffusion_art.diffusion.samplers import Callback, Sampler
+from diffusion_art.diffusion.samplers import Callback, Sampler, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
@@ -123,7 +123,7 @@ class Run:
 
     def sampler(self, sampler: Sampler | None = None, *, num_steps: int | None = None) -> Sampler:
         """The sampler of its grids, or the one given, in `num_steps` steps if given."""
-        node = {"_target_": f"{Sampler.__module__}.{Sampler.__qualname__}"}
+        node = {"_target_": f"{by_name.__module__}.{by_name.__qualname__}"}  # for a config that holds only the word
         chosen = sampler or build(node | (self.config.get("sampler") or {"name": "dpmpp_2m", "num_steps": 20}))
         return chosen if num_steps is None else chosen.in_steps(num_steps)
 
@@ -171,7 +171,7 @@ class Run:
             prompt=prompt,
             negative_prompt=negative_prompt,
             seed=seed,
-            sampler=sampler.name,
+            sampler=sampler.title,
             num_steps=sampler.num_steps,
             guidance_scale=guidance_scale,
             size=f"{side}x{side}",

@@ -13,6 +13,7 @@ check_extra("paint")
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.diffusion.time_grids import SPACINGS
 from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
 from diffusion_art.errors import UserError
@@ -41,6 +42,7 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
         asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=pick_device(asked["device"])
     )
     name = run.sampler(build(asked["sampler"]) if asked.get("sampler") else None).name
+    sampler = by_name(name, num_steps=asked["num_steps"])
     if asked["pictures"] < 1:
         raise UserError(f"pictures={asked['pictures']} is too small: the grid is fitted to that many, 8 will do")
     prompts = prompts_of(None, run)
@@ -58,16 +60,16 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
         times = search_times(
             denoiser,
             noise(asked["seed"]),
-            sampler=name,
+            sampler=sampler,
             num_steps=asked["num_steps"],
             fine_steps=asked["fine_steps"],
             on_step=lambda _: progress.advance(bar),
         )
     fresh = noise(asked["seed"] + len(prompts))
     exact = fine_solution(denoiser, fresh, times=fine_grid(model.schedule, asked["fine_steps"]))[-1]
-    grids = {"searched": Sampler(name, times=times)}
-    grids |= {spacing: Sampler(name, num_steps=asked["num_steps"], spacing=spacing) for spacing in SPACINGS}
-    errors = {grid: error_of(sampler, denoiser, fresh, exact=exact) for grid, sampler in grids.items()}
+    grids = {"searched": replace(sampler, times=times)}
+    grids |= {spacing: replace(sampler, spacing=spacing) for spacing in SPACINGS}
+    errors = {grid: error_of(spaced, denoiser, fresh, exact=exact) for grid, spaced in grids.items()}
     result = {
         "sampler": name,
         "times": times,

@@ -17,7 +17,7 @@ from diffusion_art.config import build
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 
-SAMPLER_CONFIG = {"_target_": "diffusion_art.diffusion.samplers.Sampler", "name": "euler", "num_steps": 3}
+SAMPLER_CONFIG = {"_target_": "diffusion_art.diffusion.samplers.euler.Euler", "num_steps": 3}
 MODEL_CONFIG: dict[str, Any] = {
     "_target_": "diffusion_art.models.text_to_image.TextToImage",
     "image_size_px": 16,

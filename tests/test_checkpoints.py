@@ -17,7 +17,7 @@ from diffusion_art.checkpoints import (
     load_text_to_image,
     read_checkpoint,
 )
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from tests.fakes import MODEL_CONFIG, tiny_clip, toy_model, toy_run, write_checkpoint
 
@@ -37,7 +37,7 @@ def run(tmp_path, model):
 
 def test_three_lines_of_python_paint(run, model):
     loaded = diffusion_art.load_text_to_image(run, weights="raw")
-    request = {"prompts": ["red"], "seeds": [3], "sampler": Sampler("euler", 2)}
+    request = {"prompts": ["red"], "seeds": [3], "sampler": Euler(2)}
     assert torch.equal(loaded.generate(**request), model.generate(**request))
     assert not loaded.training
 
@@ -55,7 +55,7 @@ def test_a_loaded_model_outlives_its_file(run):
     loaded = load_text_to_image(run)
     for file in run.glob("checkpoints/*"):
         file.unlink()
-    assert torch.isfinite(loaded.generate(["red"], seeds=[0], sampler=Sampler("euler", 1))).all()
+    assert torch.isfinite(loaded.generate(["red"], seeds=[0], sampler=Euler(1))).all()
 
 
 def test_the_frozen_text_tower_is_known_by_its_hash(tmp_path):

@@ -77,8 +77,7 @@ def test_the_baseline_has_the_tutorials_knobs(tmp_path):
         == 1000
     )
     assert settings["sampler"] == {
-        "_target_": "diffusion_art.diffusion.samplers.Sampler",
-        "name": "ddim",
+        "_target_": "diffusion_art.diffusion.samplers.ddim.DDIM",
         "num_steps": 200,
         "spacing": "uniform",
         "times": None,

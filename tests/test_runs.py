@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import diffusion_art
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.ddim import DDIM
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from tests.fakes import toy_model, toy_run
@@ -47,14 +48,14 @@ def test_calling_it_paints_as_its_grids_do(folder):
     run = diffusion_art.load_run(folder)
     images = run(["red", "blue"], seed=4)
     expected = run.model.generate(
-        ["red", "blue"], seeds=[4, 5], sampler=Sampler("euler", 3), guidance_scale=2.0, negative_prompts=["", ""]
+        ["red", "blue"], seeds=[4, 5], sampler=Euler(3), guidance_scale=2.0, negative_prompts=["", ""]
     )
     assert torch.equal(images, expected)
     assert run("red").shape == (1, 3, 16, 16)
     assert not torch.equal(run("red"), run("red", num_steps=1))
     assert not torch.equal(run("red"), run("red", guidance_scale=5))
     assert not torch.equal(run("red"), run("red", negative_prompt="blue"))
-    assert torch.equal(run("red", sampler=Sampler("ddim", 3)), run("red", sampler=Sampler("ddim", 9), num_steps=3))
+    assert torch.equal(run("red", sampler=DDIM(3)), run("red", sampler=DDIM(9), num_steps=3))
 
 
 def test_a_run_without_metrics_says_so(folder):

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from diffusion_art.cli import config_dir
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.images import to_uint8
 from diffusion_art.runs import load_run
@@ -144,7 +144,7 @@ def test_guidance_can_be_tempered_and_led_by_a_worse_run(folder, tmp_path):
 
 def test_a_guide_of_another_space_or_schedule_is_refused(folder):
     model = load_run(folder).model
-    settings = {"seeds": [0], "sampler": Sampler("euler", num_steps=1), "guidance_scale": 2.0}
+    settings = {"seeds": [0], "sampler": Euler(num_steps=1), "guidance_scale": 2.0}
     pixel, wide = {"_target_": "diffusion_art.models.codec.Pixel"}, {**MODEL_CONFIG["backbone"], "attention_sides": [8]}
     for guide, said in (
         (toy_model(schedule={"_target_": "diffusion_art.diffusion.schedules.CosineSchedule"}), "CosineSchedule"),
@@ -170,11 +170,20 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.name=nope"):
+    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sampler_that_is_no_table_paints_too(folder, tmp_path):
+    words = "sampler=stochastic_heun", "num_steps=2", "sampler.s_churn=1"
+    out = paint(f"run={folder}", f"out={tmp_path}", "prompts=[red]", *words)
+    told = read_metadata(out / "000_red.png")
+    sampler = json.loads(told["sampler"])
+    assert (sampler["name"], sampler["num_steps"], sampler["s_churn"]) == ("stochastic_heun", 2, 1)
+    assert "Sampler: Stochastic Heun, " in told["parameters"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
 from diffusion_art.accel.norm import group_norm
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.serving.engine.batch import Stepper
 from diffusion_art.serving.engine.engine import Job, autocast_dtype
 from diffusion_art.train import build_module
@@ -113,7 +113,7 @@ WARM_UP, PICTURES = 3, 7  # the first calls of a shape are recorded
 def _alone(ground: Ground) -> Raw:
     """Painted as the server's engine does, without its queue: each time a caption that it has not read yet."""
     stepper, seeds = _stepper(ground), count()
-    sampler = Sampler("dpmpp_2m", num_steps=ground.scale.num_steps)
+    sampler = DPMSolverPP2M(num_steps=ground.scale.num_steps)
 
     def paint() -> float:
         began, seed = time.perf_counter(), next(seeds)

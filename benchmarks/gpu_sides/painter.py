@@ -18,7 +18,7 @@ from quality_sides.training import point_file, train
 from quality_sides.yardstick import SHARES
 from record import below, missing
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.evaluation.caption_following import caption_following
 from diffusion_art.models.text_to_image import TextToImage
 from gpu_sides.ground import Ground
@@ -53,7 +53,7 @@ def planned(ground: Ground, experiment: str, steps: tuple[int, ...], *overrides:
 
 def follows(model: TextToImage, *, ground: Ground, guidance_scale: float) -> dict[str, float]:
     """Shares of the 1,104 fresh prompts that `quality.py` asks too, with its sampler."""
-    sampler = Sampler("dpmpp_2m", num_steps=10)
+    sampler = DPMSolverPP2M(num_steps=10)
 
     def generate(captions: list[str], seeds: list[int]) -> Any:
         how = {"sampler": sampler, "guidance_scale": guidance_scale, "batch_size": len(captions)}

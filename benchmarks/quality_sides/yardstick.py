@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.evaluation.caption_following import caption_following
 from diffusion_art.evaluation.distances import frechet_distance, kernel_distance
 from diffusion_art.evaluation.features import load_features
@@ -28,7 +28,7 @@ class Yardstick:
     def __init__(self, *, size: int, features: str, num_steps: int) -> None:
         self.size = size
         self.features = load_features(features)
-        self.sampler = Sampler("dpmpp_2m", num_steps=num_steps)
+        self.sampler = DPMSolverPP2M(num_steps=num_steps)
 
     @cached_property
     def real(self) -> Tensor:

@@ -18,7 +18,8 @@ from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
 from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.diffusion import predictions, schedules
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.images import to_pil
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.unet import UNet
@@ -26,7 +27,7 @@ from diffusion_art.serving.engine.engine import autocast_dtype
 
 GUIDANCE_SCALE = 3.0
 SAMPLER = "dpmpp_2m"
-EIR_SAMPLER = Sampler("ddim", num_steps=200, eta=0.2)  # the tutorial's, in float32
+EIR_SAMPLER = DDIM(num_steps=200, eta=0.2)  # the tutorial's, in float32
 
 
 def load(path: str) -> TextToImage:
@@ -84,7 +85,7 @@ class Ours:
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> list[str]:
         """A base64 PNG for each prompt, all in one batch."""
-        how = {"sampler": Sampler(SAMPLER, num_steps=num_steps), "guidance_scale": GUIDANCE_SCALE}
+        how = {"sampler": by_name(SAMPLER, num_steps=num_steps), "guidance_scale": GUIDANCE_SCALE}
         with torch.autocast(self.model.device.type, self.precision, enabled=self.precision is not None):
             images = self.model.generate(prompts, seeds=seeds, network=self.network, batch_size=len(prompts), **how)
         return [png_base64(image) for image in images]

@@ -15,7 +15,7 @@ import torch
 
 from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.devices import leave_cores
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.serving.engine.engine import Engine, Job, autocast_dtype
 
 PICTURES = 8
@@ -61,7 +61,7 @@ def _begin_engine(checkpoint: Path) -> None:
     cores = leave_cores()
     engine = Engine(load_text_to_image(checkpoint), max_rows=2 * PICTURES, cores=cores)
     engine.start()
-    sampler = Sampler("dpmpp_2m", num_steps=STEPS)
+    sampler = DPMSolverPP2M(num_steps=STEPS)
     jobs = [Job(f"a painting of {place} things", place, sampler, guidance_scale=3.0) for place in range(PICTURES)]
 
     def window() -> float:
@@ -102,7 +102,7 @@ def first_preview(checkpoint: Path) -> int:
             calls.append(engine.stats().ticks)
         shown.set()
 
-    sampler = Sampler("dpmpp_2m", num_steps=50)
+    sampler = DPMSolverPP2M(num_steps=50)
     engine.submit([Job("a painting", seed=0, sampler=sampler, guidance_scale=3.0, previews=3)], on_preview=on_preview)
     shown.wait(60)
     engine.stop(drain_s=0)

@@ -6,8 +6,8 @@
 with r = max(t - gap, 0). Where r > 0, y is the student's own answer from a gap further on, and so the end of the ODE
 is handed back from x_0 to x_T gap by gap: consistency distillation, cheaper the smaller the gap. At gap = 1 the teacher
 goes all the way and nothing is bootstrapped. Either way the f that costs nothing is the end of the teacher's
-probability-flow ODE, whichever x_t of it is asked about, so `consistency_calls` (calls.py) paints with it in as many
-steps as one likes.
+probability-flow ODE, whichever x_t of it is asked about, so `Consistency` (samplers/consistency.py) paints with it
+in as many steps as one likes.
 
 Papers: Luhman & Luhman 2021 (the whole way), https://arxiv.org/abs/2101.02388; Song et al. 2023 (consistency),
 https://arxiv.org/abs/2303.01469; Luo et al. 2023 (guidance within), https://arxiv.org/abs/2310.04378; Geng et al.

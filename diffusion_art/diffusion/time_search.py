@@ -20,14 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_art.diffusion.calls import CALLS
 from diffusion_art.diffusion.denoiser import AnyDenoiser, rows_at
-from diffusion_art.diffusion.samplers import Sampler, after, heun
+from diffusion_art.diffusion.samplers import Sampler, Tabular
+from diffusion_art.diffusion.samplers.euler import Heun
+from diffusion_art.diffusion.samplers.table import after, steps_of
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.time_grids import time_grid
 from diffusion_art.errors import UserError
 
-SEARCHABLE = ("ddim", "euler", "dpmpp_2m", "unipc")  # one call a step, and no noise
 NEAREST = 1e-3  # candidates keep this distance in t
 
 
@@ -57,22 +57,19 @@ def search_times(
     denoiser: AnyDenoiser,
     x_T: Float[Tensor, "b c h w"],
     *,
-    sampler: str,
+    sampler: Sampler,
     num_steps: int,
     fine_steps: int = 64,
     on_step: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """num_steps + 1 times from 1 to 0 for `Sampler(sampler, times=...)`, fitted to these pictures.
+    """num_steps + 1 times from 1 to 0 for `replace(sampler, times=...)`, fitted to these pictures.
 
     `on_step(i)` is told when all fine times have been tried as the start of step i.
 
     Raises:
         UserError: a sampler that draws noise or calls twice a step, or more steps than there are fine times.
     """
-    if sampler not in SEARCHABLE:
-        raise UserError(
-            f"times are searched for {', '.join(SEARCHABLE)}, not for {sampler}: it draws noise or calls twice a step"
-        )
+    sampler = _checked(sampler, denoiser.schedule)
     times = fine_grid(denoiser.schedule, fine_steps)
     end = len(times) - 1
     if not 1 <= num_steps <= end:
@@ -86,7 +83,7 @@ def search_times(
         for k, way in ways.items():
             x_0_hat = denoiser(way.x, rows_at(times[k].item(), x_T))
             for j in range(k + 1, end - left + 1) if left else [end]:
-                *_, call = CALLS[sampler](denoiser.schedule, times[[*way.path, j]])
+                *_, call = sampler.table(steps_of(denoiser.schedule, times[[*way.path, j]]))
                 x, memory = after(call, way.x, x_0_hat, way.memory, way.last)
                 cost = (x - fine[j]).square().mean().item()
                 if j not in arrived or cost < arrived[j].cost:
@@ -97,12 +94,24 @@ def search_times(
     return times[list(ways[end].path)].tolist()
 
 
+def _checked(sampler: Sampler, schedule: Schedule) -> Tabular:
+    """The sampler, if each of its steps is one call and draws no noise."""
+    if isinstance(sampler, Tabular):
+        calls = list(sampler.table(steps_of(schedule, time_grid(schedule, 3))))
+        if [call.step_index for call in calls] == [0, 1, 2] and not any(call.of_noise for call in calls):
+            return sampler
+    raise UserError(
+        f"times are searched for samplers that call the network once a step and draw no noise, such as unipc, "
+        f"not for {sampler.name}"
+    )
+
+
 def fine_solution(
     denoiser: AnyDenoiser, x_T: Float[Tensor, "b c h w"], *, times: Float[Tensor, " n1"]
 ) -> list[Float[Tensor, "b c h w"]]:
     """x at each of the times, by Heun's method."""
     seen: list[Tensor] = []
-    last = heun(denoiser, x_T, times=times, callback=lambda index, t, x_t, x_0_hat: seen.append(x_t))
+    last = Heun().sample(denoiser, x_T, times=times, callback=lambda index, t, x_t, x_0_hat: seen.append(x_t))
     return [*seen, last]
 
 

@@ -20,7 +20,7 @@ import torch
 
 from diffusion_art import __version__
 from diffusion_art.diffusion.noise import SEED_LIMIT
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
@@ -154,7 +154,7 @@ class Studio:
         if name is not None and name not in SAMPLERS:
             raise no_sampler(name)
         if name is not None and name != own.name:
-            own = Sampler(name, num_steps=own.num_steps, spacing=own.spacing)  # its grid was fitted to the other
+            own = by_name(name, num_steps=own.num_steps, spacing=own.spacing)  # its grid was fitted to the other
         if times is None:
             return own
         steps = len(times) - 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion_art.accel.graphs import TOKENS, Captured, in_precision
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.serving.engine.engine import Engine, Job
 from tests.accel.fake_cuda import fake_cuda
 from tests.fakes import toy_model
@@ -91,7 +91,7 @@ def test_a_copy_in_bfloat16_answers_in_it_and_leaves_the_network(net):
 
 def test_an_engine_paints_the_same_with_it():
     model, recorder = toy_model(), Recorder()
-    job = Job("a red house", seed=3, sampler=Sampler("euler", num_steps=6), guidance_scale=2.0)
+    job = Job("a red house", seed=3, sampler=Euler(num_steps=6), guidance_scale=2.0)
     pictures = []
     for replayed in (False, True):
         engine = Engine(model, max_rows=4, precision="float32")

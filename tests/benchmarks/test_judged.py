@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.runs import load_run
 from tests.fakes import toy_run
 
@@ -39,7 +39,7 @@ def test_the_error_of_a_difference(a, b, count, error):
 def test_what_was_judged_is_kept_by_way_and_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(judged, "KEPT", tmp_path / "kept")
     run = load_run(toy_run(tmp_path))
-    two, three = (Sampler("ddim", num_steps=steps) for steps in (2, 3))
+    two, three = (DDIM(num_steps=steps) for steps in (2, 3))
     found = judged.shares(run, two, count=16, fast=False)
     assert set(found) == {"style", "palette"}
     (file,) = judged.KEPT.iterdir()

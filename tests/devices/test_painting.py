@@ -13,7 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.diffusion.samplers import SAMPLERS, by_name
+from diffusion_art.diffusion.samplers.ddim import DDIM
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.evaluation.distances import frechet_distance, kernel_distance
@@ -56,7 +58,7 @@ PAIRS = list(islice(zip(cycle(SAMPLERS), cycle(GUIDANCE), strict=False), ROUNDS)
 
 @pytest.mark.parametrize(("name", "guidance"), PAIRS, ids=str)
 def test_every_sampler_and_every_guidance_paints(name, guidance, gpu):
-    images = paint(toy_model().to("cuda"), sampler=Sampler(name, num_steps=2), **guidance)
+    images = paint(toy_model().to("cuda"), sampler=by_name(name, num_steps=2), **guidance)
     assert images.shape == (2, 3, 16, 16)
     assert images.device.type == "cpu"
 
@@ -69,12 +71,12 @@ def test_every_kind_of_schedule_and_encoder_paints(encoder, schedule, clip, gpu)
     model = toy_model(schedule=of_schedule, backbone=JIT_CONFIG, **changes).to("cuda")
     cond = model.encode_captions(["red", "a longer caption of blue"])
     assert {part.device.type for part in (cond.tokens, cond.mask, cond.pooled)} == {"cuda"}
-    sampler = Sampler("ddim", num_steps=2, eta=0.5, spacing="karras")
+    sampler = DDIM(num_steps=2, eta=0.5, spacing="karras")
     assert paint(model, sampler=sampler, guidance_scale=2.0).shape == (2, 3, 16, 16)
 
 
 def test_a_worse_model_leads_from_the_same_device_only(gpu):
-    model, sampler = toy_model().to("cuda"), Sampler("euler", num_steps=1)
+    model, sampler = toy_model().to("cuda"), Euler(num_steps=1)
     assert len(paint(model, sampler=sampler, guidance_scale=2.0, guide=toy_model(seed=1).to("cuda"))) == 2
     with pytest.raises(UserError, match="the guide is on cpu and this model on cuda:0"):
         paint(model, sampler=sampler, guidance_scale=2.0, guide=toy_model(seed=1))
@@ -135,7 +137,7 @@ def test_the_engine_paints_jobs_that_have_nothing_in_common(clip, gpu, monkeypat
     assert engine.precision == torch.bfloat16
     shown: list[np.ndarray] = []
     jobs = [
-        Job(f"picture {place}", seed=place, sampler=Sampler(name, num_steps=2 + place % 2), previews=1, **how)
+        Job(f"picture {place}", seed=place, sampler=by_name(name, num_steps=2 + place % 2), previews=1, **how)
         for place, (name, how) in enumerate(zip(SAMPLERS, map(of_job, GUIDANCE), strict=False))
     ]
     tickets = engine.submit(jobs, on_preview=lambda job, number, pixels: shown.append(pixels))

@@ -22,7 +22,9 @@ from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, V
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
-from diffusion_art.diffusion.samplers import ancestral, ddim, dpmpp_2m, euler, unipc
+from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
 from diffusion_art.diffusion.time_grids import time_grid
 from tests.diffusion.shelf import WavyNetwork
@@ -95,11 +97,10 @@ def test_ddim(beta_schedule, prediction, zero_snr, spacing, eta):
         out = call(WavyNetwork(dtype=torch.float64), x_t, k)
         x_t = theirs.step(out, k, x_t, eta=eta, variance_noise=noise(i).double()).prev_sample
 
-    end = ddim(
+    end = DDIM(eta=eta).sample(
         denoiser(ours, prediction, torch.float64),
         noise.x_T().double(),
         times=times_of(theirs.timesteps),
-        eta=eta,
         noise=noise,
     )
     torch.testing.assert_close(end, x_t, atol=1e-8, rtol=1e-8)
@@ -125,11 +126,11 @@ def test_ddim_at_equal_seeds_as_it_comes(beta_schedule, zero_snr):
     ours = SCHEDULES[beta_schedule](zero_terminal_snr=zero_snr)
     times = time_grid(ours, 50)  # uniform is their trailing
     torch.testing.assert_close(times[:-1], times_of(theirs.timesteps)[:-1])
-    end = ddim(denoiser(ours, "v_prediction"), noise.x_T(), times=times, eta=0.2, noise=noise)
+    end = DDIM(eta=0.2).sample(denoiser(ours, "v_prediction"), noise.x_T(), times=times, noise=noise)
     torch.testing.assert_close(end, x_t, atol=2e-4, rtol=0)
 
 
-MULTISTEP = [(DPMSolverMultistepScheduler, dpmpp_2m), (UniPCMultistepScheduler, unipc)]
+MULTISTEP = [(DPMSolverMultistepScheduler, DPMSolverPP2M()), (UniPCMultistepScheduler, UniPC())]
 
 
 @pytest.mark.parametrize("num_steps", [8, 20])  # they treat fewer than 15 steps apart
@@ -155,7 +156,7 @@ def test_dpmpp_2m_and_unipc(kind, sampler, spacing, beta_schedule, prediction, z
 
     alpha_bar = torch.cat([torch.ones(1), theirs.alphas_cumprod]).double()
     ours = DiscreteSchedule(1 - alpha_bar[1:] / alpha_bar[:-1])
-    end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
+    end = sampler.sample(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps))
     scale = x_t.abs().max().item()  # large for epsilon from pure noise, divided by a small alpha
     torch.testing.assert_close(end, x_t, atol=2e-5 * max(scale, 1), rtol=0)
 
@@ -169,7 +170,7 @@ def test_dpmpp_2m_and_unipc_on_the_flow_path(kind, sampler, shift):
     x_t, network = x_T, WavyNetwork()
     for k, sigma in zip(theirs.timesteps, theirs.sigmas):
         x_t = theirs.step(network(x_t, sigma.expand(len(x_t))), k, x_t).prev_sample
-    end = sampler(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
+    end = sampler.sample(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
     torch.testing.assert_close(end, x_t, atol=1e-5, rtol=0)
 
 
@@ -182,7 +183,7 @@ def test_euler_on_the_flow_path(shift):
     x_t, network = x_T, WavyNetwork()
     for k, sigma in zip(theirs.timesteps, theirs.sigmas):
         x_t = theirs.step(network(x_t, sigma.expand(len(x_t))), k, x_t).prev_sample
-    end = euler(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
+    end = Euler().sample(denoiser(Flow(), "flow_prediction"), x_T, times=theirs.sigmas)
     torch.testing.assert_close(end, x_t, atol=1e-5, rtol=0)
 
     shifted = Flow(shift=shift)
@@ -191,13 +192,13 @@ def test_euler_on_the_flow_path(shift):
         return network(x_t, shifted.alpha_sigma(t)[1])
 
     moved = Denoiser(at_their_time, schedule=shifted, prediction=FlowPrediction())
-    end = euler(moved, x_T, times=time_grid(shifted, 20))
+    end = Euler().sample(moved, x_T, times=time_grid(shifted, 20))
     torch.testing.assert_close(end, x_t, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
-    ("kind", "sampler"), [(EulerDiscreteScheduler, euler), (EulerAncestralDiscreteScheduler, ancestral)]
+    ("kind", "sampler"), [(EulerDiscreteScheduler, Euler()), (EulerAncestralDiscreteScheduler, Ancestral())]
 )
 def test_euler_and_euler_ancestral(kind, sampler, prediction):
     """They step in x / alpha, we in x, from the same picture there."""
@@ -211,12 +212,14 @@ def test_euler_and_euler_ancestral(kind, sampler, prediction):
     for k in theirs.timesteps:
         out = call(WavyNetwork(), theirs.scale_model_input(z, k), k)
         z = theirs.step(out, k, z, generator=drawn).prev_sample
-    end = sampler(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps), noise=noise)
+    end = sampler.sample(denoiser(ours, prediction), x_T, times=times_of(theirs.timesteps), noise=noise)
     torch.testing.assert_close(end, z, atol=2e-5 * max(z.abs().max().item(), 1), rtol=0)
 
 
 @pytest.mark.parametrize("path", [Flow(), LinearBeta(zero_terminal_snr=True)])
-@pytest.mark.parametrize(("kind", "sampler"), [(EDMEulerScheduler, euler), (EDMDPMSolverMultistepScheduler, dpmpp_2m)])
+@pytest.mark.parametrize(
+    ("kind", "sampler"), [(EDMEulerScheduler, Euler()), (EDMDPMSolverMultistepScheduler, DPMSolverPP2M())]
+)
 def test_edm_preconditioning_and_its_samplers(kind, sampler, path):
     """They noise as x_0 + s eps, down from s = 80; we are at the same s in any schedule's coordinates."""
     theirs = kind(sigma_data=0.5, sigma_max=80.0)
@@ -234,5 +237,5 @@ def test_edm_preconditioning_and_its_samplers(kind, sampler, path):
     times = path.t_of_log_snr(-2 * theirs.sigmas.double().log())
     alpha, _ = path.alpha_sigma(times[:1])
     ours = Denoiser(network, schedule=path, prediction=Edm(sigma_data=0.5))
-    end = sampler(ours, (alpha * theirs.sigmas[0] * x_T).float(), times=times)
+    end = sampler.sample(ours, (alpha * theirs.sigmas[0] * x_T).float(), times=times)
     torch.testing.assert_close(end, x, atol=2e-3, rtol=1e-3)

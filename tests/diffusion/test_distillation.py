@@ -7,9 +7,9 @@ from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.distillation import Distillation, lead
 from diffusion_art.diffusion.predictions import X0
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
-from diffusion_art.diffusion.samplers import Sampler, dpmpp_2m
+from diffusion_art.diffusion.samplers.consistency import Consistency
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import time_grid
 from diffusion_art.diffusion.times import Stops
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork
@@ -51,7 +51,7 @@ def test_leading_all_from_noise_to_clean_is_the_sampler(schedule):
         WavyNetwork(dtype=torch.float64), schedule=SCHEDULES[schedule], prediction=FlowPrediction(), clip=True
     )
     ones = torch.ones(3, dtype=torch.float64)
-    expected = dpmpp_2m(denoiser, noisy(3), times=time_grid(denoiser.schedule, 5))
+    expected = DPMSolverPP2M(num_steps=5).sample(denoiser, noisy(3))
     torch.testing.assert_close(lead(denoiser, noisy(3), ones, 0 * ones, num_steps=5), expected)
 
 
@@ -87,7 +87,7 @@ def test_a_student_learns_to_paint_in_one_step_or_several(gap):
     x_T, student_denoiser = noisy(64), Denoiser(student, schedule=Flow(), prediction=X0())
     for num_steps in (1, 2, 4):
         source = torch.randn(8, *x_T.shape, generator=torch.Generator().manual_seed(1), dtype=x_T.dtype)
-        painted = Sampler("consistency", num_steps=num_steps).sample(student_denoiser, x_T, noise=source.__getitem__)
+        painted = Consistency(num_steps=num_steps).sample(student_denoiser, x_T, noise=source.__getitem__)
         assert painted.mean().item() == pytest.approx(0.3, abs=0.03)
         assert painted.std().item() == pytest.approx(0.5, abs=0.03)
 

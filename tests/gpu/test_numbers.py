@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.diffusion.samplers import SAMPLERS, by_name
 from tests.fakes import JIT_CONFIG, toy_model
 
 CAPTIONS = ["a red house", "blue and yellow planes, a longer caption", ""]
@@ -32,7 +32,7 @@ def test_bf16_answers_as_float32_does(network, device):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_weights_of_a_cpu_paint_the_same_picture(name, network, device):
     """From the same noise: it is drawn on the CPU, each picture's from its own seed."""
-    how = {"seeds": [1, 2, 3], "sampler": Sampler(name, num_steps=4), "guidance_scale": 2.0}
+    how = {"seeds": [1, 2, 3], "sampler": by_name(name, num_steps=4), "guidance_scale": 2.0}
     here = toy_model(**NETWORKS[network]).generate(CAPTIONS, **how)
     there = toy_model(**NETWORKS[network]).to(device).generate(CAPTIONS, **how)
     assert (here - there).abs().max() < PIXEL_ERROR

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.ddim import Ancestral
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel
@@ -23,7 +24,7 @@ def model():
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-@pytest.mark.parametrize("sampler", [Sampler("euler", 3), Sampler("ancestral", 3)], ids=lambda s: s.name)
+@pytest.mark.parametrize("sampler", [Euler(3), Ancestral(3)], ids=lambda s: s.name)
 def test_row_i_is_the_same_picture_alone_in_a_batch_and_at_any_batch_size(model, sampler, guidance_scale):
     paint = partial(model.generate, sampler=sampler, guidance_scale=guidance_scale)
     seeds = [5, 6, 7, 8]
@@ -36,7 +37,7 @@ def test_row_i_is_the_same_picture_alone_in_a_batch_and_at_any_batch_size(model,
 
 
 def test_seed_prompt_and_guidance_all_matter(model):
-    paint = partial(model.generate, sampler=Sampler("euler", 3))
+    paint = partial(model.generate, sampler=Euler(3))
     base = paint(["red"], seeds=[0])
     for other in (
         paint(["red"], seeds=[1]),
@@ -47,7 +48,7 @@ def test_seed_prompt_and_guidance_all_matter(model):
 
 
 def test_guidance_scale_0_paints_the_null_caption(model):
-    paint = partial(model.generate, seeds=[0], sampler=Sampler("euler", 3))
+    paint = partial(model.generate, seeds=[0], sampler=Euler(3))
     torch.testing.assert_close(paint(["red"], guidance_scale=0.0), paint([""]))
     torch.testing.assert_close(paint(["red"], guidance_scale=0.0, negative_prompts=["blue"]), paint(["blue"]))
 
@@ -68,8 +69,8 @@ def test_guidance_is_null_plus_scale_times_the_difference(model):
 def test_a_plain_denoiser_costs_one_row_per_image(model):
     seen = []
     handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    model.generate(["red"], seeds=[0], sampler=Sampler("euler", 2), guidance_scale=1.0)
-    model.generate(["red"], seeds=[0], sampler=Sampler("euler", 2), guidance_scale=2.0)
+    model.generate(["red"], seeds=[0], sampler=Euler(2), guidance_scale=1.0)
+    model.generate(["red"], seeds=[0], sampler=Euler(2), guidance_scale=2.0)
     handle.remove()
     assert seen == [1, 1, 2, 2]
 
@@ -79,7 +80,7 @@ def test_the_callback_sees_every_step_of_every_batch(model):
     model.generate(
         PROMPTS,
         seeds=range(4),
-        sampler=Sampler("euler", 3),
+        sampler=Euler(3),
         batch_size=2,
         callback=lambda i, t, x_t, x_0_hat: seen.append((i, len(x_t))),
     )
@@ -89,7 +90,7 @@ def test_the_callback_sees_every_step_of_every_batch(model):
 def test_a_prompt_of_10000_characters_is_cut_and_reported(caplog):
     model = toy_model()
     with caplog.at_level(logging.WARNING):
-        images = model.generate(["x" * 10_000], seeds=[0], sampler=Sampler("euler", 1))
+        images = model.generate(["x" * 10_000], seeds=[0], sampler=Euler(1))
     assert torch.isfinite(images).all()
     assert "at most 16" in caplog.text
 
@@ -105,7 +106,7 @@ def test_a_prompt_of_10000_characters_is_cut_and_reported(caplog):
     ],
 )
 def test_wrong_requests_are_refused_in_a_sentence(model, wrong, says):
-    request = {"prompts": ["red"], "seeds": [0], "sampler": Sampler("euler", 1)} | wrong
+    request = {"prompts": ["red"], "seeds": [0], "sampler": Euler(1)} | wrong
     with pytest.raises(UserError, match=says):
         model.generate(**request)
 
@@ -165,7 +166,7 @@ def test_epsilon_under_zero_terminal_snr_is_refused_with_the_reason(model):
 def test_weights_round_trip_by_name():
     a, b = toy_model(0), toy_model(1)
     b.load_trainable_state(a.trainable_state())
-    paint = {"prompts": ["red"], "seeds": [0], "sampler": Sampler("euler", 2)}
+    paint = {"prompts": ["red"], "seeds": [0], "sampler": Euler(2)}
     assert torch.equal(a.generate(**paint), b.generate(**paint))
 
 
@@ -188,4 +189,4 @@ def test_a_frozen_text_tower_stays_out_of_the_weights(tmp_path):
     )
     assert {name.split(".")[0] for name in model.trainable_state()} == {"backbone"}
     assert {name.split(".")[0] for name in model.state_dict()} == {"backbone"}
-    assert model.generate(["red"], seeds=[0], sampler=Sampler("euler", 1), guidance_scale=2.0).shape == (1, 3, 16, 16)
+    assert model.generate(["red"], seeds=[0], sampler=Euler(1), guidance_scale=2.0).shape == (1, 3, 16, 16)

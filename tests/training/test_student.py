@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, load_text_to_image
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.runs import load_run
 from tests.fakes import toy_model, toy_run, write_checkpoint
 
@@ -49,7 +49,7 @@ def test_a_student_starts_as_its_teacher_and_says_how_it_is_sampled(distill, run
     assert ours["config"]["teacher_guidance_scale"] == 2.0  # as the toy run ships
 
     run = load_run(student)
-    assert run.sampler() == Sampler("consistency", num_steps=4)
+    assert run.sampler() == Consistency(num_steps=4)
     assert run.guidance_scale() == 1.0
     one, four = run(["red"], num_steps=1), run(["red"])
     assert one.shape == four.shape == (1, 3, 16, 16)

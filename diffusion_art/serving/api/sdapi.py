@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.infotext import SAMPLER_NAMES
 from diffusion_art.serving.api.encode import as_base64
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import unless_gone
@@ -119,7 +118,7 @@ def _info(studio: Studio, first: Job, jobs: list[Job], size: Size) -> dict[str, 
         "width": size.width,
         "height": size.height,
         "painted_size": studio.size,
-        "sampler_name": SAMPLER_NAMES[first.sampler.name],
+        "sampler_name": first.sampler.title,
         "cfg_scale": first.guidance_scale,
         "steps": first.sampler.num_steps,
         "restore_faces": False,

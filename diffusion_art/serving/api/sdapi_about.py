@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from PIL import Image
 
+from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.infotext import SAMPLER_NAMES
 from diffusion_art.serving.api.errors import ApiError, not_here, shown
 from diffusion_art.serving.api.generations import ERRORS
 from diffusion_art.serving.api.sdapi_schema import (
@@ -54,7 +54,7 @@ router = APIRouter(prefix=PREFIX, tags=[TAG])
 
 @router.get("/samplers", responses=GUARDED_ERRORS, summary="The samplers by their names there")
 async def samplers() -> list[SamplerItem]:
-    return [SamplerItem(name=name, aliases=_aliases(name)) for name in SAMPLER_NAMES.values()]
+    return [SamplerItem(name=kind.title, aliases=_aliases(kind.title)) for kind in SAMPLERS.values()]
 
 
 @router.get("/schedulers", responses=GUARDED_ERRORS, summary="One: the run's own times")
@@ -159,12 +159,13 @@ def sampler_named(name: str | None) -> str | None:
         return None
     for schedule in (" karras", " exponential", " polyexponential", " sgm uniform", " automatic"):
         wanted = wanted.removesuffix(schedule)
-    for ours, theirs in SAMPLER_NAMES.items():
-        if wanted in (ours, theirs.lower(), *_aliases(theirs)):
+    for ours, kind in SAMPLERS.items():
+        if wanted in (ours, kind.title.lower(), *_aliases(kind.title)):
             return ours
+    titles = ", ".join(kind.title for kind in SAMPLERS.values())
     raise ApiError(
         404,
-        f"Sampler {shown(name) or 'of that name'} not found; choose one of {', '.join(SAMPLER_NAMES.values())}.",
+        f"Sampler {shown(name) or 'of that name'} not found; choose one of {titles}.",
         code="sampler_not_found",
     )
 

@@ -1,4 +1,7 @@
-"""One network call for pictures that have nothing in common: other captions, samplers, steps, guidance, times."""
+"""One network call for pictures that have nothing in common: other captions, samplers, steps, guidance, times.
+
+A picture whose sampler is a loop of its own is asked about alone, since only its sampler knows what comes next.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_art.diffusion.calls import Call
 from diffusion_art.diffusion.guidance import bounded, guide
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers import Ask, Sampler, Tabular
+from diffusion_art.diffusion.samplers.base import Loop, Walk
+from diffusion_art.diffusion.samplers.table import Call
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.serving.engine.captions import EncodedCaptions
 from diffusion_art.serving.engine.job import Job
@@ -41,13 +45,44 @@ class Slot:
         return self.calls[self.done]
 
     @property
+    def t(self) -> float:
+        """The time of the next network call."""
+        return self.calls[self.done].t
+
+    @property
     def rows(self) -> int:
         """Rows of the next network call."""
-        return 2 if self.job.guided_at(self.call.t) else 1
+        return 2 if self.job.guided_at(self.t) else 1
 
     @property
     def finished(self) -> bool:
         return self.done == len(self.calls)
+
+
+@dataclass
+class LoopSlot:
+    """A picture on its way whose sampler is a loop of its own: what it asks next, and in the end what it painted."""
+
+    job: Job
+    walk: Walk = field(repr=False)
+    x: Tensor
+    t: float
+    last: Tensor | None = field(default=None, repr=False)  # x_0_hat of the last call
+    finished: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the next network call."""
+        return 2 if self.job.guided_at(self.t) else 1
+
+    def answered(self, x_0_hat: Float[Tensor, "1 c h w"]) -> None:
+        """One call further on."""
+        self.last = x_0_hat
+        try:
+            ask: Ask = self.walk.send(x_0_hat)
+            self.x, self.t = ask.x, ask.t
+        except StopIteration as end:
+            self.x, self.finished = end.value, True
 
 
 class Stepper:
@@ -62,9 +97,9 @@ class Stepper:
         self.network: Network | None = None
         self.captions = EncodedCaptions(self._encode)
         self._lock = threading.Lock()
-        self._calls: OrderedDict[Sampler, list[Call]] = OrderedDict()
+        self._calls: OrderedDict[Tabular, list[Call]] = OrderedDict()
 
-    def calls(self, sampler: Sampler) -> list[Call]:
+    def calls(self, sampler: Tabular) -> list[Call]:
         """The network calls of a sampler under the model's schedule; kept for those asked for lately."""
         with self._lock:
             if sampler not in self._calls:
@@ -74,18 +109,29 @@ class Stepper:
             self._calls.move_to_end(sampler)
             return self._calls[sampler]
 
+    def num_calls(self, sampler: Sampler) -> int:
+        """How many network calls a picture takes, at most."""
+        if isinstance(sampler, Tabular):
+            return len(self.calls(sampler))
+        return sampler.num_calls(self.model.schedule)
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Within it, weights are cast to `precision` once, not at each call. Entered by the thread that paints."""
         with torch.no_grad(), self._autocast():
             yield
 
-    def slot(self, job: Job) -> Slot:
+    def slot(self, job: Job) -> Slot | LoopSlot:
         """The place of a new picture, its captions encoded."""
         self.captions.warm({job.prompt, job.negative_prompt} if job.guidance_scale != 1 else {job.prompt})
         noise = NoiseSource([job.seed], self.model.latent_shape, device=self.model.device)
         x = noise.x_T()
-        return Slot(job, self.calls(job.sampler), x, torch.zeros_like(x), noise)
+        if isinstance(job.sampler, Tabular):
+            return Slot(job, self.calls(job.sampler), x, torch.zeros_like(x), noise)
+        assert isinstance(job.sampler, Loop)
+        walk = job.sampler.begin(self.model.schedule, x, noise)
+        ask = next(walk)
+        return LoopSlot(job, walk, ask.x, ask.t)
 
     @torch.no_grad()
     def advance(self, slots: Sequence[Slot], *, batch_size: int) -> None:
@@ -118,14 +164,19 @@ class Stepper:
             slot.x, slot.memory, slot.last = x_next[row, None], memory[row, None], x_0_hat[row, None]
             slot.done += 1
 
-    def _denoise(self, slots: Sequence[Slot], x: Float[Tensor, "b c h w"], *, batch_size: int) -> Tensor:
+    @torch.no_grad()
+    def advance_alone(self, slot: LoopSlot, *, batch_size: int) -> None:
+        """One network call for a picture that goes alone."""
+        slot.answered(self._denoise([slot], slot.x, batch_size=batch_size))
+
+    def _denoise(self, slots: Sequence[Slot | LoopSlot], x: Float[Tensor, "b c h w"], *, batch_size: int) -> Tensor:
         """x_0_hat of each slot, guided where it wants to be."""
         guided = [row for row, slot in enumerate(slots) if slot.rows == 2]
         captions = [slot.job.prompt for slot in slots] + [slots[row].job.negative_prompt for row in guided]
         spare = batch_size - len(captions)
         order = [*range(len(slots)), *guided, *([0] * spare)]
         cond = self.captions(captions + captions[:1] * spare)
-        t = torch.tensor([slots[row].call.t for row in order], dtype=torch.float32).to(x.device)
+        t = torch.tensor([slots[row].t for row in order], dtype=torch.float32).to(x.device)
         with self._autocast():
             answers = self.model.bind(cond, network=self.network).unclipped(x[order], t)
         x_0_hat, nulls = answers[: len(slots)], answers[len(slots) : len(captions)]

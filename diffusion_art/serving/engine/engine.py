@@ -1,7 +1,7 @@
 """The engine: a resident set of pictures, moved on one network call at a time.
 
     engine = Engine(model); engine.start()
-    ticket, = engine.submit([Job("a red house", seed=3, sampler=Sampler("dpmpp_2m", num_steps=20))])
+    ticket, = engine.submit([Job("a red house", seed=3, sampler=DPMSolverPP2M(num_steps=20))])
     picture = ticket.result.result()          # uint8 [h w 3]
 
 One thread runs the loop. At each tick it lets go of what was cancelled, takes the pictures whose turn it is
@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from diffusion_art.devices import computes_in_bf16
+from diffusion_art.diffusion.samplers import Tabular
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.serving.engine.batch import Slot, Stepper
+from diffusion_art.serving.engine.batch import LoopSlot, Slot, Stepper
 from diffusion_art.serving.engine.job import Busy, EngineStats, Job, Stopping, Ticket
 from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
 from diffusion_art.serving.engine.timing import TickTime
@@ -48,7 +49,8 @@ class _Entry:
     number: int  # within its submission
     deadline: float
     on_preview: OnPreview | None
-    slot: Slot | None = None
+    alone: bool  # its network calls are not shared
+    slot: Slot | LoopSlot | None = None
     previewed: int = 0
 
     @property
@@ -125,7 +127,7 @@ class Engine:
             Busy: there is no room; it says when to try again.
             Stopping: the engine is ending.
         """
-        calls = [len(self._stepper.calls(job.sampler)) for job in jobs]
+        calls = [self._stepper.num_calls(job.sampler) for job in jobs]
         with self._changed:
             if self._stopping:
                 raise Stopping("the engine is stopping")
@@ -133,7 +135,14 @@ class Engine:
                 raise Busy(self._wait_s(len(self._entries) + len(jobs) - self.max_jobs))
             now = self._clock()
             entries = [
-                _Entry(job, Ticket(n), number, deadline(now, calls=n, tick_s=self._tick_time.mean_s), on_preview)
+                _Entry(
+                    job,
+                    Ticket(n),
+                    number,
+                    deadline(now, calls=n, tick_s=self._tick_time.mean_s),
+                    on_preview,
+                    alone=not isinstance(job.sampler, Tabular),
+                )
                 for number, (job, n) in enumerate(zip(jobs, calls, strict=True))
             ]
             self._entries += entries
@@ -194,8 +203,8 @@ class Engine:
                 self._let_go([entry for entry in self._entries if entry.ticket.result.cancelled()], "cancelled")
                 candidates = [(entry.deadline, entry.rows, entry) for entry in self._entries]
             chosen = choose(candidates, max_rows=self.max_rows)
-            if chosen:
-                self._tick(chosen)
+            for entries in _sharing(chosen):
+                self._tick(entries)
 
     def _tick(self, entries: list[_Entry]) -> None:
         """One network call for these. If it fails, each of them is tried alone, so that one fails alone."""
@@ -227,10 +236,14 @@ class Engine:
         return True
 
     def _advance(self, entries: Sequence[_Entry]) -> None:
-        slots = [entry.slot for entry in entries if entry.slot is not None]
-        rows = sum(slot.rows for slot in slots)
+        alone = entries[0].slot
+        slots = [entry.slot for entry in entries if isinstance(entry.slot, Slot)]
+        rows = alone.rows if isinstance(alone, LoopSlot) else sum(slot.rows for slot in slots)
         size = bucket_of(rows, self._sizes)
-        self._stepper.advance(slots, batch_size=size)
+        if isinstance(alone, LoopSlot):
+            self._stepper.advance_alone(alone, batch_size=size)
+        else:
+            self._stepper.advance(slots, batch_size=size)
         for entry in entries:
             entry.ticket.calls_done += 1
         with self._changed:
@@ -280,6 +293,13 @@ class Engine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+
+def _sharing(chosen: Sequence[_Entry]) -> list[list[_Entry]]:
+    """Who shares a network call: all that can, and each of the others by itself."""
+    alone = [[entry] for entry in chosen if entry.alone]
+    together = [entry for entry in chosen if not entry.alone] if alone else list(chosen)
+    return [together, *alone] if together else alone
 
 
 def _settle(ticket: Ticket, outcome: np.ndarray | Exception) -> None:

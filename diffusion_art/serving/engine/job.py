@@ -51,7 +51,7 @@ class Ticket:
     """The receipt of a job.
 
     `result` becomes the picture, uint8 [h w 3], or raises what its step raised. `calls` network calls will be
-    made for it, `calls_done` are.
+    made for it (at most, where that depends on the picture), `calls_done` are.
     """
 
     def __init__(self, calls: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler
+from diffusion_art.diffusion.samplers import SAMPLERS
+from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
@@ -97,7 +98,7 @@ def test_a_grid_and_tempered_guidance_are_as_the_run_itself_paints_and_told_in_t
         content = client.post(GENERATIONS, json=asked).json()["data"][0]["b64_json"]
         defaults = client.get("/v1/models").json()["data"][0]["defaults"]
     assert (defaults["guidance_interval"], defaults["guidance_rescale"]) == ([0.2, 0.9], 0.5)
-    sampler = Sampler("heun", times=asked["times"])
+    sampler = Heun(times=asked["times"])
     expected = to_uint8(run.sample("red", seed=5, guidance_scale=20, sampler=sampler, guidance=guidance)[0])
     assert np.abs(pixels_of(content).astype(int) - expected).max() <= 1
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:

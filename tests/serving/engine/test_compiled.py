@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
+from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.runs import Run, load_run
@@ -32,9 +33,9 @@ from tests.fakes import toy_model, toy_run
 from tests.serving.raw import eventually
 
 JOBS = [
-    Job("red", seed=1, sampler=Sampler("euler", num_steps=3)),  # one row
-    Job("blue and longer, of more tokens", seed=2, sampler=Sampler("dpmpp_2m", num_steps=4), guidance_scale=3.0),
-    Job("red", seed=3, sampler=Sampler("heun", num_steps=3), guidance_scale=2.0),
+    Job("red", seed=1, sampler=Euler(num_steps=3)),  # one row
+    Job("blue and longer, of more tokens", seed=2, sampler=DPMSolverPP2M(num_steps=4), guidance_scale=3.0),
+    Job("red", seed=3, sampler=Heun(num_steps=3), guidance_scale=2.0),
 ]
 
 

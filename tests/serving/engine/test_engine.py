@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from diffusion_art.devices import leave_cores
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.consistency import Consistency
+from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
+from diffusion_art.diffusion.samplers.euler import Euler, Heun
+from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.engine.engine import Busy, Engine, Job, Stopping
@@ -18,13 +22,13 @@ from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadl
 from tests.fakes import toy_model
 
 SAMPLERS = [
-    Sampler("ddim", num_steps=5),
-    Sampler("ddim", num_steps=4, eta=0.7),
-    Sampler("ancestral", num_steps=6),
-    Sampler("euler", num_steps=3, spacing="karras"),
-    Sampler("heun", num_steps=4),
-    Sampler("dpmpp_2m", num_steps=7, spacing="log_snr"),
-    Sampler("unipc", times=(1.0, 0.8, 0.45, 0.2, 0.05, 0.0)),
+    DDIM(num_steps=5),
+    DDIM(num_steps=4, eta=0.7),
+    Ancestral(num_steps=6),
+    Euler(num_steps=3, spacing="karras"),
+    Heun(num_steps=4),
+    DPMSolverPP2M(num_steps=7, spacing="log_snr"),
+    UniPC(times=(1.0, 0.8, 0.45, 0.2, 0.05, 0.0)),
 ]
 JOBS = [
     Job(f"a picture of {place}", seed=100 + place, sampler=sampler, guidance_scale=scale, **more)
@@ -41,7 +45,8 @@ JOBS = [
     )
 ]
 
-FEW_STEPS = Job("of a student", seed=9, sampler=Sampler("consistency", num_steps=4))
+ALONE = Job("stirred", seed=5, sampler=StochasticHeun(num_steps=4, s_churn=2.0), guidance_scale=3.0, threshold=0.9)
+FEW_STEPS = Job("of a student", seed=9, sampler=Consistency(num_steps=4))
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def _results(tickets) -> list[np.ndarray]:
     return [ticket.result.result(timeout=60) for ticket in tickets]
 
 
-@pytest.mark.parametrize("job", [*JOBS, FEW_STEPS], ids=lambda job: job.sampler.name)
+@pytest.mark.parametrize("job", [*JOBS, FEW_STEPS, ALONE], ids=lambda job: job.sampler.name)
 def test_the_engine_paints_what_sample_paints(engine, model, job):
     (picture,) = _results(engine.submit([job]))
     assert picture.shape == (16, 16, 3)
@@ -98,18 +103,41 @@ def test_a_picture_does_not_depend_on_its_company(engine, model):
     assert (stats.jobs_waiting, stats.jobs_running) == (0, 0)
 
 
+def test_a_sampler_that_is_no_table_is_painted_alone_beside_the_others(model):
+    """Its calls hold its own rows only; the others still share theirs; every picture is what `sample` paints."""
+    seen: list[int] = []
+
+    def network(x_t, t, cond):
+        seen.append(len(x_t))
+        return model.denoise(x_t, t, cond)
+
+    engine = Engine(model, max_rows=8, precision="float32")
+    engine.use(network)
+    shown: list[int] = []
+    jobs = [Job("red", seed=n, sampler=Euler(num_steps=4)) for n in range(2)]
+    jobs.append(Job("stirred", seed=5, sampler=StochasticHeun(num_steps=2), previews=1))
+    tickets = engine.submit(jobs, on_preview=lambda job, *_: shown.append(job))
+    assert [ticket.calls for ticket in tickets] == [4, 4, 3]
+    engine.start()
+    pictures = _results(tickets)
+    engine.stop()
+    assert sorted(seen) == [1, 1, 1, 2, 2, 2, 2]
+    assert [ticket.calls_done for ticket in tickets] == [4, 4, 3]
+    assert shown == [2]
+    for job, picture in zip(jobs, pictures, strict=True):
+        assert np.abs(picture.astype(int) - _alone(model, job)).max() <= 1
+
+
 def test_a_late_comer_joins_the_batch_under_way(engine):
     joined = threading.Event()
     tickets = []
 
     def on_preview(_: int, number: int, picture: np.ndarray) -> None:
         if number == 0:
-            tickets.extend(engine.submit([Job("late", seed=1, sampler=Sampler("euler", num_steps=3))]))
+            tickets.extend(engine.submit([Job("late", seed=1, sampler=Euler(num_steps=3))]))
             joined.set()
 
-    (long,) = engine.submit(
-        [Job("long", seed=0, sampler=Sampler("euler", num_steps=200), previews=1)], on_preview=on_preview
-    )
+    (long,) = engine.submit([Job("long", seed=0, sampler=Euler(num_steps=200), previews=1)], on_preview=on_preview)
     assert joined.wait(60)
     _results(tickets)
     assert not long.result.done()
@@ -119,7 +147,7 @@ def test_a_late_comer_joins_the_batch_under_way(engine):
 
 def test_previews_come_early_evenly_and_lead_to_the_picture(engine):
     seen = []
-    job = Job("a red house", seed=3, sampler=Sampler("dpmpp_2m", num_steps=12), previews=3)
+    job = Job("a red house", seed=3, sampler=DPMSolverPP2M(num_steps=12), previews=3)
     ticket = None
 
     def on_preview(index: int, number: int, picture: np.ndarray) -> None:
@@ -134,7 +162,7 @@ def test_previews_come_early_evenly_and_lead_to_the_picture(engine):
 
 
 def test_a_cancelled_picture_frees_its_place(engine):
-    tickets = engine.submit([Job("x", seed=n, sampler=Sampler("euler", num_steps=10_000)) for n in range(14)])
+    tickets = engine.submit([Job("x", seed=n, sampler=Euler(num_steps=10_000)) for n in range(14)])
     with pytest.raises(Busy) as refused:
         engine.submit([Job("x", seed=0, sampler=SAMPLERS[3])])
     assert refused.value.retry_after_s >= 1
@@ -153,7 +181,7 @@ def test_the_loop_has_the_cores_that_the_main_thread_left(model):
         assert (cores, torch.get_num_threads()) == (before, 1)
         engine = Engine(model, precision="float32", cores=cores + 1)
         engine.start()
-        job = Job("x", seed=0, sampler=Sampler("euler", num_steps=4), previews=1)
+        job = Job("x", seed=0, sampler=Euler(num_steps=4), previews=1)
         _results(engine.submit([job], on_preview=lambda *_: seen.append(torch.get_num_threads())))
         engine.stop()
         assert (seen, torch.get_num_threads()) == ([before + 1], 1)
@@ -194,8 +222,8 @@ def test_a_step_that_raises_fails_its_pictures_alone(model):
     model.backbone = Brittle(model.backbone)
     engine = Engine(model, max_rows=8, precision="float32")
     engine.start()
-    doomed = Job("doomed", seed=0, sampler=Sampler("euler", num_steps=2))  # asks at 1 and 1/2
-    fine = [Job("fine", seed=n, sampler=Sampler("euler", num_steps=3)) for n in range(3)]
+    doomed = Job("doomed", seed=0, sampler=Euler(num_steps=2))  # asks at 1 and 1/2
+    fine = [Job("fine", seed=n, sampler=Euler(num_steps=3)) for n in range(3)]
     tickets = engine.submit([doomed, *fine])
     with pytest.raises(RuntimeError, match="cannot be taken"):
         tickets[0].result.result(timeout=60)
@@ -219,7 +247,7 @@ def test_stopping_finishes_what_there_is_and_takes_nothing_more(model):
 def test_what_takes_too_long_to_finish_is_told_so(model):
     engine = Engine(model, max_rows=4, precision="float32")
     engine.start()
-    (ticket,) = engine.submit([Job("x", seed=0, sampler=Sampler("euler", num_steps=10_000))])
+    (ticket,) = engine.submit([Job("x", seed=0, sampler=Euler(num_steps=10_000))])
     engine.stop(drain_s=0.05)
     assert not engine.alive
     with pytest.raises(Stopping):

@@ -15,13 +15,13 @@ PAINT = """
 import sys
 from contextlib import contextmanager
 import diffusion_art.serve
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.runs import load_run
 from diffusion_art.serving.engine import quick_start
 from diffusion_art.serving.engine.engine import Engine
 
 def paint(model):
-    return model.generate(["red"], seeds=[1], sampler=Sampler("euler", num_steps=2), guidance_scale=2.0)
+    return model.generate(["red"], seeds=[1], sampler=Euler(num_steps=2), guidance_scale=2.0)
 
 run = load_run(sys.argv[1])
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.serving.engine.job import Job
 from diffusion_art.serving.settings import Settings
 from tests.serving.page.test_painting import DONE, PAINTED, paint
@@ -38,7 +38,7 @@ def test_a_server_that_goes_and_comes_back_finishes_what_was_begun(visit, run_fo
 def test_a_full_queue_is_waited_for(visit, run_folder, patient):
     with serving(run_folder, settings=patient, max_jobs=1) as running:
         page = visit(running.url)
-        running.engine.submit([Job("other", 0, Sampler("euler", 100))])
+        running.engine.submit([Job("other", 0, Euler(100))])
         paint(page, seed=1, steps_a=3)
         expect(page.locator(".note")).to_have_text("The server is busy; it will be asked again")
         expect(page.locator(".work")).to_have_attribute("data-state", "waiting")

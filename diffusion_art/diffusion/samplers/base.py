@@ -1,0 +1,189 @@
+"""What every sampler is: a word, settings, a grid of times; and its two kinds, `Tabular` and `Loop`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_art.diffusion.denoiser import AnyDenoiser, DenoiserAtOneTime, rows_at
+from diffusion_art.diffusion.samplers.table import NO_NOISE, Call, Callback, Noise, Step, follow, steps_of
+from diffusion_art.diffusion.schedules import Schedule
+from diffusion_art.diffusion.time_grids import check_spacing, check_times, time_grid
+from diffusion_art.errors import UserError
+
+SAMPLERS: dict[str, type[Sampler]] = {}  # word -> class; a class that has a `name` enters itself
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """A sampler with its settings: what `conf/sampler/` fills.
+
+    `num_steps` is the number of steps down the grid, one network call each unless the class says otherwise. `times`,
+    from 1 down to 0, are the grid itself, as `diffusion_art.schedule_search` finds it; `num_steps` is then theirs, and
+    `spacing` means nothing.
+
+    `name` is the word for it over HTTP and in metadata, `title` its name in AUTOMATIC1111's web UI.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    num_steps: int = 50
+    spacing: str = "uniform"
+    times: Sequence[float] | None = None
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "name" in vars(cls):
+            SAMPLERS[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise UserError(f"num_steps must be at least 1, not {self.num_steps}; try num_steps=20")
+        check_spacing(self.spacing)
+        if self.times is not None:
+            object.__setattr__(self, "times", check_times(self.times))  # a tuple, since samplers are keys of tables
+            object.__setattr__(self, "num_steps", len(self.times) - 1)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain data, for a picture's metadata and `by_name`; `times` only where they were given."""
+        settings = {"name": self.name, **asdict(self)}
+        times = settings.pop("times")
+        return settings if times is None else settings | {"times": list(times)}
+
+    def in_steps(self, num_steps: int) -> Sampler:
+        """The same sampler in another number of steps; a grid of its own is then given up for its spacing."""
+        return self if num_steps == self.num_steps else replace(self, num_steps=num_steps, times=None)
+
+    def grid(self, schedule: Schedule) -> Float[Tensor, " n1"]:
+        """The times it stops at under `schedule`, float64, from 1 down to 0."""
+        if self.times is not None:
+            return torch.tensor(self.times, dtype=torch.float64)
+        return time_grid(schedule, self.num_steps, spacing=self.spacing)
+
+    @abstractmethod
+    def num_calls(self, schedule: Schedule) -> int:
+        """How often it calls the network for a picture; where that depends on the picture, the most."""
+
+    @abstractmethod
+    def sample(
+        self,
+        denoiser: AnyDenoiser,
+        x_T: Float[Tensor, "b c h w"],
+        *,
+        times: Float[Tensor, " n1"] | None = None,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """From unit noise x_T to x_0; or from the first of `times` to the last, wherever they begin and end.
+
+        `noise` is needed by those that draw any. `callback(step_index, t, x_t, x_0_hat)` is called once a step.
+
+        Raises:
+            ValueError: `times` that do not fall, or noise is needed and not given.
+        """
+
+
+class Tabular(Sampler):
+    """A sampler whose steps are linear maps. It gives `table`; all else follows."""
+
+    @abstractmethod
+    def table(self, steps: Iterable[Step]) -> Iterator[Call]:
+        """The network calls of these steps, in order, each with the numbers of its map (`table.py`)."""
+
+    def calls(self, schedule: Schedule) -> list[Call]:
+        """The network calls of sampling under `schedule`, from t = 1 to t = 0."""
+        return list(self.table(steps_of(schedule, self.grid(schedule))))
+
+    def num_calls(self, schedule: Schedule) -> int:
+        return len(self.calls(schedule))
+
+    def sample(
+        self,
+        denoiser: AnyDenoiser,
+        x_T: Float[Tensor, "b c h w"],
+        *,
+        times: Float[Tensor, " n1"] | None = None,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        steps = steps_of(denoiser.schedule, self.grid(denoiser.schedule) if times is None else times)
+        return follow(self.table(steps), denoiser, x_T, noise=noise, callback=callback)
+
+
+class Ask(NamedTuple):
+    """What a loop wants to know: x_0_hat of `x` at time `t`. `corrects` marks a second call within a step."""
+
+    step_index: int
+    t: float
+    x: Tensor
+    corrects: bool = False
+
+
+Walk = Generator[Ask, Tensor, Tensor]  # yields what it asks, is sent x_0_hat, returns x_0
+
+
+class Loop(Sampler):
+    """A sampler that is no table: its steps may look at the picture, or go back up in noise. It gives `walk`.
+
+    `x_0_hat = yield Ask(...)` calls the network: by `sample` for a whole batch, by the server for one picture.
+    """
+
+    @abstractmethod
+    def walk(self, schedule: Schedule, steps: Sequence[Step], x: Float[Tensor, "b c h w"], noise: Noise) -> Walk:
+        """From x at the start of the first step to x at the end of the last."""
+
+    def begin(self, schedule: Schedule, x_T: Float[Tensor, "b c h w"], noise: Noise) -> Walk:
+        """The walk from t = 1 to t = 0."""
+        return self.walk(schedule, list(steps_of(schedule, self.grid(schedule))), x_T, noise)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoiser: AnyDenoiser,
+        x_T: Float[Tensor, "b c h w"],
+        *,
+        times: Float[Tensor, " n1"] | None = None,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        schedule = denoiser.schedule
+        steps = list(steps_of(schedule, self.grid(schedule) if times is None else times))
+        walk = self.walk(schedule, steps, x_T, noise or _no_noise)
+        at_one_time = denoiser if isinstance(denoiser, DenoiserAtOneTime) else None
+        ask = next(walk)
+        while True:
+            x_0_hat = at_one_time.at(ask.x, ask.t) if at_one_time else denoiser(ask.x, rows_at(ask.t, ask.x))
+            if callback is not None and not ask.corrects:
+                callback(ask.step_index, ask.t, ask.x, x_0_hat)
+            try:
+                ask = walk.send(x_0_hat)
+            except StopIteration as end:
+                return end.value
+
+
+def by_name(name: str, **settings: Any) -> Sampler:
+    """The sampler of that word: what HTTP, metadata and configs of older checkpoints hold.
+
+    Raises:
+        UserError: no such word, or a setting that this sampler does not have.
+    """
+    if name not in SAMPLERS:
+        raise UserError(f"no sampler named {name!r}; choose one of {', '.join(SAMPLERS)}")
+    known = [field.name for field in fields(SAMPLERS[name])]
+    if settings.get("eta") == 0 and "eta" not in known:
+        del settings["eta"]  # older pictures tell DDIM's eta for every sampler
+    for key, value in settings.items():
+        if key not in known:
+            raise UserError(f"sampler {name} has no {key} (got {value}), so drop it; it has {', '.join(known)}")
+    return SAMPLERS[name](**settings)
+
+
+def _no_noise(step_index: int) -> Tensor:
+    raise ValueError(NO_NOISE)
