@@ -148,6 +148,11 @@ def _not_importable(target: str, error: Exception) -> UserError:
             f"`{target}` needs the package `{asked}`, which is not installed. "
             f"Install it: python -m pip install {PIP_NAMES.get(asked, asked)}"
         )
+    if isinstance(error, ModuleNotFoundError):  # Lightning's, for what its loggers need
+        return UserError(
+            f"`{target}` needs a package that is not installed: {_first_line(error)}. "
+            f"Install all trackers: python -m pip install 'diffusion-art[track]'"
+        )
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
     packages = (module.partition(".")[0] for module in modules)
     package = [name for name in packages if name != "importlib"][-1]

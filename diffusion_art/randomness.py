@@ -5,7 +5,11 @@ Paper: Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators,
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+
+Words = TypeVar("Words", np.ndarray, np.uint64)  # uint64, many or one
 
 MASK = 2**64 - 1
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -33,12 +37,12 @@ def uniforms(seed: int, positions: np.ndarray, *, stream: int) -> np.ndarray:
     return np.asarray(bits >> np.uint64(11), np.float64) * 2.0**-53
 
 
-def scrambled(x: np.ndarray) -> np.ndarray:
+def scrambled(x: Words) -> Words:
     """A 64-bit hash of each x (uint64) whose top half depends on all of it: the finaliser, but for its last step."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(_FIRST)
     return (x ^ (x >> np.uint64(27))) * np.uint64(_SECOND)
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
+def _mixed(x: Words) -> Words:
     x = scrambled(x + np.uint64(_STEP))
     return x ^ (x >> np.uint64(31))

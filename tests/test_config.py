@@ -85,3 +85,21 @@ def test_a_broken_library_is_named_with_what_it_says(unimported, monkeypatch, tm
 def test_a_wrong_name_does_not_exist(target):
     with pytest.raises(UserError, match=r"does not exist: there is no `(UNt|unot)` in"):
         build({"_target_": target})
+
+
+@pytest.mark.parametrize(
+    ("logger", "flags"),
+    [
+        ("TensorBoardLogger", ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE")),
+        ("WandbLogger", ("_WANDB_AVAILABLE",)),
+    ],
+)
+def test_a_tracker_that_is_not_installed_names_the_extra(logger, flags, monkeypatch, tmp_path):
+    home = {
+        "TensorBoardLogger": "lightning.fabric.loggers.tensorboard",
+        "WandbLogger": "lightning.pytorch.loggers.wandb",
+    }
+    for flag in flags:
+        monkeypatch.setattr(f"{home[logger]}.{flag}", False)
+    with pytest.raises(UserError, match=r"needs a package that is not installed.*diffusion-art\[track\]"):
+        build({"_target_": f"lightning.pytorch.loggers.{logger}", "save_dir": str(tmp_path)})
