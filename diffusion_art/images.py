@@ -111,6 +111,19 @@ def grid(
     return _sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
 
 
+def sheet(
+    pictures: Sequence[Image.Image], captions: Sequence[str], *, columns: int, title: str | None = None
+) -> Image.Image:
+    """Pictures of one size, as they are, in rows of `columns`, each with its caption below."""
+    if len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures came with {len(captions)} captions")
+    tiles = [
+        (picture, wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES), caption)
+        for picture, caption in zip(pictures, captions)
+    ]
+    return _sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
+
+
 def film_strip(
     frames: Sequence[Float[Tensor, "b c h w"]], labels: Sequence[str], *, title: str | None = None
 ) -> Image.Image:
