@@ -99,11 +99,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 
 def _multirun_first(words: list[str]) -> list[str]:
-    """The words with `-m` in front, where Hydra wants it; a file of `conf/sweep` asks for a multi-run too."""
+    """The words with `-m` in front, where Hydra wants it.
+
+    A file of `conf/sweep` asks for a multi-run too, except when a config is only looked at: that is one run's.
+    """
     given = [word for word in words if word in ("-m", "--multirun")]
     rest = [word for word in words if word not in given]
     sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
-    return [*(given or ["-m"] * sweeps), *rest]
+    looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & set(rest)
+    return [*(given or ["-m"] * (sweeps and not looks)), *rest]
 
 
 def groups() -> frozenset[str]:

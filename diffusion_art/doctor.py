@@ -1,6 +1,6 @@
 """Look at this machine: `python -m diffusion_art.doctor`. What it prints is what a bug report needs.
 
-    python -m diffusion_art.doctor format=json          the same for programs
+    python -m diffusion_art.doctor format=json          # the same for programs
 
 It takes seconds, trains nothing, and tells no paths, tokens or names. The status is 0 unless something makes training
 impossible.
