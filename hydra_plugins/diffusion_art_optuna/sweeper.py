@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -58,7 +57,7 @@ class OptunaSweeper(Sweeper):
 
         self.hydra_context = hydra_context
         self.config = config
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -68,6 +67,8 @@ class OptunaSweeper(Sweeper):
         from diffusion_art.sweeps.space import split
         from diffusion_art.training.run_folder import held
 
+        assert self.hydra_context is not None
+        assert self.config is not None
         if {"LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
             raise UserError(
                 "a sweep starts the processes of its trials itself. Start it once, without torchrun, with trainer=ddp "
@@ -98,6 +99,7 @@ class OptunaSweeper(Sweeper):
         from diffusion_art.sweeps.space import described
         from diffusion_art.sweeps.study import Search, direction_of, start_study
 
+        assert self.config is not None
         pruner = OmegaConf.select(self.config, "callbacks.pruning.pruner")
         metric = str(OmegaConf.select(self.config, "optimized_metric"))
         study = start_study(
@@ -127,6 +129,7 @@ class OptunaSweeper(Sweeper):
 
     def _run(self, search: Search, trials: Sequence[Asked], fixed: list[str]) -> None:
         """Launch trials whose numbers follow one another, and tell the study how they ended."""
+        assert self.launcher is not None
         jobs = [[*fixed, *trial.overrides] for trial in trials]
         try:
             ended = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
@@ -135,5 +138,7 @@ class OptunaSweeper(Sweeper):
                 search.tell(trial, error=" ".join(str(error).split()))
             return
         for trial, job in zip(trials, ended):
-            failed = job.status is not JobStatus.COMPLETED
-            search.tell(trial, **({"error": str(job._return_value)} if failed else {"value": job._return_value}))
+            if job.status is JobStatus.COMPLETED:
+                search.tell(trial, value=job.return_value)
+            else:
+                search.tell(trial, error=str(job._return_value))
