@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +31,8 @@ from diffusion_art.stop_signals import exit_status
 
 log = logging.getLogger(__name__)
 
+FAILED_FILE = "failed.txt"  # in the folder of a job that failed
+
 
 def config_dir() -> Path:
     """`conf/` of the checkout this package runs from, or the copy an installed wheel carries."""
@@ -47,7 +51,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
-        failures: list[str] = []
 
         @functools.wraps(task)
         def guarded(config: DictConfig) -> Any:
@@ -57,20 +60,21 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             except Exception as error:
                 job = HydraConfig.get() if HydraConfig.initialized() else None
                 if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
-                    failures.append(_failure(job, error))
-                    raise
+                    raise _job_failed(job, error) from error
                 if wants_traceback or not isinstance(error, UserError):
                     raise
                 _fail(str(error))
 
         def main() -> None:
+            if task.__module__ == "__main__":  # by its own name, by which the processes of a launcher find it
+                importlib.import_module(sys.modules["__main__"].__spec__.name).main()  # type: ignore[union-attr]
+                return
+            began = time.time()
             run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)
             if wants_traceback:
                 run()
                 return
-            flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-            words = flags + [word for word in sys.argv[1:] if word not in flags]  # Hydra wants them first
-            sys.argv[1:] = understood(words, groups=groups())
+            sys.argv[1:] = understood(_multirun_first(sys.argv[1:]), groups=groups())
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
                 check_sections(config_name)
@@ -79,19 +83,31 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(explain(error, config_name))
             except KeyboardInterrupt as error:
                 _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
-            except Exception as error:
-                if not failures and not isinstance(error, UserError):
-                    raise
+            except JobFailed as error:
+                failures = failed_jobs(error.sweep_dir, since=began)
                 jobs = "".join(f"\n  {failure}" for failure in failures)
-                _fail(f"{len(failures)} of the jobs failed:{jobs}" if failures else str(error))
+                _fail(f"{len(failures)} of the jobs failed:{jobs}")
+            except UserError as error:
+                _fail(str(error))
             finally:
-                failures.clear()
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
         main.task = task  # type: ignore[attr-defined]  # the function of a config, for tests and notebooks
         return main
 
     return decorate
+
+
+def _multirun_first(words: list[str]) -> list[str]:
+    """The words with `-m` in front, where Hydra wants it.
+
+    A file of `conf/sweep` asks for a multi-run too, except when a config is only looked at: that is one run's.
+    """
+    given = [word for word in words if word in ("-m", "--multirun")]
+    rest = [word for word in words if word not in given]
+    sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
+    looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & set(rest)
+    return [*(given or ["-m"] * (sweeps and not looks)), *rest]
 
 
 def groups() -> frozenset[str]:
@@ -193,15 +209,33 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _failure(job: Any, error: Exception) -> str:
-    """`#0 optim.lr=1e18: what went wrong`, which is said now and again at the end of a multi-run."""
+class JobFailed(UserError):
+    """A job of a multi-run failed, in this process or in one that a launcher started."""
+
+    def __init__(self, sentence: str, sweep_dir: str) -> None:
+        super().__init__(sentence, sweep_dir)
+        self.sweep_dir = sweep_dir
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _job_failed(job: Any, error: Exception) -> JobFailed:
+    """Say `#0 optim.lr=1e18: what went wrong` now, and leave it in the job's folder for the end of the multi-run."""
     sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if not isinstance(error, UserError):
         log.error("a mistake of the program", exc_info=error)
     own = [override for override in job.overrides.task if override not in sys.argv]  # the others are every job's
     failure = f"#{job.job.num} {' '.join(own)}: {sentence}"
     print(f"error in {failure}", file=sys.stderr)  # noqa: T201
-    return failure
+    (Path(job.runtime.output_dir) / FAILED_FILE).write_text(failure)
+    return JobFailed(sentence, str(Path(job.sweep.dir).absolute()))
+
+
+def failed_jobs(sweep_dir: str, *, since: float) -> list[str]:
+    """What the jobs of a multi-run left that failed after `since`, by their numbers."""
+    files = [file for file in Path(sweep_dir).rglob(FAILED_FILE) if file.stat().st_mtime >= since - 1]
+    return [file.read_text() for file in sorted(files, key=lambda file: (len(file.parent.name), file.parent.name))]
 
 
 def _fail(message: str, *, status: int = 1) -> None:

@@ -29,6 +29,8 @@ LIBRARY_PACKAGES = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.profilers.",
+    "optuna.pruners.",
+    "optuna.samplers.",
 )
 LIBRARY_CLASSES = (
     "lightning.pytorch.Trainer",
@@ -111,7 +113,7 @@ def _check(target: str) -> None:
         raise refusal
     found = _find(target)
     home = f"{getattr(found, '__module__', '')}."
-    homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.")
+    homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.", "optuna.")
     if not (isclass(found) or isfunction(found)) or not home.startswith(homes):
         raise refusal
 

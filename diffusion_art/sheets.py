@@ -43,6 +43,19 @@ def contact_sheet(
     return sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
 
 
+def picture_sheet(
+    pictures: Sequence[Image.Image], captions: Sequence[str], *, columns: int, title: str | None = None
+) -> Image.Image:
+    """Pictures of one size, as they are, in rows of `columns`, each with its caption below."""
+    if len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures came with {len(captions)} captions")
+    tiles = [
+        (picture, wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES), caption)
+        for picture, caption in zip(pictures, captions)
+    ]
+    return sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], title)
+
+
 def write_png(picture: Image.Image, path: str | Path, metadata: Mapping[str, Any]) -> Path:
     """Write one picture with `metadata` in its text chunks: strings as they are, the rest as JSON.
 

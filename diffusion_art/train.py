@@ -11,6 +11,7 @@ from diffusion_art.extras import check_extra
 
 check_extra("train")
 
+import csv
 import itertools
 import logging
 import os
@@ -399,10 +400,10 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
         settle_batch_size(settings, checkpoint=checkpoint, world=world)
     if checkpoint is not None and (done := steps_done(checkpoint)) >= (wanted := settings["trainer"]["max_steps"]):
         log.info("the run has done its %d steps; prolong it with trainer.max_steps=%d", done, max(2 * wanted, done + 1))
-        return None
+        return last_value(run_dir, settings["optimized_metric"])
     if processes > 1:
         launch(settings, run_dir, processes)
-        return None
+        return last_value(run_dir, settings["optimized_metric"])
     return _fit(settings, run_dir, checkpoint)
 
 
@@ -437,6 +438,16 @@ def _fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> fl
         raise Stopped(stop_request.number or signal.SIGTERM)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def last_value(run_dir: Path, metric: str) -> float | None:
+    """The last value of a metric in the `metrics.csv` of a run, if there is one."""
+    file = run_dir / "metrics.csv"
+    if not file.exists():
+        return None
+    with file.open(newline="") as rows:
+        values = [float(value) for row in csv.DictReader(rows) if (value := row.get(metric))]
+    return values[-1] if values else None
 
 
 def _farewell(stopped: Stopped, run_dir: Path) -> str:

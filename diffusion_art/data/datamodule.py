@@ -201,16 +201,20 @@ class StreamDataModule(LightningDataModule):
 
     def example_captions(self, count: int) -> list[str]:
         """Up to `count` different captions from all over the validation split, always the same ones; of a data set
-        without it, from the training split. Empty where no picture has a caption, and for an EIR server, whose samples
-        can be read only once. No server is started; shards that are missing are built.
+        without it, from the training split, and with `overfit_batches` those of the pictures trained on. Empty where no
+        picture has a caption, and for an EIR server, whose samples can be read only once. No server is started; shards
+        that are missing are built.
         """
         ours = self.url in ("auto", "shards")
         reader = ShardReader(self.prepare_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
         with closing(reader), suppress(OtherProtocol):
             splits = reader.info().splits
-            split = "val" if splits.get("val") else "train"
-            places = [(splits[split] * row) // count for row in range(count)]
-            requests = [ReadRequest(split=split, seed=None, start=place, stop=place + 1) for place in places]
+            split, size, seed = ("val", splits["val"], None) if splits.get("val") else ("train", splits["train"], None)
+            if asked := self.overfit_batches:
+                batches = asked if isinstance(asked, int) else int(asked * splits["train"]) // self.global_batch_size
+                split, size, seed = "train", min(splits["train"], max(1, batches) * self.global_batch_size), self.seed
+            places = dict.fromkeys((size * row) // count for row in range(count))
+            requests = [ReadRequest(split=split, seed=seed, start=place, stop=place + 1) for place in places]
             found = [sample.caption for answer in reader.read(requests) for sample in answer]
             return [caption for caption in dict.fromkeys(found) if caption.strip()]
         return []

@@ -27,7 +27,10 @@ from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
+from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term
+
+TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
 
 
 @dataclass
@@ -135,12 +138,14 @@ class TrainingStep(nn.Module):
             raise UserError(f"terms want maps of the backbone at {' and '.join(sorted(places))}: give them one place.")
         per_picture, out, seen_map = self._asked(example, next(iter(places), None))
         seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map)
-        found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
+        with span(TERMS):
+            found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
         return Losses(per_picture, found)
 
     def _asked(self, example: Example, place: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The objective's losses, the network's last answer to it, and its map at `place`."""
-        cond = self.model.encode_captions(example.captions)
+        with span(TEXT):
+            cond = self.model.encode_captions(example.captions)
         out, seen = example.x_0, None
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:
@@ -161,7 +166,8 @@ class TrainingStep(nn.Module):
         return losses, out, seen
 
     def _answer(self, x_t: Tensor, t: Tensor, cond: Conditioning, place: str | None) -> tuple[Tensor, Tensor | None]:
-        return (self._network(x_t, t, cond), None) if place is None else self._with_map(x_t, t, cond, place)
+        with span(NETWORK):
+            return (self._network(x_t, t, cond), None) if place is None else self._with_map(x_t, t, cond, place)
 
     def _x_0_hat(self, example: Example, out: Tensor) -> Float[Tensor, "b 3 h w"]:
         alpha, sigma = image_scales(self.model.schedule_of(example.x_0), example.t)

@@ -1,0 +1,165 @@
+"""The real command: a search that fails, prunes, is killed and goes on; Hydra's launchers."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from diffusion_art.sweeps.study import open_study
+from tests.test_train import TINY, _start, _wait_for
+
+SHORT = ("callbacks.loss_plot=null", "callbacks.throughput=null", "data.num_workers=0", "alignment=none", "optim=adamw")
+
+
+@pytest.fixture
+def tiny(painter_shards) -> list[str]:
+    return [*TINY, *SHORT, f"data.path={painter_shards}"]
+
+
+SWEEP = ("+sweep=optuna", "run=first", "hydra/sweeper/sampler=grid")
+
+
+def test_a_trial_that_fails_is_kept_as_failed_and_nothing_is_tried_again(tiny, run_here, tmp_path):
+    asked = [*tiny, *SWEEP, "trainer.max_steps=2", "trainer.val_check_interval=2", "optim.lr=1e18,1e-3"]
+    status, said, complaints = run_here("train", *asked)
+    assert status == 1, said + complaints
+    failed = re.search(r"error: 1 of the 2 trials failed:\n  #(\d) optim\.lr=1e\+18: the loss became ", complaints)
+    assert failed, complaints
+    folder = tmp_path / "logs/tiny/sweep_first"
+    table = pd.read_csv(folder / "trials.csv")
+    assert dict(zip(table["lr"], table["state"])) == {1e18: "failed", 1e-3: "complete"}
+    assert table["val/loss"].notna().tolist() == (table["state"] == "complete").tolist()
+    whole = int(table.loc[table["state"] == "complete", "trial"].item())
+    assert (folder / str(whole) / "checkpoints/last.ckpt").exists()
+    assert f"![contact sheet]({'contact_sheet.png'})" in (folder / "report.md").read_text()
+    for picture in ("contact_sheet.png", "parallel_coordinates.png"):
+        with Image.open(folder / picture) as drawn:
+            assert min(drawn.size) > 200
+    changed = (folder / str(whole) / "checkpoints/last.ckpt").resolve().stat().st_mtime
+    status, said, complaints = run_here("train", *asked)
+    assert status == 1
+    assert len(pd.read_csv(folder / "trials.csv")) == 2
+    assert (folder / str(whole) / "checkpoints/last.ckpt").resolve().stat().st_mtime == changed
+    status, _, complaints = run_here("train", *asked, "optim.betas=[0.5,0.9]")
+    assert status == 1
+    assert "was started with another command; this one is with optim.betas=[0.5,0.9]" in complaints
+
+
+def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here, tmp_path):
+    """By a pruner to which no loss is low enough."""
+    threshold = ["pruner._target_=optuna.pruners.ThresholdPruner", "~pruner.n_startup_trials", "+pruner.upper=0.001"]
+    asked = [*tiny, "+sweep=optuna", "run=first", "trainer.max_steps=12", "trainer.val_check_interval=3", *threshold]
+    asked += ["optim.lr=interval(1e-4,1e-3)", "hydra.sweeper.n_trials=1", "callbacks.checkpoints.every_n_steps=0"]
+    status, said, complaints = run_here("train", *asked)
+    assert status == 0, said + complaints
+    assert "pruned at step 3: val/loss is " in said
+    folder = tmp_path / "logs/tiny/sweep_first"
+    (trial,) = open_study(folder).get_trials()
+    assert trial.state is TrialState.PRUNED
+    assert trial.value == pytest.approx(pd.read_csv(folder / "0/metrics.csv")["val/loss"].dropna().item())
+    assert [file.name for file in (folder / "0/checkpoints").glob("step*")] == ["step_00000003.ckpt"]
+    assert (folder / "0/samples/step_00000003.png").exists()
+    assert "| pruned |" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["optim.lr=1e-3"], "there is nothing to search: give a key several values"),
+        (["model/schedule=choice(flow,cosin)"], "there is no `cosin` in the config group `model/schedule`"),
+        (["optim.lr=tag(log,interval(0,1))"], "begins at 0"),
+        (["optim.lr=interval(0,1)", "optimized_metric=train/lr"], "hydra.sweeper.direction=minimize"),
+        (["optim.lr=interval(0,1)", "pruner._target_=os.system"], "os.system"),
+        (["optim.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], "give range(...)"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, tmp_path, words, says):
+    status, said, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", *words)
+    assert status == 1, said + complaints
+    assert says in complaints
+    assert complaints.count("error: ") == 1
+    assert "Traceback" not in complaints
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_killed_in_mid_trial_a_sweep_goes_on_as_if_it_had_not_been(tiny, run_command, tmp_path):
+    """SIGKILL twice; no trial is lost or repeated, and each ends in the value it would have had."""
+    asked = [*tiny, "+sweep=optuna", "hydra.sweeper.n_trials=4", "trainer.max_steps=40", "callbacks.samples=null"]
+    asked += ["trainer.val_check_interval=10", "hydra.sweeper.sampler.n_startup_trials=2"]
+    asked += ["optim.lr=tag(log,interval(1e-4,1e-1))", "model/schedule=choice(cosine,flow)"]
+    said = run_command("train", *asked, "run=whole", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    broken = tmp_path / "logs/tiny/sweep_broken"
+
+    def steps(trial: int) -> int:
+        return max((int(path.stem[5:]) for path in (broken / f"{trial}/checkpoints").glob("step_*.ckpt")), default=0)
+
+    for trial in (0, 2):
+        process = _start([*asked, "run=broken"], tmp_path)
+        _wait_for(lambda trial=trial: steps(trial) >= 12, process)
+        process.kill()
+        process.communicate()
+        assert steps(trial) < 40
+        assert open_study(broken).get_trials()[trial].state is TrialState.RUNNING
+    said = run_command("train", *asked, "run=broken", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "trial 2 was interrupted, and goes on" in said.stdout
+    one, other = (open_study(tmp_path / f"logs/tiny/sweep_{name}").get_trials() for name in ("whole", "broken"))
+    assert [trial.params for trial in one] == [trial.params for trial in other]
+    assert [trial.value for trial in one] == [trial.value for trial in other]
+    assert [trial.state for trial in one] == [trial.state for trial in other]
+    assert len({str(trial.params) for trial in other}) == 4
+    report = (broken / "report.md").read_text()
+    assert report.count("](0)") == report.count("](3)") == 1
+
+
+@pytest.mark.slow
+def test_joblib_runs_jobs_at_once_and_one_that_fails_is_named_at_the_end(tiny, run_command, tmp_path):
+    settings = [*tiny, "trainer.max_steps=2", "callbacks.samples=null", "hydra/launcher=joblib"]
+    said = run_command("train", "-m", *settings, "hydra.launcher.n_jobs=2", "optim.lr=1e18,1e-3,2e18", cwd=tmp_path)
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "error: 2 of the jobs failed:\n  #0 " in said.stderr
+    assert said.stderr.rstrip().count("the loss became") == 4  # when they failed, and at the end
+    jobs = sorted((tmp_path / "logs/tiny").glob("sweep_*/*/"))
+    assert [(job / "checkpoints/last.ckpt").exists() for job in jobs] == [False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]])
+def test_a_search_runs_its_trials_by_any_launcher(tiny, run_command, tmp_path, launcher):
+    asked = [*tiny, "+sweep=optuna", "run=first", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"]
+    asked += ["trainer.max_steps=4", "trainer.val_check_interval=2", "optim.lr=tag(log,interval(1e-4,1e-1))"]
+    said = run_command("train", *asked, f"hydra/launcher={launcher[0]}", *launcher[1:], cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    trials = open_study(tmp_path / "logs/tiny/sweep_first").get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert all(sorted(trial.intermediate_values) == [2, 4] for trial in trials)
+
+
+@pytest.mark.slow
+def test_a_trial_of_several_processes_is_pruned_in_all_of_them(tiny, run_command, tmp_path):
+    threshold = ["pruner._target_=optuna.pruners.ThresholdPruner", "~pruner.n_startup_trials", "+pruner.upper=0.001"]
+    asked = [*tiny, "+sweep=optuna", "run=first", "trainer.max_steps=12", "trainer.val_check_interval=3", *threshold]
+    asked += ["optim.lr=interval(1e-4,1e-3)", "hydra.sweeper.n_trials=1", "trainer=ddp", "trainer.devices=2"]
+    began = time.monotonic()
+    said = run_command("train", *asked, "callbacks.samples=null", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert time.monotonic() - began < 280  # neither process waited for the other
+    folder = tmp_path / "logs/tiny/sweep_first"
+    (trial,) = open_study(folder).get_trials()
+    assert trial.state is TrialState.PRUNED
+    assert Path(folder / "0/checkpoints/last.ckpt").resolve().name == "step_00000003.ckpt"
+
+
+def test_a_sweep_under_torchrun_is_refused(tiny, run_here, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
+    assert status == 1
+    assert "Start it once, without torchrun, with trainer=ddp" in complaints
