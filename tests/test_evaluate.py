@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from diffusion_art.caches import CACHE_VARIABLE
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
 from diffusion_art.data.build import build_shards
@@ -31,6 +32,11 @@ FEW = ["count=6", "held_out_count=4", "batch_size=4", "device=cpu"]
 def run(*overrides: str) -> dict:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return evaluate(compose("evaluate", list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ read as weights and nothing else: none is unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
@@ -23,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.judge import JUDGE_SIZE_PX, at_judge_size, load_judge
+from diffusion_art.evaluation.judge import JUDGE_SIZE_PX, WEIGHTS, at_judge_size, load_judge
+from diffusion_art.evaluation.progress import progressing
 from diffusion_art.models.image_tower import Lite0, read_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -32,17 +34,21 @@ INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.
 
 @dataclass(frozen=True)
 class Features:
-    """A network that answers `dim` numbers per picture, and its name."""
+    """A network that answers `dim` numbers per picture, and its name. `identity` names its weights too."""
 
     name: str
     dim: int
     network: Callable[[Tensor], Tensor]  # images in [-1, 1], b 3 h w -> b d
     device: torch.device  # where the network is
+    identity: str = ""
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Float[Tensor, "n d"]:
+    def __call__(
+        self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64, progress: str = ""
+    ) -> Float[Tensor, "n d"]:
         """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
-        parts = (part.to(self.device).float() for part in images.split(batch_size))
+        split = progressing(images.split(batch_size), progress) if progress else images.split(batch_size)
+        parts = (part.to(self.device).float() for part in split)
         return torch.cat([self.network(torch.nan_to_num(part).clamp(-1, 1)).cpu() for part in parts]).double()
 
 
@@ -96,7 +102,8 @@ def judge_features(device: torch.device) -> Features:
         return torch.cat([judge.palette(images), judge.texture(images).mean((2, 3))], 1)
 
     seen = network(torch.zeros(1, 3, JUDGE_SIZE_PX, JUDGE_SIZE_PX, device=device))
-    return Features("judge", seen.shape[1], network, device)
+    identity = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    return Features("judge", seen.shape[1], network, device, identity=identity)
 
 
 FEATURES = {"efficientnet_lite0": lite0_features, "inception": inception_features, "judge": judge_features}
