@@ -1,40 +1,52 @@
 """Measure a run: `python -m diffusion_art.evaluate run=logs/quickstart metrics=[caption_following,fd,kid,val_x0]`.
 
 The metrics stand in `conf/evaluate.yaml` under `metric`; docs/evaluation.md says what each means. Several values of
-`guidance_scale num_steps sampler checkpoint` are a sweep, several runs a comparison. Figures are printed and written to
-`evaluation.json` in the run folder. An evaluation that was stopped goes on where it was. `judge=train` trains the judge.
+`guidance_scale`, `num_steps`, `sampler` or `checkpoint` are a sweep, several runs a comparison. The figures go into
+`evaluation.json`, `report.html` and `MODEL_CARD.md` in the run folder. An evaluation that was stopped goes on where it
+was. `judge=train` trains the judge.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion_art.cli import command
+from diffusion_art.checkpoints import find_run
+from diffusion_art.cli import command, config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import save_json
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.metrics import Metric, at_least, metrics_of
+from diffusion_art.evaluation.model_card import model_card, write_card
 from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.report import PAINTED, Entry, comparison_text, report
 from diffusion_art.evaluation.slices import by_column
 from diffusion_art.evaluation.subject import Subject
+from diffusion_art.evaluation.sweep import AXES, folder_name, label, points, swept
 from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.evaluation.work import Work
+from diffusion_art.images import save_grid
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
 
+SHOWN = 16  # pictures of an evaluation that its report shows
+
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Returns what it wrote: the scores of the judge, or those of the run."""
+    """Returns what it wrote: the scores of the judge, those of the run, or those of all runs by their names."""
     asked = _checked(plain(config))
     if asked["judge"] == "train":
         return train_judge()
@@ -42,19 +54,44 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     metrics = metrics_of(asked["metric"], asked["metrics"])
     for metric in metrics.values():
         metric.check(networks)
-    run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=str(networks.device))
-    folder = Path(asked["out"]) if asked["out"] else run.path
-    result = measured(run, metrics, asked, networks=networks, folder=folder)
-    save_json(result, folder / "evaluation.json")
-    log.info("written to %s", folder / "evaluation.json")
-    return result
+    if len(asked["run"]) == 1:
+        return evaluate_run(asked["run"][0], metrics, asked, networks=networks).result
+    return _compared(metrics, asked, networks=networks)
 
 
-def measured(
-    run: Run, metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Networks, folder: Path
-) -> dict[str, Any]:
+# ---------------------------------------------------------------------- one run
+
+
+def evaluate_run(
+    path: str, metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Networks, out: Path | None = None
+) -> Entry:
+    """Measure a run at every point of the sweep, if there is one, and write its results."""
+    axes = swept(asked | {"checkpoint": _checkpoints(path, asked["checkpoint"])})
+    opened = partial(load_run, path, weights=asked["weights"], device=str(networks.device))
+    run = opened(which=axes["checkpoint"][-1] if "checkpoint" in axes else asked["checkpoint"])
+    folder = out or (Path(asked["out"]) if asked["out"] else run.path)
+    entries, works = [], []
+    for point in points(axes):
+        at = run if point.get("checkpoint") in (None, run.checkpoint.stem) else opened(which=point["checkpoint"])
+        place = folder / "evaluation" / folder_name(point) if axes else folder
+        subject = subject_of(at, asked | _settings(point), networks=networks, folder=place, keep=folder)
+        if axes:
+            log.info("%s", label(point))
+        result = measured(subject, metrics, asked)
+        entries.append(Entry(label(point) or run.name, result | ({"at": point} if axes else {}), place))
+        works.append(subject.work)
+    result = (
+        {"run": run.name, "swept": axes, "points": [entry.result for entry in entries]} if axes else entries[0].result
+    )
+    save_json(dict(result), folder / "evaluation.json")
+    _write_pages(run, path, entries, metrics, axes, folder=folder)
+    for work in works:
+        work.done(keep_pictures=asked["keep_pictures"])
+    return Entry(run.name, result, folder)
+
+
+def measured(subject: Subject, metrics: dict[str, Metric], asked: dict[str, Any]) -> dict[str, Any]:
     """All that the metrics say of one model, painted in one way, with how it was painted."""
-    subject = subject_of(run, asked, networks=networks, folder=folder)
     left_out = _left_out(metrics, subject)
     result = dict(subject.story)
     for name, metric in metrics.items():
@@ -62,13 +99,16 @@ def measured(
             continue
         result[name] = _result(name, metric, subject, asked)
         log.info("%s", metric.summary(result[name]))
+    shown = subject.some_painted(SHOWN)
+    if shown is not None and subject.folder is not None:
+        save_grid(shown.images, shown.captions, subject.folder / PAINTED, columns=8, metadata=subject.story)
     if subject.work is not None and not asked["keep_pictures"]:
-        subject.work.done()
+        subject.work.drop_pictures()
     return result | ({"left_out": left_out} if left_out else {})
 
 
-def subject_of(run: Run, asked: dict[str, Any], *, networks: Networks, folder: Path) -> Subject:
-    """The run's model, as it paints with these settings, and its data."""
+def subject_of(run: Run, asked: dict[str, Any], *, networks: Networks, folder: Path, keep: Path) -> Subject:
+    """The run's model, as it paints with these settings, and its data. What is finished is kept in `keep`."""
     chosen = build(asked["sampler"]) if asked.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=asked["num_steps"])
     scale, guidance = run.guidance_scale(asked["guidance_scale"]), run.guidance()
@@ -89,7 +129,7 @@ def subject_of(run: Run, asked: dict[str, Any], *, networks: Networks, folder: P
         story=story,
         seed=asked["seed"],
         batch_size=asked["batch_size"],
-        work=Work(folder, told),
+        work=Work(keep, told),
     )
 
 
@@ -118,16 +158,101 @@ def _left_out(metrics: dict[str, Metric], subject: Subject) -> dict[str, str]:
     return left_out
 
 
+# ---------------------------------------------------------------------- pages
+
+
+def _write_pages(
+    run: Run, path: str, entries: list[Entry], metrics: dict[str, Metric], axes: dict[str, Any], *, folder: Path
+) -> None:
+    """`report.html`, and of a single point `MODEL_CARD.md`."""
+    about = {"run": run.name, "step": f"{run.step:,} steps", "size": f"{run.model.image_size_px} px"}
+    page = report(run.name, entries, metrics, command=_typed(), about=about, axes=axes)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    log.info("written to %s and %s", folder / "evaluation.json", folder / "report.html")
+    if axes:
+        return
+    parameters = sum(weight.numel() for weight in run.model.trainable_state().values())
+    text = model_card(
+        run.name,
+        run.config,
+        entries[0].result,
+        metrics,
+        step=run.step,
+        parameters=parameters,
+        provenance=run.provenance,
+        run=path,
+        folder=folder,
+    )
+    if not write_card(folder / "MODEL_CARD.md", text):
+        log.info("%s is yours, and was left as it is", folder / "MODEL_CARD.md")
+
+
+def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Networks) -> dict[str, Any]:
+    """Measure every run by itself, and write one table of all."""
+    out = Path(asked["out"]) if asked["out"] else None
+    entries: list[Entry] = []
+    for number, path in enumerate(asked["run"]):
+        log.info("%s", path)
+        own = out / f"{number:02d}" if out else None
+        entries.append(evaluate_run(path, metrics, asked, networks=networks, out=own))
+    folder = out or Path(os.path.commonpath([entry.folder.parent.resolve() for entry in entries]))
+    flat = [
+        Entry(f"{entry.label}, {label(part['at'])}", part, entry.folder / "evaluation" / folder_name(part["at"]))
+        for entry in entries
+        for part in entry.result.get("points", [])
+    ] or entries
+    page = report("Runs compared", flat, metrics, command=_typed(), about={"runs": f"{len(entries)} runs"})
+    result = {"runs": {entry.label: entry.result for entry in entries}}
+    save_json(result, folder / "comparison.json")
+    (folder / "comparison.html").write_text(page, encoding="utf-8")
+    log.info("%s\nwritten to %s", comparison_text(flat, metrics), folder / "comparison.html")
+    return result
+
+
+def _typed() -> str:
+    return f"python -m diffusion_art.evaluate {shlex.join(sys.argv[1:])}"
+
+
+# ---------------------------------------------------------------------- what was asked
+
+
 def _checked(asked: dict[str, Any]) -> dict[str, Any]:
     if asked["judge"] not in ("use", "train"):
         raise UserError(f"judge={asked['judge']} is neither use nor train.")
-    if asked["judge"] == "use" and asked["run"] is None:
+    if asked["judge"] == "use" and not asked["run"]:
         raise UserError("there is no run to evaluate: give one, as in run=logs/quickstart.")
-    for name in ("metrics", "slices"):
-        asked[name] = [asked[name]] if isinstance(asked[name], str) else list(asked[name] or [])
+    for name in ("run", "metrics", "slices"):
+        asked[name] = list(asked[name] or []) if not isinstance(asked[name], str) else [asked[name]]
+    asked["sampler"] = _several_samplers() or asked.get("sampler")
+    if empty := [axis for axis in AXES if asked[axis] == []]:
+        raise UserError(f"{empty[0]}=[] holds nothing to measure with: give one value or more.")
     at_least(1, batch_size=asked["batch_size"])
     at_least(0, seed=asked["seed"])
     return asked
+
+
+def _several_samplers() -> list[str] | None:
+    """The names of `sampler=[ddim,heun]`, of which Hydra would make one sampler with the settings of both."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    lists = [word.partition("=")[2] for word in typed if word.startswith("sampler=[")]
+    return plain(OmegaConf.create(lists[-1])) if lists else None
+
+
+def _settings(point: dict[str, Any]) -> dict[str, Any]:
+    """A point's settings as those of a single evaluation: a sampler by name becomes that of its file."""
+    if "sampler" not in point:
+        return point
+    return point | {"sampler": plain(OmegaConf.load(config_dir() / "sampler" / f"{point['sampler']}.yaml"))}
+
+
+def _checkpoints(path: str, asked: Any) -> Any:
+    """`all` as the names of the run's checkpoints by step; anything else as it was given."""
+    if asked != "all":
+        return asked
+    names = sorted(file.stem for file in (find_run(path) / "checkpoints").glob("step_*.ckpt"))
+    if not names:
+        raise UserError(f"{path} has no checkpoints named by their step: give checkpoint=last.")
+    return names
 
 
 main = command("evaluate")(evaluate)

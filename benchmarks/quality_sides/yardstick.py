@@ -28,7 +28,7 @@ NAMES = ("caption_following", "fd", "kid", "val_x0")
 
 
 class Yardstick:
-    """`evaluate`'s metrics: caption following on fresh prompts, FD and KID of the pictures painted for it, x_0 error."""
+    """The metrics of `evaluate`: caption following on fresh prompts, FD and KID of its pictures, and the x_0 error."""
 
     def __init__(self, *, size: int, features: str, num_steps: int) -> None:
         config = OmegaConf.load(config_dir() / "evaluate.yaml")

@@ -26,6 +26,11 @@ class RunData:
         self.painter: Painter | None = build(source) if source and issubclass(class_of(source), Painter) else None
         self.image_size_px: int = config["model"]["image_size_px"]
 
+    @property
+    def has_training_pictures(self) -> bool:
+        """Whether they are at hand, not behind a server."""
+        return self.painter is not None or self._real is not None or bool(self._data.get("path"))
+
     def real(self) -> Pictures:
         """What its pictures are compared with: for shards the training pictures, as is usual for distances."""
         if self.painter is not None:

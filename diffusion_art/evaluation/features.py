@@ -47,8 +47,9 @@ class Features:
         self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64, progress: str = ""
     ) -> Float[Tensor, "n d"]:
         """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
-        split = progressing(images.split(batch_size), progress) if progress else images.split(batch_size)
-        parts = (part.to(self.device).float() for part in split)
+        split = images.split(batch_size)
+        shown = progressing(split, progress, of=len(split)) if progress else split
+        parts = (part.to(self.device).float() for part in shown)
         return torch.cat([self.network(torch.nan_to_num(part).clamp(-1, 1)).cpu() for part in parts]).double()
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from diffusion_art.caches import cache_folder
 from diffusion_art.evaluation.features import Features, load_features
-from diffusion_art.evaluation.reference import Pictures
+from diffusion_art.evaluation.progress import progressing
+from diffusion_art.evaluation.reference import BATCH, Pictures
 from diffusion_art.tensor_file import save_tensors
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def features_of(pictures: Pictures, count: int, features: Features) -> Float[Ten
     try:
         return load_file(path)["features"].clone()  # aligned as new memory is: a product's last bit depends on it
     except (SafetensorError, OSError, KeyError):
-        seen = features(pictures.reference(count).images, progress=f"{features.name} of {count:,} real pictures")
+        parts = progressing(pictures.parts(count), f"{features.name} of {count:,} real pictures", of=-(-count // BATCH))
+        seen = torch.cat([features(part.images) for part in parts])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"features": seen}, metadata={"pictures": pictures.digest, "network": features.identity})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,8 +12,8 @@ from rich.progress import track
 T = TypeVar("T")
 
 
-def progressing(items: Sequence[T], what: str) -> Iterable[T]:
-    """The items, with a bar on stderr while they are worked through."""
-    if not sys.stderr.isatty() or len(items) < 2:
+def progressing(items: Iterable[T], what: str, *, of: int) -> Iterable[T]:
+    """The items, `of` many, with a bar on stderr while they are worked through."""
+    if not sys.stderr.isatty() or of < 2:
         return items
-    return track(items, what, console=Console(stderr=True), transient=True)
+    return track(items, what, total=of, console=Console(stderr=True), transient=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ from diffusion_art.streaming.mixture import ShardSpec, open_shards
 
 REFERENCE_SEED = 9_101_000  # of the painter: far from the seeds of data sets, prompts and the judge
 COLUMNS = ("style", "genre", "artist")  # what slices are taken by
-BATCH = 256  # pictures of shards read at a time; which ones come does not depend on it
+BATCH = 256  # pictures at a time; which ones come does not depend on it
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,17 @@ class Pictures(ABC):
     def captions(self, count: int) -> list[str]: ...
 
     @abstractmethod
-    def reference(self, count: int) -> Reference: ...
+    def parts(self, count: int) -> Iterator[Reference]:
+        """The first `count`, at most `BATCH` at a time."""
+
+    @abstractmethod
+    def at(self, row: int) -> Reference:
+        """One picture alone."""
+
+    def reference(self, count: int) -> Reference:
+        """The first `count`, all at once."""
+        parts = list(self.parts(count))
+        return Reference(torch.cat([part.images for part in parts]), [text for part in parts for text in part.captions])
 
     @abstractmethod
     def columns(self, count: int) -> list[dict[str, str]]:
@@ -90,9 +100,18 @@ class PainterPictures(Pictures):
     def captions(self, count: int) -> list[str]:
         return [self.painter.commission(index).caption for index in range(count)]
 
-    def reference(self, count: int) -> Reference:
-        pixels = torch.from_numpy(np.stack([self.painter.paint(index).image for index in range(count)]))
-        return Reference(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, self.captions(count))
+    def parts(self, count: int) -> Iterator[Reference]:
+        for start in range(0, count, BATCH):
+            yield self._painted(range(start, min(start + BATCH, count)))
+
+    def at(self, row: int) -> Reference:
+        return self._painted(range(row, row + 1))
+
+    def _painted(self, rows: range) -> Reference:
+        paintings = [self.painter.paint(index) for index in rows]
+        pixels = torch.from_numpy(np.stack([painting.image for painting in paintings]))
+        captions = [painting.commission.caption for painting in paintings]
+        return Reference(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, captions)
 
     def columns(self, count: int) -> list[dict[str, str]]:
         return [_chosen(self.painter.commission(index).columns) for index in range(count)]
@@ -117,7 +136,7 @@ class ShardPictures(Pictures):
         self.seed = seed
         self.image_size_px = image_size_px
         self.shards = open_shards(spec)
-        self._first = Reference(torch.empty(0, 3, image_size_px, image_size_px), [])
+        self._captions: list[str] = []  # those read so far
 
     @property
     def digest(self) -> str:
@@ -128,30 +147,37 @@ class ShardPictures(Pictures):
         return self.shards.splits.get(self.split, 0)
 
     def captions(self, count: int) -> list[str]:
-        return self.reference(count).captions
+        if len(self._captions) < count:
+            self._captions = self.reference(count).captions
+        return self._captions[:count]
 
-    def reference(self, count: int) -> Reference:
-        if len(self._first) < count:
-            self._first = self._read(count)
-        return self._first[:count]
+    def parts(self, count: int) -> Iterator[Reference]:
+        for batch in self._batches(0, -(-count // BATCH), size=BATCH):
+            rest = Reference(to_float(batch.images), batch.captions)[: count - (batch.cursor - 1) * BATCH]
+            self._captions = [*self._captions, *rest.captions] if batch.cursor > 1 else rest.captions
+            yield rest
+
+    def at(self, row: int) -> Reference:
+        batch = next(iter(self._batches(row, row + 1, size=1)))
+        return Reference(to_float(batch.images), batch.captions)
 
     def columns(self, count: int) -> list[dict[str, str]]:
         places = self.shards.samples(self.split, self.seed, 0, 0, count)
         return [_chosen(self.shards.metadata(self.split, int(place))) for place in places]
 
-    def _read(self, count: int) -> Reference:
+    def _batches(self, first: int, last: int, *, size: int) -> StreamDataset:
         dataset = StreamDataset(
             lambda: ShardReader(self.spec),
             split=self.split,
             seed=self.seed,
-            samples=count if self.seed is None else self.there,
-            global_batch_size=BATCH,
-            last_batch=-(-count // BATCH),
+            samples=self.there,
+            global_batch_size=size,
+            first_batch=lambda: first,
+            last_batch=last,
             image_size_px=self.image_size_px,
         )
-        batches = list(dataset)
-        images = torch.cat([to_float(batch.images) for batch in batches])
-        return Reference(images[:count], [caption for batch in batches for caption in batch.captions][:count])
+        dataset.settle()
+        return dataset
 
 
 def _chosen(columns: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ class Subject:
     seed: int = 0
     batch_size: int = 48
     work: Work | None = None
-    _seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # features taken so far
     _painted: dict[int, Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -58,21 +59,32 @@ class Subject:
         """`count` pictures, painted from the captions of as many real ones."""
         captions = self.real.captions(count)
         starts = range(0, count, self.batch_size)
-        parts = [self._batch(start, captions) for start in progressing(starts, f"painting {count:,} pictures")]
+        shown = progressing(starts, f"painting {count:,} pictures", of=len(starts))
+        parts = [self._batch(start, captions) for start in shown]
         return Reference(torch.cat(parts)[:count], captions)
 
+    def some_painted(self, count: int) -> Reference | None:
+        """The first pictures that were painted, at most `count`; None where no metric asked for any."""
+        if not self._painted:
+            return None
+        images = torch.cat([self._painted[start] for start in sorted(self._painted)])[:count]
+        return Reference(images, self.real.captions(len(images)))
+
+    def remembered(self, what: str, count: int, make: Callable[[], Tensor]) -> Tensor:
+        """What was made of the first `count` pictures before, or is made now."""
+        if (what, count) not in self._seen:
+            self._seen[what, count] = make()
+        return self._seen[what, count]
+
     def real_features(self, features: Features, count: int) -> Float[Tensor, "n d"]:
-        key = f"real {features.name}", count
-        if key not in self._seen:
-            self._seen[key] = features_of(self.real, count, features)
-        return self._seen[key]
+        return self.remembered(f"real {features.name}", count, lambda: features_of(self.real, count, features))
 
     def painted_features(self, features: Features, count: int) -> Float[Tensor, "n d"]:
-        key = f"painted {features.name}", count
-        if key not in self._seen:
-            images = self.painted(count).images
-            self._seen[key] = features(images, progress=f"{features.name} of {count:,} painted pictures")
-        return self._seen[key]
+        def look() -> Tensor:
+            told = f"{features.name} of {count:,} painted pictures"
+            return features(self.painted(count).images, progress=told)
+
+        return self.remembered(f"painted {features.name}", count, look)
 
     def _batch(self, start: int, captions: list[str]) -> Tensor:
         stop = min(start + self.batch_size, len(captions))

@@ -53,11 +53,19 @@ class Work:
         save_tensors(path, {"pictures": painted}, metadata={})
         return painted
 
-    def done(self) -> None:
-        """Take it away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+    def drop_pictures(self) -> None:
+        """All metrics have seen them."""
+        for path in self.folder.glob("pictures-*"):
+            path.unlink()
+
+    def done(self, *, keep_pictures: bool = False) -> None:
+        """The results are written: what led to them goes, but for the pictures if they are to be kept."""
+        for path in self.folder.glob("*.json"):
+            path.unlink()
+        if not keep_pictures:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
 
 
 def digest_of(told: Any) -> str:

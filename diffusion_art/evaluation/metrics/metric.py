@@ -45,7 +45,7 @@ class Metric(ABC):
     figures: ClassVar[tuple[Figure, ...]]
     sliced: ClassVar[tuple[int, Figure] | None] = None  # fewest pictures of a slice, and what `of_rows` gives
 
-    def check(self, networks: Networks) -> None:
+    def check(self, networks: Networks) -> None:  # noqa: B027 -- most have nothing to check
         """UserError where its settings make no sense; said before the model is loaded."""
 
     def refusal(self, subject: Subject) -> str | None:
