@@ -8,8 +8,8 @@ pictures, and must agree on the features before they are timed. Sides alternate;
 
 Evaluations, with `run`: `evaluate` with fd, kid, val_x0, caption following and memorisation, whose features of real
 pictures are in the cache, as after a first evaluation of any run on that data; against fd, kid, val_x0 and caption
-following alone, with an empty cache, as every evaluation was before there was one. The first evaluation, which fills the
-cache, is a figure of its own. `before=FOLDER` names a checkout of the version to run as the other side.
+following alone, with an empty cache, as every evaluation was before there was one. The first evaluation, which fills
+the cache, is a figure of its own. `before=FOLDER` names a checkout of the version to run as the other side.
 """
 
 from __future__ import annotations

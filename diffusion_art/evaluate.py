@@ -8,6 +8,7 @@ was. `judge=train` trains the judge.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import shlex
@@ -165,7 +166,11 @@ def _write_pages(
     run: Run, path: str, entries: list[Entry], metrics: dict[str, Metric], axes: dict[str, Any], *, folder: Path
 ) -> None:
     """`report.html`, and of a single point `MODEL_CARD.md`."""
-    about = {"run": run.name, "step": f"{run.step:,} steps", "size": f"{run.model.image_size_px} px"}
+    about = {
+        "size": f"{run.model.image_size_px} px",
+        "step": f"{run.step:,} training steps",
+        "date": f"measured on {datetime.date.today().isoformat()}",
+    }
     page = report(run.name, entries, metrics, command=_typed(), about=about, axes=axes)
     (folder / "report.html").write_text(page, encoding="utf-8")
     log.info("written to %s and %s", folder / "evaluation.json", folder / "report.html")

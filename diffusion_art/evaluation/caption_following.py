@@ -67,7 +67,8 @@ def caption_following(
     `exclude` holds the captions the model was trained on; None stands for those of the painter's default data
     set. Returns shares with counts beside them, ready for json: `style` and `palette` over `count` prompts of
     seen combinations, `held_out` (style and both colours at once) over `held_out_count` prompts of unseen
-    ones, `by_style`, the judge's own accuracy, and in `rows` each prompt with what the judge saw.
+    ones, `by_style`, `by_genre` and `by_artist`, the judge's own accuracy, and in `rows` each prompt with what the
+    judge saw.
     """
     exclude = painter_captions(Painter()) if exclude is None else exclude
     judge = judge or load_judge()
@@ -92,14 +93,7 @@ def caption_following(
         **_share("held_out", unseen, "style_right", "palette_right"),
         **_share("held_out_style", unseen, "style_right"),
         **_share("held_out_palette", unseen, "palette_right"),
-        "by_style": {
-            style.name: {
-                **_share("style", of_style, "style_right"),
-                **_share("palette", of_style, "palette_right"),
-            }
-            for style in STYLES
-            if (of_style := [row for row in seen if row["style"] == style.name])
-        },
+        **{f"by_{column}": _by(column, seen) for column in ("style", "genre", "artist")},
         "judge": judge_scores(),
         "rows": rows,
     }
@@ -111,10 +105,23 @@ def _row(prompt: Commission, held_out: bool, *, seed: int, style: int, colours: 
         "seed": seed,
         "held_out": held_out,
         "style": STYLES[prompt.style].name,
+        "genre": prompt.columns["genre"],
+        "artist": prompt.columns["artist"],
         "judged_style": STYLES[style].name,
         "judged_colours": [COLOUR_NAMES[number] for number in colours],
         "style_right": style == prompt.style,
         "palette_right": sorted(colours) == sorted(prompt.colours),
+    }
+
+
+def _by(column: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The shares of each style, genre or artist, with how many prompts there were; styles in the painter's order."""
+    found = {row[column] for row in rows}
+    values = [style.name for style in STYLES if style.name in found] if column == "style" else sorted(found)
+    return {
+        value: {**_share("style", of_value, "style_right"), **_share("palette", of_value, "palette_right")}
+        for value in values
+        if (of_value := [row for row in rows if row[column] == value])
     }
 
 

@@ -118,7 +118,8 @@ def _figures(result: Mapping[str, Any], metrics: Mapping[str, Metric], *, folder
         count = metric.count(result[name])
         for figure in metric.figures:
             told = figure.told(result[name]).replace("+-", "±")
-            rows.append(f"| {figure.label} | {told} | {f'{count:,}' if count else ''} | {metric.says()} |")
+            says = metric.says() if figure is metric.figures[0] else ""
+            rows.append(f"| {figure.label} | {told} | {f'{count:,}' if count else ''} | {says} |")
     about = f"Checkpoint `{result['checkpoint']}`, weights `{result['weights']}`, {painted_with(result)}."
     copies = "memorisation" in result and (folder / MEMORISATION).is_file()
     return [
@@ -145,7 +146,7 @@ def _painting(config: Mapping[str, Any], run: str) -> list[str]:
         f'images = load_run("{run}")(["{prompt}"], seed=0)',
         "```",
         "",
-        f"Captions that look like those of the training data work best: {'; '.join(f'*{text}*' for text in prompts[:3])}.",
+        f"Captions like those of the training data work best: {'; '.join(f'*{text}*' for text in prompts[:3])}.",
         "",
     ]
 
@@ -158,8 +159,8 @@ def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     ]
     if memorised := result.get("memorisation"):
         lines.append(
-            f"- {memorised['copies']:,} of {memorised['pictures']:,} pictures were as near to a training picture as the "
-            f"nearest {100 * memorised['expected']:g} % of training pictures are to each other. Look at the pairs above."
+            f"- {memorised['copies']:,} of {memorised['pictures']:,} pictures were as near to a training picture as "
+            f"the nearest {100 * memorised['expected']:g} % of those are to each other. Look at the pairs above."
         )
     else:
         lines.append("- Whether it copies training pictures was not measured: `metrics=[memorisation]`.")

@@ -174,19 +174,25 @@ def _slices(entry: Entry, metrics: Mapping[str, Metric]) -> str:
 
 
 def _bars(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    values = [figure.value(group) or 0.0 for group in groups.values()]
-    most = 1.0 if figure.percent else max((abs(value) for value in values), default=0.0)
+    """A row with a bar for each kind of picture; those with too few pictures for a figure in a line below."""
+    told = {kind: value for kind, group in groups.items() if (value := figure.value(group)) is not None}
+    most = 1.0 if figure.percent else max((abs(value) for value in told.values()), default=0.0)
     rows = []
-    for value, (kind, group) in zip(values, groups.items()):
-        count = group.get("pictures", group.get(f"{figure.key}_count"))
+    for kind, value in told.items():
         share = min(100.0, 100 * max(0.0, value) / most) if most else 0.0
-        told = escape(figure.told(group)) if figure.value(group) is not None else "too few"
         rows.append(
-            f'<tr><td>{escape(kind)}</td><td class="number">{told}</td><td class="number soft">{count}</td>'
+            f'<tr><td>{escape(kind)}</td><td class="number">{escape(figure.told(groups[kind]))}</td>'
+            f'<td class="number soft">{_count(figure, groups[kind])}</td>'
             f'<td><div class="bar"><i style="width:{share:.1f}%"></i></div></td></tr>'
         )
+    few = [f"{kind} {_count(figure, group)}" for kind, group in groups.items() if kind not in told]
     head = '<tr><th></th><th class="number"></th><th class="number">pictures</th><th></th></tr>'
-    return f"<table>{head}{''.join(rows)}</table>"
+    table = f"<table>{head}{''.join(rows)}</table>" if rows else ""
+    return table + (f'<p class="soft">Too few pictures for a figure: {escape(", ".join(few))}.</p>' if few else "")
+
+
+def _count(figure: Figure, group: Mapping[str, Any]) -> int:
+    return group.get("pictures", group.get(f"{figure.key}_count", 0))
 
 
 def _noise_levels(entries: Sequence[Entry]) -> str:

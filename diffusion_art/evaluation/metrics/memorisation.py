@@ -34,8 +34,8 @@ class Memorisation(Metric):
     """
 
     figures = (
-        Figure("memorised", "nearer to a training picture than those are", "lower", percent=True),
-        Figure("expected", "as many without any copy", "neither", percent=True),
+        Figure("memorised", "memorised", "lower", percent=True),
+        Figure("expected", "memorised by chance", "neither", percent=True),
     )
     sliced = (1, Figure("memorised", "memorised", "lower", percent=True))
 
