@@ -34,7 +34,7 @@ from diffusion_art.evaluation.features import load_features
 from diffusion_art.evaluation.reference import painted
 from diffusion_art.models.image_tower import LITE0_STAGES, read_weights
 
-BATCH, SIDE_PX, STRIDE = 64, 96, 16
+BATCH, SIDE_PX, STRIDE = 64, 96, 32
 OLD = "[caption_following,fd,kid,val_x0]"
 NEW = "[caption_following,fd,kid,val_x0,memorisation]"
 

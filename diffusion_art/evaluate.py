@@ -56,7 +56,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     for metric in metrics.values():
         metric.check(networks)
     if len(asked["run"]) == 1:
-        return evaluate_run(asked["run"][0], metrics, asked, networks=networks).result
+        return dict(evaluate_run(asked["run"][0], metrics, asked, networks=networks).result)
     return _compared(metrics, asked, networks=networks)
 
 

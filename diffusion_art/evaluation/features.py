@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -42,15 +44,31 @@ class Features:
     device: torch.device  # where the network is
     identity: str = ""
 
-    @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64, progress: str = ""
     ) -> Float[Tensor, "n d"]:
         """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
         split = images.split(batch_size)
-        shown = progressing(split, progress, of=len(split)) if progress else split
-        parts = (part.to(self.device).float() for part in shown)
-        return torch.cat([self.network(torch.nan_to_num(part).clamp(-1, 1)).cpu() for part in parts]).double()
+        with self._map() as mapped:
+            seen = mapped(self._look, split)
+            return torch.cat(list(progressing(seen, progress, of=len(split)) if progress else seen)).double()
+
+    @torch.no_grad()
+    def _look(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return self.network(torch.nan_to_num(images.to(self.device).float()).clamp(-1, 1)).cpu()
+
+    @contextmanager
+    def _map(self) -> Iterator[Callable[..., Iterator[Tensor]]]:
+        """`map`; on a CPU with a batch on each core: quicker than all cores on one batch, and the same bits."""
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                yield pool.map
+            finally:
+                torch.set_num_threads(threads)  # what threads made from now on begin with
 
 
 def load_features(name: str = "efficientnet_lite0", *, device: torch.device | str = "cpu") -> Features:

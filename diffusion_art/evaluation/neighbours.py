@@ -39,8 +39,7 @@ class Neighbours:
                 f"nearest={nearest} asks for more than {nearest} pictures a side, and there are "
                 f"{min(len(real), len(painted))}: give pictures={nearest + 1} or more."
             )
-        radii = (torch.cdist(side, side).kthvalue(nearest + 1).values for side in (real, painted))  # the first: itself
-        return Neighbours(torch.cdist(real, painted), *radii, nearest)
+        return Neighbours(torch.cdist(real, painted), _radii(real, nearest), _radii(painted, nearest), nearest)
 
     @property
     def precision(self) -> float:
@@ -57,3 +56,7 @@ class Neighbours:
     @property
     def coverage(self) -> float:
         return float((self.across.min(1).values < self.real_radii).double().mean())
+
+
+def _radii(features: Float[Tensor, "n d"], nearest: int) -> Float[Tensor, " n"]:
+    return torch.cdist(features, features).kthvalue(nearest + 1).values  # the first is the picture itself

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ class PainterPictures(Pictures):
     def there(self) -> int | None:
         return self._there
 
-    @cached_property
+    @property
     def digest(self) -> str:
         told = {name: value for name, value in self.painter.describe().items() if name != "count"}
         return "painter " + " ".join(f"{name}={value}" for name, value in sorted(told.items()))
