@@ -68,14 +68,17 @@ def evaluate_run(
 ) -> Entry:
     """Measure a run at every point of the sweep, if there is one, and write its results."""
     axes = swept(asked | {"checkpoint": _checkpoints(path, asked["checkpoint"])})
-    opened = partial(load_run, path, weights=asked["weights"], device=str(networks.device))
-    run = opened(which=axes["checkpoint"][-1] if "checkpoint" in axes else asked["checkpoint"])
+    home = find_run(path) if "checkpoint" in axes else path
+    opened = partial(load_run, home, weights=asked["weights"], device=str(networks.device))
+    which = axes.get("checkpoint", [asked["checkpoint"]])
+    run = opened(which=which[0])
     folder = out or (Path(asked["out"]) if asked["out"] else run.path)
     entries, works = [], []
     for point in points(axes):
-        at = run if point.get("checkpoint") in (None, run.checkpoint.stem) else opened(which=point["checkpoint"])
+        if (wanted := point.get("checkpoint", which[0])) != which[0]:
+            run, which = opened(which=wanted), [wanted]
         place = folder / "evaluation" / folder_name(point) if axes else folder
-        subject = subject_of(at, asked | _settings(point), networks=networks, folder=place, keep=folder)
+        subject = subject_of(run, asked | _settings(point), networks=networks, folder=place, keep=folder)
         if axes:
             log.info("%s", label(point))
         result = measured(subject, metrics, asked)

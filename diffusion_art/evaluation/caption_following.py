@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.evaluation.judge import Judge, judge_scores, load_judge
+from diffusion_art.evaluation.progress import progressing
 from diffusion_art.sources.painter import COLOUR_NAMES, STYLES, Commission, Painter
 
 # captions, seeds -> images in [-1, 1]
@@ -61,6 +62,7 @@ def caption_following(
     exclude: Collection[str] | None = None,
     batch_size: int = 48,
     judge: Judge | None = None,
+    progress: str = "",
 ) -> dict[str, Any]:
     """Ask for pictures by unseen captions and have the judge name what came.
 
@@ -75,7 +77,8 @@ def caption_following(
     asked = [(prompt, False) for prompt in unseen_prompts(count, seed=seed, exclude=exclude)]
     asked += [(prompt, True) for prompt in unseen_prompts(held_out_count, seed=seed, held_out=True, exclude=exclude)]
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(asked), batch_size):
+    starts = range(0, len(asked), batch_size)
+    for start in progressing(starts, progress, of=len(starts)) if progress else starts:
         part = asked[start : start + batch_size]
         seeds = [seed * 1_000_000 + row for row in range(start, start + len(part))]
         images = generate([prompt.caption for prompt, _ in part], seeds)

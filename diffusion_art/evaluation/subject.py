@@ -90,9 +90,11 @@ class Subject:
         stop = min(start + self.batch_size, len(captions))
         if start not in self._painted or len(self._painted[start]) < stop - start:
             seeds = [1_000_000 * self.seed + row for row in range(start, stop)]
-
-            def paint() -> Tensor:
-                return self.generate(captions[start:stop], seeds)
-
-            self._painted[start] = self.work.pictures(start, stop, paint) if self.work else paint()
+            self._painted[start] = self.paint(captions[start:stop], seeds)
         return self._painted[start]
+
+    def paint(self, captions: list[str], seeds: list[int]) -> Float[Tensor, "b 3 h w"]:
+        """One batch of pictures; where the work is kept, those painted before an interruption."""
+        if self.work is None:
+            return self.generate(captions, seeds)
+        return self.work.pictures(captions, seeds, self.generate)

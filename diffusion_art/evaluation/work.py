@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffusion_art import __version__
-from diffusion_art.evaluation.caption_following import save_json
+from diffusion_art.evaluation.caption_following import Generate, save_json
 from diffusion_art.tensor_file import save_tensors
 
 FOLDER = ".evaluation"
@@ -42,13 +42,13 @@ class Work:
         save_json(result, path)
         return result
 
-    def pictures(self, start: int, stop: int, paint: Callable[[], Tensor]) -> Float[Tensor, "b 3 h w"]:
-        """The pictures [start, stop): as they were painted before, or painted now and kept."""
-        path = self.folder / f"pictures-{start:06d}-{stop:06d}.safetensors"
+    def pictures(self, captions: list[str], seeds: list[int], paint: Generate) -> Float[Tensor, "b 3 h w"]:
+        """A batch of pictures: as it was painted before, or painted now and kept."""
+        path = self.folder / f"pictures-{digest_of([captions, seeds])}.safetensors"
         try:
             return load_file(path)["pictures"].clone()  # aligned as new memory is
         except (OSError, SafetensorError, KeyError):
-            painted = paint()
+            painted = paint(captions, seeds)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"pictures": painted}, metadata={})
         return painted

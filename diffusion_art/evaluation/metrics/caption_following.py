@@ -40,12 +40,13 @@ class CaptionFollowing(Metric):
     def measure(self, subject: Subject) -> dict[str, Any]:
         painter = subject.data.painter
         result = caption_following(
-            subject.generate,
+            subject.paint,
             count=self.prompts,
             held_out_count=self.held_out_prompts,
             seed=subject.seed,
             batch_size=subject.batch_size,
             exclude=painter_captions(painter) if painter is not None else None,
+            progress=f"painting {self.prompts + self.held_out_prompts:,} prompts",
         )
         if subject.folder is not None:
             save_json(result | subject.story, subject.folder / "caption_following.json")
