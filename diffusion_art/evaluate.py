@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,8 +202,9 @@ def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Ne
     entries: list[Entry] = []
     for number, path in enumerate(asked["run"]):
         log.info("%s", path)
-        own = out / f"{number:02d}" if out else None
-        entries.append(evaluate_run(path, metrics, asked, networks=networks, out=own))
+        own = out / f"{number:02d}" if out else _folder_of(path)
+        entry = evaluate_run(path, metrics, asked, networks=networks, out=own)
+        entries.append(replace(entry, label=f"{entry.label} {Path(path).stem}") if Path(path).is_file() else entry)
     folder = out or Path(os.path.commonpath([entry.folder.parent.resolve() for entry in entries]))
     flat = [
         Entry(f"{entry.label}, {label(part['at'])}", part, entry.folder / "evaluation" / folder_name(part["at"]))
@@ -215,6 +217,12 @@ def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Ne
     (folder / "comparison.html").write_text(page, encoding="utf-8")
     log.info("%s\nwritten to %s", comparison_text(flat, metrics), folder / "comparison.html")
     return result
+
+
+def _folder_of(path: str) -> Path | None:
+    """Where the results of one of several checkpoint files go, which may be of one run; None: into its run folder."""
+    file = Path(path).expanduser()
+    return file.parent.parent / "evaluation" / file.stem if file.parent.name == "checkpoints" else None
 
 
 def _typed() -> str:

@@ -148,6 +148,15 @@ def test_runs_are_compared_in_one_table(trained: Path, run_here):
     assert page.count('class="number best"') == 2
 
 
+def test_checkpoint_files_of_one_run_are_compared_each_with_its_own_results(trained: Path):
+    files = sorted((trained / "checkpoints").iterdir())
+    result = run(f"run=[{files[0]},{files[1]}]", "metrics=val_x0")
+    assert list(result["runs"]) == ["one step_00000005", "one step_00000010"]
+    for file, told in zip(files, result["runs"].values()):
+        assert json.loads((trained / "evaluation" / file.stem / "evaluation.json").read_text()) == told
+    assert not (trained / "evaluation.json").exists()
+
+
 def test_the_report_is_one_file_that_asks_for_nothing(trained: Path):
     result = run(f"run={trained}", "metrics=[caption_following,kid,precision,memorisation,val_x0]")
     page = (trained / "report.html").read_text()
