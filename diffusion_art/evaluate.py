@@ -29,22 +29,19 @@ from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import save_json
 from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.measure import measured
 from diffusion_art.evaluation.metrics import Metric, at_least, metrics_of
 from diffusion_art.evaluation.model_card import model_card, write_card
 from diffusion_art.evaluation.networks import Networks
-from diffusion_art.evaluation.report import PAINTED, Entry, comparison_text, report
-from diffusion_art.evaluation.slices import by_column
+from diffusion_art.evaluation.report import Entry, comparison_text, report
 from diffusion_art.evaluation.subject import Subject
 from diffusion_art.evaluation.sweep import AXES, folder_name, label, points, swept
 from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.evaluation.work import Work
-from diffusion_art.images import save_grid
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
-
-SHOWN = 16  # pictures of an evaluation that its report shows
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -82,7 +79,9 @@ def evaluate_run(
         subject = subject_of(run, asked | _settings(point), networks=networks, folder=place, keep=folder)
         if axes:
             log.info("%s", label(point))
-        result = measured(subject, metrics, asked)
+        result = measured(
+            subject, metrics, asked["metric"], slices=asked["slices"], keep_pictures=asked["keep_pictures"]
+        )
         entries.append(Entry(label(point) or run.name, result | ({"at": point} if axes else {}), place))
         works.append(subject.work)
     result = (
@@ -93,23 +92,6 @@ def evaluate_run(
     for work in works:
         work.done(keep_pictures=asked["keep_pictures"])
     return Entry(run.name, result, folder)
-
-
-def measured(subject: Subject, metrics: dict[str, Metric], asked: dict[str, Any]) -> dict[str, Any]:
-    """All that the metrics say of one model, painted in one way, with how it was painted."""
-    left_out = _left_out(metrics, subject)
-    result = dict(subject.story)
-    for name, metric in metrics.items():
-        if name in left_out:
-            continue
-        result[name] = _result(name, metric, subject, asked)
-        log.info("%s", metric.summary(result[name]))
-    shown = subject.some_painted(SHOWN)
-    if shown is not None and subject.folder is not None:
-        save_grid(shown.images, shown.captions, subject.folder / PAINTED, columns=8, metadata=subject.story)
-    if subject.work is not None and not asked["keep_pictures"]:
-        subject.work.drop_pictures()
-    return result | ({"left_out": left_out} if left_out else {})
 
 
 def subject_of(run: Run, asked: dict[str, Any], *, networks: Networks, folder: Path, keep: Path) -> Subject:
@@ -141,26 +123,6 @@ def subject_of(run: Run, asked: dict[str, Any], *, networks: Networks, folder: P
 def paint(model: TextToImage, captions: list[str], seeds: list[int], **how: Any) -> Tensor:
     """One batch of pictures."""
     return model.generate(captions, seeds=seeds, batch_size=len(captions), **how)
-
-
-def _result(name: str, metric: Metric, subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
-    def measure() -> dict[str, Any]:
-        result = metric.measure(subject)
-        count = metric.count(result)
-        return result | (by_column(metric, subject, count, asked["slices"]) if count else {})
-
-    return subject.work.metric(name, asked["metric"][name], measure) if subject.work else measure()
-
-
-def _left_out(metrics: dict[str, Metric], subject: Subject) -> dict[str, str]:
-    """The metrics that do not fit the run, each with the reason, which is said. UserError where none is left."""
-    refusals = {name: metric.refusal(subject) for name, metric in metrics.items()}
-    left_out = {name: reason for name, reason in refusals.items() if reason is not None}
-    if left_out and len(left_out) == len(metrics):
-        raise UserError(f"{next(iter(left_out.values()))}. Measure others: 'metrics=[kid,val_x0]'.")
-    for reason in left_out.values():
-        log.warning("%s: it is left out", reason)
-    return left_out
 
 
 # ---------------------------------------------------------------------- pages
