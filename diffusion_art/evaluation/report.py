@@ -13,6 +13,7 @@ from diffusion_art.evaluation.curves import log_snr_curve, sweep_curves
 from diffusion_art.evaluation.metrics import Figure, Metric
 from diffusion_art.evaluation.metrics.memorisation import FILE as MEMORISATION
 
+BARS = 16  # of a column with more values the page shows the first
 PAINTED = "evaluation.png"  # some of the pictures that were measured
 BEWARE = (
     "Compare FD, KID, precision, recall, density and coverage only at the same network, number of pictures and data.",
@@ -178,7 +179,7 @@ def _bars(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> str:
     told = {kind: value for kind, group in groups.items() if (value := figure.value(group)) is not None}
     most = 1.0 if figure.percent else max((abs(value) for value in told.values()), default=0.0)
     rows = []
-    for kind, value in told.items():
+    for kind, value in list(told.items())[:BARS]:
         share = min(100.0, 100 * max(0.0, value) / most) if most else 0.0
         rows.append(
             f'<tr><td>{escape(kind)}</td><td class="number">{escape(figure.told(groups[kind]))}</td>'
@@ -188,6 +189,7 @@ def _bars(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> str:
     few = [f"{kind} {_count(figure, group)}" for kind, group in groups.items() if kind not in told]
     head = '<tr><th></th><th class="number"></th><th class="number">pictures</th><th></th></tr>'
     table = f"<table>{head}{''.join(rows)}</table>" if rows else ""
+    table += f'<p class="soft">{len(told) - BARS} more in evaluation.json.</p>' if len(told) > BARS else ""
     return table + (f'<p class="soft">Too few pictures for a figure: {escape(", ".join(few))}.</p>' if few else "")
 
 
