@@ -78,8 +78,8 @@ def _charts(charts: Sequence[tuple[Figure, Sequence[tuple]]], *, across: str, lo
             if logarithmic:
                 axes.set_yscale("log")
             _plain(axes, f"{figure.label}{', %' if figure.percent else ''} ({figure.better} is better)", across)
-            if len(lines) > 1:
-                axes.legend(frameon=False, fontsize=8)
+        if max(len(lines) for _, lines in charts) > 1:
+            canvas.legend(*canvas.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=6, frameon=False)
         text = io.StringIO()
         FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -70,9 +70,10 @@ def comparison(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
     best = {place: _best(name, figure, entries) for place, (name, figure) in enumerate(columns)}
     rows = []
     for entry in entries:
+        classes = ["number best" if entry.label in best[place] else "number" for place in best]
         cells = [
-            f'<td class="number{" best" if best[place] is entry else ""}">{_cell(name, figure, entry.result)}</td>'
-            for place, (name, figure) in enumerate(columns)
+            f'<td class="{kind}">{_cell(name, figure, entry.result)}</td>'
+            for kind, (name, figure) in zip(classes, columns)
         ]
         rows.append(f"<tr><td>{escape(entry.label)}</td>{''.join(cells)}</tr>")
     return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
@@ -113,12 +114,15 @@ def _cell(name: str, figure: Figure, result: Mapping[str, Any]) -> str:
     return escape(figure.told(result[name]).replace("+-", "±")) if name in result else ""
 
 
-def _best(name: str, figure: Figure, entries: Sequence[Entry]) -> Entry | None:
+def _best(name: str, figure: Figure, entries: Sequence[Entry]) -> list[str]:
+    """The labels of the best, all of them where several are equal; none where no value is better than another."""
     there = [(figure.value(entry.result[name]), entry) for entry in entries if name in entry.result]
     told = [(value, entry) for value, entry in there if value is not None]
-    if figure.better == "neither" or len(told) < 2:
-        return None
-    return (max if figure.better == "higher" else min)(told, key=lambda pair: pair[0])[1]
+    values = [value for value, _ in told]
+    if figure.better == "neither" or len(set(values)) < 2:
+        return []
+    best = max(values) if figure.better == "higher" else min(values)
+    return [entry.label for value, entry in told if value == best]
 
 
 def _figures(entry: Entry, metrics: Mapping[str, Metric]) -> str:
