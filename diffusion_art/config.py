@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.errors import UserError
 
 OWN_PACKAGES = tuple(
-    f"diffusion_art.{part}." for part in ("diffusion", "models", "sources", "data", "training", "callbacks")
+    f"diffusion_art.{part}."
+    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation")
 )
 PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (
@@ -91,6 +92,19 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
             where = f" (in the config at `{key}`)" if key else ""
             raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
         raise
+
+
+def class_of(node: Any) -> type:
+    """The class that a config node would build.
+
+    Raises:
+        UserError: a `_target_` that is missing, outside the allow-list, or no class.
+    """
+    target = str(_moved(plain(node)).get("_target_"))
+    _check(target)
+    if not isclass(found := _find(target)):
+        raise UserError(f"the config names `{target}`, which is a function, where a class is needed.")
+    return found
 
 
 def _moved(node: Any) -> Any:

@@ -32,7 +32,7 @@ NAMES = frozenset(
         *("pretrained", "model", "repo_id", "revision", "host", "project", "entity", "group", "notes", "job_type"),
     )
 )
-LISTS = frozenset({"prompts", "path", "token"})  # keys whose values may be lists
+LISTS = frozenset({"prompts", "path", "token", "run", "checkpoint"})  # keys whose values may be lists
 _ENDINGS = ("_path", "_dir", "_uri", "_folder", "_file", "_column", "_template", "_prompt")
 _TYPED = re.compile(r"(\+{0,2}[A-Za-z_][\w.$@/:-]*)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"\s*(choice|range|interval|glob|shuffle|sort|tag)\s*\(.*\)\s*", re.DOTALL)

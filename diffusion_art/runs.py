@@ -86,6 +86,11 @@ class Run:
         """Optimiser updates behind the checkpoint."""
         return int(self._content[KEY]["step"])
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Library versions and the commit it was trained at, as far as the checkpoint tells."""
+        return {name: self._content[KEY][name] for name in ("versions", "commit") if name in self._content[KEY]}
+
     @cached_property
     def checkpoint_id(self) -> str:
         return checkpoint_id(self.checkpoint)

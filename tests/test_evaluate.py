@@ -13,6 +13,7 @@ from diffusion_art.config import plain
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
+from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.painter import Painter
@@ -31,6 +32,11 @@ FEW = ["count=6", "held_out_count=4", "batch_size=4", "device=cpu"]
 def run(*overrides: str) -> dict:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return evaluate(compose("evaluate", list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 @pytest.fixture

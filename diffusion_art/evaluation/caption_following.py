@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.evaluation.judge import Judge, judge_scores, load_judge
+from diffusion_art.evaluation.progress import progressing
 from diffusion_art.files import written
 from diffusion_art.sources.painter import COLOUR_NAMES, STYLES, Commission, Painter
 
@@ -62,20 +63,23 @@ def caption_following(
     exclude: Collection[str] | None = None,
     batch_size: int = 48,
     judge: Judge | None = None,
+    progress: str = "",
 ) -> dict[str, Any]:
     """Ask for pictures by unseen captions and have the judge name what came.
 
     `exclude` holds the captions the model was trained on; None stands for those of the painter's default data
     set. Returns shares with counts beside them, ready for json: `style` and `palette` over `count` prompts of
     seen combinations, `held_out` (style and both colours at once) over `held_out_count` prompts of unseen
-    ones, `by_style`, the judge's own accuracy, and in `rows` each prompt with what the judge saw.
+    ones, `by_style`, `by_genre` and `by_artist`, the judge's own accuracy, and in `rows` each prompt with what the
+    judge saw.
     """
     exclude = painter_captions(Painter()) if exclude is None else exclude
     judge = judge or load_judge()
     asked = [(prompt, False) for prompt in unseen_prompts(count, seed=seed, exclude=exclude)]
     asked += [(prompt, True) for prompt in unseen_prompts(held_out_count, seed=seed, held_out=True, exclude=exclude)]
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(asked), batch_size):
+    starts = range(0, len(asked), batch_size)
+    for start in progressing(starts, progress, of=len(starts)) if progress else starts:
         part = asked[start : start + batch_size]
         seeds = [seed * 1_000_000 + row for row in range(start, start + len(part))]
         images = generate([prompt.caption for prompt, _ in part], seeds)
@@ -93,14 +97,7 @@ def caption_following(
         **_share("held_out", unseen, "style_right", "palette_right"),
         **_share("held_out_style", unseen, "style_right"),
         **_share("held_out_palette", unseen, "palette_right"),
-        "by_style": {
-            style.name: {
-                **_share("style", of_style, "style_right"),
-                **_share("palette", of_style, "palette_right"),
-            }
-            for style in STYLES
-            if (of_style := [row for row in seen if row["style"] == style.name])
-        },
+        **{f"by_{column}": _by(column, seen) for column in ("style", "genre", "artist")},
         "judge": judge_scores(),
         "rows": rows,
     }
@@ -112,10 +109,23 @@ def _row(prompt: Commission, held_out: bool, *, seed: int, style: int, colours: 
         "seed": seed,
         "held_out": held_out,
         "style": STYLES[prompt.style].name,
+        "genre": prompt.columns["genre"],
+        "artist": prompt.columns["artist"],
         "judged_style": STYLES[style].name,
         "judged_colours": [COLOUR_NAMES[number] for number in colours],
         "style_right": style == prompt.style,
         "palette_right": sorted(colours) == sorted(prompt.colours),
+    }
+
+
+def _by(column: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The shares of each style, genre or artist, with how many prompts there were; styles in the painter's order."""
+    found = {row[column] for row in rows}
+    values = [style.name for style in STYLES if style.name in found] if column == "style" else sorted(found)
+    return {
+        value: {**_share("style", of_value, "style_right"), **_share("palette", of_value, "palette_right")}
+        for value in values
+        if (of_value := [row for row in rows if row[column] == value])
     }
 
 

@@ -73,7 +73,7 @@ def kernel_distance(
     count = min(len(real), len(fake))
     if not 2 <= subset_size <= count:
         raise UserError(f"subsets of {subset_size} cannot be drawn from {count} pictures. Give pictures={subset_size}.")
-    k_rr, k_ff, k_rf = _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
+    k_rr, k_ff, k_rf = polynomial_kernels(real, fake)
     for own in (k_rr, k_ff):
         own.fill_diagonal_(0)  # a picture beside itself is no pair
     generator, values = torch.Generator().manual_seed(seed), []
@@ -84,6 +84,54 @@ def kernel_distance(
         values.append(own - 2 * k_rf[r][:, f].mean())
     drawn = torch.stack(values)
     return float(drawn.mean()), float(drawn.std(correction=0))
+
+
+def polynomial_kernels(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor]:
+    """k(r, r') [n n], k(f, f') [m m] and k(r, f) [n m]."""
+    return _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
+
+
+def kernel_error(
+    k_rr: Float[Tensor, "n n"], k_ff: Float[Tensor, "m m"], k_rf: Float[Tensor, "n m"], *, own_pairs: bool = False
+) -> float:
+    """Standard error of the squared maximum mean discrepancy of two sets, by the jackknife.
+
+    With `own_pairs` of the biased estimate, in which a picture makes a pair with itself. The sides count as drawn
+    independently of each other.
+
+    Paper: Efron & Stein 1981, The jackknife estimate of variance, https://doi.org/10.1214/aos/1176345462
+    """
+    within = [_without_one(own, own_pairs=own_pairs) for own in (k_rr, k_ff)]
+    across = [(k_rf.sum() - k_rf.sum(axis)) / (k_rf.numel() - k_rf.shape[axis]) for axis in (1, 0)]
+    variance = sum(
+        (len(own) - 1) / len(own) * (value - value.mean()).square().sum()
+        for own, cross in zip(within, across)
+        for value in [own - 2 * cross]
+    )
+    return float(variance**0.5)
+
+
+def _without_one(kernel: Float[Tensor, "n n"], *, own_pairs: bool) -> Float[Tensor, " n"]:
+    """The mean of a side's kernel without each of its pictures."""
+    n, diagonal = len(kernel), kernel.diagonal()
+    if own_pairs:
+        return (kernel.sum() - 2 * kernel.sum(1) + diagonal) / (n - 1) ** 2
+    own = kernel.sum(1) - diagonal
+    return (own.sum() - 2 * own) / ((n - 1) * (n - 2))
+
+
+def frechet_error(
+    real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], resamples: int, generator: torch.Generator
+) -> float:
+    """Standard deviation of the Frechet distance over bootstrap samples of both sides.
+
+    Paper: Efron 1979, Bootstrap methods, https://doi.org/10.1214/aos/1176344552
+    """
+    values = []
+    for _ in range(resamples):
+        r, f = (side[torch.randint(len(side), (len(side),), generator=generator)] for side in (real, fake))
+        values.append(frechet_distance(r, f))
+    return float(torch.tensor(values, dtype=torch.float64).std())
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,11 @@ read as weights and nothing else: none is unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,7 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.judge import JUDGE_SIZE_PX, at_judge_size, load_judge
+from diffusion_art.evaluation.judge import JUDGE_SIZE_PX, WEIGHTS, at_judge_size, load_judge
+from diffusion_art.evaluation.progress import progressing
 from diffusion_art.models.image_tower import Lite0, read_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -32,18 +36,39 @@ INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.
 
 @dataclass(frozen=True)
 class Features:
-    """A network that answers `dim` numbers per picture, and its name."""
+    """A network that answers `dim` numbers per picture, and its name. `identity` names its weights too."""
 
     name: str
     dim: int
     network: Callable[[Tensor], Tensor]  # images in [-1, 1], b 3 h w -> b d
     device: torch.device  # where the network is
+    identity: str = ""
+
+    def __call__(
+        self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64, progress: str = ""
+    ) -> Float[Tensor, "n d"]:
+        """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
+        split = images.split(batch_size)
+        with self._map() as mapped:
+            seen = mapped(self._look, split)
+            return torch.cat(list(progressing(seen, progress, of=len(split)) if progress else seen)).double()
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Float[Tensor, "n d"]:
-        """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
-        parts = (part.to(self.device).float() for part in images.split(batch_size))
-        return torch.cat([self.network(torch.nan_to_num(part).clamp(-1, 1)).cpu() for part in parts]).double()
+    def _look(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return self.network(torch.nan_to_num(images.to(self.device).float()).clamp(-1, 1)).cpu()
+
+    @contextmanager
+    def _map(self) -> Iterator[Callable[..., Iterator[Tensor]]]:
+        """`map`; on a CPU with a batch on each core: quicker than all cores on one batch, and the same bits."""
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                yield pool.map
+            finally:
+                torch.set_num_threads(threads)  # what threads made from now on begin with
 
 
 def load_features(name: str = "efficientnet_lite0", *, device: torch.device | str = "cpu") -> Features:
@@ -96,7 +121,8 @@ def judge_features(device: torch.device) -> Features:
         return torch.cat([judge.palette(images), judge.texture(images).mean((2, 3))], 1)
 
     seen = network(torch.zeros(1, 3, JUDGE_SIZE_PX, JUDGE_SIZE_PX, device=device))
-    return Features("judge", seen.shape[1], network, device)
+    identity = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    return Features("judge", seen.shape[1], network, device, identity=identity)
 
 
 FEATURES = {"efficientnet_lite0": lite0_features, "inception": inception_features, "judge": judge_features}

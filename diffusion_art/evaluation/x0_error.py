@@ -23,6 +23,7 @@ from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.noise import per_image_generators, unit_noise
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.progress import progressing
 from diffusion_art.models.text_to_image import TextToImage
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -51,7 +52,8 @@ def x0_error(
         )
     times = [_time_at(model.schedule, log_snr) for log_snr in LOG_SNRS]
     sums = torch.zeros(len(LOG_SNRS), dtype=torch.float64)
-    for start in range(0, len(images), batch_size):
+    starts = range(0, len(images), batch_size)
+    for start in progressing(starts, f"x_0 error of {len(images):,} pictures", of=len(starts)):
         x_0 = images[start : start + batch_size].to(model.device)
         denoiser = model.denoiser(model.encode_captions(captions[start : start + batch_size]))
         generators = per_image_generators([seed + row for row in range(start, start + len(x_0))])

@@ -32,6 +32,11 @@ IMAGE_MENDS = (
     "them: alignment.tower.pretrained=FILE, or align with a network that needs no hub: alignment=features."
 )
 
+CLIP_MENDS = (
+    "Run once where the Hugging Face hub can be reached (the weights are then cached), or give a file or folder of "
+    "them: clip.pretrained=FILE or clip.model=local-dir:FOLDER; or measure kid, which needs no hub: 'metrics=[kid]'."
+)
+
 
 def weights_reachable(model: str, pretrained: str | None) -> bool:
     """Whether a tower's weights would be found: on disk, in a cache, or on a hub that answers now."""
@@ -73,6 +78,16 @@ def load_image_tower(model: str, pretrained: str | None, *, precision: str = "fp
     """
     clip = _load(model, pretrained, precision=precision, check=lambda model: None, mends=IMAGE_MENDS)
     return clip.visual.eval().requires_grad_(False)
+
+
+def load_clip(model: str, pretrained: str | None, *, precision: str = "fp32") -> nn.Module:
+    """Both towers of an open_clip model with their weights, frozen.
+
+    Raises:
+        UserError: an unknown model or tag, a tokenizer that is not CLIP's, or weights that cannot be had.
+    """
+    clip = _load(model, pretrained, precision=precision, check=_check_tokenizer, mends=CLIP_MENDS)
+    return clip.eval().requires_grad_(False)
 
 
 def _load(model: str, pretrained: str | None, *, precision: str, check: Callable[[str], None], mends: str) -> Any:

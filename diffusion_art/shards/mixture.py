@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -136,10 +136,19 @@ class Mixture:
 
     def captions(self, split: str, i: int) -> tuple[str, ...]:
         """All captions of sample `i`. IndexError if there is none; else as from ShardSet.captions."""
+        part, own = self._locate(split, i)
+        return part.captions(split, own)
+
+    def metadata(self, split: str, i: int) -> dict[str, Any]:
+        """The JSON stored with sample `i`; errors as from `captions`."""
+        part, own = self._locate(split, i)
+        return part.metadata(split, own)
+
+    def _locate(self, split: str, i: int) -> tuple[ShardSet, int]:
         if not 0 <= i < self.splits[split]:
             raise IndexError(f"split {split!r} of {self.name} has samples 0..{self.splits[split] - 1}, not {i}")
         number = int(np.searchsorted(self._offsets[split], i, side="right")) - 1
-        return self.components[number].captions(split, i - int(self._offsets[split][number]))
+        return self.components[number], i - int(self._offsets[split][number])
 
     def tells_several(self, split: str) -> bool:
         """Whether a sample may have several captions."""

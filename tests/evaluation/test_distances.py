@@ -8,7 +8,14 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.distances import check_count, frechet_distance, kernel_distance
+from diffusion_art.evaluation.distances import (
+    check_count,
+    frechet_distance,
+    frechet_error,
+    kernel_distance,
+    kernel_error,
+    polynomial_kernels,
+)
 
 
 def gaussian(count: int, dim: int, *, seed: int) -> torch.Tensor:
@@ -87,3 +94,18 @@ def test_kernel_distance_is_unbiased_and_its_deviation_is_that_of_a_subset():
     assert deviation == pytest.approx(drawn.std().item(), rel=0.3)
     assert kernel_distance(real, fake, seed=1) == kernel_distance(real, fake, seed=1)
     assert kernel_distance(real, fake, seed=1) != kernel_distance(real, fake, seed=2)
+
+
+def test_the_error_bar_of_a_frechet_distance_is_the_spread_of_independent_ones():
+    pairs = [(gaussian(1000, 4, seed=2 * k), gaussian(1000, 4, seed=2 * k + 1) * 1.3 + 0.2) for k in range(40)]
+    spread = torch.tensor([frechet_distance(*pair) for pair in pairs]).std().item()
+    generator = torch.Generator().manual_seed(0)
+    errors = [frechet_error(*pair, 20, generator) for pair in pairs[:8]]
+    assert sum(errors) / len(errors) == pytest.approx(spread, rel=0.35)
+
+
+def test_the_error_bar_of_a_kernel_distance_is_the_spread_of_independent_ones():
+    pairs = [(gaussian(60, 4, seed=2 * k), gaussian(60, 4, seed=2 * k + 1) + 0.5) for k in range(60)]
+    spread = torch.tensor([kernel_distance(*pair, subset_size=60, subsets=1)[0] for pair in pairs]).std().item()
+    errors = [kernel_error(*polynomial_kernels(*pair)) for pair in pairs]
+    assert sum(errors) / len(errors) == pytest.approx(spread, rel=0.3)

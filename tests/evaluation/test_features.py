@@ -32,6 +32,20 @@ def test_a_picture_has_the_same_features_in_any_batch(network):
     assert (seen.std(0) > 0).double().mean() > 0.9
 
 
+def test_batches_side_by_side_give_the_same_bits(network):
+    images = painted(20, image_size_px=32).images
+    before = torch.get_num_threads()
+    seen = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            seen.append(network(images, batch_size=8))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(*seen)
+
+
 def test_distance_tells_noise_from_paintings_and_lite0_sees_them_spoilt(network):
     """The judge was trained to look through blur, speckle and fading."""
     real, other = painted(96, image_size_px=32), painted(96, image_size_px=32, seed=1)

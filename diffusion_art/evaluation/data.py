@@ -1,0 +1,58 @@
+"""Which pictures a run is measured against: fresh ones of the painter, or those at its `data.path`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion_art.config import build, class_of
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.reference import PainterPictures, Pictures, ShardPictures, fresh_paintings
+from diffusion_art.shards.build.locate import locate_shards
+from diffusion_art.sources.painter import Painter
+
+
+class RunData:
+    """The data of a run, from its config; `real` names shards to compare with in place of its own.
+
+    A run on the painter's pictures is compared with fresh ones. Shards are found, or built, as training does it.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, real: str | None = None) -> None:
+        self._config = config
+        self._data = dict(config.get("data") or {})
+        self._real = real
+        source = self._data.get("source")
+        self.painter: Painter | None = build(source) if source and issubclass(class_of(source), Painter) else None
+        self.image_size_px: int = config["model"]["image_size_px"]
+
+    @property
+    def has_training_pictures(self) -> bool:
+        """Whether they are at hand, not behind a server."""
+        return self.painter is not None or self._real is not None or bool(self._data.get("path"))
+
+    def real(self) -> Pictures:
+        """What its pictures are compared with: for shards the training pictures, as is usual for distances."""
+        if self.painter is not None:
+            return fresh_paintings(image_size_px=self.image_size_px)
+        return self._shards("train", seed=self._data.get("seed", 0))
+
+    def kept(self) -> Pictures:
+        """Pictures that training did not show."""
+        if self.painter is not None:
+            return fresh_paintings(image_size_px=self.image_size_px, seed=1)
+        return self._shards("val", seed=None)
+
+    def trained_on(self) -> Pictures:
+        """The training pictures in their stored order."""
+        if self.painter is not None and not self._data.get("path"):
+            return PainterPictures(self.painter, there=len(self.painter))
+        return self._shards("train", seed=None)
+
+    def _shards(self, split: str, *, seed: int | None) -> ShardPictures:
+        data = self._data | ({"path": self._real, "source": None} if self._real is not None else {})
+        if not data.get("path"):
+            raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
+        paths = self._config.get("paths") or {"data_dir": "data"}
+        spec = locate_shards(data, paths["data_dir"], build=build)
+        return ShardPictures(spec, split=split, seed=seed, image_size_px=data["image_size_px"])

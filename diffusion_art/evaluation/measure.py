@@ -1,0 +1,66 @@
+"""All metrics over one subject, each kept as soon as it is finished."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.metrics import Metric
+from diffusion_art.evaluation.report import PAINTED
+from diffusion_art.evaluation.slices import by_column
+from diffusion_art.evaluation.subject import Subject
+from diffusion_art.images import save_grid
+
+log = logging.getLogger(__name__)
+
+SHOWN = 16  # pictures of an evaluation that its report shows
+
+
+def measured(
+    subject: Subject,
+    metrics: Mapping[str, Metric],
+    settings: Mapping[str, Any],
+    *,
+    slices: Sequence[str],
+    keep_pictures: bool = False,
+) -> dict[str, Any]:
+    """What the metrics say of one model, painted in one way, with how it was painted. `settings` are their nodes.
+
+    Raises:
+        UserError: none of the metrics fits the run, or there are too few pictures for one.
+    """
+    left_out = _left_out(metrics, subject)
+    result = dict(subject.story)
+    for name, metric in metrics.items():
+        if name in left_out:
+            continue
+        result[name] = _result(name, metric, subject, settings.get(name), slices)
+        log.info("%s", metric.summary(result[name]))
+    shown = subject.some_painted(SHOWN)
+    if shown is not None and subject.folder is not None:
+        save_grid(shown.images, shown.captions, subject.folder / PAINTED, columns=8, metadata=subject.story)
+    if subject.work is not None and not keep_pictures:
+        subject.work.drop_pictures()
+    return result | ({"left_out": left_out} if left_out else {})
+
+
+def _result(name: str, metric: Metric, subject: Subject, settings: Any, slices: Sequence[str]) -> dict[str, Any]:
+    def measure() -> dict[str, Any]:
+        result = metric.measure(subject)
+        count = metric.count(result)
+        return result | (by_column(metric, subject, count, slices) if count else {})
+
+    return subject.work.metric(name, settings, measure) if subject.work else measure()
+
+
+def _left_out(metrics: Mapping[str, Metric], subject: Subject) -> dict[str, str]:
+    """The metrics that do not fit the run, each with the reason, which is said. UserError where none is left."""
+    refusals = {name: metric.refusal(subject) for name, metric in metrics.items()}
+    left_out = {name: reason for name, reason in refusals.items() if reason is not None}
+    if left_out and len(left_out) == len(metrics):
+        raise UserError(f"{next(iter(left_out.values()))}. Measure others: 'metrics=[kid,val_x0]'.")
+    for reason in left_out.values():
+        log.warning("%s: it is left out", reason)
+    return left_out

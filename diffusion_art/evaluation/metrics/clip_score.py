@@ -1,0 +1,69 @@
+"""The CLIP score: does a picture go with its caption?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.reference import check_there
+from diffusion_art.evaluation.subject import Subject
+
+
+class ClipScore(Metric):
+    """How well pictures go with their captions, as a CLIP sees it: 100 times the mean cosine, at least 0.
+
+    `real` is the score of the real pictures of the same captions, a better yardstick than 100. `error` is the standard
+    error of the mean.
+
+    Paper: Hessel et al. 2021, CLIPScore, https://arxiv.org/abs/2104.08718
+    """
+
+    figures = (
+        Figure("clip_score", "CLIP score", "higher", error="error"),
+        Figure("real", "CLIP score of the real pictures", "neither"),
+    )
+    sliced = (1, Figure("clip_score", "CLIP score", "higher"))
+
+    def __init__(
+        self, *, pictures: int = 1024, model: str = "ViT-B-32", pretrained: str | None = "laion2b_s34b_b79k"
+    ) -> None:
+        at_least(2, pictures=pictures)
+        self.pictures = pictures
+        self.model = model
+        self.pretrained = pretrained
+
+    def check(self, networks: Networks) -> None:
+        networks.clip(self.model, self.pretrained)
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        check_there(subject.real, self.pictures)
+        scores = self._scores(subject, painted=True)
+        return {
+            "clip_score": float(scores.mean()),
+            "error": float(scores.std() / len(scores) ** 0.5),
+            "real": float(self._scores(subject, painted=False).mean()),
+            "features": subject.networks.clip(self.model, self.pretrained).name,
+            "pictures": self.pictures,
+        }
+
+    def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
+        return float(self._scores(subject, painted=True)[list(rows)].mean())
+
+    def _scores(self, subject: Subject, *, painted: bool) -> Tensor:
+        features = subject.networks.clip_features(self.model, self.pretrained)
+        taken = subject.painted_features if painted else subject.real_features
+        return self._against(subject, taken(features, self.pictures))
+
+    def _against(self, subject: Subject, images: Tensor) -> Tensor:
+        clip = subject.networks.clip(self.model, self.pretrained)
+        captions = subject.remembered(
+            f"captions {clip.name}",
+            self.pictures,
+            lambda: clip.captions(subject.real.captions(self.pictures)).cpu().double(),
+        )
+        return 100 * torch.linalg.vecdot(images, captions).clamp(min=0)

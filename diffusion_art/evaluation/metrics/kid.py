@@ -1,0 +1,59 @@
+"""The kernel distance (KID)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_art.evaluation.distances import kernel_distance, kernel_error, polynomial_kernels
+from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.reference import check_there
+from diffusion_art.evaluation.subject import Subject
+
+
+class KernelDistance(Metric):
+    """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
+
+    `kid` is the mean over random subsets and `deviation` that of one subset's estimate. `error` is the standard
+    error of the whole, by the jackknife: leaving out each picture in turn.
+
+    Paper: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401
+    """
+
+    figures = (Figure("kid", "KID", "lower", error="error"),)
+    sliced = (32, Figure("kid", "KID", "lower"))
+
+    def __init__(
+        self, *, pictures: int = 1024, features: str = "efficientnet_lite0", subset_size: int = 256, subsets: int = 100
+    ) -> None:
+        at_least(2, pictures=pictures)
+        self.pictures = pictures
+        self.features = features
+        self.subset_size = subset_size
+        self.subsets = subsets
+
+    def check(self, networks: Networks) -> None:
+        networks.features(self.features)
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        check_there(subject.real, self.pictures)
+        result = self.between(*self._sides(subject))
+        return result | {"features": self.features, "pictures": self.pictures}
+
+    def between(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
+        """{"kid": ..., "deviation": ..., "error": ...} of two sets of features, n d and m d."""
+        size = min(self.subset_size, len(real), len(fake))
+        mean, deviation = kernel_distance(real, fake, subset_size=size, subsets=self.subsets)
+        error = kernel_error(*polynomial_kernels(real, fake))
+        return {"kid": mean, "deviation": deviation, "error": error, "subset_size": size}
+
+    def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
+        real, fake = (side[list(rows)] for side in self._sides(subject))
+        return kernel_distance(real, fake, subset_size=len(rows), subsets=1)[0]
+
+    def _sides(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        features = subject.networks.features(self.features)
+        return subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)

@@ -1,0 +1,158 @@
+"""Memorisation: are painted pictures copies of training pictures?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.networks import Networks, features_of
+from diffusion_art.evaluation.reference import check_there
+from diffusion_art.evaluation.subject import Subject
+from diffusion_art.images import save_grid
+
+FILE = "memorisation.png"
+ROWS = 2048  # of distances at a time
+SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
+
+
+class Memorisation(Metric):
+    """How many painted pictures are nearer to a training picture than training pictures are to each other.
+
+    Nearness is the angle between features of a network. The threshold is a low quantile of the distances from training
+    pictures to their nearest neighbours in the training set, so that of pictures that are no copies about that share
+    falls below it too. The nearest pairs are drawn side by side in `memorisation.png`: look at them.
+
+    Papers: Somepalli et al. 2023, Diffusion art or digital forgery, https://arxiv.org/abs/2212.03860; Meehan et al.
+    2020, A non-parametric test to detect data-copying, https://arxiv.org/abs/2004.05675
+    """
+
+    figures = (
+        Figure("memorised", "memorised", "lower", percent=True),
+        Figure("expected", "memorised by chance", "neither", percent=True),
+    )
+    sliced = (1, Figure("memorised", "memorised", "lower", percent=True))
+
+    def __init__(
+        self,
+        *,
+        pictures: int = 1024,
+        features: str = "efficientnet_lite0",
+        quantile: float = 0.01,
+        train_pictures: int | None = None,
+        calibrated_on: int = 2048,
+        drawn: int = 12,
+    ) -> None:
+        at_least(1, pictures=pictures, drawn=drawn)
+        at_least(3, calibrated_on=calibrated_on)
+        if not 0 < quantile < 1:
+            raise UserError(f"quantile={quantile} is not between 0 and 1: a usual one is 0.01.")
+        self.pictures = pictures
+        self.features = features
+        self.quantile = quantile
+        self.train_pictures = train_pictures
+        self.calibrated_on = calibrated_on
+        self.drawn = drawn
+
+    def check(self, networks: Networks) -> None:
+        networks.features(self.features)
+
+    def refusal(self, subject: Subject) -> str | None:
+        if subject.data.has_training_pictures:
+            return None
+        return (
+            "memorisation looks for copies of training pictures, and this run read its own from a server: give the "
+            "shards behind it as real=FOLDER"
+        )
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        check_there(subject.real, self.pictures)
+        train = self._train(subject)
+        threshold = self._threshold(train)
+        distances, places = self._nearest(subject, train)
+        copies = distances[:, 0] <= threshold
+        shown = distances[:, 0].argsort()[: self.drawn]
+        if subject.folder is not None:
+            self._draw(subject, shown, distances, places, threshold=threshold, copies=int(copies.sum()))
+        return {
+            "memorised": float(copies.double().mean()),
+            "expected": self.quantile,
+            "copies": int(copies.sum()),
+            "threshold": threshold,
+            "nearest": [
+                {"picture": row, "distance": float(distances[row, 0]), "training_picture": int(places[row, 0])}
+                for row in shown.tolist()
+            ],
+            "train_pictures": len(train),
+            "features": self.features,
+            "pictures": self.pictures,
+            **({"file": FILE} if subject.folder is not None else {}),
+        }
+
+    def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
+        train = self._train(subject)
+        distances, _ = self._nearest(subject, train)
+        return float((distances[list(rows), 0] <= self._threshold(train)).double().mean())
+
+    def _train(self, subject: Subject) -> Float[Tensor, "n d"]:
+        there = subject.trained_on.there or 0
+        count = there if self.train_pictures is None else min(self.train_pictures, there)
+        if count < 3:
+            raise UserError(f"memorisation takes at least 3 training pictures, and there are {count}.")
+        features = subject.networks.features(self.features)
+        return subject.remembered(f"train {self.features}", count, lambda: _unit(subject, features, count))
+
+    def _threshold(self, train: Float[Tensor, "n d"]) -> float:
+        """The quantile of distances from training pictures to their nearest others; copies among them do not count."""
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: self.calibrated_on]
+        apart = torch.cat([_to_others(train[rows], train) for rows in chosen.split(ROWS)])
+        apart = apart[apart.isfinite()]
+        if not len(apart):
+            raise UserError(
+                "all training pictures are the same one, so no distance tells a copy: leave memorisation out."
+            )
+        return float(apart.quantile(self.quantile))
+
+    def _nearest(self, subject: Subject, train: Tensor) -> tuple[Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
+        features = subject.networks.features(self.features)
+        painted = F.normalize(subject.painted_features(features, self.pictures)).float()
+        found = [_distances(part, train, 2) for part in painted.split(ROWS)]
+        return torch.cat([distances for distances, _ in found]), torch.cat([places for _, places in found])
+
+    def _draw(
+        self, subject: Subject, rows: Tensor, distances: Tensor, places: Tensor, *, threshold: float, copies: int
+    ) -> None:
+        painted = subject.painted(self.pictures)
+        images, told = [], []
+        for row in rows.tolist():
+            images.append(painted.images[row])
+            told.append(f"painted: {painted.captions[row]}")
+            for place, distance in zip(places[row].tolist(), distances[row].tolist()):
+                found = subject.trained_on.at(place)
+                images.append(found.images[0])
+                told.append(f"training, {distance:.3f} away: {found.captions[0]}")
+        title = f"{copies} of {self.pictures:,} painted pictures are within {threshold:.3f} of a training picture"
+        assert subject.folder is not None
+        save_grid(torch.stack(images), told, subject.folder / FILE, columns=6, title=title, metadata=subject.story)
+
+
+def _unit(subject: Subject, features: Any, count: int) -> Float[Tensor, "n d"]:
+    return F.normalize(features_of(subject.trained_on, count, features)).float()
+
+
+def _to_others(x: Float[Tensor, "m d"], train: Float[Tensor, "n d"]) -> Float[Tensor, " m"]:
+    """From training pictures to the nearest that is not the same picture; infinite where there is none."""
+    distances = 1 - x @ train.T
+    return distances.masked_fill_(distances < SAME, torch.inf).min(1).values
+
+
+def _distances(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], nearest: int) -> tuple[Tensor, Tensor]:
+    """The distances 1 - cos from each of `x` to its nearest in `y`, and where those are."""
+    found = (x @ y.T).topk(nearest, dim=1)
+    return (1 - found.values).clamp(min=0), found.indices

@@ -1,0 +1,100 @@
+"""What a metric is, and how metrics are chosen by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from diffusion_art.config import build
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.subject import Subject
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a metric's result, as tables and curves show it."""
+
+    key: str  # its place in the result
+    label: str
+    better: str  # higher | lower | neither
+    error: str | None = None  # the place of its error bar
+    percent: bool = False  # a share from 0 to 1
+
+    def value(self, result: Mapping[str, Any]) -> float | None:
+        return None if result.get(self.key) is None else float(result[self.key])
+
+    def bar(self, result: Mapping[str, Any]) -> float | None:
+        return None if self.error is None or result.get(self.error) is None else float(result[self.error])
+
+    def told(self, result: Mapping[str, Any]) -> str:
+        """`93.3 %` or `0.0123 +- 0.0004`."""
+        value, bar = self.value(result), self.bar(result)
+        if value is None:
+            return "none"
+        scale, unit = (100, " %") if self.percent else (1, "")
+        digits = f"{value * scale:.1f}" if self.percent else f"{value:.4g}"
+        return f"{digits}{unit}" if bar is None else f"{digits} +- {bar * scale:.2g}{unit}"
+
+
+class Metric(ABC):
+    """Measures a `Subject`. The docstring's first sentence says in a report what the figures mean."""
+
+    figures: ClassVar[tuple[Figure, ...]]
+    sliced: ClassVar[tuple[int, Figure] | None] = None  # fewest pictures of a slice, and what `of_rows` gives
+
+    def check(self, networks: Networks) -> None:  # noqa: B027 -- most have nothing to check
+        """UserError where its settings make no sense; said before the model is loaded."""
+
+    def refusal(self, subject: Subject) -> str | None:
+        """Why this model cannot be measured so, if it cannot: `caption_following asks for ...`."""
+        return None
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        """The result, ready for json."""
+
+    def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
+        """The figure of some of the pictures, for a metric that is `sliced`."""
+        raise NotImplementedError
+
+    def count(self, result: Mapping[str, Any]) -> int | None:
+        """How many pictures are behind a result."""
+        return result.get("pictures")
+
+    def summary(self, result: Mapping[str, Any]) -> str:
+        """`kid 0.01234 +- 0.0012 (efficientnet_lite0, 1024 pictures)` in one line."""
+        told = ", ".join(f"{figure.label} {figure.told(result)}" for figure in self.figures)
+        about = [str(result["features"])] if "features" in result else []
+        about += [f"{count:,} pictures"] if (count := self.count(result)) is not None else []
+        return f"{told} ({', '.join(about)})" if about else told
+
+    @classmethod
+    def says(cls) -> str:
+        """The first sentence of its docstring."""
+        first = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+        return first if first.endswith(".") else f"{first}."
+
+
+def metrics_of(nodes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of these names, built from their config nodes, in the order of `names`.
+
+    Raises:
+        UserError: no node of that name, or a node that builds something else.
+    """
+    if unknown := [name for name in names if name not in nodes]:
+        raise UserError(f"metrics={unknown} is unknown: choose from {', '.join(nodes)}.")
+    found = {name: build(nodes[name]) for name in dict.fromkeys(names)}
+    for name, metric in found.items():
+        if not isinstance(metric, Metric):
+            raise UserError(f"metric.{name} builds a {type(metric).__name__}, which is no metric.")
+    return found
+
+
+def at_least(least: int, **given: int) -> None:
+    """UserError for a value below `least`, by the name it is given under."""
+    for name, value in given.items():
+        if value < least:
+            raise UserError(f"{name}={value} is too small: give at least {least}.")

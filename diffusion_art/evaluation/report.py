@@ -1,0 +1,222 @@
+"""`report.html`: an evaluation as one page. Pictures and curves lie in the file itself, so it opens offline."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.evaluation.curves import log_snr_curve, sweep_curves
+from diffusion_art.evaluation.metrics import Figure, Metric
+from diffusion_art.evaluation.metrics.memorisation import FILE as MEMORISATION
+
+BARS = 16  # of a column with more values the page shows the first
+PAINTED = "evaluation.png"  # some of the pictures that were measured
+BEWARE = (
+    "Compare FD, KID, precision, recall, density and coverage only at the same network, number of pictures and data.",
+    "Few pictures make FD too large; KID has no such bias. Error bars tell the spread between samples, not that bias.",
+    "Guidance trades variety for fidelity: a low FD may come with a low recall. Look at both.",
+    "No figure replaces a look at the pictures.",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model, painted in one way: its name in tables, what was measured, and where its pictures lie."""
+
+    label: str
+    result: Mapping[str, Any]
+    folder: Path
+
+
+def report(
+    title: str,
+    entries: Sequence[Entry],
+    metrics: Mapping[str, Metric],
+    *,
+    command: str,
+    about: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]] | None = None,
+) -> str:
+    """The page. `about` are lines of what was measured; `axes` what was swept, if anything."""
+    one = entries[0] if len(entries) == 1 else None
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(", ".join(str(value) for value in about.values()))}</p>',
+        _section("Figures", _figures(one, metrics) if one else comparison(entries, metrics)),
+        _section("Curves", sweep_curves(axes, [entry.result for entry in entries], metrics) if axes else ""),
+        _section("Pictures", "".join(_pictures(entry, named=one is None) for entry in entries)),
+        _section("By kind of picture", _slices(one, metrics) if one else ""),
+        _section("Error by noise level", _noise_levels(entries)),
+        _section("How to read this", "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in BEWARE) + "</ul>"),
+        _section("How it was made", _made(entries, command)),
+    ]
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n<body><main>\n'
+        + "\n".join(part for part in parts if part)
+        + "\n</main></body></html>\n"
+    )
+
+
+def comparison(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
+    """A table with a row for each entry and a column for each figure; the best of a column stands out."""
+    columns = _columns(entries, metrics)
+    head = "".join(f'<th class="number">{escape(_head(figure))}</th>' for _, figure in columns)
+    best = {place: _best(name, figure, entries) for place, (name, figure) in enumerate(columns)}
+    rows = []
+    for entry in entries:
+        classes = ["number best" if entry.label in best[place] else "number" for place in best]
+        cells = [
+            f'<td class="{kind}">{_cell(name, figure, entry.result)}</td>'
+            for kind, (name, figure) in zip(classes, columns)
+        ]
+        rows.append(f"<tr><td>{escape(entry.label)}</td>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def comparison_text(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
+    """The same table as Markdown."""
+    columns = _columns(entries, metrics)
+    lines = ["| | " + " | ".join(_head(figure) for _, figure in columns) + " |", "|---|" + "---:|" * len(columns)]
+    for entry in entries:
+        cells = (figure.told(entry.result[name]) if name in entry.result else "" for name, figure in columns)
+        lines.append(f"| {entry.label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _columns(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> list[tuple[str, Figure]]:
+    return [
+        (name, figure)
+        for name, metric in metrics.items()
+        if any(name in entry.result for entry in entries)
+        for figure in metric.figures
+    ]
+
+
+def _head(figure: Figure) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[figure.better]
+    return f"{figure.label}{arrow}"
+
+
+def _cell(name: str, figure: Figure, result: Mapping[str, Any]) -> str:
+    return escape(figure.told(result[name]).replace("+-", "±")) if name in result else ""
+
+
+def _best(name: str, figure: Figure, entries: Sequence[Entry]) -> list[str]:
+    """The labels of the best, all of them where several are equal; none where no value is better than another."""
+    there = [(figure.value(entry.result[name]), entry) for entry in entries if name in entry.result]
+    told = [(value, entry) for value, entry in there if value is not None]
+    values = [value for value, _ in told]
+    if figure.better == "neither" or len(set(values)) < 2:
+        return []
+    best = max(values) if figure.better == "higher" else min(values)
+    return [entry.label for value, entry in told if value == best]
+
+
+def _figures(entry: Entry, metrics: Mapping[str, Metric]) -> str:
+    """One row for each figure, with what it says."""
+    rows = []
+    for name, metric in metrics.items():
+        if name not in entry.result:
+            continue
+        count = metric.count(entry.result[name])
+        for place, figure in enumerate(metric.figures):
+            what = (
+                f'<td class="what" rowspan="{len(metric.figures)}">{escape(metric.says())}</td>' if place == 0 else ""
+            )
+            pictures = f"{count:,}" if count and place == 0 else ""
+            rows.append(
+                f'<tr><td>{escape(_head(figure))}</td><td class="number">{_cell(name, figure, entry.result)}</td>'
+                f'<td class="number">{pictures}</td>{what}</tr>'
+            )
+    for name, reason in entry.result.get("left_out", {}).items():
+        rows.append(
+            f'<tr><td>{escape(name)}</td><td></td><td></td><td class="what">Left out: {escape(reason)}.</td></tr>'
+        )
+    head = '<tr><th></th><th class="number">figure</th><th class="number">pictures</th><th>what it says</th></tr>'
+    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _pictures(entry: Entry, *, named: bool) -> str:
+    found = []
+    captions = {
+        PAINTED: "Painted for this evaluation, from captions of real pictures.",
+        MEMORISATION: "The painted pictures that are nearest to training pictures, each with its two nearest.",
+    }
+    for file, caption in captions.items():
+        path = entry.folder / file
+        if path.is_file() and (file != MEMORISATION or "memorisation" in entry.result):
+            data = base64.b64encode(path.read_bytes()).decode()
+            told = f"{entry.label}. {caption}" if named else caption
+            found.append(
+                f'<figure><img alt="{escape(told)}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{escape(told)}</figcaption></figure>"
+            )
+    return "".join(found)
+
+
+def _slices(entry: Entry, metrics: Mapping[str, Metric]) -> str:
+    tables = []
+    for name, metric in metrics.items():
+        result = entry.result.get(name, {})
+        figure = metric.sliced[1] if metric.sliced else metric.figures[0]
+        for column in ("style", "genre", "artist"):
+            if groups := result.get(f"by_{column}"):
+                tables.append(f"<div><h3>{escape(figure.label)} by {column}</h3>{_bars(figure, groups)}</div>")
+    return f'<div class="slices">{"".join(tables)}</div>' if tables else ""
+
+
+def _bars(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row with a bar for each kind of picture; those with too few pictures for a figure in a line below."""
+    told = {kind: value for kind, group in groups.items() if (value := figure.value(group)) is not None}
+    most = 1.0 if figure.percent else max((abs(value) for value in told.values()), default=0.0)
+    rows = []
+    for kind, value in list(told.items())[:BARS]:
+        share = min(100.0, 100 * max(0.0, value) / most) if most else 0.0
+        rows.append(
+            f'<tr><td>{escape(kind)}</td><td class="number">{escape(figure.told(groups[kind]))}</td>'
+            f'<td class="number soft">{_count(figure, groups[kind])}</td>'
+            f'<td><div class="bar"><i style="width:{share:.1f}%"></i></div></td></tr>'
+        )
+    few = [f"{kind} {_count(figure, group)}" for kind, group in groups.items() if kind not in told]
+    head = '<tr><th></th><th class="number"></th><th class="number">pictures</th><th></th></tr>'
+    table = f"<table>{head}{''.join(rows)}</table>" if rows else ""
+    table += f'<p class="soft">{len(told) - BARS} more in evaluation.json.</p>' if len(told) > BARS else ""
+    return table + (f'<p class="soft">Too few pictures for a figure: {escape(", ".join(few))}.</p>' if few else "")
+
+
+def _count(figure: Figure, group: Mapping[str, Any]) -> int:
+    return group.get("pictures", group.get(f"{figure.key}_count", 0))
+
+
+def _noise_levels(entries: Sequence[Entry]) -> str:
+    told = {entry.label: entry.result["val_x0"] for entry in entries if "val_x0" in entry.result}
+    return log_snr_curve(told) if told else ""
+
+
+def _made(entries: Sequence[Entry], command: str) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(entry.label)}</td><td>{escape(str(entry.result['checkpoint']))}</td>"
+        f"<td>{escape(str(entry.result['weights']))}</td><td>{escape(painted_with(entry.result))}</td></tr>"
+        for entry in entries
+    )
+    head = "<tr><th></th><th>checkpoint</th><th>weights</th><th>painted with</th></tr>"
+    return f'<pre>{escape(command)}</pre><div class="wide"><table>{head}{rows}</table></div>'
+
+
+def painted_with(result: Mapping[str, Any]) -> str:
+    """`dpmpp_2m, 20 steps, guidance 2` of a result."""
+    sampler = result["sampler"]
+    return f"{sampler.get('name', '')}, {sampler.get('num_steps', '')} steps, guidance {result['guidance_scale']:g}"

@@ -1,0 +1,47 @@
+"""Precision, recall, density and coverage against counts by hand and in the cases that tell them apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffusion_art.errors import UserError
+from diffusion_art.evaluation.neighbours import Neighbours
+
+
+def gaussian(count: int, *, seed: int, dim: int = 6) -> torch.Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_on_a_line_they_are_what_one_counts():
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]]).double()  # radii to the nearest other: 1, 1, 2, 7
+    painted = torch.tensor([[0.5], [4.5], [-5.0]]).double()  # radii: 4, 4, 5.5
+    seen = Neighbours.of(real, painted, nearest=1)
+    assert seen.precision == pytest.approx(2 / 3)  # 0.5 is in two balls, 4.5 in those of 3 and 10, -5 in none
+    assert seen.density == pytest.approx((2 + 2 + 0) / 3)
+    assert seen.recall == pytest.approx(3 / 4)  # 10 is 5.5 from the nearest painted one
+    assert seen.coverage == pytest.approx(4 / 4)
+
+
+def test_pictures_of_one_kind_alone_are_precise_and_recall_little():
+    real = torch.cat([gaussian(200, seed=0), gaussian(200, seed=1) + 30])
+    one_kind, both = gaussian(400, seed=2), torch.cat([gaussian(200, seed=3), gaussian(200, seed=4) + 30])
+    alone, whole = (Neighbours.of(real, painted, nearest=5) for painted in (one_kind, both))
+    assert alone.precision > 0.8
+    assert alone.recall < 0.55 < whole.recall
+    assert alone.coverage < 0.55 < whole.coverage
+    assert whole.density == pytest.approx(1, abs=0.25)
+
+
+def test_an_outlier_spoils_precision_and_not_density():
+    real = gaussian(300, seed=0)
+    real[0] += 200  # a ball that reaches everywhere
+    elsewhere = gaussian(300, seed=1) + 12
+    seen = Neighbours.of(real, elsewhere, nearest=3)
+    assert seen.precision == 1
+    assert seen.density == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_fewer_pictures_than_neighbours_are_refused():
+    with pytest.raises(UserError, match=r"nearest=5 .* there are 5: give pictures=6"):
+        Neighbours.of(gaussian(5, seed=0), gaussian(9, seed=1), nearest=5)
