@@ -163,3 +163,10 @@ def test_a_sweep_under_torchrun_is_refused(tiny, run_here, monkeypatch):
     status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
     assert status == 1
     assert "Start it once, without torchrun, with trainer=ddp" in complaints
+
+
+def test_without_optuna_it_says_what_to_install(tiny, run_here, monkeypatch):
+    monkeypatch.setattr("hydra_plugins.diffusion_art_optuna.sweeper.find_spec", lambda name: None)
+    status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
+    assert status == 1
+    assert complaints.endswith("pip install 'diffusion-art[sweep]'\n")
