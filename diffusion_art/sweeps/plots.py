@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from diffusion_art.sweeps.table import Row, Table, short, shown
@@ -23,13 +25,21 @@ FEWEST = 4  # trials that came to their end, below which an importance says noth
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """The share of each key in what made trials good, by PED-ANOVA (Watanabe et al. 2023); empty if none is known."""
+    """The share of each key in what made trials good, by PED-ANOVA (Watanabe et al. 2023); empty if none is known.
+
+    Good are a tenth of the trials that came to their end, and at least `FEWEST` or half of them.
+    """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     keys = [key for trial in complete for key in trial.params]
     if len(complete) < FEWEST or len(set(keys)) < 2 or len({trial.value for trial in complete}) < 2:
         return {}
     names = short(keys)
-    return {names[key]: float(share) for key, share in optuna.importance.get_param_importances(study).items()}
+    good = max(0.1, min(0.5, FEWEST / len(complete)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=good)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {names[key]: float(share) for key, share in shares.items()}
 
 
 def plot_importances(shares: dict[str, float], path: Path, *, metric: str, trials: int) -> None:

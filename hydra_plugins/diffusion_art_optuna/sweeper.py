@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,9 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search, and write down what was found after each round."""
         from diffusion_art.errors import UserError
+
+        if find_spec("optuna") is None:
+            raise UserError("this sweep needs Optuna, which is not installed: pip install 'diffusion-art[sweep]'")
         from diffusion_art.sweeps.space import split
         from diffusion_art.training.run_folder import held
 

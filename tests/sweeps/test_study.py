@@ -11,6 +11,7 @@ from optuna.samplers import BruteForceSampler, TPESampler
 from optuna.trial import TrialState
 
 from diffusion_art.errors import UserError
+from diffusion_art.sweeps.plots import importances
 from diffusion_art.sweeps.report import write_report
 from diffusion_art.sweeps.study import JOURNAL, Progress, Search, direction_of, open_study, start_study
 from diffusion_art.sweeps.table import short
@@ -141,3 +142,17 @@ def test_directions_and_short_names():
         direction_of("train/lr")
     keys = ["optim.lr", "+model.lr", "model/schedule", "depth"]
     assert list(short(keys).values()) == ["optim.lr", "model.lr", "schedule", "depth"]
+
+
+def test_importance_goes_to_the_key_that_decides(tmp_path):
+    begun = search(tmp_path, sampler=partial(optuna.samplers.RandomSampler, seed=0))
+    for _ in range(12):
+        asked = begun.ask()
+        rate = float(asked.overrides[0].partition("=")[2])
+        begun.tell(asked, value=abs(rate - 3e-3))
+    shares = importances(begun.study)
+    assert next(iter(shares)) == "lr"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["lr"] > 0.5
+    write_report(tmp_path)
+    assert "![importance](importance.png)" in (tmp_path / "report.md").read_text()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra.core.plugins import Plugins
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -163,3 +165,11 @@ def test_a_sweep_under_torchrun_is_refused(tiny, run_here, monkeypatch):
     status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
     assert status == 1
     assert "Start it once, without torchrun, with trainer=ddp" in complaints
+
+
+def test_without_optuna_it_says_what_to_install(tiny, run_here, monkeypatch):
+    Plugins.instance()  # imports them
+    monkeypatch.setattr(sys.modules["hydra_plugins.diffusion_art_optuna.sweeper"], "find_spec", lambda name: None)
+    status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
+    assert status == 1
+    assert complaints.endswith("pip install 'diffusion-art[sweep]'\n")
