@@ -9,8 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
-from diffusion_art.config import plain
-from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.config import build, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.files import CACHE_VARIABLE
@@ -53,7 +52,7 @@ def test_figures_are_written_into_the_run_folder(trained: Path):
     assert len(saved["rows"]) == 10
     assert (saved["style_count"], saved["palette_count"], saved["held_out_count"]) == (6, 6, 4)
     for part in (saved, result):
-        assert part["sampler"] == by_name(**{k: v for k, v in SAMPLER_CONFIG.items() if k != "_target_"}).describe()
+        assert part["sampler"] == build(SAMPLER_CONFIG).describe()
         assert part["guidance_scale"] == 2.0
 
 
