@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# Tests of one file share what they made, so a file stays in one process; more threads than cores slow all of them.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# Tests of one file share what they made, so a file stays in one process; more threads than cores slow all of them. The
+# commands that tests start find our modules compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow test-full test-gpu golden lint format bench stream serve sample evaluate notebooks clean

@@ -321,6 +321,8 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
 
 # ---------------------------------------------------------------------- mistakes
 
+SLOW = pytest.mark.slow  # it waits for the server for ten seconds
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -328,7 +330,7 @@ def test_a_sweep_makes_a_run_of_each(tiny, run_command, tmp_path, arguments):
         (["trainer.max_step=5"], ["trainer.max_step", "trainer.max_steps"]),
         (["model/schedule=cosin"], ["cosin", "cosine"]),
         (["data.path=nowhere/at/all"], ["nowhere/at/all", "data.url"]),
-        (["data.url=ws://127.0.0.1:9/ws"], ["ws://127.0.0.1:9/ws", "diffusion_art.stream"]),
+        pytest.param(["data.url=ws://127.0.0.1:9/ws"], ["ws://127.0.0.1:9/ws", "diffusion_art.stream"], marks=SLOW),
         (["ckpt_path=last"], ["ckpt_path=last", "run=NAME"]),
         (["ckpt_path=pyproject.toml"], ["pyproject.toml"]),
         (

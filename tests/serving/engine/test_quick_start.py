@@ -55,7 +55,9 @@ assert "torch._dynamo" in sys.modules
 """
 
 
-@pytest.mark.parametrize("then", [LEFT_OUT, ASKED_FOR], ids=["left out", "asked for"])
+@pytest.mark.parametrize(
+    "then", [pytest.param(LEFT_OUT, id="left out", marks=pytest.mark.slow), pytest.param(ASKED_FOR, id="asked for")]
+)
 def test_a_model_is_loaded_and_paints(toy_folder, then):
     subprocess.run([sys.executable, "-c", PAINT + then, str(toy_folder)], check=True, timeout=120)
 
