@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.metrics.memorisation import Memorisation
 from diffusion_art.evaluation.reference import painted
-from diffusion_art.images import read_metadata
+from diffusion_art.sheets import read_metadata
 from diffusion_art.sources.painter import Painter
 from tests.evaluation.measured import subject_of
 
