@@ -23,7 +23,7 @@ from diffusion_art.errors import UserError
 
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
-    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation")
+    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics")
 )
 PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (

@@ -57,7 +57,8 @@ def test_a_slice_is_the_metric_of_its_pictures_alone():
 
 def test_a_class_is_known_by_what_it_is():
     assert issubclass(class_of({"_target_": "diffusion_art.sources.painter.painter.Painter"}), Painter)
-    with pytest.raises(UserError, match="not on the list"):
-        class_of({"_target_": "os.system"})
+    for refused in ("os.system", "diffusion_art.evaluation.train_judge.train_judge"):
+        with pytest.raises(UserError, match="not on the list"):
+            class_of({"_target_": refused})
     with pytest.raises(UserError, match="is a function"):
-        class_of({"_target_": "diffusion_art.evaluation.reference.painted"})
+        class_of({"_target_": "diffusion_art.evaluation.metrics.metrics_of"})
