@@ -89,7 +89,7 @@ def lead(
 ) -> Float[Tensor, "b c h w"]:
     """x_r on the teacher's ODE through x_t, each image from its own t to its own r < t in steps even in time.
 
-    DPM-Solver++(2M) as in `dpmpp_2m_calls`, whose grid of times all images share: x_0_hat extrapolated from the last
+    DPM-Solver++(2M) as in `DPMSolverPP2M`, whose grid of times all images share: x_0_hat extrapolated from the last
     two, save in a step from or to infinite log SNR and in the one after. Lu et al. 2022, Algorithm 2,
     https://arxiv.org/abs/2211.01095
     """
