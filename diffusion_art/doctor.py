@@ -8,6 +8,10 @@ impossible.
 
 from __future__ import annotations
 
+from diffusion_art.extras import check_extra
+
+check_extra("paint")
+
 import json
 import sys
 from collections.abc import Callable

@@ -12,11 +12,15 @@ NEEDED = {
 }
 
 
+def missing(extra: str) -> list[str]:
+    """The libraries of `extra` that are not installed."""
+    return [name for name in NEEDED[extra] if find_spec(name) is None]
+
+
 def check_extra(extra: str) -> None:
     """End the process with one sentence where a library of `extra` is not installed."""
-    missing = [name for name in NEEDED[extra] if find_spec(name) is None]
-    if missing:
+    if lacking := missing(extra):
         sys.exit(
-            f"error: this command needs {', '.join(missing)}, which the bare package leaves out. "
+            f"error: this command needs {', '.join(lacking)}, which the bare package leaves out. "
             f"Install the rest: python -m pip install 'diffusion-art[{extra}]'"
         )

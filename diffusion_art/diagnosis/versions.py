@@ -7,6 +7,7 @@ import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from diffusion_art.diagnosis.finding import Finding
+from diffusion_art.extras import missing
 from diffusion_art.training.provenance import commit
 
 TOLD = ("torch", "torchvision", "lightning", "diffusers", "open_clip_torch", "hydra-core", "numpy", "pillow")
@@ -26,11 +27,13 @@ def versions() -> list[Finding]:
 def _missing() -> list[Finding]:
     wanted = [word for word in requires_of("diffusion-art") if "extra ==" not in word]
     names = [re.split(r"[<>=~!;\[ ]", word)[0] for word in wanted]
-    return [
+    found = [
         Finding(name, "not installed", "impossible", f"python -m pip install {name}")
         for name in names
         if _version(name) is None
     ]
+    train = "python -m pip install 'diffusion-art[train]'"
+    return found + [Finding(name, "not installed", "impossible", train) for name in missing("train")]
 
 
 def requires_of(name: str) -> list[str]:
