@@ -42,6 +42,7 @@ from diffusion_art.evaluation.subject import Subject
 from diffusion_art.evaluation.sweep import AXES, folder_name, label, points, swept
 from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.evaluation.work import Work
+from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run, load_run
 
@@ -158,7 +159,7 @@ def _write_pages(
         run=path,
         folder=folder,
     )
-    if not write_card(folder / "MODEL_CARD.md", text):
+    if not write_card(folder / "MODEL_CARD.md", without_home(text)):
         log.info("%s is yours, and was left as it is", folder / "MODEL_CARD.md")
 
 
@@ -192,7 +193,7 @@ def _folder_of(path: str) -> Path | None:
 
 
 def _typed() -> str:
-    return f"python -m diffusion_art.evaluate {shlex.join(sys.argv[1:])}"
+    return without_home(f"python -m diffusion_art.evaluate {shlex.join(sys.argv[1:])}")
 
 
 # ---------------------------------------------------------------------- what was asked

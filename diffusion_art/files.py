@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the user's cache folder."""
+"""Files that are there whole or not at all, the user's cache folder, and paths as others may read them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ def cache_folder(kind: str) -> Path:
     """
     base = os.environ.get(CACHE_VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffusion-art")
     return Path(base).expanduser() / kind
+
+
+def without_home(text: str) -> str:
+    """A text for others to read: `~` in place of the home folder, whose name is often a person's."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def check_ours(folder: Path) -> None:

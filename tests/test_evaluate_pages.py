@@ -179,10 +179,15 @@ def test_slices_have_their_counts_and_small_ones_no_figure(trained: Path):
     assert "by_artist" not in result["kid"]
 
 
-def test_the_card_is_filled_from_the_run_and_never_written_over_yours(trained: Path):
+def test_the_card_is_filled_from_the_run_and_never_written_over_yours(trained: Path, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["evaluate", f"run={trained}"])
     run(f"run={trained}", "metrics=[kid,memorisation]")
     card = trained / "MODEL_CARD.md"
     text = card.read_text()
+    assert "python -m diffusion_art.serve run=~/logs/one" in text
+    assert "run=~/logs/one" in (trained / "report.html").read_text()
+    assert str(tmp_path) not in text + (trained / "report.html").read_text()
     for part in ("# one", "16 x 16 pixels", "10 training steps", "Painter", "UNet", "| KID |", "memorisation.png"):
         assert part in text, part
     card.write_text("# Mine\n")

@@ -6,8 +6,9 @@ import getpass
 import platform
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
+
+from diffusion_art.files import without_home
 
 State = Literal["ok", "slow", "missing", "impossible"]  # missing: something that is asked for can not be done
 
@@ -28,7 +29,7 @@ def without_names(finding: Finding) -> Finding:
 
 
 def _scrubbed(text: str) -> str:
-    text = text.replace(str(Path.home()), "~")
+    text = without_home(text)
     for name, told in ((_user(), "USER"), (platform.node(), "HOST")):
         if len(name) > 2 and name != "root":
             text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told, text)
