@@ -66,8 +66,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(str(error))
 
         def main() -> None:
-            if task.__module__ == "__main__":  # by its own name, by which the processes of a launcher find it
-                importlib.import_module(sys.modules["__main__"].__spec__.name).main()  # type: ignore[union-attr]
+            module = getattr(sys.modules["__main__"], "__spec__", None) if task.__module__ == "__main__" else None
+            if module is not None:  # `python -m`: by its own name, by which the processes of a launcher find it
+                importlib.import_module(module.name).main()
                 return
             began = time.time()
             run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)

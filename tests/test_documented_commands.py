@@ -15,7 +15,7 @@ PAGES += [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
 PAGES += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in (ROOT / "diffusion_art").glob("*.py")]
 COMMAND = re.compile(r"-m diffusion_art\.(\w+)(?![\w.])([^`\n]*)")
 BENCHMARK = re.compile(r"python benchmarks/(\w+)\.py([^`\n]*)")
-CHOICES = re.compile(r"=(\w+)(,\w+)+$")  # of a multi-run
+CHOICES = re.compile(r"=([\w.-]+)(,[\w.-]+)+$")  # of a multi-run
 
 
 def named(pattern: re.Pattern[str]) -> list[tuple[str, ...]]:
