@@ -1,8 +1,8 @@
 """Look through shards for everything that could spoil a training run, on all cores.
 
 Of a shard folder every file is read: checksums, tar headers against the index, keys, splits, captions, metadata,
-and each picture decoded (`lint_shards.py`). Of tars without a manifest, another program's or a stranger's, every
-member's header and the pictures (`lint_tar.py`). Nothing is unpacked, and nothing of theirs is run.
+and each picture decoded (`shards.py`). Of tars without a manifest, another program's or a stranger's, every
+member's header and the pictures (`tar.py`). Nothing is unpacked, and nothing of theirs is run.
 """
 
 from __future__ import annotations
