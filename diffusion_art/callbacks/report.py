@@ -11,6 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
+from diffusion_art.training.trackers import words_without_secrets
+
 
 class RunReport(Callback):
     """Writes `config.yaml` when training starts and `report.md` when the run ends."""
@@ -61,7 +63,7 @@ class RunReport(Callback):
         lines = [
             f"# {config.get('name', 'run')} / {self.folder.name}",
             "",
-            f"    python -m diffusion_art.train {' '.join(sys.argv[1:])}",
+            f"    python -m diffusion_art.train {' '.join(words_without_secrets(sys.argv[1:]))}",
             "",
             "| | |",
             "|---|---|",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from PIL import Image
 from diffusion_art.errors import UserError
 
 IDS_FILE = "tracker_ids.json"  # in the run folder
-SECRETS = ("token",)  # keys of the config that no tracker is told
+SECRETS = ("token",)  # keys of the config that no tracker is told, and no report
 
 
 def run_name(folder: str, log_dir: str) -> str:
@@ -92,6 +92,11 @@ def without_secrets(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: without_secrets(value) for key, value in node.items() if key not in SECRETS}
     return [without_secrets(value) for value in node] if isinstance(node, list) else node
+
+
+def words_without_secrets(words: Iterable[str]) -> list[str]:
+    """What was typed as `key=value`, but for secrets."""
+    return [word for word in words if word.partition("=")[0].lstrip("+").rpartition(".")[2] not in SECRETS]
 
 
 @singledispatch

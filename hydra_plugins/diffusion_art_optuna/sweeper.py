@@ -102,6 +102,7 @@ class OptunaSweeper(Sweeper):
         from diffusion_art.config import build
         from diffusion_art.sweeps.space import described
         from diffusion_art.sweeps.study import Search, direction_of, start_study
+        from diffusion_art.training.trackers import words_without_secrets
 
         assert self.config is not None
         pruner = OmegaConf.select(self.config, "callbacks.pruning.pruner")
@@ -109,7 +110,7 @@ class OptunaSweeper(Sweeper):
         study = start_study(
             folder,
             direction=self.direction or direction_of(metric),
-            command=[*fixed, *described(space)],
+            command=[*words_without_secrets(fixed), *described(space)],
             pruner=build(pruner) if pruner else None,
         )
         study.set_user_attr("metric", metric)

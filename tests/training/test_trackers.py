@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from diffusion_art.training.trackers import run_name, without_secrets
+from diffusion_art.training.trackers import run_name, without_secrets, words_without_secrets
 
 mlflow = pytest.importorskip("mlflow")
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
@@ -70,6 +70,7 @@ def test_jobs_of_a_sweep_have_names_of_their_own(tmp_path):
 
 
 def test_no_tracker_is_told_a_token():
+    assert words_without_secrets(["data.token=s", "+token=s", "seed=1"]) == ["seed=1"]
     assert without_secrets({"data": {"token": "s", "url": "auto"}, "mix": [{"token": "s"}]}) == {
         "data": {"url": "auto"},
         "mix": [{}],
