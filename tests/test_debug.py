@@ -62,6 +62,7 @@ def test_a_large_trace_is_compressed(tmp_path, monkeypatch):
     assert json.loads(gzip.decompress(packed.read_bytes())) == {"traceEvents": []}
 
 
+@pytest.mark.slow
 def test_overfit_learns_a_few_pictures_and_ends_in_a_grid_of_their_captions(asked, run_here, tmp_path):
     words = [word for word in asked if word != "+debug=tiny"]
     status, said, complaints = run_here(

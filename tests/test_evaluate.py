@@ -183,6 +183,7 @@ def test_unknown_device_is_named(trained: Path):
         run(f"run={trained}", "device=abacus", *FEW[:3])
 
 
+@pytest.mark.slow
 def test_the_real_command(trained: Path, tmp_path: Path, run_command):
     done = run_command("evaluate", f"run={trained}", *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -80,6 +80,7 @@ def test_a_killed_evaluation_goes_on_with_finished_metrics_and_pictures(trained:
     assert len(other) == 7
 
 
+@pytest.mark.slow
 def test_pictures_that_are_kept_serve_further_metrics(trained: Path, monkeypatch):
     run(f"run={trained}", "metrics=kid", "keep_pictures=true")
     painted = counting(monkeypatch)
@@ -87,6 +88,7 @@ def test_pictures_that_are_kept_serve_further_metrics(trained: Path, monkeypatch
     assert painted == []
 
 
+@pytest.mark.slow
 def test_features_of_real_pictures_are_taken_once(trained: Path, tmp_path: Path):
     first = run(f"run={trained}", "metrics=kid")
     (kept,) = (tmp_path / "cache" / "features").iterdir()
@@ -99,6 +101,7 @@ def test_features_of_real_pictures_are_taken_once(trained: Path, tmp_path: Path)
     assert len(list(kept.parent.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_several_values_are_a_sweep_with_curves(trained: Path):
     result = run(f"run={trained}", "metrics=[kid,recall]", "guidance_scale=[1,3]", "num_steps=[1,2]")
     assert result["swept"] == {"num_steps": [1, 2], "guidance_scale": [1, 3]}
@@ -114,6 +117,7 @@ def test_several_values_are_a_sweep_with_curves(trained: Path):
     assert {"KID", "recall", "guidance 1", "guidance 3"} <= set(re.findall(r">([^<>]+?)(?:, %)?(?: \(.*?\))?<", page))
 
 
+@pytest.mark.slow
 def test_checkpoints_and_samplers_are_swept_too(trained: Path):
     result = run(f"run={trained}", "metrics=val_x0", "checkpoint=all")
     assert [point["at"]["checkpoint"] for point in result["points"]] == ["step_00000005", "step_00000010"]

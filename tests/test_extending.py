@@ -62,6 +62,7 @@ def extended(tmp_path) -> Path:
     return house
 
 
+@pytest.mark.slow
 def test_a_new_sampler_paints_by_every_door(extended, tmp_path):
     """By `sample`, over HTTP by its word, and by its name in AUTOMATIC1111's web UI."""
     run = toy_run(tmp_path / "logs" / "toy")

@@ -81,8 +81,8 @@ def run(*arguments: str, **environment: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        pytest.param("unet", {"layers_per_block": 2}, id="unet"),
-        pytest.param("jit", {}, id="jit", marks=pytest.mark.slow),
+        pytest.param("unet", {"layers_per_block": 2}, id="unet", marks=pytest.mark.slow),
+        pytest.param("jit", {}, id="jit"),
     ],
 )
 def test_blocks_alike_share_the_code_and_gradients_are_the_same(name, settings, tmp_path):

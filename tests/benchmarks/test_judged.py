@@ -36,6 +36,7 @@ def test_the_error_of_a_difference(a, b, count, error):
     assert judged.error_of_difference(a, b, count) == pytest.approx(error)
 
 
+@pytest.mark.slow
 def test_what_was_judged_is_kept_by_way_and_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(judged, "KEPT", tmp_path / "kept")
     run = load_run(toy_run(tmp_path))

@@ -23,6 +23,7 @@ def cached(path: Path) -> bool:
             return False
 
 
+@pytest.mark.slow
 def test_what_a_server_reads_is_the_run_its_code_and_what_is_installed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"

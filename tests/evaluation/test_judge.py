@@ -118,6 +118,7 @@ def test_batches_show_every_picture_once_an_epoch():
         assert sorted(epoch.tolist()) == list(range(10))
 
 
+@pytest.mark.slow
 def test_training_learns_the_colours_of_a_few_pictures():
     data = Labelled.paint(64, seed=FRESH)
     untrained = accuracy(Judge().eval(), data)

@@ -162,6 +162,7 @@ def test_a_wrong_token(guarded):
         assert caught.value.code == "invalid_api_key"
 
 
+@pytest.mark.slow
 def test_it_comes_back_by_itself_when_the_queue_is_full(toy_folder):
     """Retry-After is obeyed: refused while one long picture fills the queue, painted when that is gone."""
     with serving(toy_folder, max_jobs=1) as small:

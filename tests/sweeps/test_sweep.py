@@ -27,6 +27,7 @@ def tiny(painter_shards) -> list[str]:
 SWEEP = ("+sweep=optuna", "run=first", "hydra/sweeper/sampler=grid")
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_kept_as_failed_and_nothing_is_tried_again(tiny, run_here, tmp_path):
     asked = [*tiny, *SWEEP, "trainer.max_steps=2", "trainer.val_check_interval=2", "optim.lr=1e18,1e-3"]
     status, said, complaints = run_here("train", *asked)
