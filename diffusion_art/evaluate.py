@@ -171,7 +171,7 @@ def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Ne
         log.info("%s", path)
         own = out / f"{number:02d}" if out else _folder_of(path)
         entry = evaluate_run(path, metrics, asked, networks=networks, out=own)
-        entries.append(replace(entry, label=f"{entry.label} {Path(path).stem}") if Path(path).is_file() else entry)
+        entries.append(replace(entry, label=_label_of(path, entry.label, taken=[one.label for one in entries])))
     folder = out or Path(os.path.commonpath([entry.folder.parent.resolve() for entry in entries]))
     flat = [
         Entry(f"{entry.label}, {label(part['at'])}", part, entry.folder / "evaluation" / folder_name(part["at"]))
@@ -187,9 +187,20 @@ def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Ne
 
 
 def _folder_of(path: str) -> Path | None:
-    """Where the results of one of several checkpoint files go, which may be of one run; None: into its run folder."""
+    """Where the results of one of several files go, which may lie in one folder; None: into its run folder."""
     file = Path(path).expanduser()
-    return file.parent.parent / "evaluation" / file.stem if file.parent.name == "checkpoints" else None
+    if not file.is_file():
+        return None
+    home = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    return home / "evaluation" / file.stem
+
+
+def _label_of(path: str, label: str, *, taken: list[str]) -> str:
+    """What one of several is called: a checkpoint of a run by its own name too; where that is taken, by its path."""
+    file = Path(path).expanduser()
+    if file.is_file() and file.parent.name == "checkpoints":
+        label = f"{label} {file.stem}"
+    return f"{label} ({without_home(path)})" if label in taken else label
 
 
 def _typed() -> str:

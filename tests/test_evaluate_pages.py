@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,18 @@ def test_checkpoint_files_of_one_run_are_compared_each_with_its_own_results(trai
     for file, told in zip(files, result["runs"].values()):
         assert json.loads((trained / "evaluation" / file.stem / "evaluation.json").read_text()) == told
     assert not (trained / "evaluation.json").exists()
+
+
+def test_files_that_lie_in_no_run_have_results_and_names_of_their_own(trained: Path, tmp_path: Path):
+    first, second = sorted((trained / "checkpoints").iterdir())
+    files = [tmp_path / "one" / "a.ckpt", tmp_path / "one" / "b.ckpt", tmp_path / "other" / "a.ckpt"]
+    for file, content in zip(files, (first, second, second)):
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(content, file)
+    result = run(f"run=[{','.join(map(str, files))}]", "metrics=val_x0")
+    assert list(result["runs"]) == ["a", "b", f"a ({files[2]})"]
+    for file, told in zip(files, result["runs"].values()):
+        assert json.loads((file.parent / "evaluation" / file.stem / "evaluation.json").read_text()) == told
 
 
 def test_the_report_is_one_file_that_asks_for_nothing(trained: Path):
