@@ -229,6 +229,9 @@ def _several_samplers() -> list[str] | None:
     """The names of `sampler=[ddim,heun]`, of which Hydra would make one sampler with the settings of both."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     lists = [word.partition("=")[2] for word in typed if word.startswith("sampler=[")]
+    more = [word for word in typed if word.lstrip("+").startswith("sampler.")]
+    if lists and more:
+        raise UserError(f"{more[0]} is for one sampler, not for each of sampler={lists[-1]}. Evaluate it by itself.")
     return plain(OmegaConf.create(lists[-1])) if lists else None
 
 

@@ -138,6 +138,13 @@ def test_the_command_takes_a_list_of_samplers(trained: Path, run_here):
     assert "KID" in said
 
 
+def test_a_setting_of_one_sampler_beside_a_list_of_them_is_refused(trained: Path, run_here):
+    words = ["metrics=kid", "sampler=[ddim,euler]", "sampler.eta=1"]
+    status, _, complaints = run_here("evaluate", f"run={trained}", *words)
+    assert status == 1
+    assert "sampler.eta=1 is for one sampler" in complaints
+
+
 def test_runs_are_compared_in_one_table(trained: Path, run_here):
     other = trained.with_name("two")
     write_checkpoint(other / "checkpoints" / "step_00000005.ckpt", toy_model(seed=7), config=CONFIG)

@@ -133,4 +133,4 @@ def trackers() -> list[Finding]:
 
 
 def _tracker(name: str) -> str:
-    return f"logger={name} needs it: pip install {'diffusion-art[mlflow]' if name == 'mlflow' else name}"
+    return f"logger={name} needs it: pip install diffusion-art[{'mlflow' if name == 'mlflow' else 'track'}]"

@@ -78,7 +78,7 @@ def _what(config: Mapping[str, Any], *, step: int, parameters: int) -> list[str]
 def _data(config: Mapping[str, Any]) -> list[str]:
     data = config.get("data") or {}
     source = (data.get("source") or {}).get("_target_", "")
-    lines = [f"- Shards at `{data['path']}`." if data.get("path") else f"- A stream server, `{data.get('url')}`."]
+    lines = [f"- Shards {_names(data['path'])}." if data.get("path") else f"- A stream server, `{data.get('url')}`."]
     if source:
         settings = ", ".join(f"{key} {value}" for key, value in data["source"].items() if key != "_target_")
         lines.append(f"- Made from `{source.rpartition('.')[2]}`{f' ({settings})' if settings else ''}.")
@@ -86,6 +86,14 @@ def _data(config: Mapping[str, Any]) -> list[str]:
         lines.append(f"- Captions: `{data['caption_template']}`.")
     lines.append("- The licence of the pictures is that of their source; add it here before you share the model.")
     return [*lines, ""]
+
+
+def _names(path: Any) -> str:
+    """The folders of `data.path`, one or several to mix, without what lies above them."""
+    folders = [
+        part["path"] if isinstance(part, Mapping) else part for part in (path if isinstance(path, list) else [path])
+    ]
+    return ", ".join(f"`{Path(folder).name}`" for folder in folders)
 
 
 def _recipe(config: Mapping[str, Any], *, step: int, provenance: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Ta
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.shards.reader import write_manifest
 from diffusion_art.sources.base import Source
-from diffusion_art.sources.detect import BUILDING_FOLDER, open_source
+from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.sources.pictures import check_fit
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -104,20 +104,6 @@ def build_shards(
         text = summary(folder.path, manifest, time.monotonic() - started)
         Console().print(text, soft_wrap=True, markup=False, highlight=False)
     return manifest
-
-
-def ensure_shards(source: Source | str | Path, *, out: str | Path | None = None, **settings: Any) -> Path:
-    """A finished shard folder: the path itself where it is one, else what `build_shards` makes of it.
-
-    `settings` are those of `build_shards`; `out` None is `default_out`.
-    """
-    if isinstance(source, (str, Path)):
-        if (Path(source) / MANIFEST_FILE).is_file():
-            return Path(source)
-        source = open_source(source)
-    out = Path(out) if out is not None else default_out(source, image_size_px=settings["image_size_px"])
-    build_shards(source, out, **settings)
-    return out
 
 
 def identity_of(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:

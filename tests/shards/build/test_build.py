@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.build import build_shards, default_out, ensure_shards, unfinished
+from diffusion_art.shards.build.build import build_shards, unfinished
 from diffusion_art.shards.build.encode import key_of, split_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
@@ -304,19 +304,6 @@ def test_threads_may_build_while_the_caller_has_others(tmp_path: Path) -> None:
         stop.set()
         thread.join()
     assert sum(manifest.splits.values()) == 80
-
-
-def test_ensure_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    source = Parquet(wikiart_folder(tmp_path / "wikiart", count=10))
-    out = ensure_shards(source, **SMALL)
-    assert out == default_out(source, image_size_px=16) == Path("data/wikiart-16px")
-    assert ensure_shards(out, **SMALL) == out  # shards already
-    assert ensure_shards(tmp_path / "wikiart", **SMALL) == out  # built already
-    assert ensure_shards("wikiart", out="elsewhere", **SMALL) == Path("elsewhere")
-    assert contents(out) == contents(Path("elsewhere"))
-    with pytest.raises(UserError, match="there is no nowhere"):
-        ensure_shards("nowhere", **SMALL)
 
 
 def test_the_manifest_says_how_it_was_made_and_not_where_or_when(tmp_path: Path) -> None:
