@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
-from torch import Tensor
 from torch.utils.data._utils import signal_handling
 
-from diffusion_art.data.ring import shared
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, blocked, unblock
 
@@ -34,13 +33,13 @@ class Crew:
 
     def __init__(self) -> None:
         self._trainer = os.getpid()
-        self._leaving: Tensor = shared(1)
+        self._leaving = RawValue("b", 0)  # no tensor: torch may be in any mode when a loader is freed
         atexit.register(self.dismiss)  # before torch and multiprocessing end them
 
     def dismiss(self) -> None:
         """From now on a SIGTERM, which is how torch ends a worker that hangs, does end it."""
         if os.getpid() == self._trainer:
-            self._leaving.fill_(1)
+            self._leaving.value = 1
             atexit.unregister(self.dismiss)
 
     @contextmanager
@@ -61,7 +60,7 @@ class Crew:
         parent = os.getppid()
 
         def heard(number: int, frame: FrameType | None) -> None:
-            if int(self._leaving[0]) or os.getppid() != parent:
+            if self._leaving.value or os.getppid() != parent:
                 os._exit(0)
             os.kill(self._trainer, number)
 
