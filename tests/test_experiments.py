@@ -124,6 +124,7 @@ def test_the_transformer_on_pictures_of_128_px_outputs_the_picture_and_is_judged
     assert step(example, step=1).per_picture.mean() < losses.per_picture.mean()
 
 
+@pytest.mark.slow
 def test_the_painter_at_128_px_ends_in_a_gallery_and_figures(run_here, tmp_path):
     """The real command on a network and pictures of a CPU's size."""
     small = [

@@ -78,13 +78,12 @@ def run(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        pytest.param("unet", {"layers_per_block": 2}, id="unet", marks=pytest.mark.slow),
-        pytest.param(
-            "unet", {"layers_per_block": 2, "gradient_checkpointing": True}, id="checkpointed", marks=pytest.mark.slow
-        ),
+        pytest.param("unet", {"layers_per_block": 2}, id="unet"),
+        pytest.param("unet", {"layers_per_block": 2, "gradient_checkpointing": True}, id="checkpointed"),
         pytest.param("jit", {}, id="jit"),
     ],
 )
