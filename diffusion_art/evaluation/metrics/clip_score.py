@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
-from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.metrics.clip import ClipMetric
+from diffusion_art.evaluation.metrics.metric import Figure
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class ClipScore(Metric):
+class ClipScore(ClipMetric):
     """How well pictures go with their captions, as a CLIP sees it: 100 times the mean cosine, at least 0.
 
     `real` is the score of the real pictures of the same captions, a better yardstick than 100. `error` is the standard
@@ -23,22 +23,12 @@ class ClipScore(Metric):
     Paper: Hessel et al. 2021, CLIPScore, https://arxiv.org/abs/2104.08718
     """
 
+    fewest = 2
     figures = (
         Figure("clip_score", "CLIP score", "higher", error="error"),
         Figure("real", "CLIP score of the real pictures", "neither"),
     )
     sliced = (1, Figure("clip_score", "CLIP score", "higher"))
-
-    def __init__(
-        self, *, pictures: int = 1024, model: str = "ViT-B-32", pretrained: str | None = "laion2b_s34b_b79k"
-    ) -> None:
-        at_least(2, pictures=pictures)
-        self.pictures = pictures
-        self.model = model
-        self.pretrained = pretrained
-
-    def check(self, networks: Networks) -> None:
-        networks.clip(self.model, self.pretrained)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from diffusion_art.evaluation.distances import kernel_error
-from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
-from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.metrics.clip import ClipMetric
+from diffusion_art.evaluation.metrics.metric import Figure
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 WIDTH, SCALE = 10.0, 1000.0  # of the paper
 
 
-class ClipDiscrepancy(Metric):
+class ClipDiscrepancy(ClipMetric):
     """How far painted pictures are from real ones in CLIP's space, which sees content where FD sees texture.
 
     1000 (E k(r, r') + E k(f, f') - 2 E k(r, f)) with k(x, y) = exp(-|x - y|^2 / 200), over all pairs, a picture with
@@ -26,19 +26,9 @@ class ClipDiscrepancy(Metric):
     Paper: Jayasumana et al. 2024, Rethinking FID, https://arxiv.org/abs/2401.09603
     """
 
+    fewest = 3
     figures = (Figure("cmmd", "CMMD", "lower", error="error"),)
     sliced = (32, Figure("cmmd", "CMMD", "lower"))
-
-    def __init__(
-        self, *, pictures: int = 1024, model: str = "ViT-B-32", pretrained: str | None = "laion2b_s34b_b79k"
-    ) -> None:
-        at_least(3, pictures=pictures)
-        self.pictures = pictures
-        self.model = model
-        self.pretrained = pretrained
-
-    def check(self, networks: Networks) -> None:
-        networks.clip(self.model, self.pretrained)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)
