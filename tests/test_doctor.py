@@ -20,6 +20,7 @@ def test_it_tells_people_and_programs_the_same_and_nothing_private(run_here, mon
     monkeypatch.setenv("WANDB_API_KEY", "sesame0123456789")
     monkeypatch.setenv("HF_TOKEN", "hf_sesame")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/annemarie")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(machine, "PATIENCE_S", 0.2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     status, said, complaints = run_here("doctor", "format=json")
