@@ -1,6 +1,7 @@
 """How fast the stream is: ours over a socket, other libraries from local disk, the server alone.
 
     python benchmarks/stream.py [rounds=5] [seconds=3] [quick=true] [pictures=8192] [path=SHARDS] [peers=false]
+    python benchmarks/stream.py before=COMMIT [rounds=5] [seconds=3]  # our own sides alone, against an earlier commit
 
 Every side is a fresh process that delivers the same pictures (painted at 128 px, JPEGs of about 9 kB, in 16 tars) as
 the same batches: 128 shuffled pictures, as in EIR's tutorial, in one uint8 tensor of shape (128, 3, 128, 128), and
@@ -23,9 +24,12 @@ from __future__ import annotations
 import shutil
 import statistics
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from record import claim, command, figure, machine, missing, write
+from since import lay_out
 from stream_peers.environments import peers as libraries
 from stream_peers.environments import python_of
 from stream_sides.pictures import pictures as painted
@@ -232,6 +236,24 @@ def judge(played: dict[str, Side], problems: dict[str, str], cores: int, line: s
     return made.rows
 
 
+def against_before(shards: Path, commit: str, *, rounds: int, seconds: float) -> None:
+    """Our sides and the same of `commit`, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = lay_out(commit, Path(folder) / "tree")
+        ours = delivered(str(shards)) + servers(str(shards))
+        sides = [
+            side
+            for each in ours
+            for side in (each, replace(each, name=f"{each.name} at {commit}", tree=tree, rates=[]))
+        ]
+        problems: dict[str, str] = {}
+        played = play(sides, problems, rounds=rounds, seconds=seconds)
+    made = Judge(played, problems, command("stream", before=commit, rounds=rounds, seconds=seconds))
+    for side in ours:
+        made.compare(f"{side.name}, samples/s", side.name, [f"{side.name} at {commit}"], 0.98)
+    write("stream_before", made.rows)
+
+
 def main(
     rounds: str = "5",
     seconds: str = "3",
@@ -239,11 +261,15 @@ def main(
     pictures: str = "8192",
     path: str = "",
     peers: str = "true",
+    before: str = "",
 ) -> None:
     short = quick.lower() == "true"
     if short:
         rounds, seconds = min(rounds, "3"), "1"
     shards = Path(path) if path else painted(BUILD, count=int(pictures), size_px=128)
+    if before:
+        against_before(shards, before, rounds=int(rounds), seconds=float(seconds))
+        return
     stored = ShardSet.open(shards)
     problems: dict[str, str] = {}
     sides = delivered(str(shards))

@@ -30,18 +30,30 @@ class Side:
     arguments: Mapping[str, Any]
     python: str = sys.executable
     workers: int | None = None
+    tree: Path = BENCHMARKS.parent  # the files it runs
     rates: list[float] = field(default_factory=list)
 
     def run(self, **timing: float) -> float:
         """The rate of one run."""
         chosen = {} if self.workers is None else {"workers": self.workers}
-        return run(self.python, self.module, {**self.arguments, **chosen, **timing})["rate"]
+        return run(self.python, self.module, {**self.arguments, **chosen, **timing}, tree=self.tree)["rate"]
 
 
-def run(python: str, module: str, arguments: Mapping[str, Any], *, limit_s: float = 180) -> dict[str, float]:
-    """What `python -m module '{arguments}'` reports; SideError when it fails or is not done in `limit_s`."""
-    root = BENCHMARKS.parent
-    environment = {**os.environ, "PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{root}", "HF_HUB_OFFLINE": "1"}
+def run(
+    python: str,
+    module: str,
+    arguments: Mapping[str, Any],
+    *,
+    limit_s: float = 180,
+    tree: Path = BENCHMARKS.parent,
+) -> dict[str, float]:
+    """What `python -m module '{arguments}'` reports, of the files in `tree`.
+
+    Raises:
+        SideError: it failed or was not done in `limit_s`.
+    """
+    paths = f"{tree / 'benchmarks'}{os.pathsep}{tree}"
+    environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:  # pipes outlive the process
         process = subprocess.Popen(
             [python, "-m", module, json.dumps(arguments)],
