@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -43,6 +44,14 @@ log = logging.getLogger(__name__)
 
 PREFETCH = 4  # batches that a worker prepares ahead
 HELD = 3  # batches that training may hold meanwhile, until a worker takes memory that is not used again
+
+
+@runtime_checkable
+class SelfMade(Protocol):
+    """Shards that find or build themselves (`shards.build.locate.Shards`)."""
+
+    def ready(self) -> ShardSpec: ...
+
 
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
@@ -104,9 +113,9 @@ class StreamDataModule(LightningDataModule):
 
     `url`: `auto` starts a server for this run on a free loopback port, and restarts it should it die; `shards`
     reads the shards without a socket (the batches are identical); anything else is the address of a running
-    server, or a list of them. `prepare_shards` returns the shard folder, or several to mix, building them first
-    where needed; it is not called when a `url` is given. A server that speaks only EIR's protocol is read too
-    (streaming/eir): batches are counted as ever, but their order is the server's.
+    server, or a list of them. `shards` are a folder of them, several to mix, or what makes itself `ready` when it is
+    asked to; a server at a given `url` has its own, and then they are not asked for. A server that speaks only EIR's
+    protocol is read too (streaming/eir): batches are counted as ever, but their order is the server's.
 
     `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
@@ -124,7 +133,7 @@ class StreamDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        prepare_shards: Callable[[], ShardSpec],
+        shards: ShardSpec | SelfMade = (),
         url: str | list[str] = "auto",
         token: str | None = None,
         ca: str | None = None,
@@ -146,7 +155,7 @@ class StreamDataModule(LightningDataModule):
         super().__init__()
         if codec not in CODECS:
             raise UserError(f"data.codec={codec} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
-        self.prepare_shards = prepare_shards
+        self.shards = shards
         self.url = url
         self.token = token
         self.ca = ca
@@ -178,9 +187,13 @@ class StreamDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Build, and for `u8` decode, the shards where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
-            spec = self.prepare_shards()
+            spec = self._ready_shards()
             if self.codec == "u8":
                 predecode(open_shards(spec), cache=self.cache)
+
+    def _ready_shards(self) -> ShardSpec:
+        made = self.shards
+        return made if isinstance(made, str | Path | list | tuple) else made.ready()
 
     def training_samples(self) -> int:
         """Pictures of the training split, for which no server is started; shards that are missing are built.
@@ -189,7 +202,7 @@ class StreamDataModule(LightningDataModule):
             UserError: nobody can tell.
         """
         if self.url in ("auto", "shards"):
-            return open_shards(self.prepare_shards()).splits.get("train", 0)
+            return open_shards(self._ready_shards()).splits.get("train", 0)
         with closing(StreamClient(self.url, token=self.token, ca=self.ca)) as reader:
             try:
                 info = reader.info()
@@ -206,7 +219,7 @@ class StreamDataModule(LightningDataModule):
         that are missing are built.
         """
         ours = self.url in ("auto", "shards")
-        reader = ShardReader(self.prepare_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
+        reader = ShardReader(self._ready_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
         with closing(reader), suppress(OtherProtocol):
             splits = reader.info().splits
             split, size, seed = ("val", splits["val"], None) if splits.get("val") else ("train", splits["train"], None)
@@ -223,7 +236,7 @@ class StreamDataModule(LightningDataModule):
         if self._open_reader is not None:
             return
         ours = self.url in ("auto", "shards")
-        spec = self.prepare_shards() if ours else ()
+        spec = self._ready_shards() if ours else ()
         if self.url == "shards":
             self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
         else:
