@@ -36,12 +36,13 @@ from torch.distributed.run import main as torchrun
 
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import class_of, plain, verbatim
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import read_prompts
+from diffusion_art.runs import load_run
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
@@ -222,7 +223,7 @@ def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, worl
         )
     pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
     if checkpoint is not None:
-        trained = read_checkpoint(checkpoint)[KEY]["config"]
+        trained = load_run(checkpoint).config
         size, parts = trained["data"]["global_batch_size"], trained["trainer"]["accumulate_grad_batches"]
         if size * parts == pictures:  # else the data module says what does not agree
             data["global_batch_size"], trainer["accumulate_grad_batches"] = size, parts
@@ -289,12 +290,11 @@ def _settle_text_encoder(config: DictConfig) -> None:
 
 def _settle_teacher(config: DictConfig) -> None:
     """Which file the teacher is, and with it all that the student shares with it."""
-    path = find_checkpoint(plain(config)["teacher"])
-    taught: dict[str, Any] = read_checkpoint(path)[KEY]["config"]
-    config.teacher = str(path)
-    config.model = student_of(taught["model"], chosen=plain(config.model), origin=path)
+    run = load_run(plain(config)["teacher"])
+    config.teacher = str(run.checkpoint)
+    config.model = student_of(run.config["model"], chosen=plain(config.model), origin=run.checkpoint)
     if config.teacher_guidance_scale is None:
-        config.teacher_guidance_scale = taught["guidance_scale"]
+        config.teacher_guidance_scale = run.config["guidance_scale"]
 
 
 # ---------------------------------------------------------------------- several processes

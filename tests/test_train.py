@@ -17,7 +17,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_art.checkpoints import KEY, load_text_to_image
+from diffusion_art.checkpoints import load_text_to_image
+from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter

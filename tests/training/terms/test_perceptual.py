@@ -10,13 +10,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from diffusion_art.checkpoints import KEY, find_checkpoint
+from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import config_dir
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
+from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
 from diffusion_art.train import settle
 from diffusion_art.training.build import build_step
