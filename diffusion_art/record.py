@@ -34,9 +34,7 @@ class Record:
     text_encoder: dict[str, Any] | None = None  # what `TextEncoder.describe` said
     versions: dict[str, Any] | None = None  # of the libraries
     commit: str | None = None
-    more: dict[str, Any] = field(
-        default_factory=dict
-    )  # what terms of the loss keep, and the like
+    more: dict[str, Any] = field(default_factory=dict)  # what terms of the loss keep, and the like
 
     def plain(self) -> dict[str, Any]:
         """As it is written: `format`, and what is known."""

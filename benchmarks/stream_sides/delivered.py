@@ -35,7 +35,7 @@ def main(folder: str, protocol: str, codec: str, workers: int, batch: int, secon
         image_size_px=size_px,
         global_batch_size=batch,
         num_workers=workers,
-        codec=codec,
+        payload=codec,
         cache=str(Path(folder).parent / "decoded"),
     )
     cpu = SimpleNamespace(root_device=torch.device("cpu"))

@@ -117,7 +117,7 @@ class StreamDataModule(LightningDataModule):
     asked to; a server at a given `url` has its own, and then they are not asked for. A server that speaks only EIR's
     protocol is read too (streaming/eir): batches are counted as ever, but their order is the server's.
 
-    `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
+    `payload` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
     that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
@@ -146,15 +146,15 @@ class StreamDataModule(LightningDataModule):
         curriculum: Curriculum | None = None,
         window: int = 4,
         max_bad: int = 100,
-        codec: str = "jpeg",
+        payload: str = "jpeg",
         crc: bool = True,
         cache: str | None = None,
         caption_template: str | None = None,
         overfit_batches: float = 0,
     ) -> None:
         super().__init__()
-        if codec not in CODECS:
-            raise UserError(f"data.codec={codec} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
+        if payload not in CODECS:
+            raise UserError(f"data.payload={payload} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
         self.shards = shards
         self.url = url
         self.token = token
@@ -168,7 +168,7 @@ class StreamDataModule(LightningDataModule):
         self.curriculum = curriculum or Curriculum()
         self.window = window
         self.max_bad = max_bad
-        self.codec = codec
+        self.payload = payload
         self.crc = crc
         self.cache = cache
         self.caption_template = caption_template
@@ -188,7 +188,7 @@ class StreamDataModule(LightningDataModule):
         """Build, and for `u8` decode, the shards where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
             spec = self._ready_shards()
-            if self.codec == "u8":
+            if self.payload == "u8":
                 predecode(open_shards(spec), cache=self.cache)
 
     def _ready_shards(self) -> ShardSpec:
@@ -238,16 +238,16 @@ class StreamDataModule(LightningDataModule):
         ours = self.url in ("auto", "shards")
         spec = self._ready_shards() if ours else ()
         if self.url == "shards":
-            self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
+            self._open_reader = partial(ShardReader, spec, codec=self.payload, cache=self.cache)
         else:
             urls = self.url
             if urls == "auto":
-                settings = Settings(decode=self.codec == "u8", cache=self.cache)
+                settings = Settings(decode=self.payload == "u8", cache=self.cache)
                 told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
                 self._server = ServerProcess(spec, settings=settings, told=told)
                 urls = self._server.url
             self._open_reader = partial(
-                StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
+                StreamClient, urls, token=self.token, ca=self.ca, codec=self.payload, checksum=self.crc
             )
         reader = self._open_reader()
         try:
@@ -304,8 +304,8 @@ class StreamDataModule(LightningDataModule):
 
     def _open_eir(self) -> Callable[[], EirReader]:
         """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
-        if self.codec != "jpeg":
-            raise UserError(f"an EIR server sends encoded pictures, not {self.codec}; set data.codec=jpeg")
+        if self.payload != "jpeg":
+            raise UserError(f"an EIR server sends encoded pictures, not {self.payload}; set data.payload=jpeg")
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
             "from where the server is",
@@ -401,7 +401,7 @@ class StreamDataModule(LightningDataModule):
             world=world,
             window=self.window,
             max_bad=self.max_bad,
-            codec=self.codec,
+            codec=self.payload,
             **kwargs,
         )
 

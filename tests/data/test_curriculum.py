@@ -117,7 +117,7 @@ def test_the_data_module_trains_on_stages_and_validates_at_full_size(painter_sha
     module = StreamDataModule(
         shards=painter_shards,
         url="shards",
-        codec=codec,
+        payload=codec,
         cache=str(tmp_path),
         image_size_px=16,
         global_batch_size=12,

@@ -146,7 +146,9 @@ def test_what_makes_no_sense_is_refused(changes, says):
 
 
 def test_terms_add_up_by_their_weights():
-    alignment = Alignment(maps={"middle": 16}, tower=SmallTower(), total_steps=10, until=0.5, hidden=8, weight=0.25)
+    alignment = Alignment(
+        maps={"middle": 16}, tower=SmallTower(), total_steps=10, stop_at_fraction=0.5, hidden=8, weight=0.25
+    )
     step = step_with(alignment, Perceptual(tower=SmallTower(), layers=[0], weight=3.0))
     asked = example(step, torch.full((4,), 0.4))
     losses = step(asked, step=4)
