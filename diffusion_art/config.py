@@ -24,7 +24,10 @@ from diffusion_art.errors import UserError
 
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
-    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics")
+    for part in (
+        *("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics"),
+        "experiments",
+    )
 )
 PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (
@@ -46,6 +49,12 @@ LIBRARY_CLASSES = (
 MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
     "diffusion_art.diffusion.samplers.Sampler": "diffusion_art.diffusion.samplers.by_name",
+    "diffusion_art.diffusion.predictions.Edm": "diffusion_art.experiments.edm.Edm",
+    "diffusion_art.diffusion.objective.Edm": "diffusion_art.experiments.edm.EdmWeighting",
+    "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
+    "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
+    "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
+    "diffusion_art.training.terms.perceptual.Perceptual": "diffusion_art.experiments.perceptual.Perceptual",
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values

@@ -7,7 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_art.config import Described, build, is_a, plain
+from diffusion_art.config import MOVED, Described, build, is_a, kind_of, plain
 from diffusion_art.errors import UserError
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.terms.term import Term
@@ -50,6 +50,12 @@ def test_a_class_is_asked_what_it_is_and_not_recognised_by_its_path():
     painter = Described({"_target_": "diffusion_art.sources.painter.Painter", "count": 7})
     assert painter.kind.opens_at_once
     assert painter().count == 7
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_a_class_is_found_where_it_stood_before(old):
+    assert kind_of({"_target_": old}).__module__.startswith("diffusion_art.")
+    assert kind_of({"_target_": old}) is kind_of({"_target_": MOVED[old]})
 
 
 def test_an_unknown_key_is_one_sentence_with_its_name():

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningDataModule
@@ -192,8 +191,7 @@ class StreamDataModule(LightningDataModule):
                 predecode(open_shards(spec), cache=self.cache)
 
     def _ready_shards(self) -> ShardSpec:
-        made = self.shards
-        return made if isinstance(made, str | Path | list | tuple) else made.ready()
+        return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards
 
     def training_samples(self) -> int:
         """Pictures of the training split, for which no server is started; shards that are missing are built.

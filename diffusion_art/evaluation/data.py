@@ -23,7 +23,7 @@ class RunData:
         self._data = dict(config.get("data") or {})
         self._real = real
         source = self._data.get("source")
-        self.painter: Painter | None = build(source) if is_a(source, Painter) else None
+        self.painter: Painter | None = build(source) if source and is_a(source, Painter) else None
         self.image_size_px: int = config["model"]["image_size_px"]
 
     @property

@@ -16,6 +16,7 @@ from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
+from diffusion_art.experiments.perceptual import Perceptual
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
@@ -23,7 +24,6 @@ from diffusion_art.train import settle
 from diffusion_art.training.build import build_step
 from diffusion_art.training.step import Example, TrainingStep
 from diffusion_art.training.terms.alignment import Alignment
-from diffusion_art.training.terms.perceptual import Perceptual
 from tests.fakes import JIT_CONFIG, SmallTower, tiny_clip, toy_model, toy_run
 
 GENERATOR = torch.Generator().manual_seed(0)
