@@ -85,7 +85,7 @@ def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_pat
     for name in _choices(group):
         if name == "default" and group == "data":
             continue  # what the others build on
-        settings = _settled(tmp_path, f"{group}={name}")
+        settings = _settled(tmp_path, f"{group}={name}", "prompts=[a boat]")
         assert all(allowed(target) for target in targets(settings))
 
 

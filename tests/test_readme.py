@@ -6,7 +6,7 @@ import re
 
 from tests.conftest import ROOT
 
-NOT_SHOWN = {"data", "logs", "outputs", "multirun"}  # ignored by git, and there or not
+NOT_SHOWN = {"data", "logs", "outputs", "multirun", "wandb"}  # what commands write, there or not
 
 
 def _tree() -> tuple[set[str], set[str]]:
@@ -21,8 +21,9 @@ def _tree() -> tuple[set[str], set[str]]:
 
 def test_each_folder_and_module_is_in_the_tree_and_the_tree_holds_no_other():
     folders, modules = _tree()
-    there = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._"}
-    assert folders - NOT_SHOWN == there - NOT_SHOWN - {"diffusion_art"}
+    there = {path for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._"}
+    written = {path.name for path in there if not any(path.rglob("*.[pmisy]*"))}  # .py .md .ipynb .sh .yaml
+    assert folders - NOT_SHOWN == {path.name for path in there} - written - NOT_SHOWN - {"diffusion_art"}
     package = ROOT / "diffusion_art"
     named = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert modules - {"shards/__main__.py"} == named - {"__init__.py"}
