@@ -20,8 +20,7 @@ from pathlib import Path
 from PIL import Image
 from record import claim, command, write
 
-from diffusion_art.config import build
-from diffusion_art.shards.build.locate import locate_shards
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.sources.painter import Painter
 
 _BUILT = 48  # pictures
@@ -61,9 +60,8 @@ def main(files: str = "100000", rounds: str = "5") -> None:
         root = Path(name)
         (root / "pictures").mkdir()
         make(root / "pictures", int(files))
-        data = {"path": str(root / "pictures"), "source": None, "image_size_px": 16, "fit": "crop", "jpeg_quality": 92}
-        data |= {"val_fraction": 0.1, "caption_template": None, "build": {"limit": _BUILT}}
-        find = lambda: locate_shards(data, str(root / "data"), build=build)  # noqa: E731
+        asked = {"image_size_px": 16, "val_fraction": 0.1, "build": {"limit": _BUILT}}
+        find = Shards(root / "pictures", root / "data", **asked).ready
         print(f"first: {timed(find):.2f} s, the build of {_BUILT} pictures included")
         ours, theirs = [], []
         for number in range(int(rounds)):

@@ -68,7 +68,7 @@ def settings_of(steps: int, folder: Path) -> dict:
         f"trainer.val_check_interval={steps}",
         "callbacks.samples=null",
         "callbacks.caption_following=null",
-        "alignment.until=1.0",  # as the bare loop, which aligns at each step
+        "alignment.stop_at_fraction=1.0",  # as the bare loop, which aligns at each step
         f"callbacks.checkpoints.every_n_steps={steps}",
         f"paths.log_dir={folder}",
     ]

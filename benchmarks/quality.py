@@ -1,7 +1,7 @@
 """Quality against training time and FLOPs, recipe by recipe, on the painter's pictures.
 
     python benchmarks/quality.py short=true                            # ours and the baseline, 15 minutes on 2 cores
-    python benchmarks/quality.py recipes=before,adamw seeds=0,1,2      # any recipes of quality_sides/recipes.yaml
+    python benchmarks/quality.py recipes=before,adamw seeds=0,1,2      # any of conf/experiment and its ablation/
     python benchmarks/quality.py name=ablations budgets=12800 recipes=before,edm  # of a name of its own
     python benchmarks/quality.py size=64 budgets=6400,25600
     python benchmarks/quality.py clock=true recipes=...                # seconds per step alone, for a quiet machine

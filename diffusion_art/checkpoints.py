@@ -1,18 +1,9 @@
 """Checkpoints: finding the right file, and making a `TextToImage` of it.
 
 A checkpoint is a Lightning one that `torch.load(weights_only=True)` reads. `state_dict` holds the raw
-trainable weights, their names beginning with `model.`; under `diffusion_art` stand
-
-    format        1
-    config        the resolved run config, plain dicts and lists
-    ema           the averaged trainable weights, by name
-    ema_name      what that average is called, such as decay_0.9999
-    averages      further averages by what they are called, such as sigma_rel_0.05: weights by name
-    step          optimiser updates
-    versions, commit, text_encoder (what `TextEncoder.describe` said)
-
-so the file alone is enough to paint. Frozen encoders are named, not copied. A file that ends in .safetensors is a
-model exported from one (`exported.py`), and read as a checkpoint with these weights.
+trainable weights, their names beginning with `model.`; under `diffusion_art` stands a `Record` (`record.py`), so the
+file alone is enough to paint. Frozen encoders are named, not copied. A file that ends in .safetensors is a model
+exported from one (`exported.py`), and read as a checkpoint with these weights.
 """
 
 from __future__ import annotations
@@ -29,15 +20,14 @@ import torch
 
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
-from diffusion_art.exported import KEY, SUFFIX, read_about, read_exported
+from diffusion_art.exported import SUFFIX, read_about, read_exported
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import TRAIN_ONE, Record
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 POSTHOC = "posthoc_"  # how the names of checkpoints begin that no training wrote: averages made afterwards
 PREFIX = "model."  # of the raw weights' names in state_dict
-TRAIN_ONE = "Train one: python -m diffusion_art.train +experiment=quickstart"
 
 
 def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> TextToImage:
@@ -55,12 +45,12 @@ def load_text_to_image(path: str | Path, *, weights: str = "ema", device: str | 
 
 def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) -> TextToImage:
     """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
-    ours = checkpoint[KEY]
+    record = Record.of(checkpoint, origin=origin)
     chosen = weights_of(checkpoint, weights, origin=origin)
-    model = build(ours["config"]["model"])
+    model = build(record.config["model"])
     if not isinstance(model, TextToImage):
         raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
-    _check_text_encoder(model, ours.get("text_encoder"), origin)
+    _check_text_encoder(model, record.text_encoder, origin)
     model.load_trainable_state(chosen)
     return model.eval()
 
@@ -71,11 +61,11 @@ def weights_of(checkpoint: dict[str, Any], weights: str, *, origin: str | Path) 
     Raises:
         UserError: the checkpoint, read from `origin`, has none of that name.
     """
-    ours = checkpoint[KEY]
+    record = Record.of(checkpoint, origin=origin)
     raw = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
-    held = {"ema": ours["ema"], **({"raw": raw} if raw else {}), **ours.get("averages", {})}
-    if name := ours.get("ema_name"):
-        held[name] = ours["ema"]
+    held = {"ema": record.ema, **({"raw": raw} if raw else {}), **(record.averages or {})}
+    if record.ema_name:
+        held[record.ema_name] = record.ema
     if weights not in held:
         raise UserError(f"weights={weights} are not in {origin}; it has {', '.join(held)}.")
     return held[weights]
@@ -91,14 +81,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}. {TRAIN_ONE}")
     checkpoint = read_exported(path) if path.suffix == SUFFIX else _read_ours(path)
-    ours = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict):
-        raise UserError(f"{path} is a checkpoint of another program: it has no {KEY!r} part. {TRAIN_ONE}")
-    if ours.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has checkpoint format {ours.get('format')}, and this version of diffusion_art reads "
-            f"format {FORMAT}. Use the version that wrote it, or train again."
-        )
+    Record.of(checkpoint, origin=path)
     return checkpoint
 
 

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 from diffusion_art.memory import keep_memory
-from diffusion_art.overrides import typed, understood
+from diffusion_art.overrides import RENAMED, holds, refuse_renamed, renamed, typed, understood
 from diffusion_art.stop_signals import exit_status
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def guarded(config: DictConfig) -> Any:
             keep_memory()
             try:
+                refuse_renamed(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
                 return task(config)
             except Exception as error:
                 job = HydraConfig.get() if HydraConfig.initialized() else None
@@ -148,6 +149,8 @@ def explain(error: Exception, config_name: str) -> str:
 def _unknown(key: str, config_name: str) -> str:
     """What to say of a key that this command does not have."""
     config = _composed(config_name)
+    if (now := renamed(key)) and holds(config, RENAMED[key].partition(".")[0]):
+        return f"{now} in place of {key}=..."
     section = None if config is None else _at(config, key)
     if isinstance(section, dict):
         return _section(key, section)

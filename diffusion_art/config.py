@@ -11,6 +11,7 @@ import importlib
 import re
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from inspect import isclass, isfunction
 from typing import Any
 
@@ -23,7 +24,10 @@ from diffusion_art.errors import UserError
 
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
-    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics")
+    for part in (
+        *("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics"),
+        "experiments",
+    )
 )
 PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (
@@ -45,6 +49,12 @@ LIBRARY_CLASSES = (
 MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
     "diffusion_art.diffusion.samplers.Sampler": "diffusion_art.diffusion.samplers.by_name",
+    "diffusion_art.diffusion.predictions.Edm": "diffusion_art.experiments.edm.Edm",
+    "diffusion_art.diffusion.objective.Edm": "diffusion_art.experiments.edm.EdmWeighting",
+    "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
+    "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
+    "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
+    "diffusion_art.training.terms.perceptual.Perceptual": "diffusion_art.experiments.perceptual.Perceptual",
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values
@@ -100,11 +110,43 @@ def class_of(node: Any) -> type:
     Raises:
         UserError: a `_target_` that is missing, outside the allow-list, or no class.
     """
+    if not isclass(found := kind_of(node)):
+        raise UserError(f"the config names `{plain(node)['_target_']}`, which is a function, where a class is needed.")
+    return found
+
+
+def kind_of(node: Any) -> Any:
+    """The class, or the function, that a config node would call.
+
+    Raises:
+        UserError: a `_target_` that is missing or outside the allow-list.
+    """
     target = str(_moved(plain(node)).get("_target_"))
     _check(target)
-    if not isclass(found := _find(target)):
-        raise UserError(f"the config names `{target}`, which is a function, where a class is needed.")
-    return found
+    return _find(target)
+
+
+def is_a(node: Any, kind: type) -> bool:
+    """Whether a config node would build a `kind`; false for what describes no object."""
+    if not isinstance(node, dict | DictConfig) or "_target_" not in node:
+        return False
+    found = kind_of(node)
+    return isclass(found) and issubclass(found, kind)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a config node describes, built when it is called."""
+
+    node: dict[str, Any]
+
+    @property
+    def kind(self) -> Any:
+        """The class or function that is called then, so that it can be asked what it declares of itself."""
+        return kind_of(self.node)
+
+    def __call__(self) -> Any:
+        return build(self.node)
 
 
 def _moved(node: Any) -> Any:

@@ -246,8 +246,7 @@ def _checkpoints(path: str, asked: Any) -> Any:
     """`all` as the names of the run's checkpoints by step; anything else as it was given."""
     if asked != "all":
         return asked
-    names = sorted(file.stem for file in (find_run(path) / "checkpoints").glob("step_*.ckpt"))
-    if not names:
+    if not (names := load_run(find_run(path)).checkpoints):
         raise UserError(f"{path} has no checkpoints named by their step: give checkpoint=last.")
     return names
 

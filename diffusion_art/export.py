@@ -15,24 +15,16 @@ check_extra("paint")
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from diffusion_art.checkpoints import (
-    KEY,
-    checkpoint_id,
-    find_checkpoint,
-    model_of,
-    read_checkpoint,
-    weights_of,
-)
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, write_exported
 from diffusion_art.models.unet import UNet
+from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
 
@@ -46,37 +38,34 @@ def export(config: DictConfig) -> Path:
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
         if asked[name] not in choices:
             raise UserError(f"{name}={asked[name]} is none of {', '.join(choices)}.")
-    found = find_checkpoint(asked["run"], asked["checkpoint"])
-    checkpoint = read_checkpoint(found)
+    run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"])
+    found = run.checkpoint
     dtype = DTYPES[asked["dtype"]]
-    tensors = {
-        name: value.to(dtype) if value.is_floating_point() else value
-        for name, value in weights_of(checkpoint, asked["weights"], origin=found).items()
-    }
+    tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in run.tensors.items()}
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise UserError(f"{name} of {found} is not finite in {asked['dtype']}: export it with dtype=float32.")
     if asked["format"] == "diffusers":
-        return _write_unet(Path(asked["path"] or _beside(found)), checkpoint, asked["weights"], dtype, origin=found)
+        return _write_unet(Path(asked["path"] or _beside(found)), run, dtype)
     path = Path(asked["path"] or f"{_beside(found)}{SUFFIX}")
     if path.suffix != SUFFIX:
         raise UserError(f"path={path} must end in {SUFFIX}.")
     if path.resolve() == found.resolve():
         raise UserError(f"path={path} is the file to export from: give another.")
-    source = checkpoint_id(found) + ("" if asked["dtype"] == "float32" else f"-{asked['dtype']}")
-    write_exported(path, checkpoint[KEY], tensors, weights=asked["weights"], checkpoint=source)
+    source = run.checkpoint_id + ("" if asked["dtype"] == "float32" else f"-{asked['dtype']}")
+    write_exported(path, run.record, tensors, weights=run.weights, checkpoint=source)
     count = sum(value.numel() for value in tensors.values())
     log.info("%.1f M weights, %.1f MB: %s", count / 1e6, path.stat().st_size / 1e6, path)
     log.info("paint with it: python -m diffusion_art.sample run=%s", path)
     return path
 
 
-def _write_unet(path: Path, checkpoint: dict[str, Any], weights: str, dtype: torch.dtype, *, origin: Path) -> Path:
+def _write_unet(path: Path, run: Run, dtype: torch.dtype) -> Path:
     """The backbone as diffusers' own network, in a folder as diffusers writes one."""
-    backbone = model_of(checkpoint, weights=weights, origin=origin).backbone
+    backbone = run.model.backbone
     if not isinstance(backbone, UNet):
         raise UserError(
-            f"{origin} has a {type(backbone).__name__}, and diffusers has none: export it with format=file."
+            f"{run.checkpoint} has a {type(backbone).__name__}, and diffusers has none: export it with format=file."
         )
     former = (path / "diffusion_pytorch_model.safetensors").is_file()
     if path.exists() and not former and (path.is_file() or any(path.iterdir())):

@@ -21,20 +21,21 @@ from safetensors import SafetensorError, safe_open
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import save_tensors
+from diffusion_art.record import KEY, Record
 
 SUFFIX = ".safetensors"
-KEY = "diffusion_art"
 TOLD = ("model", "sampler", "guidance_scale", "guidance", "prompts", "name", "data")  # of the config
 PLACES = ("path", "url", "token", "ca", "cache")  # of the config's data: another machine has its own
 
 
 def write_exported(
-    path: Path, about: dict[str, Any], tensors: dict[str, torch.Tensor], *, weights: str, checkpoint: str
+    path: Path, record: Record, tensors: dict[str, torch.Tensor], *, weights: str, checkpoint: str
 ) -> None:
-    """Write a model; `about` is what its checkpoint has under `diffusion_art`. A file that is there is replaced."""
-    config = {name: value for name, value in about["config"].items() if name in TOLD}
+    """Write a model; `record` is that of its checkpoint. A file that is there is replaced."""
+    config = {name: value for name, value in record.config.items() if name in TOLD}
     if config.get("data"):
         config["data"] = {name: value for name, value in config["data"].items() if name not in PLACES}
+    about = record.plain()
     kept = {name: about[name] for name in ("format", "step", "versions", "commit", "text_encoder") if name in about}
     told = json.dumps({**kept, "config": config, "weights": weights, "checkpoint": checkpoint})
     path.parent.mkdir(parents=True, exist_ok=True)

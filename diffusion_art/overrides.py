@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -23,7 +24,20 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
 from diffusion_art.config import literal
+from diffusion_art.errors import UserError
 
+# what a key was called before, in any command that has the new one
+RENAMED = {
+    "asked": "prompts",
+    "sampler.name": "sampler",  # the choice of a file, as sampler=ddim
+    "model.text_encoder.cache_mb": "model.text_encoder.cache_captions",
+    "logger.wandb.save_dir": "logger.wandb.folder",
+    "data.codec": "data.payload",
+    "alignment.place": "alignment.layer",
+    "alignment.until": "alignment.stop_at_fraction",
+    "alignment.relation": "alignment.similarity_weight",
+    "pictures": "decode_pictures",
+}
 PROSE = frozenset({"prompt", "prompts", "negative_prompt", "caption_template"})
 NAMES = frozenset(
     (
@@ -59,6 +73,24 @@ def typed(word: str) -> tuple[str, str] | None:
     """(key, value) of an argument that sets something, its plus signs left out; None for any other."""
     found = _TYPED.fullmatch(word)
     return (found[1].lstrip("+"), found[2]) if found else None
+
+
+def renamed(key: str) -> str | None:
+    """What to say of a key that is called otherwise today; None for any other."""
+    return f"`{key}` is called `{RENAMED[key]}` now: give {RENAMED[key]}=..." if key in RENAMED else None
+
+
+def refuse_renamed(config: Mapping[str, Any]) -> None:
+    """UserError for a composed config, as plain data, that has a key by its old name: nothing would read it."""
+    for old, new in RENAMED.items():
+        if holds(config, old) and holds(config, new):
+            raise UserError(f"{renamed(old)} in place of {old}=...")
+
+
+def holds(config: Any, key: str) -> bool:
+    """Whether plain data has a dotted key, if only for null."""
+    name, _, rest = key.partition(".")
+    return isinstance(config, Mapping) and name in config and (not rest or holds(config[name], rest))
 
 
 def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:

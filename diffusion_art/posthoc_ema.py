@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffusion_art.checkpoints import FORMAT, KEY, POSTHOC, find_checkpoint, find_run, read_checkpoint
+from diffusion_art.checkpoints import POSTHOC, find_run
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import written
+from diffusion_art.record import Record
+from diffusion_art.runs import load_run
 from diffusion_art.training.ema import width_name
 from diffusion_art.training.posthoc import Snapshot, add_up, find_snapshots, mix
 from diffusion_art.training.power_profile import Mixture
@@ -35,14 +37,14 @@ def posthoc_ema(config: DictConfig) -> list[Path]:
     """Returns the checkpoints it wrote, in the order of the widths."""
     asked = plain(config)
     run = find_run(asked["run"])
-    trained = read_checkpoint(find_checkpoint(run))[KEY]
+    trained = load_run(run).record
     widths = asked["sigma_rel"] if isinstance(asked["sigma_rel"], list) else [asked["sigma_rel"]]
     widths = [_width(width) for width in widths]
     snapshots = up_to(find_snapshots(run / "snapshots"), asked["step"], run=run)
     mixtures = [mix(snapshots, sigma_rel=width) for width in widths]
     written = []
     for width, mixture, weights in zip(widths, mixtures, add_up(snapshots, mixtures)):
-        if unfit := weights.keys() ^ trained["ema"].keys():
+        if unfit := weights.keys() ^ trained.ema.keys():
             raise UserError(f"the snapshots of {run} belong to another model: {sorted(unfit)[:3]} ... do not fit.")
         at = "" if asked["step"] is None else f"_at_{snapshots[-1].step}"
         path = run / "checkpoints" / f"{POSTHOC}{width:.10g}{at}.ckpt"
@@ -77,27 +79,27 @@ def _width(value: Any) -> float:
 
 def _write(
     path: Path,
-    trained: dict[str, Any],
+    trained: Record,
     weights: dict[str, torch.Tensor],
     *,
     width: float,
     snapshots: list[Snapshot],
     mixture: Mixture,
 ) -> None:
-    part = {
-        "format": FORMAT,
-        "config": trained["config"],
-        "text_encoder": trained["text_encoder"],
-        "ema": weights,
-        "ema_name": width_name(width),
-        "ema_updates": snapshots[-1].updates,
-        "step": snapshots[-1].step,
-        "snapshots": [snapshot.step for snapshot in snapshots],
-        "profile_error": mixture.error,
+    record = Record(
+        config=trained.config,
+        text_encoder=trained.text_encoder,
+        ema=weights,
+        ema_name=width_name(width),
+        ema_updates=snapshots[-1].updates,
+        step=snapshots[-1].step,
+        more={"snapshots": [snapshot.step for snapshot in snapshots], "profile_error": mixture.error},
         **provenance(),
-    }
+    )
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    record.write_to(checkpoint)
     with written(path) as partial:
-        torch.save({"state_dict": {}, KEY: part}, partial)
+        torch.save(checkpoint, partial)
 
 
 def _tell(path: Path, *, width: float, snapshots: list[Snapshot], mixture: Mixture) -> None:

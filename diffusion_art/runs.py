@@ -20,12 +20,11 @@ from torch import Tensor
 
 from diffusion_art import __version__
 from diffusion_art.checkpoints import (
-    KEY,
     checkpoint_id,
     find_checkpoint,
-    find_run,
     model_of,
     read_checkpoint,
+    weights_of,
 )
 from diffusion_art.config import build
 from diffusion_art.diffusion.guidance import tempering
@@ -33,6 +32,7 @@ from diffusion_art.diffusion.samplers import Callback, Sampler, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import Record, Weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,7 @@ def load_run(path: str | Path, *, which: str = "last", weights: str = "ema", dev
     Raises:
         UserError: no run there, or no checkpoint that can be read.
     """
-    path = Path(path).expanduser()
-    checkpoint = path if path.is_file() else find_checkpoint(find_run(path), which=which)
-    return Run(checkpoint, weights=weights, device=device)
+    return Run(find_checkpoint(path, which=which), weights=weights, device=device)
 
 
 class Run:
@@ -76,20 +74,36 @@ class Run:
     def _content(self) -> dict[str, Any]:
         return read_checkpoint(self.checkpoint)
 
+    @cached_property
+    def record(self) -> Record:
+        """What its checkpoint tells of it, with its averages."""
+        return Record.of(self._content, origin=self.checkpoint)
+
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config the run was made with, as its checkpoint holds it."""
-        return self._content[KEY]["config"]
+        return self.record.config
 
     @property
     def step(self) -> int:
         """Optimiser updates behind the checkpoint."""
-        return int(self._content[KEY]["step"])
+        return self.record.step
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Library versions and the commit it was trained at, as far as the checkpoint tells."""
-        return {name: self._content[KEY][name] for name in ("versions", "commit") if name in self._content[KEY]}
+        told = {"versions": self.record.versions, "commit": self.record.commit}
+        return {name: value for name, value in told.items() if value is not None}
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The names of the run's checkpoints that are named by their step, oldest first."""
+        return sorted(file.stem for file in (self.path / "checkpoints").glob("step_*.ckpt"))
+
+    @property
+    def tensors(self) -> Weights:
+        """The chosen weights by the names of the model's parameters, for which no model is built."""
+        return weights_of(self._content, self.weights, origin=self.checkpoint)
 
     @cached_property
     def checkpoint_id(self) -> str:

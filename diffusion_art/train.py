@@ -20,7 +20,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,16 @@ from torch.distributed.run import main as torchrun
 
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import command, config_dir
-from diffusion_art.config import build, plain, verbatim
-from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.config import class_of, plain, verbatim
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import read_prompts
-from diffusion_art.shards.build.locate import SHARD_KEYS, locate_shards
+from diffusion_art.runs import load_run
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.batch_size import find_batch_size
-from diffusion_art.training.build import build_module, build_trainer, is_lightnings, refused
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.length import settled_steps
 from diffusion_art.training.limits import check_limits
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
@@ -225,7 +223,7 @@ def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, worl
         )
     pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
     if checkpoint is not None:
-        trained = read_checkpoint(checkpoint)[KEY]["config"]
+        trained = load_run(checkpoint).config
         size, parts = trained["data"]["global_batch_size"], trained["trainer"]["accumulate_grad_batches"]
         if size * parts == pictures:  # else the data module says what does not agree
             data["global_batch_size"], trainer["accumulate_grad_batches"] = size, parts
@@ -270,25 +268,19 @@ def _settle_parts(settings: dict[str, Any], *, pictures: int, world: int) -> Non
 
 
 def _settle_text_encoder(config: DictConfig) -> None:
-    """Where the pretrained tower cannot be had and the experiment names another to go on with, take that one,
-    loudly.
+    """Where the weights of the text encoder cannot be had and the experiment names another to go on with, take that
+    one, loudly.
     """
     fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
-    if fallback is None or not str(encoder._target_).endswith("OpenClipPretrained"):
-        return
-    from diffusion_art.models.open_clip_weights import weights_reachable  # open_clip takes three seconds to import
-
-    if weights_reachable(encoder.model, encoder.pretrained):
+    if fallback is None or class_of(encoder).reachable(plain(encoder)):
         return
     path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
     if not path.is_file():
         raise UserError(f"text_encoder_fallback={fallback} is no choice of model/text_encoder.")
     log.warning(
         "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) "
-        "takes their "
-        "place; captions will be followed less well. To train with the real one, run once where the hub can be "
-        "reached, "
-        "or give model.text_encoder.pretrained=<file>.",
+        "takes their place; captions will be followed less well. To train with the real one, run once where the hub "
+        "can be reached, or give model.text_encoder.pretrained=<file>.",
         encoder.model,
         encoder.pretrained,
         fallback,
@@ -298,24 +290,11 @@ def _settle_text_encoder(config: DictConfig) -> None:
 
 def _settle_teacher(config: DictConfig) -> None:
     """Which file the teacher is, and with it all that the student shares with it."""
-    path = find_checkpoint(plain(config)["teacher"])
-    taught: dict[str, Any] = read_checkpoint(path)[KEY]["config"]
-    config.teacher = str(path)
-    config.model = student_of(taught["model"], chosen=plain(config.model), origin=path)
+    run = load_run(plain(config)["teacher"])
+    config.teacher = str(run.checkpoint)
+    config.model = student_of(run.config["model"], chosen=plain(config.model), origin=run.checkpoint)
     if config.teacher_guidance_scale is None:
-        config.teacher_guidance_scale = taught["guidance_scale"]
-
-
-# ---------------------------------------------------------------------- building the run
-
-
-def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
-    data = settings["data"]
-    node = {key: value for key, value in data.items() if key not in SHARD_KEYS}
-    node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
-    return build({**node, "_partial_": True})(
-        prepare_shards=partial(locate_shards, data, settings["paths"]["data_dir"], build=build)
-    )
+        config.teacher_guidance_scale = run.config["guidance_scale"]
 
 
 # ---------------------------------------------------------------------- several processes

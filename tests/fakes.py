@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffusion_art.checkpoints import FORMAT, KEY, PREFIX
+from diffusion_art.checkpoints import PREFIX
 from diffusion_art.config import build
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import FORMAT, KEY
 
 SAMPLER_CONFIG = {"_target_": "diffusion_art.diffusion.samplers.euler.Euler", "num_steps": 3}
 MODEL_CONFIG: dict[str, Any] = {

@@ -9,16 +9,10 @@ import pytest
 import torch
 
 import diffusion_art
-from diffusion_art.checkpoints import (
-    KEY,
-    checkpoint_id,
-    find_checkpoint,
-    find_run,
-    load_text_to_image,
-    read_checkpoint,
-)
+from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, find_run, load_text_to_image, read_checkpoint
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
+from diffusion_art.record import KEY
 from tests.fakes import MODEL_CONFIG, tiny_clip, toy_model, toy_run, write_checkpoint
 
 

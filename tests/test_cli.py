@@ -7,6 +7,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from diffusion_art.cli import explain
+from diffusion_art.overrides import RENAMED, holds
 
 
 def composed(run_here, name: str, *words: str):
@@ -82,6 +83,39 @@ def test_errors_name_what_was_typed(words, said, run_here):
     assert said in complaints
     assert "asked" not in complaints
     assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (("sample", "run=x", "asked=[red]"), "prompts"),
+        (("sample", "run=x", "+asked=[red]"), "prompts"),
+        (("train", "data.codec=u8"), "data.payload"),
+        (("train", "alignment=features", "alignment.until=0.5"), "alignment.stop_at_fraction"),
+        (("train", "alignment.place=up"), "alignment.layer"),  # no alignment here, and so no such section
+        (("train", "++alignment={_target_: X, relation: 1, similarity_weight: 1}"), "alignment.similarity_weight"),
+        (("train", "+sampler.name=ddim"), "sampler"),
+        (("train", "+experiment=wikiart", "model.text_encoder.cache_mb=9"), "model.text_encoder.cache_captions"),
+        (("shards", "lint", "path=x", "pictures=false"), "decode_pictures"),
+    ],
+)
+def test_an_old_key_gets_the_new_one_named(words, now, run_here):
+    status, _, complaints = run_here(*words)
+    assert status == 1
+    assert f"is called `{now}` now: give {now}=..." in complaints
+    assert "Traceback" not in complaints
+
+
+def test_every_new_key_is_one(run_here):
+    """And a key that has another meaning elsewhere is refused only where it was renamed."""
+    words = ["+experiment=wikiart", "alignment=features", "logger=wandb"]
+    known = [composed(run_here, "train", *words), composed(run_here, "sample", "run=x", "sampler=ddim")]
+    known += [composed(run_here, "shards", "info", "path=x")]
+    plain = [OmegaConf.to_container(config, resolve=False) for config in known]
+    for old, new in RENAMED.items():
+        assert any(holds(config, new) for config in plain), new
+        assert not any(holds(config, old) for config in plain), old
+    assert composed(run_here, "evaluate", "pictures=3").pictures == 3
 
 
 def test_a_section_can_be_dropped_or_given_whole(run_here):

@@ -7,8 +7,10 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_art.config import build, plain
+from diffusion_art.config import MOVED, Described, build, is_a, kind_of, plain
 from diffusion_art.errors import UserError
+from diffusion_art.sources.painter import Painter
+from diffusion_art.training.terms.term import Term
 
 
 def test_builds_our_own_and_listed_classes():
@@ -37,6 +39,23 @@ def test_refuses_everything_else(target, tmp_path):
     with pytest.raises(UserError, match=r"not on the list|does not exist"):
         build({"nested": [{"_target_": target, "_args_": [f"touch {canary}"]}]})
     assert not canary.exists()
+
+
+def test_a_class_is_asked_what_it_is_and_not_recognised_by_its_path():
+    assert is_a({"_target_": "diffusion_art.models.alignment.Alignment"}, Term)  # where it stood once
+    assert is_a({"_target_": "diffusion_art.sources.painter.painter.Painter"}, Painter)
+    assert not is_a({"_target_": "diffusion_art.sources.painter.Brief"}, Painter)
+    assert not is_a({"_target_": "diffusion_art.sources.detect.open_source"}, Painter)
+    assert not any(is_a(node, Term) for node in (None, 3, {}, {"alignment": 1}))
+    painter = Described({"_target_": "diffusion_art.sources.painter.Painter", "count": 7})
+    assert painter.kind.opens_at_once
+    assert painter().count == 7
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_a_class_is_found_where_it_stood_before(old):
+    assert kind_of({"_target_": old}).__module__.startswith("diffusion_art.")
+    assert kind_of({"_target_": old}) is kind_of({"_target_": MOVED[old]})
 
 
 def test_an_unknown_key_is_one_sentence_with_its_name():

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from diffusion_art.cli import config_dir
-from diffusion_art.config import allowed, build, targets
+from diffusion_art.config import allowed, build, is_a, targets
+from diffusion_art.experiments.edm import Edm
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.runs import load_run
+from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_trainer, settle
 from diffusion_art.training.build import build_step
@@ -45,6 +49,34 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     assert trainer.max_steps == settings["trainer"]["max_steps"]
 
 
+ABLATIONS = sorted(path.stem for path in (config_dir() / "experiment" / "ablation").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_composes_and_names_what_there_is(name):
+    """Of 32 and 64 px on the painter's pictures, under a name of its own."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=[f"+experiment=ablation/{name}"])
+    assert config.name == f"ablation/{name}"
+    assert is_a(config.data.source, Painter)
+    assert all(allowed(target) for target in targets(OmegaConf.to_container(config, resolve=False)))
+
+
+def test_the_index_of_ablations_names_them_all():
+    index = (config_dir().parent / "benchmarks" / "TRIED.md").read_text()
+    assert [name for name in ABLATIONS if f"`{name}`" not in index] == []
+
+
+def test_an_ablation_trains_by_its_name(run_here, tmp_path):
+    small = ["data.source.count=40", "data.num_workers=0", "data.url=shards", "trainer.max_steps=2", "alignment=none"]
+    status, said, complaints = run_here("train", "+experiment=ablation/edm", "+debug=tiny", *small, "run=first")
+    assert status == 0, said + complaints
+    run = load_run(tmp_path / "logs" / "tiny" / "first")
+    assert run.step == 2
+    assert is_a(run.config["model"]["prediction"], Edm)
+    assert run("red", num_steps=1).isfinite().all()
+
+
 GROUPS = ["optim", "lr_schedule", "ema", "trainer", "callbacks", "logger", "data", "noise", "objective", "sampler"]
 
 
@@ -53,7 +85,7 @@ def test_every_choice_of_a_group_composes_and_names_known_classes(group, tmp_pat
     for name in _choices(group):
         if name == "default" and group == "data":
             continue  # what the others build on
-        settings = _settled(tmp_path, f"{group}={name}")
+        settings = _settled(tmp_path, f"{group}={name}", "prompts=[a boat]")
         assert all(allowed(target) for target in targets(settings))
 
 

@@ -6,9 +6,10 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from diffusion_art import load_run
-from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, load_text_to_image, read_checkpoint
+from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.errors import UserError
 from diffusion_art.exported import PLACES, read_exported
+from diffusion_art.record import KEY
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PRIVATE = {"path": "/home/someone/art", "url": None, "token": "secret", "ca": None, "cache": None}

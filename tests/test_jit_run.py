@@ -9,9 +9,10 @@ import httpx2
 import numpy as np
 from PIL import Image
 
-from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.images import to_uint8
 from diffusion_art.models.jit import JiT
+from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from tests.serving.running import serving
 

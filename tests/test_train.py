@@ -17,7 +17,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_art.checkpoints import KEY, load_text_to_image
+from diffusion_art.checkpoints import load_text_to_image
+from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
@@ -174,7 +175,13 @@ def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny,
 @pytest.mark.slow
 def test_an_alignment_outlives_a_kill(tiny, run_command, tmp_path):
     """Killed while it is on, and resumed to its end and beyond."""
-    settings = [*tiny, "alignment=features", "alignment.until=0.6", "callbacks.samples=null", "data.num_workers=0"]
+    settings = [
+        *tiny,
+        "alignment=features",
+        "alignment.stop_at_fraction=0.6",
+        "callbacks.samples=null",
+        "data.num_workers=0",
+    ]
     settings += ["trainer.max_steps=40"]
     said = run_command("train", *settings, "run=whole", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
@@ -296,7 +303,7 @@ def test_two_processes_align_as_one_does_and_train_on_without(tiny, run_command,
             "callbacks.samples=null",
         ),
         *("alignment=open_clip", f"alignment.tower.model=local-dir:{tiny_clip(tmp_path / 'clip')}"),
-        *("alignment.tower.pretrained=null", "alignment.relation=0", "alignment.until=0.5"),
+        *("alignment.tower.pretrained=null", "alignment.similarity_weight=0", "alignment.stop_at_fraction=0.5"),
     ]
     for name, extra in (("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])):
         said = run_command("train", *settings, f"run={name}", *extra, cwd=tmp_path)

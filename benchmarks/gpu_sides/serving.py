@@ -14,8 +14,8 @@ from serve_sides.servers import BUILD, Server, litserve, ours
 from stream_peers.environments import python_of
 from stream_sides.running import SideError, run
 
-from diffusion_art.checkpoints import KEY
 from diffusion_art.exported import write_exported
+from diffusion_art.record import Record
 from diffusion_art.train import build_module
 from gpu_sides.ground import Ground
 from gpu_sides.part import NotMeasured, Part, Raw, Rows, compared
@@ -80,7 +80,7 @@ def write_model(ground: Ground) -> Path:
     module.on_save_checkpoint(checkpoint)
     path = ground.folder / "served" / "model.safetensors"
     weights = {name: value.contiguous() for name, value in module.model.trainable_state().items()}
-    write_exported(path, checkpoint[KEY], weights, weights="ema", checkpoint="random")
+    write_exported(path, Record.of(checkpoint), weights, weights="ema", checkpoint="random")
     return path
 
 

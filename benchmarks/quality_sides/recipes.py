@@ -1,4 +1,4 @@
-"""From the table of recipes to settled runs."""
+"""From the names of recipes, which are experiments and ablations of `conf/experiment`, to settled runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.train import settle
 
-TABLE = Path(__file__).with_name("recipes.yaml")
+EXPERIMENTS = config_dir() / "experiment"
 # what paints, measures or draws while training: the yardstick does that, outside the time
 LEFT_OUT = ("samples", "caption_following", "loss_plot", "report", "early_stopping", "progress", "checkpoints")
 # what a run's result does not depend on
@@ -32,17 +31,27 @@ class Planned:
     steps: list[int]  # ascending; the last one ends the run
 
 
-def overrides_of(recipe: str) -> list[str]:
-    table: Any = OmegaConf.to_container(OmegaConf.load(TABLE))
-    if recipe not in table:
-        raise UserError(f"recipes={recipe} is not in {TABLE.name}: it has {', '.join(table)}.")
-    node = table[recipe]
-    return (overrides_of(node["from"]) if "from" in node else []) + list(node["with"])
+def experiment_of(recipe: str) -> str:
+    """The experiment that a recipe is: an ablation, or one beside them.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    for folder in ("ablation/", ""):
+        if (EXPERIMENTS / f"{folder}{recipe}.yaml").is_file():
+            return f"{folder}{recipe}"
+    known = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("ablation/*.yaml")))
+    raise UserError(f"recipes={recipe} is no experiment and no ablation; these are {known}.")
 
 
 def settings_of(recipe: str, *, size: int, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """The recipe as `train` would settle it, without callbacks that take time."""
-    asked = [*overrides_of(recipe), f"data.image_size_px={size}", f"seed={seed}", f"trainer.max_steps={steps}"]
+    asked = [
+        f"+experiment={experiment_of(recipe)}",
+        f"data.image_size_px={size}",
+        f"seed={seed}",
+        f"trainer.max_steps={steps}",
+    ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         settings = settle(compose("train", overrides=asked), folder)
     settings["callbacks"] |= dict.fromkeys(LEFT_OUT)

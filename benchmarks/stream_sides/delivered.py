@@ -30,12 +30,12 @@ _STEPS = 200_000  # more than a measurement ever gets through
 def main(folder: str, protocol: str, codec: str, workers: int, batch: int, seconds: float, warm_s: float) -> None:
     size_px = ShardSet.open(folder).image_size_px
     module = StreamDataModule(
-        prepare_shards=lambda: Path(folder),
+        shards=Path(folder),
         url="auto",
         image_size_px=size_px,
         global_batch_size=batch,
         num_workers=workers,
-        codec=codec,
+        payload=codec,
         cache=str(Path(folder).parent / "decoded"),
     )
     cpu = SimpleNamespace(root_device=torch.device("cpu"))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -43,6 +43,14 @@ log = logging.getLogger(__name__)
 
 PREFETCH = 4  # batches that a worker prepares ahead
 HELD = 3  # batches that training may hold meanwhile, until a worker takes memory that is not used again
+
+
+@runtime_checkable
+class SelfMade(Protocol):
+    """Shards that find or build themselves (`shards.build.locate.Shards`)."""
+
+    def ready(self) -> ShardSpec: ...
+
 
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
@@ -104,11 +112,11 @@ class StreamDataModule(LightningDataModule):
 
     `url`: `auto` starts a server for this run on a free loopback port, and restarts it should it die; `shards`
     reads the shards without a socket (the batches are identical); anything else is the address of a running
-    server, or a list of them. `prepare_shards` returns the shard folder, or several to mix, building them first
-    where needed; it is not called when a `url` is given. A server that speaks only EIR's protocol is read too
-    (streaming/eir): batches are counted as ever, but their order is the server's.
+    server, or a list of them. `shards` are a folder of them, several to mix, or what makes itself `ready` when it is
+    asked to; a server at a given `url` has its own, and then they are not asked for. A server that speaks only EIR's
+    protocol is read too (streaming/eir): batches are counted as ever, but their order is the server's.
 
-    `codec` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
+    `payload` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
     that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
@@ -124,7 +132,7 @@ class StreamDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        prepare_shards: Callable[[], ShardSpec],
+        shards: ShardSpec | SelfMade = (),
         url: str | list[str] = "auto",
         token: str | None = None,
         ca: str | None = None,
@@ -137,16 +145,16 @@ class StreamDataModule(LightningDataModule):
         curriculum: Curriculum | None = None,
         window: int = 4,
         max_bad: int = 100,
-        codec: str = "jpeg",
+        payload: str = "jpeg",
         crc: bool = True,
         cache: str | None = None,
         caption_template: str | None = None,
         overfit_batches: float = 0,
     ) -> None:
         super().__init__()
-        if codec not in CODECS:
-            raise UserError(f"data.codec={codec} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
-        self.prepare_shards = prepare_shards
+        if payload not in CODECS:
+            raise UserError(f"data.payload={payload} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
+        self.shards = shards
         self.url = url
         self.token = token
         self.ca = ca
@@ -159,7 +167,7 @@ class StreamDataModule(LightningDataModule):
         self.curriculum = curriculum or Curriculum()
         self.window = window
         self.max_bad = max_bad
-        self.codec = codec
+        self.payload = payload
         self.crc = crc
         self.cache = cache
         self.caption_template = caption_template
@@ -178,9 +186,12 @@ class StreamDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Build, and for `u8` decode, the shards where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
-            spec = self.prepare_shards()
-            if self.codec == "u8":
+            spec = self._ready_shards()
+            if self.payload == "u8":
                 predecode(open_shards(spec), cache=self.cache)
+
+    def _ready_shards(self) -> ShardSpec:
+        return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards
 
     def training_samples(self) -> int:
         """Pictures of the training split, for which no server is started; shards that are missing are built.
@@ -189,7 +200,7 @@ class StreamDataModule(LightningDataModule):
             UserError: nobody can tell.
         """
         if self.url in ("auto", "shards"):
-            return open_shards(self.prepare_shards()).splits.get("train", 0)
+            return open_shards(self._ready_shards()).splits.get("train", 0)
         with closing(StreamClient(self.url, token=self.token, ca=self.ca)) as reader:
             try:
                 info = reader.info()
@@ -206,7 +217,7 @@ class StreamDataModule(LightningDataModule):
         that are missing are built.
         """
         ours = self.url in ("auto", "shards")
-        reader = ShardReader(self.prepare_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
+        reader = ShardReader(self._ready_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
         with closing(reader), suppress(OtherProtocol):
             splits = reader.info().splits
             split, size, seed = ("val", splits["val"], None) if splits.get("val") else ("train", splits["train"], None)
@@ -223,18 +234,18 @@ class StreamDataModule(LightningDataModule):
         if self._open_reader is not None:
             return
         ours = self.url in ("auto", "shards")
-        spec = self.prepare_shards() if ours else ()
+        spec = self._ready_shards() if ours else ()
         if self.url == "shards":
-            self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
+            self._open_reader = partial(ShardReader, spec, codec=self.payload, cache=self.cache)
         else:
             urls = self.url
             if urls == "auto":
-                settings = Settings(decode=self.codec == "u8", cache=self.cache)
+                settings = Settings(decode=self.payload == "u8", cache=self.cache)
                 told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
                 self._server = ServerProcess(spec, settings=settings, told=told)
                 urls = self._server.url
             self._open_reader = partial(
-                StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
+                StreamClient, urls, token=self.token, ca=self.ca, codec=self.payload, checksum=self.crc
             )
         reader = self._open_reader()
         try:
@@ -291,8 +302,8 @@ class StreamDataModule(LightningDataModule):
 
     def _open_eir(self) -> Callable[[], EirReader]:
         """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
-        if self.codec != "jpeg":
-            raise UserError(f"an EIR server sends encoded pictures, not {self.codec}; set data.codec=jpeg")
+        if self.payload != "jpeg":
+            raise UserError(f"an EIR server sends encoded pictures, not {self.payload}; set data.payload=jpeg")
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
             "from where the server is",
@@ -388,7 +399,7 @@ class StreamDataModule(LightningDataModule):
             world=world,
             window=self.window,
             max_bad=self.max_bad,
-            codec=self.codec,
+            codec=self.payload,
             **kwargs,
         )
 

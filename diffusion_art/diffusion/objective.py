@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import Backbone, image_scales
-from diffusion_art.diffusion.predictions import Prediction, check_sigma_data
+from diffusion_art.diffusion.predictions import Prediction
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.times import Times
 from diffusion_art.errors import UserError
@@ -69,38 +69,6 @@ class MinSNR(X0Weighting):
 
     def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
         return schedule.log_snr(t).clamp(max=math.log(self.gamma)).exp()
-
-
-class SoftMinSNR(X0Weighting):
-    """x_0 weight SNR gamma / (SNR + gamma): min-SNR without its kink, half of it where SNR = gamma.
-
-    gamma = 1 / sigma_data^2 makes it, up to a factor, the weighting of k-diffusion's `soft-min-snr`.
-
-    Paper: Crowson et al. 2024 (HDiT), section 3.4, https://arxiv.org/abs/2401.11605
-    """
-
-    def __init__(self, *, gamma: float = 4.0) -> None:
-        if not gamma > 0:
-            raise UserError(f"soft-min-SNR gamma must be positive, not {gamma}; HDiT uses 4")
-        self.gamma = gamma
-
-    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
-        return self.gamma * torch.sigmoid(schedule.log_snr(t) - math.log(self.gamma))
-
-
-class Edm(X0Weighting):
-    """x_0 weight lambda = SNR + 1 / sigma_data^2, which is 1 / c_out^2: weight 1 on the output of `predictions.Edm`.
-
-    With sigma_data = 1 it is v's own SNR + 1. Pair it with `LogNormal` times.
-
-    Paper: Karras et al. 2022, Table 1 and Eq. 8, https://arxiv.org/abs/2206.00364
-    """
-
-    def __init__(self, *, sigma_data: float = 0.5) -> None:
-        self.sigma_data = check_sigma_data(sigma_data)
-
-    def x0_weight(self, t: Tensor, *, schedule: Schedule) -> Tensor:
-        return schedule.log_snr(t).exp() + self.sigma_data**-2
 
 
 class FlowLoss(X0Weighting):

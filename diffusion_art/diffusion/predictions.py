@@ -6,7 +6,6 @@ With x_t = alpha x_0 + sigma eps, every choice is a linear view of the same pair
     v         alpha eps - sigma x_0    x_0 = (alpha x_t - sigma out) / (alpha^2 + sigma^2)
     x0        x_0                      x_0 = out
     flow      eps - x_0                x_0 = (x_t - sigma out) / (alpha + sigma)
-    edm       a mix of both, see `Edm`
 
 so an error in the output, times `x0_error_scale`, is an error in x_0. The formulas hold under every schedule,
 variance preserving or not; alpha and sigma broadcast against the images, [b 1 1 1] or scalar.
@@ -14,7 +13,6 @@ variance preserving or not; alpha and sigma broadcast against the images, [b 1 1
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -24,7 +22,6 @@ from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 
 ALPHA_FLOOR = 1e-6  # keeps the scale of an epsilon error finite in float32
-EDM_SIGMA_MIN, EDM_SIGMA_MAX = 0.002, 80.0  # the span of sigma / alpha that EDM's samplers use
 
 
 class Prediction(ABC):
@@ -103,54 +100,6 @@ class Flow(Prediction):
 
     def x0_error_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return sigma / (alpha + sigma)
-
-
-class Edm(Prediction):
-    """EDM's preconditioning, x_0_hat = c_skip x + c_out F(c_in x, c_noise), in every schedule's coordinates.
-
-    EDM noises as x = x_0 + s eps; x_t is that x times alpha, at s = sigma / alpha. With D^2 = sigma^2 + (alpha
-    sigma_data)^2, the variance of x_t for images of spread sigma_data,
-
-        c_in x = x_t / D      c_skip x = alpha sigma_data^2 / D^2 x_t      c_out = sigma sigma_data / D
-
-    so input and target have unit variance at every t, and all is finite at alpha = 0 and at sigma = 0. The clock is
-    c_noise = ln(s) / 4, moved to [0, 1]: 0 for s <= 0.002, 1 for s >= 80. With sigma_data = 1 on a variance-preserving
-    schedule this is -v with another clock.
-
-    Paper: Karras et al. 2022, Eq. 7 and Table 1, https://arxiv.org/abs/2206.00364
-    """
-
-    def __init__(self, *, sigma_data: float = 0.5) -> None:
-        self.sigma_data = check_sigma_data(sigma_data)
-
-    def __repr__(self) -> str:
-        return f"Edm(sigma_data={self.sigma_data})"
-
-    def inputs(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        log_s = (sigma.flatten().log() - alpha.flatten().log()).expand_as(t)
-        low, high = math.log(EDM_SIGMA_MIN), math.log(EDM_SIGMA_MAX)
-        return x_t / self._spread(alpha, sigma), ((log_s - low) / (high - low)).clamp(0, 1)
-
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        mix = sigma / self.sigma_data * x_0 - alpha * self.sigma_data * eps
-        return mix / self._spread(alpha, sigma)
-
-    def to_x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        spread = self._spread(alpha, sigma)
-        return (alpha * self.sigma_data**2 / spread * x_t + sigma * self.sigma_data * out) / spread
-
-    def x0_error_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return sigma * self.sigma_data / self._spread(alpha, sigma)
-
-    def _spread(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.hypot(sigma, alpha * self.sigma_data)
-
-
-def check_sigma_data(sigma_data: float) -> float:
-    """UserError unless it can be the standard deviation of images."""
-    if not (math.isfinite(sigma_data) and sigma_data > 0):
-        raise UserError(f"sigma_data must be a positive number, not {sigma_data}; EDM takes 0.5 for images in [-1, 1]")
-    return sigma_data
 
 
 def check_prediction(prediction: Prediction, schedule: Schedule) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_art.config import build, class_of
+from diffusion_art.config import Described, build, is_a
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.reference import PainterPictures, Pictures, ShardPictures, fresh_paintings
-from diffusion_art.shards.build.locate import locate_shards
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.sources.painter import Painter
 
 
@@ -23,7 +23,7 @@ class RunData:
         self._data = dict(config.get("data") or {})
         self._real = real
         source = self._data.get("source")
-        self.painter: Painter | None = build(source) if source and issubclass(class_of(source), Painter) else None
+        self.painter: Painter | None = build(source) if source and is_a(source, Painter) else None
         self.image_size_px: int = config["model"]["image_size_px"]
 
     @property
@@ -54,5 +54,6 @@ class RunData:
         if not data.get("path"):
             raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
         paths = self._config.get("paths") or {"data_dir": "data"}
-        spec = locate_shards(data, paths["data_dir"], build=build)
+        source = Described(data["source"]) if data.get("source") else None
+        spec = Shards.of(data, paths["data_dir"], source=source).ready()
         return ShardPictures(spec, split=split, seed=seed, image_size_px=data["image_size_px"])

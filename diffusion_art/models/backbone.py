@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ class Backbone(nn.Module, ABC):
     Rows do not mix, padding tokens do not matter, and an untrained network answers zero.
     """
 
+    outer: ClassVar[tuple[str, ...]] = ()  # its first and last layers and look-up tables, which Muon leaves to AdamW
     channels: int  # of x_t
     sample_size: int  # side of x_t
     side_multiple: int  # x_t of other sides that this divides are taken too

@@ -47,6 +47,8 @@ class JiT(Backbone):
             `head_channels` none of 4.
     """
 
+    outer = ("patch_embedding", "time_embedding", "pooled_embedding", "caption_embedding", "to_patches")
+
     def __init__(
         self,
         *,
@@ -130,6 +132,8 @@ class JiT(Backbone):
 
 class Block(nn.Module):
     """Attention and SwiGLU, each between a modulated norm and a gate."""
+
+    outer = ("modulation_embedding", "gains_embedding")
 
     def __init__(self, width: int, head_channels: int, hidden: int):
         super().__init__()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from einops import repeat
@@ -42,6 +42,14 @@ class TextEncoder(nn.Module, ABC):
     pooled_dim: int  # of the pooled vector
     context_length: int  # tokens it reads; a longer caption is cut, counted and reported
     trainable: bool  # False: frozen, its weights stay out of checkpoints, averages and optimisers
+    outer: ClassVar[tuple[str, ...]] = ()  # its look-up tables, which Muon leaves to AdamW
+
+    @classmethod
+    def reachable(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether the weights that it starts from can be had here, of one with these settings. Asked before it is made,
+        where a run knows another encoder to go on with.
+        """
+        return True
 
     @abstractmethod
     def encode(self, captions: list[str]) -> Conditioning:
@@ -70,6 +78,7 @@ class OpenClipScratch(TextEncoder):
     """
 
     trainable = True
+    outer = ("token_embedding", "positional_embedding")
 
     def __init__(
         self,
@@ -192,6 +201,12 @@ class OpenClipPretrained(TextEncoder):
 
     trainable = False
     tower: TextTransformer
+
+    @classmethod
+    def reachable(cls, settings: Mapping[str, Any]) -> bool:
+        from diffusion_art.models.open_clip_weights import weights_reachable  # open_clip takes three seconds to import
+
+        return weights_reachable(settings["model"], settings["pretrained"])
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class UNet(Backbone):
             the channels of a level do not divide into its groups; heads without channels.
     """
 
+    outer = ("net.time_embedding", "net.class_embedding", "net.conv_in", "net.conv_out")
+
     def __init__(
         self,
         *,

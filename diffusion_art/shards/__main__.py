@@ -52,7 +52,8 @@ def shards(config: DictConfig) -> None:
         content = describe(found)
         _tell_info(found)
     else:
-        report = lint(spec, pictures=settings["pictures"], workers=settings["workers"], progress=settings["progress"])
+        asked = {"pictures": settings["decode_pictures"], "workers": settings["workers"]}
+        report = lint(spec, **asked, progress=settings["progress"])
         content = report.plain()
         _tell(report)
     if settings["out"] is not None:

@@ -60,6 +60,8 @@ Item = Picture | BadPicture | LeftOut
 class Source(Protocol):
     """Where pictures come from.
 
+    A class that says `opens_at_once = True` looks at no file when it is made.
+
     `chunks` is called once, in the parent; `pictures` in any process, in any order, and must depend on
     nothing but the source's settings and the chunk. Yield a `BadPicture` for one that cannot be read, a `LeftOut`
     for one that is not wanted; raise `UserError` where skipping does not help (a truncated parquet file).

@@ -10,10 +10,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
-from diffusion_art.config import MOVED, build
+from diffusion_art.config import Described, build, is_a
+from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
@@ -23,7 +25,14 @@ from diffusion_art.training.terms.term import Term
 from diffusion_art.training.timer import StepTimer
 from diffusion_art.training.trackers import tell_settings
 
-TERMS = "diffusion_art.training.terms."
+
+def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
+    """The data module of a settled run, or of the `data` and `paths` of one."""
+    data, source = settings["data"], settings["data"]["source"]
+    node = {key: value for key, value in data.items() if key not in Shards.KEYS}
+    node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
+    shards = Shards.of(data, settings["paths"]["data_dir"], source=Described(source) if source else None)
+    return build({**node, "_partial_": True})(shards=shards)
 
 
 def build_module(settings: dict[str, Any]) -> DiffusionModule:
@@ -62,7 +71,7 @@ def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
     """The teacher, if there is one, and the terms among the config's top-level keys."""
     terms: list[Term] = [_teacher(settings, model)] if "teacher" in settings else []
     towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
-    for node in filter(_is_term, settings.values()):
+    for node in (node for node in settings.values() if is_a(node, Term)):
         given: dict[str, Any] = {}
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
@@ -84,12 +93,6 @@ def _teacher(settings: dict[str, Any], model: TextToImage) -> Teacher:
         teacher_id=checkpoint_id(settings["teacher"]),
         guidance_scale=settings["teacher_guidance_scale"],
     )
-
-
-def _is_term(node: Any) -> bool:
-    """Whether a top-level key of the config holds a term of the loss."""
-    target = str(node.get("_target_")) if isinstance(node, dict) else ""
-    return MOVED.get(target, target).startswith(TERMS)
 
 
 def build_trainer(settings: dict[str, Any]) -> Trainer:

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from diffusion_art.checkpoints import FORMAT, KEY
 from diffusion_art.devices import widest
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip
@@ -136,23 +136,21 @@ class DiffusionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ema = self.ema.state_dict()
-        checkpoint[KEY] = {
-            "format": FORMAT,
-            "config": self.config,
-            "ema": ema["shadow"],
-            "ema_name": ema["name"],
-            "ema_updates": ema["updates"],
-            "averages": ema["others"],
-            "step": self.global_step,
-            "text_encoder": self.model.text_encoder.describe(),
+        record = Record(
+            config=self.config,
+            ema=ema["shadow"],
+            ema_name=ema["name"],
+            ema_updates=ema["updates"],
+            averages=ema["others"],
+            step=self.global_step,
+            text_encoder=self.model.text_encoder.describe(),
             **self.provenance,
-            **self.step.saved(),
-        }
+            more=self.step.saved(),
+        )
+        record.write_to(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        ours = checkpoint[KEY]
-        self.step.resume(ours)
-        state = {"updates": ours["ema_updates"], "shadow": ours["ema"], "others": ours.get("averages", {})}
-        if "ema_name" in ours:
-            state["name"] = ours["ema_name"]
-        self.ema.load_state_dict(state)
+        record = Record.of(checkpoint)
+        self.step.resume(record.more)
+        state = {"updates": record.ema_updates, "shadow": record.ema, "others": record.averages or {}}
+        self.ema.load_state_dict(state | ({"name": record.ema_name} if record.ema_name else {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,19 +14,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from diffusion_art.errors import UserError
 from diffusion_art.training.muon import Muon
 
-# parts of the names of first and last layers and look-up tables
-OUTER = ("embedding", "conv_in", "conv_out", "to_patches")
 
-
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay: float) -> list[dict]:
+def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict]:
     """Weight decay for matrices and kernels only; biases, norms and other vectors go without.
 
-    The matrices between the first and the last layer are marked `hidden`, which Muon asks for and others ignore.
+    The matrices between the first and the last layer are marked `hidden`, which Muon asks for and others ignore. Which
+    lie outside of these each network in `module` declares itself: its class names its parts that do, modules and
+    parameters, in `outer`.
     """
-    trained = [(name, p) for name, p in named if p.requires_grad]
-    hidden = [p for name, p in trained if p.ndim >= 2 and not any(part in name for part in OUTER)]
-    outer = [p for name, p in trained if p.ndim >= 2 and any(part in name for part in OUTER)]
-    vectors = [p for _, p in trained if p.ndim < 2]
+    named_outer = {id(p) for part in module.modules() for p in _outer(part)}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    hidden = [p for p in trained if p.ndim >= 2 and id(p) not in named_outer]
+    outer = [p for p in trained if p.ndim >= 2 and id(p) in named_outer]
+    vectors = [p for p in trained if p.ndim < 2]
     groups = [
         {"params": hidden, "weight_decay": weight_decay, "hidden": True},
         {"params": outer, "weight_decay": weight_decay, "hidden": False},
@@ -35,13 +35,20 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], *, weight_decay:
     return [group for group in groups if group["params"]]
 
 
+def _outer(part: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of what a module declares as its outer parts."""
+    for name in getattr(type(part), "outer", ()):
+        found = part.get_submodule(name) if name in dict(part.named_modules()) else part.get_parameter(name)
+        yield from [found] if isinstance(found, nn.Parameter) else found.parameters()
+
+
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
     """
     Raises:
         UserError: the optimiser refuses its settings.
     """
     try:
-        return factory(parameter_groups(module.named_parameters(), weight_decay=weight_decay))
+        return factory(parameter_groups(module, weight_decay=weight_decay))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
 

@@ -34,7 +34,7 @@ PARTS = (  # the end of an action's name in Lightning -> what it is to people
 )
 ADVICE = {
     "waiting for data": "more data.num_workers, or a data.url of a server with more cores",
-    "moving the batch to the device": "data.codec=u8 moves a quarter of the bytes",
+    "moving the batch to the device": "data.payload=u8 moves a quarter of the bytes",
     TEXT: "a pretrained, frozen one reads each caption once; a smaller one of its own costs less",
     "optimiser, clipping and averaging of weights": "a larger data.global_batch_size; optim=adamw is the cheaper one",
     CALLBACKS: "larger callbacks.NAME.every_n_steps",

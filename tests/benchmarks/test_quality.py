@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from diffusion_art.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from quality_sides.curves import cost_to_reach, draw, final
-from quality_sides.recipes import TABLE, Planned, overrides_of, plan, settings_of
+from quality_sides.recipes import EXPERIMENTS, Planned, experiment_of, plan, settings_of
 from quality_sides.training import counter, point_file, train
 
 CURVE = [
@@ -37,7 +36,7 @@ def test_cost_to_reach_a_value_is_read_off_the_curve():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", list(OmegaConf.load(TABLE)))
+@pytest.mark.parametrize("recipe", ["quickstart", *(file.stem for file in EXPERIMENTS.glob("ablation/*.yaml"))])
 def test_every_recipe_composes(recipe: str, tmp_path: Path):
     settings = settings_of(recipe, size=32, seed=1, steps=7, folder=tmp_path)
     assert settings["trainer"]["max_steps"] == 7
@@ -59,9 +58,10 @@ def test_what_ends_with_the_run_is_fitted_to_each_budget(tmp_path: Path):
     assert longer[0].folder == along[0].folder  # what is trained already counts
     adamw = plan("adamw", size=32, seed=0, budgets=[640], root=tmp_path)[0]
     assert adamw.folder.name != runs[0].folder.name  # named by what it trains
-    assert overrides_of("adamw")[0] == "+experiment=quickstart32"
-    with pytest.raises(UserError, match="recipes=nothing"):
-        overrides_of("nothing")
+    assert experiment_of("adamw") == "ablation/adamw"
+    assert experiment_of("quickstart") == "quickstart"
+    with pytest.raises(UserError, match=r"recipes=nothing is no experiment and no ablation; these are adamw, "):
+        experiment_of("nothing")
 
 
 def tiny(folder: Path) -> Planned:

@@ -11,7 +11,7 @@ import torch
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.loss_plot import plot_losses
-from diffusion_art.checkpoints import KEY
+from diffusion_art.record import KEY
 
 TINY = [
     "+experiment=quickstart32",

@@ -115,9 +115,9 @@ def test_memory_is_used_again_within_a_size_and_held_batches_keep_theirs(painter
 @pytest.mark.parametrize("codec", ["jpeg", "u8"])
 def test_the_data_module_trains_on_stages_and_validates_at_full_size(painter_shards, codec, tmp_path):
     module = StreamDataModule(
-        prepare_shards=lambda: painter_shards,
+        shards=painter_shards,
         url="shards",
-        codec=codec,
+        payload=codec,
         cache=str(tmp_path),
         image_size_px=16,
         global_batch_size=12,

@@ -131,7 +131,7 @@ def test_too_many_bad_pictures_stop_the_run(shards_with_a_bad_picture):
 def test_socket_and_disk_give_identical_batches(painter_shards):
     def batches(url):
         module = StreamDataModule(
-            prepare_shards=lambda: painter_shards,
+            shards=painter_shards,
             url=url,
             image_size_px=16,
             global_batch_size=12,
@@ -153,7 +153,7 @@ def test_socket_and_disk_give_identical_batches(painter_shards):
 def test_a_cursor_of_other_data_is_refused(painter_shards):
     def module(**settings):
         defaults = {"image_size_px": 16, "global_batch_size": 12, "num_workers": 0, "url": "shards"}
-        made = StreamDataModule(prepare_shards=lambda: painter_shards, **{**defaults, **settings})
+        made = StreamDataModule(shards=painter_shards, **{**defaults, **settings})
         made.setup()
         return made
 
@@ -174,7 +174,7 @@ def test_a_cursor_of_other_data_is_refused(painter_shards):
 def test_pictures_travel_as_bytes_and_become_floats_on_the_device(painter_shards):
     """The training module gets the numbers that decoding and dividing in double precision gives, rounded."""
     module = StreamDataModule(
-        prepare_shards=lambda: painter_shards, url="shards", image_size_px=16, global_batch_size=12, num_workers=1
+        shards=painter_shards, url="shards", image_size_px=16, global_batch_size=12, num_workers=1
     )
     module.setup()
     loaded = next(iter(module.train_dataloader()))
@@ -195,13 +195,13 @@ def test_codecs_and_ways_give_identical_batches(painter_shards, tmp_path, worker
 
     def batches(url, codec, crc=True):
         module = StreamDataModule(
-            prepare_shards=lambda: painter_shards,
+            shards=painter_shards,
             url=url,
             image_size_px=12,
             global_batch_size=12,
             num_workers=workers,
             augmentation=Augmentation(horizontal_flip=0.5, min_crop=0.8),
-            codec=codec,
+            payload=codec,
             crc=crc,
             cache=str(tmp_path),
         )
@@ -220,8 +220,8 @@ def test_codecs_and_ways_give_identical_batches(painter_shards, tmp_path, worker
 
 
 def test_an_unknown_codec_is_refused(painter_shards):
-    with pytest.raises(UserError, match=r"data\.codec=webp is not one of jpeg, u8"):
-        StreamDataModule(prepare_shards=lambda: painter_shards, image_size_px=16, global_batch_size=12, codec="webp")
+    with pytest.raises(UserError, match=r"data\.payload=webp is not one of jpeg, u8"):
+        StreamDataModule(shards=painter_shards, image_size_px=16, global_batch_size=12, payload="webp")
 
 
 def test_bad_pictures_are_replaced_alike_whatever_the_codec(shards_with_a_bad_picture, tmp_path):
@@ -240,7 +240,7 @@ def test_bad_pictures_are_replaced_alike_whatever_the_codec(shards_with_a_bad_pi
 def test_a_complaint_from_a_worker_is_one_sentence(shards_with_a_bad_picture, workers):
     shards, bad = shards_with_a_bad_picture
     module = StreamDataModule(
-        prepare_shards=lambda: shards,
+        shards=shards,
         url="shards",
         image_size_px=16,
         global_batch_size=40,

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
 from tests.streaming.eir.serving import EirStreamer, serving, streaming
 
 
 def data(path: Path | None = None, **options) -> StreamDataModule:
-    return StreamDataModule(
-        prepare_shards=lambda: path or pytest.fail("there is a url"), image_size_px=16, global_batch_size=8, **options
-    )
+    return StreamDataModule(shards=path or (), image_size_px=16, global_batch_size=8, **options)
 
 
 def test_they_are_of_validation_pictures_and_the_same_by_every_way(painter_shards):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from diffusion_art.checkpoints import KEY, find_checkpoint, load_text_to_image, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
+from diffusion_art.record import KEY
 from tests.devices.fake_gpu import FakeGpu
 from tests.devices.runs import choices, fit
 

@@ -20,13 +20,14 @@ from diffusers import (
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, V
+from diffusion_art.diffusion.predictions import X0, Epsilon, V
 from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
 from diffusion_art.diffusion.time_grids import time_grid
+from diffusion_art.experiments.edm import Edm
 from tests.diffusion.shelf import WavyNetwork
 
 # diffusers asks numpy for the values of a tensor in a way that numpy 2 warns about

@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
-from diffusion_art.diffusion.objective import Edm as EdmWeighting
-from diffusion_art.diffusion.objective import FlowLoss, MinSNR, NoWeighting, Objective, Sigmoid, SoftMinSNR
-from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, Flow, V
+from diffusion_art.diffusion.objective import FlowLoss, MinSNR, NoWeighting, Objective, Sigmoid
+from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
+from diffusion_art.experiments.edm import Edm, EdmWeighting
+from diffusion_art.experiments.soft_min_snr import SoftMinSNR
 from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, WavyNetwork, eps_of_x0, shelf
 
 OBJECTIVES = {name: built for name, built in shelf("objective").items() if isinstance(built, Objective)}

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.predictions import X0, Edm, Epsilon, Flow, V, check_prediction
+from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, check_prediction
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta
 from diffusion_art.errors import UserError
+from diffusion_art.experiments.edm import Edm
 from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, eps_of_x0
 
 B = 33

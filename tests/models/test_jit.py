@@ -30,7 +30,7 @@ def test_attention_depends_on_how_far_apart_positions_are_not_on_where_they_stan
 def test_muon_gets_the_matrices_of_the_blocks_and_adam_the_rest():
     net = small_jit()
     names = {id(p): name for name, p in net.named_parameters()}
-    groups = parameter_groups(net.named_parameters(), weight_decay=0.1)
+    groups = parameter_groups(net, weight_decay=0.1)
     hidden = {names[id(p)].split(".")[-2] for p in groups[0]["params"]}
     assert hidden == {"qkv", "attention_out", "mlp_in", "mlp_out", "modulation", "out_modulation"}
     assert groups[0]["hidden"]

@@ -119,7 +119,7 @@ def test_a_run_draws_by_its_seed_whatever_the_workers(told: Path):
     seen = []
     for workers, url in ((0, "shards"), (2, "auto")):
         data = StreamDataModule(
-            prepare_shards=lambda: told,
+            shards=told,
             url=url,
             image_size_px=16,
             global_batch_size=20,
@@ -230,7 +230,7 @@ def test_a_running_server_has_the_last_word(told: Path):
 
         def data(template: str | None) -> StreamDataModule:
             return StreamDataModule(
-                prepare_shards=lambda: told,
+                shards=told,
                 url=server.url,
                 image_size_px=16,
                 global_batch_size=20,

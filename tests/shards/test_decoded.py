@@ -186,5 +186,5 @@ def test_the_streamed_pixels_are_those_of_the_shards(
 def test_a_server_without_the_codec_is_an_error_with_the_mend(painter_shards: Path):
     with ServerProcess(painter_shards) as server:
         client = StreamClient(server.url, codec="u8")
-        with pytest.raises(UserError, match=r"as jpeg, not as u8; .*decode=true`, or set data\.codec=jpeg"):
+        with pytest.raises(UserError, match=r"as jpeg, not as u8; .*decode=true`, or set data\.payload=jpeg"):
             list(client.read(REQUESTS))

@@ -34,7 +34,7 @@ def open_module(
 ) -> StreamDataModule:
     """The data module of one rank, as `train` sets it up, resumed from `state` where there is one."""
     module = StreamDataModule(
-        prepare_shards=lambda: folder,
+        shards=folder,
         url=url,
         image_size_px=16,
         global_batch_size=batch,

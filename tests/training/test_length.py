@@ -70,7 +70,7 @@ def test_a_server_is_asked_how_many_pictures_there_are(painter_shards, tmp_path)
 
 
 def test_a_fast_dev_run_is_a_few_steps_that_leave_nothing(tmp_path):
-    settings = _settled(tmp_path, "data.path=x", "trainer.fast_dev_run=2")
+    settings = _settled(tmp_path, "data.path=x", "prompts=[red]", "trainer.fast_dev_run=2")
     assert settings["trainer"]["max_steps"] == settings["lr_schedule"]["total_steps"] == 2
     assert settings["logger"] == {}
     assert "checkpoints" not in settings["callbacks"]

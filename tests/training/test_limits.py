@@ -24,7 +24,7 @@ from diffusion_art.training.timer import StepTimer
 
 def _settled(*overrides: str) -> dict:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["data.path=x", "callbacks.progress=null", *overrides])
+        config = compose("train", overrides=["data.path=x", "prompts=[red]", "callbacks.progress=null", *overrides])
     return settle(config, Path("logs/x"))
 
 

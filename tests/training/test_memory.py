@@ -10,11 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from diffusion_art.checkpoints import KEY, find_checkpoint, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.models.unet import UNet
+from diffusion_art.record import KEY
 from diffusion_art.training.batch_size import largest, usable_sizes
 from diffusion_art.training.out_of_memory import is_out_of_memory, overrides
 

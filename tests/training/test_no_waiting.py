@@ -22,12 +22,13 @@ from diffusion_art.callbacks.rate import LearningRate
 from diffusion_art.callbacks.throughput import Throughput
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
-from diffusion_art.training.noise import Nearest, TrainingNoise
+from diffusion_art.training.noise import TrainingNoise
 from diffusion_art.training.optim import Cosine
 from diffusion_art.training.step import TrainingStep
 from tests.fakes import JIT_CONFIG, tiny_clip, toy_model

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_art.models.jit import JiT
+from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.unet import UNet
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.muon import Muon, move_by_shape
@@ -179,23 +181,49 @@ def test_stacks_of_many_shapes_are_each_orthogonalised_as_alone():
 
 def _groups(net: nn.Module) -> dict[str, list[str]]:
     names = {id(p): name for name, p in net.named_parameters()}
-    found = parameter_groups(net.named_parameters(), weight_decay=0.1)
+    found = parameter_groups(net, weight_decay=0.1)
     return {f"{group['hidden']} {group['weight_decay']}": [names[id(p)] for p in group["params"]] for group in found}
 
 
-def test_only_hidden_matrices_are_muons():
-    net = nn.ModuleDict(
-        {
-            "token_embedding": nn.Embedding(5, 4),
-            "conv_in": nn.Conv2d(3, 4, 3),
-            "middle": nn.Linear(4, 4),
-            "conv_out": nn.Conv2d(4, 3, 3),
-        }
-    )
+class Declaring(nn.Module):
+    """Its parts have names that say nothing, or the wrong thing."""
+
+    outer = ("words", "ends.first", "table")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(2, 3))
+        self.words = nn.Embedding(5, 4)
+        self.conv_in = nn.Linear(4, 4)
+        self.ends = nn.ModuleDict({"first": nn.Conv2d(3, 4, 3), "last": nn.Conv2d(4, 3, 3)})
+
+
+def test_a_network_declares_which_of_its_matrices_are_no_muons():
+    assert _groups(nn.Sequential(Declaring())) == {
+        "True 0.1": ["0.conv_in.weight", "0.ends.last.weight"],
+        "False 0.1": ["0.table", "0.words.weight", "0.ends.first.weight"],
+        "False 0.0": ["0.conv_in.bias", "0.ends.first.bias", "0.ends.last.bias"],
+    }
+
+
+def test_the_networks_here_declare_their_first_and_last_layers_and_tables():
+    sizes = {"channels": 3, "sample_size": 8, "cross_attention_dim": 16, "pooled_dim": 16}
+    text = {"width": 16, "layers": 1, "heads": 2, "vocab_size": 640}
+    blocks = {"block_channels": (8, 16), "attention_sides": (4,), "head_channels": 8, "norm_groups": 4}
+    parts = {
+        "unet": UNet(**sizes, **blocks),
+        "jit": JiT(**sizes, width=32, depth=1, head_channels=16, bottleneck=8, context_from=0),
+        "text": OpenClipScratch(**text),
+    }
+    net = nn.ModuleDict(parts)
+    shared = ("embedding", "conv_in", "conv_out", "to_patches")  # what was taken for outer by its name, before
+    matrices = [name for name, p in net.named_parameters() if p.ndim >= 2]
+    outer = [name for name in matrices if any(word in name for word in shared)]
+    assert len(outer) == 17
     assert _groups(net) == {
-        "True 0.1": ["middle.weight"],
-        "False 0.1": ["token_embedding.weight", "conv_in.weight", "conv_out.weight"],
-        "False 0.0": ["conv_in.bias", "middle.bias", "conv_out.bias"],
+        "True 0.1": [name for name in matrices if name not in outer],
+        "False 0.1": outer,
+        "False 0.0": [name for name, p in net.named_parameters() if p.ndim < 2],
     }
 
 

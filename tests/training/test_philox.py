@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.randomness import fold
-from diffusion_art.training.noise import Nearest
 from diffusion_art.training.philox import normal_at, philox
 from diffusion_art.training.seeding import NOISE, TIMES, VAL_NOISE
 

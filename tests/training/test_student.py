@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_art.checkpoints import KEY, checkpoint_id, find_checkpoint, load_text_to_image
+from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, load_text_to_image
 from diffusion_art.diffusion.samplers.consistency import Consistency
+from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from tests.fakes import toy_model, toy_run, write_checkpoint
 

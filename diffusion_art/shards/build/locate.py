@@ -1,4 +1,6 @@
-"""What `data.path` of a training means: shards, something to build them from, or a list of either to mix.
+"""The shards of a run, which find or build themselves: `Shards`.
+
+Its `path` is a folder of shards, something to build them from, or a list of either to mix.
 
 Shards of a collection are built into `<data_dir>/<name>-<size>px-<digest>`, the digest being that of the collection
 (names, sizes and times of its files) and of all settings but the caption template: a picture more, another
@@ -13,9 +15,10 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,69 +35,91 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
 
-# What is read here of the `data` node; the rest is the data module's.
-SHARD_KEYS = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build")
-
-Build: TypeAlias = Callable[[dict[str, Any]], Source]
-
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
 _CHOICES = ("image_size_px", "fit", "jpeg_quality", "val_fraction")
 
 log = logging.getLogger(__name__)
 
 
-def locate_shards(data: dict[str, Any], data_dir: str, *, build: Build) -> ShardSpec:
-    """The shards of `data.path`: a folder of them, one built from what lies there or from `data.source`, or, where
-    `path` is a list to mix, each of its entries found or built in that way. `build` makes `data.source`.
+@dataclass(frozen=True)
+class Shards:
+    """Shards at `path`, built when they are first asked for from what lies there, or from `source`. `ready` gives them.
 
-    Where they were built with other captions than `data.caption_template` asks for, they are told to make these.
-
-    Raises:
-        UserError: there is nothing at a path and no source to make it from, or the entries of a list cannot be
-            mixed: their picture sizes differ, or one has training pictures that another keeps for validation.
+    What is built from a collection goes into a folder of its own in `data_dir`. `caption_template` is how captions are
+    made of the columns, None for the source's own or those of the shards; `build` holds further settings of
+    `build_shards`. `source` opens a source, which may take a look at each of its files, or a download; its class is
+    its `kind` (`config.Described`), and says by `opens_at_once` that this costs nothing.
     """
-    if data["path"] is None:
-        raise UserError(
-            "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
-        )
-    if isinstance(data["path"], str | Path):
-        return [_locate(data, Component(Path(data["path"])), data_dir, build)]
-    alone = {**data, "source": None}  # a source makes one folder, so it cannot stand in for a list
-    found = [_locate(alone, component, data_dir, build) for component in components_of(data["path"])]
-    refuse_leaks(open_shards(found))
-    return found
 
+    # what is theirs alone of the `data` node
+    KEYS: ClassVar = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build")
 
-def _locate(data: dict[str, Any], wanted: Component, data_dir: str, build: Build) -> Component:
-    """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
-    path = wanted.path
-    template = wanted.caption_template if wanted.caption_template is not None else data.get("caption_template")
-    settings = {name: data[name] for name in _CHOICES} | dict(data.get("build") or {})
-    check_settings({"workers": None, "max_bad": 100, **settings})
-    finished = (path / MANIFEST_FILE).is_file()
-    if finished and not _cheap(data["source"]):
-        return Component(path, wanted.weight, template)
-    if path.exists() and not finished and not (data["source"] and unfinished(path)):
-        folder, own = _of_collection(path, Path(data_dir), settings, template)
-    elif data["source"] is None:
-        raise UserError(
-            f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's layout, "
-            "of WebDataset tars or of pictures; or the address of a server that has them: data.url=ws://host:8000/ws."
-        )
-    else:
-        source = build(data["source"])
-        folder, own = _found_or_built(source, path, settings, template), source.caption_template
-    return Component(folder, wanted.weight, template if template is not None else _unless_stored(folder, own))
+    path: str | Path | list[Any] | None
+    data_dir: str | Path
+    image_size_px: int
+    source: Callable[[], Source] | None = None
+    fit: str = "crop"
+    jpeg_quality: int = 92
+    val_fraction: float = 0.05
+    caption_template: str | None = None
+    build: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], data_dir: str | Path, *, source: Callable[[], Source] | None) -> Shards:
+        """Those of the `data` node of a run's config."""
+        settings = {key: data[key] for key in (*_CHOICES, "path", "caption_template") if key in data}
+        return cls(**settings, data_dir=data_dir, source=source, build=data.get("build") or {})
+
+    def ready(self) -> ShardSpec:
+        """The folder of shards, found or built; where `path` is a list to mix, each of its entries in that way.
+
+        Where they were built with other captions than `caption_template` asks for, they are told to make these.
+
+        Raises:
+            UserError: there is nothing at a path and no source to make it from, or the entries of a list cannot be
+                mixed: their picture sizes differ, or one has training pictures that another keeps for validation.
+        """
+        if self.path is None:
+            raise UserError(
+                "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
+            )
+        if isinstance(self.path, str | Path):
+            return [self._located(Component(Path(self.path)))]
+        alone = replace(self, source=None)  # a source makes one folder, so it cannot stand in for a list
+        found = [alone._located(component) for component in components_of(self.path)]
+        refuse_leaks(open_shards(found))
+        return found
+
+    def _located(self, wanted: Component) -> Component:
+        """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
+        path = wanted.path
+        template = wanted.caption_template if wanted.caption_template is not None else self.caption_template
+        settings = {name: getattr(self, name) for name in _CHOICES} | dict(self.build)
+        check_settings({"workers": None, "max_bad": 100, **settings})
+        finished = (path / MANIFEST_FILE).is_file()
+        if finished and not self._source_opens_at_once():
+            return Component(path, wanted.weight, template)
+        if path.exists() and not finished and not (self.source and unfinished(path)):
+            folder, own = _of_collection(path, Path(self.data_dir), settings, template)
+        elif self.source is None:
+            raise UserError(
+                f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's "
+                "layout, of WebDataset tars or of pictures; or the address of a server that has them: "
+                "data.url=ws://host:8000/ws."
+            )
+        else:
+            source = self.source()
+            folder, own = _found_or_built(source, path, settings, template), source.caption_template
+        return Component(folder, wanted.weight, template if template is not None else _unless_stored(folder, own))
+
+    def _source_opens_at_once(self) -> bool:
+        """Whether finished shards can be checked against the settings of their source at no cost."""
+        return self.source is not None and getattr(getattr(self.source, "kind", None), "opens_at_once", False)
 
 
 def _unless_stored(folder: Path, own: str | None) -> str | None:
     """The template of the source itself, where the shards were built with another."""
     return None if Manifest.load(folder).caption_template == own else own or OWN
-
-
-def _cheap(source: dict[str, Any] | None) -> bool:
-    """Whether a source costs nothing to open, so that finished shards can be checked against its settings."""
-    return source is not None and "painter" in source["_target_"]
 
 
 # ---------------------------------------------------------------------- collections that are no shards

@@ -72,6 +72,7 @@ class Painter:
     Styles take turns (`index % len(STYLES)`), so that any stretch of the data shows all of them.
     """
 
+    opens_at_once = True  # no file to look at
     name: str = "painter"
     columns: tuple[str, ...] | None = (
         *("title", "artist", "date", "genre", "style", "source"),

@@ -150,7 +150,7 @@ class StreamClient:
             self._hang_up(line)
             raise UserError(
                 f"the stream server at {url} has its pictures as {' or '.join(line.info.codecs)}, not as "
-                f"{self.codec}; start it again with `{_DECODE}`, or set data.codec=jpeg"
+                f"{self.codec}; start it again with `{_DECODE}`, or set data.payload=jpeg"
             )
         self._info = line.info
         return line

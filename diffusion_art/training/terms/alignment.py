@@ -1,7 +1,7 @@
 """Representation alignment: a map of the backbone is asked to know of a picture what an image tower sees in it.
 
     h = resize(mlp(map(x_t)), grid of y),   y = tower(x_0)
-    loss = mean_positions (1 - cos(h, y))  +  relation * mean_{i != j} (cos(h_i, h_j) - cos(y_i, y_j))^2
+    loss = mean_positions (1 - cos(h, y))  +  similarity_weight * mean_{i != j} (cos(h_i, h_j) - cos(y_i, y_j))^2
 
 where h_i, y_i in the second term are averaged over the page: how alike two pictures of the batch are is to be the same
 in the backbone as to the tower. The map is brought to the tower's grid after the projection.
@@ -31,9 +31,9 @@ from diffusion_art.training.terms.term import Seen, Term
 class Alignment(Term):
     """(a map of the backbone, the clean pictures) -> one loss for the batch, with a projection that is trained too.
 
-    `maps` are the channels of the backbone's maps by place; `place` is the one to align, `auto` the first of them.
-    `hidden` are the channels of the projection. The loss counts `weight` times until `until`, a share of the run's
-    `total_steps`. Where gradients are accumulated, or in several processes, the relation compares the pictures of one
+    `maps` are the channels of the backbone's maps by place; `layer` is the place to align, `auto` the first of them.
+    `hidden` are the channels of the projection. The loss counts `weight` times until `stop_at_fraction` of the run's
+    `total_steps`. Where gradients are accumulated, or in several processes, the likeness compares the pictures of one
     part only.
 
     Raises:
@@ -49,18 +49,18 @@ class Alignment(Term):
         maps: Mapping[str, int],
         tower: ImageTower,
         total_steps: int,
-        place: str = "middle",
+        layer: str = "middle",
         weight: float = 0.5,
-        until: float = 0.4,
-        relation: float = 1.0,
+        stop_at_fraction: float = 0.4,
+        similarity_weight: float = 1.0,
         hidden: int = 256,
     ):
         super().__init__()
-        _check(maps, place, weight, until, total_steps, relation, hidden)
-        self.place = next(iter(maps)) if place == "auto" else place
+        _check(maps, layer, weight, stop_at_fraction, total_steps, similarity_weight, hidden)
+        self.place = next(iter(maps)) if layer == "auto" else layer
         self.weight = weight
-        self.relation = relation
-        self.until_step = int(Fraction(str(until)) * total_steps)
+        self.similarity_weight = similarity_weight
+        self.until_step = int(Fraction(str(stop_at_fraction)) * total_steps)
         self.projection = nn.Sequential(
             *(nn.Linear(maps[self.place], hidden), nn.SiLU()),
             *(nn.Linear(hidden, hidden), nn.SiLU()),
@@ -80,7 +80,7 @@ class Alignment(Term):
                 wanted = self.tower(images)
             ours = resized(projected.float(), self.tower.side)
             apart = (1 - F.cosine_similarity(ours, wanted, dim=1)).mean()
-            return apart + self.relation * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))
+            return apart + self.similarity_weight * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))
 
     def saved(self) -> dict[str, Any]:
         return {"alignment": self.state_dict(), "alignment_place": self.place}
@@ -90,7 +90,7 @@ class Alignment(Term):
         if place != self.place:
             raise UserError(
                 f"the checkpoint was trained with its {place} aligned, and here it is {self.place}. "
-                f"Resume it with alignment.place={place}."
+                f"Resume it with alignment.layer={place}."
             )
         saved, own = ours["alignment"], self.state_dict()
         for name in own:
@@ -104,21 +104,31 @@ class Alignment(Term):
 
 
 def _check(
-    maps: Mapping[str, int], place: str, weight: float, until: float, total_steps: int, relation: float, hidden: int
+    maps: Mapping[str, int],
+    layer: str,
+    weight: float,
+    stop_at_fraction: float,
+    total_steps: int,
+    similarity_weight: float,
+    hidden: int,
 ) -> None:
-    if place != "auto" and place not in maps:
-        raise UserError(f"alignment.place={place} is none of this backbone's: {', '.join(maps)}, or auto")
+    if layer != "auto" and layer not in maps:
+        raise UserError(f"alignment.layer={layer} is none of this backbone's: {', '.join(maps)}, or auto")
     if not weight > 0:
         raise UserError(f"alignment.weight={weight} must be positive; 0.5 is usual, and alignment=none is without")
-    if not 0 < until <= 1:
-        raise UserError(f"alignment.until={until} is no share of a run: it is above 0 and at most 1; 0.4 is usual")
+    if not 0 < stop_at_fraction <= 1:
+        raise UserError(
+            f"alignment.stop_at_fraction={stop_at_fraction} is no share of a run: it is above 0 and at most 1; "
+            "0.4 is usual"
+        )
     if total_steps < 1:
         raise UserError(
-            f"alignment.until={until} is a share of the run, and trainer.max_steps={total_steps} sets it no end: "
+            f"alignment.stop_at_fraction={stop_at_fraction} is a share of the run, and trainer.max_steps={total_steps} "
+            "sets it no end: "
             "give trainer.max_steps, or alignment=none."
         )
-    if not relation >= 0:
-        raise UserError(f"alignment.relation={relation} must be 0 or more; 1 is usual")
+    if not similarity_weight >= 0:
+        raise UserError(f"alignment.similarity_weight={similarity_weight} must be 0 or more; 1 is usual")
     if hidden < 1:
         raise UserError(f"alignment.hidden={hidden} must be at least 1; 256 is usual")
 

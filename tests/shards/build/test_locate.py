@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.config import build
+from diffusion_art.config import Described
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.fingerprint import fingerprint
-from diffusion_art.shards.build.locate import locate_shards
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.shards.mixture import Component, Mixture, components_of, open_shards
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
@@ -41,6 +41,12 @@ def captioned(folder: Path, count: int, *, first: int = 0) -> Path:
     return folder
 
 
+def shards_at(path, data_dir: Path, **settings) -> Shards:
+    """As a run has them whose `data` has these settings."""
+    data = {**SETTINGS, **settings, "path": path}
+    return Shards.of(data, str(data_dir), source=Described(data["source"]) if data["source"] else None)
+
+
 @pytest.fixture(scope="module")
 def mixed(painter_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], Path]:
     """A list of shards and of a folder of pictures that is no shards yet, and where they are to be built."""
@@ -52,7 +58,7 @@ def mixed(painter_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_a_list_is_found_or_built_and_keeps_its_weights(mixed: tuple[list[dict], Path], painter_shards: Path):
     spec, data_dir = mixed
     for _ in range(2):  # built once, then found
-        found = locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
+        found = shards_at(spec, data_dir).ready()
         assert found == [Component(painter_shards, 3.0), Component(*data_dir.glob("mine-16px-??????"), 1.0)]
     shards = open_shards(found)
     assert isinstance(shards, Mixture)
@@ -62,17 +68,14 @@ def test_a_list_is_found_or_built_and_keeps_its_weights(mixed: tuple[list[dict],
 @pytest.mark.parametrize("url", ["auto", "shards"])
 def test_a_run_reads_the_mixture(mixed: tuple[list[dict], Path], url: str):
     spec, data_dir = mixed
-
-    def prepare():
-        return locate_shards({**SETTINGS, "path": spec}, str(data_dir), build=build)
-
+    asked = shards_at(spec, data_dir)
     data = StreamDataModule(
-        prepare_shards=prepare, url=url, image_size_px=16, global_batch_size=20, val_samples=10, num_workers=0
+        shards=asked, url=url, image_size_px=16, global_batch_size=20, val_samples=10, num_workers=0
     )
     data.prepare_data()
     data.setup()
     try:
-        shards = open_shards(prepare())
+        shards = open_shards(asked.ready())
         mine = {shards.components[1].key("train", i) for i in range(shards.components[1].splits["train"])}
         loader = data.train_dataloader()
         loader.dataset.last_batch = 50
@@ -87,22 +90,20 @@ def test_a_run_reads_the_mixture(mixed: tuple[list[dict], Path], url: str):
 
 
 def test_entries_that_are_not_there_or_leak_are_refused(painter_shards: Path, tmp_path: Path):
-    settings = {**SETTINGS, "source": {"_target_": "diffusion_art.sources.painter.Painter", "count": 8}}
+    painter = {"_target_": "diffusion_art.sources.painter.Painter", "count": 8}
     with pytest.raises(UserError, match=r"no data at data\.path=.*nowhere"):
-        locate_shards(
-            {**settings, "path": [str(painter_shards), str(tmp_path / "nowhere")]}, str(tmp_path), build=build
-        )
+        shards_at([str(painter_shards), str(tmp_path / "nowhere")], tmp_path, source=painter).ready()
     pictures = captioned(tmp_path / "pictures", 20)
-    half = locate_shards({**SETTINGS, "val_fraction": 0.5, "path": str(pictures)}, str(tmp_path / "half"), build=build)
-    none = locate_shards({**SETTINGS, "val_fraction": 0.0, "path": str(pictures)}, str(tmp_path / "none"), build=build)
+    half = located(str(pictures), tmp_path / "half", val_fraction=0.5)
+    none = located(str(pictures), tmp_path / "none", val_fraction=0.0)
     with pytest.raises(
         UserError, match=r"validation pictures of .*half.* are training pictures of .*none.*val_fraction"
     ):
-        locate_shards({**SETTINGS, "path": [*half, *none]}, str(tmp_path), build=build)
+        shards_at([*half, *none], tmp_path).ready()
 
 
 def located(path: Path | list, data_dir: Path, **settings) -> list[Component]:
-    return list(components_of(locate_shards({**SETTINGS, **settings, "path": path}, str(data_dir), build=build)))
+    return list(components_of(shards_at(path, data_dir, **settings).ready()))
 
 
 def folder_of(path: Path, data_dir: Path, **settings) -> Path:
@@ -205,6 +206,30 @@ def test_a_source_with_other_settings_is_built_beside(tmp_path: Path):
     assert folder_of(plain, tmp_path, source=painter) == plain
 
 
+class Album(ImageFolder):
+    """A source by another's name, in a module that is called after the painter."""
+
+    opened = 0
+
+    def __init__(self, path: Path) -> None:
+        type(self).opened += 1
+        super().__init__(path)
+
+
+def test_finished_shards_are_checked_only_against_sources_that_open_at_once(tmp_path: Path, monkeypatch):
+    """The class says whether it does; what its module is called says nothing."""
+    pictures, plain = captioned(tmp_path / "mine", 12), tmp_path / "mine-16px"
+    monkeypatch.setattr("diffusion_art.sources.painter.Album", Album, raising=False)
+    monkeypatch.setattr(Album, "__module__", "diffusion_art.sources.painter")
+    album = {"_target_": "diffusion_art.sources.painter.Album", "path": str(pictures)}
+    for _ in range(2):
+        assert folder_of(plain, tmp_path, source=album) == plain
+    assert Album.opened == 1
+    monkeypatch.setattr(Album, "opens_at_once", True, raising=False)
+    assert folder_of(plain, tmp_path, source=album) == plain
+    assert Album.opened == 2
+
+
 def test_linked_folders_are_followed_and_loops_end(tmp_path: Path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
@@ -231,7 +256,7 @@ def test_every_run_says_how_many_pictures_have_no_caption(tmp_path: Path, caplog
         (pictures / f"{number}.txt").unlink()
     for _ in range(2):
         data = StreamDataModule(
-            prepare_shards=lambda: located(str(pictures), tmp_path / "data"),
+            shards=shards_at(str(pictures), tmp_path / "data"),
             url="shards",
             image_size_px=16,
             global_batch_size=4,

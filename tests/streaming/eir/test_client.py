@@ -178,7 +178,7 @@ TOLD = json.dumps({"type": "status", "payload": {"samples": 60}})  # 10 for vali
 
 def module(url: str, **options) -> StreamDataModule:
     settings = {"image_size_px": 16, "global_batch_size": 8, "val_samples": 10, "num_workers": 0} | options
-    return StreamDataModule(prepare_shards=lambda: pytest.fail("there is a url"), url=url, **settings)
+    return StreamDataModule(url=url, **settings)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

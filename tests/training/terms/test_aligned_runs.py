@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from diffusion_art.checkpoints import KEY, find_checkpoint, load_text_to_image
+from diffusion_art.checkpoints import find_checkpoint, load_text_to_image
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
+from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.tensors import Batch
 from diffusion_art.train import quieten
@@ -40,7 +41,7 @@ def module(*terms: Term, model: dict | None = None) -> DiffusionModule:
 
 def aligned(tower: SmallTower, *, model: dict | None = None, **changes) -> DiffusionModule:
     torch.manual_seed(0)
-    settings = {"total_steps": STEPS, "until": 0.4, "hidden": 8} | changes
+    settings = {"total_steps": STEPS, "stop_at_fraction": 0.4, "hidden": 8} | changes
     return module(Alignment(maps={"up": 16, "middle": 16}, tower=tower, **settings), model=model)
 
 
@@ -105,7 +106,7 @@ def test_the_tower_is_asked_until_its_share_of_the_steps_and_then_never_again(ac
 )
 def test_a_weight_of_next_to_nothing_is_the_run_without(model, place):
     """The way through the backbone with a map, and the optimiser with the projection, change nothing else."""
-    with_it, without = aligned(SmallTower(), model=model, weight=1e-30, place=place), module(model=model)
+    with_it, without = aligned(SmallTower(), model=model, weight=1e-30, layer=place), module(model=model)
     for made in (with_it, without):
         fit(made)
     ours, theirs = state(with_it), state(without)
@@ -145,7 +146,7 @@ def clip(tmp_path) -> list[str]:
     """Half of the run with a small CLIP's image tower."""
     return [
         *("alignment=open_clip", f"alignment.tower.model=local-dir:{tiny_clip(tmp_path / 'clip')}"),
-        *("alignment.tower.pretrained=null", "alignment.until=0.5", "alignment.hidden=16"),
+        *("alignment.tower.pretrained=null", "alignment.stop_at_fraction=0.5", "alignment.hidden=16"),
     ]
 
 
@@ -202,6 +203,6 @@ def test_what_was_trained_with_it_is_resumed_with_it_and_the_other_way_round(tin
     assert "alignment=none" in said
     said = refused("run=with", "ckpt_path=last", *clip, "alignment.hidden=8")
     assert "projection.0.weight has shape [16, 32], and here it is [8, 32]" in said
-    said = refused("run=with", "ckpt_path=last", *clip, "alignment.place=up")
-    assert "with its middle aligned, and here it is up. Resume it with alignment.place=middle." in said
+    said = refused("run=with", "ckpt_path=last", *clip, "alignment.layer=up")
+    assert "with its middle aligned, and here it is up. Resume it with alignment.layer=middle." in said
     assert "trainer.max_steps" in refused("trainer.max_steps=-1", "lr_schedule=constant", *clip)

@@ -38,7 +38,7 @@ class AsIs(ImageTower):
 
 def plain(relation: float) -> Alignment:
     """Without a projection and with pictures for features, so that both sides can be written down."""
-    made = Alignment(maps={"middle": 3}, tower=AsIs(), total_steps=1, relation=relation)
+    made = Alignment(maps={"middle": 3}, tower=AsIs(), total_steps=1, similarity_weight=relation)
     made.projection = nn.Sequential(nn.Identity())
     return made
 
@@ -76,7 +76,7 @@ def map_of(model: TextToImage, place: str = "middle") -> Tensor:
 @pytest.mark.parametrize("changes", [{}, {"backbone": JIT_CONFIG}], ids=["unet", "jit"])
 def test_training_on_it_alone_brings_the_map_to_what_the_tower_sees(changes):
     model = toy_model(**changes)
-    made = alignment(model.backbone.maps, place="auto")
+    made = alignment(model.backbone.maps, layer="auto")
     optimizer = torch.optim.Adam([*model.parameters(), *made.parameters()], lr=5e-3)
     losses = []
     for _ in range(60):
@@ -121,19 +121,19 @@ def test_autocast_leaves_the_tower_alone():
 
 def test_it_ends_after_a_share_of_the_steps():
     assert alignment(total_steps=1600).until_step == 640
-    assert alignment(total_steps=1000, until=0.29).until_step == 290  # 0.29 * 1000 is 289.99...
-    assert alignment(total_steps=7, until=1).until_step == 7
+    assert alignment(total_steps=1000, stop_at_fraction=0.29).until_step == 290  # 0.29 * 1000 is 289.99...
+    assert alignment(total_steps=7, stop_at_fraction=1).until_step == 7
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"place": "up"}, "alignment.place=up is none of this backbone's: middle, or auto"),
+        ({"layer": "up"}, "alignment.layer=up is none of this backbone's: middle, or auto"),
         ({"weight": 0.0}, "alignment.weight=0.0 must be positive.*alignment=none"),
-        ({"until": 0.0}, "alignment.until=0.0 is no share"),
-        ({"until": 1.5}, "alignment.until=1.5 is no share"),
+        ({"stop_at_fraction": 0.0}, "alignment.stop_at_fraction=0.0 is no share"),
+        ({"stop_at_fraction": 1.5}, "alignment.stop_at_fraction=1.5 is no share"),
         ({"total_steps": -1}, "trainer.max_steps=-1 sets it no end"),
-        ({"relation": -1.0}, "alignment.relation=-1.0 must be 0 or more"),
+        ({"similarity_weight": -1.0}, "alignment.similarity_weight=-1.0 must be 0 or more"),
         ({"hidden": 0}, "alignment.hidden=0 must be at least 1"),
     ],
 )

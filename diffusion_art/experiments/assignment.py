@@ -1,4 +1,7 @@
-"""The linear assignment problem, exactly: each row one column of its own, at the least sum of costs."""
+"""The linear assignment problem, exactly: each row one column of its own, at the least sum of costs.
+
+For `noise=assigned` (immiscible.py), with which it goes.
+"""
 
 from __future__ import annotations
 

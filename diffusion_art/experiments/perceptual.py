@@ -12,6 +12,9 @@ to make that look sharp would narrow the choice, so only low noise counts.
 Papers: Zhang et al. 2018 (LPIPS), https://arxiv.org/abs/1801.03924; Ma et al. 2026 (PixelGen: LPIPS and DINO on x_0_hat
 of pixel diffusion at low noise, weights 0.1 and 0.01), https://arxiv.org/abs/2602.02493; Photoroom 2026 (PRX in 24
 hours: the same weights, at all noise levels), https://huggingface.co/blog/Photoroom/prx-part3
+
+Not tried to the end yet: no run with it was measured. It goes when three seeds at 32 px gain nothing in FD or in
+caption following (`python benchmarks/quality.py recipes=perceptual,quickstart32 seeds=0,1,2`).
 """
 
 from __future__ import annotations

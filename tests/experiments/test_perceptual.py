@@ -10,19 +10,20 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from diffusion_art.checkpoints import KEY, find_checkpoint
+from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import config_dir
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
+from diffusion_art.experiments.perceptual import Perceptual
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
+from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
 from diffusion_art.train import settle
 from diffusion_art.training.build import build_step
 from diffusion_art.training.step import Example, TrainingStep
 from diffusion_art.training.terms.alignment import Alignment
-from diffusion_art.training.terms.perceptual import Perceptual
 from tests.fakes import JIT_CONFIG, SmallTower, tiny_clip, toy_model, toy_run
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -145,7 +146,9 @@ def test_what_makes_no_sense_is_refused(changes, says):
 
 
 def test_terms_add_up_by_their_weights():
-    alignment = Alignment(maps={"middle": 16}, tower=SmallTower(), total_steps=10, until=0.5, hidden=8, weight=0.25)
+    alignment = Alignment(
+        maps={"middle": 16}, tower=SmallTower(), total_steps=10, stop_at_fraction=0.5, hidden=8, weight=0.25
+    )
     step = step_with(alignment, Perceptual(tower=SmallTower(), layers=[0], weight=3.0))
     asked = example(step, torch.full((4,), 0.4))
     losses = step(asked, step=4)

@@ -1,0 +1,101 @@
+"""Immiscible diffusion: a training picture is mixed with a noise that lies near it.
+
+    Nearest       the nearest of k: each picture chooses for itself
+    Assigned      a block of pictures shares a block of noise so that the sum of distances is least
+
+Where noise and picture are near, fewer pictures compete for a noise, and its mean is less blurred: the network has
+less to untangle near t = 1. Li et al. 2024, https://arxiv.org/abs/2406.12303; the k candidates: Li et al. 2025,
+https://arxiv.org/abs/2505.18521
+
+Tried: `Nearest` made no difference, style 55 % and FD 189 where `before` has 54 % and 190 (12,800 pictures of 32 px,
+one seed); `Assigned` was not measured. They go when a run of 128 px shows no difference either, or after a year
+without one.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffusion_art.errors import UserError
+from diffusion_art.experiments.assignment import assignment
+from diffusion_art.randomness import fold
+from diffusion_art.training.philox import normal_at
+from diffusion_art.training.seeding import NOISE, Positions, noise_at, placed
+from diffusion_art.transfers import sent
+
+
+class Nearest:
+    """The nearest to the picture of `candidates` draws; one candidate is `Iid`.
+
+    A picture's noise depends on that picture alone, so any batch and any number of ranks will do.
+
+    Paper: Li et al. 2025, KNN noise selection, https://arxiv.org/abs/2505.18521
+    """
+
+    def __init__(self, *, candidates: int = 8) -> None:
+        if candidates < 1:
+            raise UserError(f"noise candidates must be at least 1, not {candidates}; try noise.candidates=8")
+        self.candidates = candidates
+
+    def __call__(self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int) -> Float[Tensor, "b c h w"]:
+        if x_0.device.type == "cuda":
+            return self._at_once(x_0.float(), placed(positions, x_0.device), seed=seed)
+        eps = torch.empty_like(x_0, dtype=torch.float32)
+        drawn = torch.empty((self.candidates, *x_0.shape[1:]), device=x_0.device)
+        source = torch.Generator(x_0.device)
+        for row, picture, position in zip(eps, x_0.float(), positions, strict=True):
+            drawn.normal_(generator=source.manual_seed(fold(seed, NOISE, int(position))))
+            row.copy_(drawn[(drawn - picture).square().sum((1, 2, 3)).argmin()])
+        return eps
+
+    def _at_once(
+        self, x_0: Float[Tensor, "b c h w"], positions: Int[Tensor, " b"], *, seed: int
+    ) -> Float[Tensor, "b c h w"]:
+        """The same for all pictures together, a candidate at a time: three noises of memory, and no loop over rows."""
+        key, shape = fold(seed, NOISE), tuple(x_0.shape[1:])
+        eps = normal_at(positions, shape, key=key)
+        least = (eps - x_0).square().sum((1, 2, 3))
+        for draw in range(1, self.candidates):
+            drawn = normal_at(positions, shape, key=key, draw=draw)
+            distance = (drawn - x_0).square().sum((1, 2, 3))
+            eps = torch.where((distance < least)[:, None, None, None], drawn, eps)
+            least = torch.minimum(distance, least)
+        return eps
+
+
+class Assigned:
+    """The noise of `Iid`, given out anew within each `block` of pictures in a row: the exact linear assignment that
+    makes the sum of squared distances least.
+
+    Noise stays exactly Gaussian, which the nearest of many is not. As long as the blocks fit into each rank's share of
+    the batch, how many ranks there are changes nothing. The assignment is found on the host, so a GPU is waited for
+    once a step. Paper: Li et al. 2024, Algorithm 1, https://arxiv.org/abs/2406.12303
+
+    Raises:
+        UserError: this rank's pictures are not whole blocks.
+    """
+
+    def __init__(self, *, block: int = 16) -> None:
+        if block < 1:
+            raise UserError(f"noise block must be at least 1, not {block}; try noise.block=16")
+        self.block = block
+
+    def __call__(self, x_0: Float[Tensor, "b c h w"], positions: Positions, *, seed: int) -> Float[Tensor, "b c h w"]:
+        if len(x_0) % self.block:
+            raise UserError(
+                f"noise.block={self.block} does not divide the {len(x_0)} pictures that each rank holds at a time. Use "
+                f"noise.block={len(x_0)} or a divisor of it, or noise=immiscible, which needs no blocks."
+            )
+        eps = noise_at(positions, tuple(x_0.shape[1:]), seed=seed, device=x_0.device)
+        starts = range(0, len(x_0), self.block)
+        # |x_0 - eps|^2 but for what an assignment cannot change
+        costs = torch.stack([-_products(x_0[i : i + self.block], eps[i : i + self.block]) for i in starts]).cpu()
+        order = [i + j for i, cost in zip(starts, costs.numpy()) for j in assignment(cost)]
+        return eps[sent(torch.tensor(order), eps.device)]
+
+
+def _products(pictures: Float[Tensor, "n c h w"], noises: Float[Tensor, "n c h w"]) -> Float[Tensor, "n n"]:
+    """Of every picture with every noise."""
+    return pictures.flatten(1).double() @ noises.flatten(1).double().T
