@@ -54,7 +54,6 @@ MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
     "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
     "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
-    "diffusion_art.training.terms.perceptual.Perceptual": "diffusion_art.experiments.perceptual.Perceptual",
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values

@@ -5,7 +5,6 @@ Each module says what it gained when it was tried, or that it was not tried, and
     immiscible     noise near its picture: noise=immiscible, noise=assigned (assignment.py is their solver)
     edm            EDM's preconditioning and loss: model/prediction=edm objective=edm
     soft_min_snr   a weighting: objective=soft_min_snr
-    perceptual     a term of the loss: perceptual=features
 
 benchmarks/TRIED.md has the figures, conf/experiment/ablation/ the runs that they are of.
 """

@@ -16,7 +16,7 @@ from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
-from diffusion_art.experiments.perceptual import Perceptual
+from diffusion_art.training.terms.perceptual import Perceptual
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
