@@ -171,7 +171,11 @@ def test_the_same_tower_is_held_once(tmp_path):
 
 def weights_of(run: Path) -> dict[str, Tensor]:
     saved = torch.load(find_checkpoint(run), weights_only=True)
-    groups = {"raw": saved["state_dict"], "ema": saved[KEY]["ema"], "alignment": saved[KEY]["alignment"]}
+    groups = {
+        "raw": saved["state_dict"],
+        "ema": saved[KEY]["ema"],
+        "alignment": saved[KEY]["terms"]["alignment"]["weights"],
+    }
     return {f"{group} {name}": value for group, values in groups.items() for name, value in values.items()}
 
 
