@@ -21,9 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 
+OF_TRAINING = ("csv_logger", "ema", "muon", "noise", "optim", "step_profile", "terms", "trackers")
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
-    for part in ("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics")
+    for part in (
+        *("diffusion", "models", "sources", "data", "callbacks", "evaluation.metrics"),
+        *(f"training.{name}" for name in OF_TRAINING),
+    )
 )
 PIP_NAMES = {"open_clip": "open_clip_torch", "PIL": "pillow", "diffusion_art": "diffusion-art"}  # unlike the module's
 LIBRARY_PACKAGES = (
