@@ -118,10 +118,13 @@ def groups() -> frozenset[str]:
 
 
 def section_names() -> frozenset[str]:
-    """Last parts of the keys that have, or may have, keys below them: groups, and what the files of `conf/` say."""
-    below = re.compile(r"^ *(\w+):(?= *(?:#.*)?$| *[{]| *[$][{])", re.MULTILINE)
-    written = (name for file in config_dir().rglob("*.yaml") for name in below.findall(file.read_text("utf-8")))
-    return frozenset(written) | {part for group in groups() for part in group.split("/")}
+    """Last parts of the keys that have keys below them, Hydra's own aside: groups, and what `conf/` says."""
+    files = (file for file in config_dir().rglob("*.yaml") if config_dir() / "hydra" not in file.parents)
+    texts = [file.read_text("utf-8") for file in files]
+    names = {part for group in groups() for part in group.split("/")}
+    names.update(name for text in texts for name in re.findall(r"(?m)^ *(\w+): *(?:#.*|[{].*)?$", text))
+    aliases = (pair for text in texts for pair in re.findall(r"(?m)^ *(\w+): *[$][{][\w.]*?(\w+)[}]", text))
+    return frozenset(names | {name for name, target in aliases if target in names})
 
 
 def check_sections(config_name: str) -> None:

@@ -214,7 +214,7 @@ class TrainingStep(nn.Module):
             if term.name not in saved:
                 raise UserError(
                     f"the checkpoint was trained without the term {term.name} of the loss, and its optimiser goes on "
-                    f"with the weights it had: resume it with {term.off}, or start a new run."
+                    f"with the weights it had: resume it with {term.off or f'{term.name}=none'}, or start a new run."
                 )
             term.resume(saved.pop(term.name))
         for name in saved:

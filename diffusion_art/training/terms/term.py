@@ -30,7 +30,7 @@ class Term(nn.Module):
     """
 
     name: ClassVar[str]  # its key in the config, in the checkpoint, and in the logs as train/<name>
-    off: ClassVar[str]  # what a run without it is given on the command line, if not name=none
+    off: ClassVar[str] = ""  # what a run without it is given, if not name=none
     weight: float = 1.0
     until_step: int | None = None  # the first step without it; None: it never ends
     place: str | None = None  # of the backbone, whose map there it wants to see
@@ -40,10 +40,6 @@ class Term(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         object.__setattr__(self, "_hidden", [])  # past nn.Module's registry, as what is in it
-
-    def __init_subclass__(cls) -> None:
-        if "off" not in vars(cls):
-            cls.off = f"{cls.name}=none"
 
     @classmethod
     def of_model(cls, model: TextToImage) -> dict[str, Any]:
