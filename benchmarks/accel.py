@@ -63,7 +63,13 @@ def batches_of(settings: dict, *, steps: int) -> list[Batch]:
     words = ["Piet Mondrian", "Composition in Red and Blue", "De Stijl", "abstract", "1921"]
     captions = [" / ".join(words[: 1 + n % len(words)]) for n in range(count)]
     return [
-        Batch(torch.rand(count, 3, side, side) * 2 - 1, captions, [""] * count, list(range(count)), step + 1)
+        Batch(
+            images=torch.rand(count, 3, side, side) * 2 - 1,
+            captions=captions,
+            keys=[""] * count,
+            positions=list(range(step * count, (step + 1) * count)),
+            cursor=step + 1,
+        )
         for step in range(steps)
     ]
 
