@@ -1,4 +1,4 @@
-"""What it brings that the commands keep freed memory for the next tensors (`diffusion_art/memory.py`).
+"""What it brings that the commands keep freed memory for the next tensors (`diffusion_art/accel/memory.py`).
 
     python benchmarks/memory.py [pairs=8] [steps=8]
 
@@ -27,8 +27,9 @@ from overhead import Bare
 from record import claim, command, figure, machine, write
 from training import BATCH, batches, settings_of
 
-from diffusion_art.devices import computes_in_bf16, leave_cores
-from diffusion_art.memory import keep_memory
+from diffusion_art.accel.cores import leave_cores
+from diffusion_art.accel.memory import keep_memory
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.train import build_module, quieten
 
 ROWS = (64, 58, 62, 50, 60, 56, 64, 54)  # of one call after the other

@@ -25,8 +25,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 from record import claim, command, write
 
+from diffusion_art.accel.memory import keep_memory
 from diffusion_art.cli import config_dir
-from diffusion_art.memory import keep_memory
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
 from diffusion_art.training.optim import clip

@@ -38,7 +38,7 @@ from quality_sides.training import fit, point_file, train
 from quality_sides.yardstick import Yardstick
 from record import RESULTS, claim, figure, machine, missing, write
 
-from diffusion_art.memory import keep_memory
+from diffusion_art.accel.memory import keep_memory
 
 BASELINES = ("wikiart_eir", "wikiart_eir_unshuffle2")
 BUDGETS = [3200, 6400, 12800, 25600, 51200]  # pictures

@@ -11,7 +11,7 @@ pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients cl
 - denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
 
-Each side has a process of its own, ours with the memory settings of our commands (`diffusion_art/memory.py`), the
+Each side has a process of its own, ours with the memory settings of our commands (`diffusion_art/accel/memory.py`), the
 others with the system's. They take turns of `steps` steps, since the first step after another process's turn takes
 longer than those of a run do; after one turn each to warm up. Ratios are medians over the turns.
 Utilisation is the FLOPs of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a
@@ -45,9 +45,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffusion_art.accel.memory import keep_memory
 from diffusion_art.cli import config_dir
 from diffusion_art.devices import computes_in_bf16
-from diffusion_art.memory import keep_memory
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
 from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle

@@ -24,8 +24,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffusion_art.accel.memory import keep_memory
 from diffusion_art.errors import UserError
-from diffusion_art.memory import keep_memory
 from diffusion_art.overrides import RENAMED, holds, refuse_renamed, renamed, typed, understood
 from diffusion_art.stop_signals import exit_status
 
@@ -118,13 +118,24 @@ def groups() -> frozenset[str]:
     return frozenset(file.parent.relative_to(root).as_posix() for file in root.rglob("*.yaml")) - {"."}
 
 
+def section_names() -> frozenset[str]:
+    """Last parts of the keys that have keys below them, Hydra's own aside: groups, and what `conf/` says."""
+    files = (file for file in config_dir().rglob("*.yaml") if config_dir() / "hydra" not in file.parents)
+    texts = [file.read_text("utf-8") for file in files]
+    names = {part for group in groups() for part in group.split("/")}
+    names.update(name for text in texts for name in re.findall(r"(?m)^ *(\w+): *(?:#.*|[{].*)?$", text))
+    aliases = (pair for text in texts for pair in re.findall(r"(?m)^ *(\w+): *[$][{][\w.]*?(\w+)[}]", text))
+    return frozenset(names | {name for name, target in aliases if target in names})
+
+
 def check_sections(config_name: str) -> None:
     """UserError for a section that is given one value, as `guidance=3`: it would take the place of all its keys."""
     given = [pair for word in sys.argv[1:] if (pair := typed(word)) and pair[0] not in groups()]
     single = {key for key, value in given if not value.startswith(("{", "${")) and value not in ("null", "")}
-    if not single or (config := _composed(config_name)) is None:
+    suspects = {key for key in single if key.rpartition(".")[2] in section_names()}
+    if not suspects or (config := _composed(config_name)) is None:  # composing takes as long as it took Hydra
         return
-    for key in single:
+    for key in suspects:
         if isinstance(section := _at(config, key), dict):
             raise UserError(_section(key, section))
 

@@ -22,10 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
 
+OF_TRAINING = ("csv_logger", "ema", "muon", "noise", "optim", "step_profile", "terms", "trackers")
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
     for part in (
-        *("diffusion", "models", "sources", "data", "training", "callbacks", "evaluation.metrics"),
+        *("diffusion", "models", "sources", "data", "callbacks", "evaluation.metrics"),
+        *(f"training.{name}" for name in OF_TRAINING),
         "experiments",
     )
 )

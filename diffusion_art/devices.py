@@ -42,22 +42,11 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_tile"))
     return False
 
 
 def widest(device: torch.device) -> torch.dtype:
     """The float to add up many numbers in: float64, which MPS has not."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def leave_cores() -> int:
-    """Compute on one core in this thread from now on, so that another can have them all; returns how many they are.
-
-    OpenMP's threads wait for their next operation awake only while there are no more of them than cores, and each
-    thread that computes on several keeps as many. With two such, every operation begins with waking others: a small
-    network then takes half as long again. So a program that computes in one thread of several leaves this to it.
-    """
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    return cores

@@ -18,16 +18,16 @@ import psutil
 from omegaconf import DictConfig
 
 from diffusion_art.accel import switch
+from diffusion_art.accel.cores import leave_cores
 from diffusion_art.accel.graphs import Captured
 from diffusion_art.cli import command
 from diffusion_art.config import plain
-from diffusion_art.devices import leave_cores, pick_device
+from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
 from diffusion_art.runs import load_run
 from diffusion_art.serving.engine.compiled import WORTH_S, Compilation, check_compiler, worth_trying
 from diffusion_art.serving.engine.engine import Engine
-from diffusion_art.serving.engine.quick_start import load_quickly
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import listen_at, make_server, serve
 from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
@@ -61,7 +61,7 @@ def main(config: DictConfig) -> None:
             device=device,
         )
         try:
-            engine = Engine(load_quickly(run), cores=cores, **asked["engine"])
+            engine = Engine(run.model, cores=cores, **asked["engine"])
         except (TypeError, ValueError) as error:
             raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
         if engine.model.device.type == "cuda" and asked["compile"] is not False and switch.ACCELERATES:

@@ -6,7 +6,8 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from diffusion_art.cli import explain
+from diffusion_art import cli
+from diffusion_art.cli import check_sections, explain
 from diffusion_art.overrides import RENAMED, holds
 
 
@@ -116,6 +117,20 @@ def test_every_new_key_is_one(run_here):
         assert any(holds(config, new) for config in plain), new
         assert not any(holds(config, old) for config in plain), old
     assert composed(run_here, "evaluate", "pictures=3").pictures == 3
+
+
+def test_a_value_is_no_reason_to_compose_the_config_twice(monkeypatch):
+    def composed(*args, **kwargs):
+        raise AssertionError("the config was composed")
+
+    monkeypatch.setattr("hydra.initialize_config_dir", composed)
+    monkeypatch.setattr(cli, "initialize_config_dir", composed)
+    for word in ("optim.lr=1e-3", "run=first", "data.image_size_px=32", "callbacks.samples.every_n_steps=5"):
+        monkeypatch.setattr("sys.argv", ["train", "+experiment=quickstart", word])
+        check_sections("train")
+    monkeypatch.setattr("sys.argv", ["train", "callbacks.samples=5"])
+    with pytest.raises(AssertionError):
+        check_sections("train")
 
 
 def test_a_section_can_be_dropped_or_given_whole(run_here):

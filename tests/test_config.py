@@ -29,6 +29,8 @@ def test_builds_our_own_and_listed_classes():
         "diffusion_art.cli.os.system",
         "diffusion_art.sources.folder.Path",
         "diffusion_art.training.provenance.subprocess.run",
+        "diffusion_art.training.build.build_trainer",
+        "diffusion_art.training.batch_size.find_batch_size",
         "diffusion_art.models.unet.UNet.__init__",
         "lightning.pytorch.callbacks.checkpoint.os.system",
         "diffusion_art.checkpoints.load_text_to_image",
@@ -72,32 +74,32 @@ class _Missing:
     """As if a library were not installed."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "diffusers":
+        if name.partition(".")[0] == "open_clip":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @pytest.fixture
 def unimported(monkeypatch):
-    """diffusers and the UNet, as before anybody imported them."""
-    for name in [name for name in sys.modules if name.startswith(("diffusers", "diffusion_art.models.unet"))]:
+    """open_clip and what imports it, as before anybody imported them."""
+    for name in [name for name in sys.modules if name.startswith(("open_clip", "diffusion_art.models.clip"))]:
         monkeypatch.delitem(sys.modules, name)
 
 
-TARGET = "diffusion_art.models.unet.UNet"
+CLIP = "diffusion_art.models.clip.Clip"
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(unimported, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
-    with pytest.raises(UserError, match=r"`diffusers`, which is not installed.*pip install diffusers"):
-        build({"_target_": TARGET})
+    with pytest.raises(UserError, match=r"`open_clip`, which is not installed.*pip install open_clip_torch"):
+        build({"_target_": CLIP})
 
 
 def test_a_broken_library_is_named_with_what_it_says(unimported, monkeypatch, tmp_path):
-    (tmp_path / "diffusers").mkdir()
-    (tmp_path / "diffusers" / "__init__.py").write_text("from json import no_such_thing")
+    (tmp_path / "open_clip").mkdir()
+    (tmp_path / "open_clip" / "__init__.py").write_text("from json import no_such_thing")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match=r"`diffusers` is broken here: ImportError.*no_such_thing.*force-reinstall"):
-        build({"_target_": TARGET})
+    with pytest.raises(UserError, match=r"`open_clip` is broken here: ImportError.*no_such_thing.*force-reinstall"):
+        build({"_target_": CLIP})
 
 
 @pytest.mark.parametrize("target", ["diffusion_art.models.unet.UNt", "diffusion_art.models.unot.UNet"])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,58 @@ print(json.dumps(found))
 """
 
 
+NEW_OTHERS = """
+import json, sys
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+
+from diffusion_art.checkpoints import load_text_to_image
+from diffusion_art.cli import config_dir
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.prepare import main as prepare
+from diffusion_art.tensors import Batch
+from diffusion_art.train import settle
+from diffusion_art.training.build import build_step
+from tests.fakes import write_checkpoint
+from tests.serving.running import serving
+
+here = Path(sys.argv[1])
+run = here / "toy"
+pictures = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+np.savez(here / "arrays.npz", images=pictures, captions=[f"picture {n}" for n in range(12)])
+with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    asked = ["source=npz", f"source.path={here / 'arrays.npz'}", f"out={here / 'shards'}", "image_size_px=16"]
+    prepare.task(compose("prepare", overrides=[*asked, "workers=1", "progress=false"]))
+    asked = ["+experiment=quickstart32", "+debug=tiny", "model/text_encoder=hashed_words", "+edges=l1"]
+    settings = settle(compose("train", overrides=[*asked, "data.path=nowhere", "prompts=[red]"]), run)
+shards = open_shards(here / "shards")
+
+step = build_step(settings).train()
+images = torch.from_numpy(pictures[:4]).permute(0, 3, 1, 2) / 127.5 - 1
+batch = Batch(images, ["red", "", "a blue house", "word " * 40], list("abcd"), [0, 1, 2, 3], 1)
+losses = step(step.drawn(batch, global_batch_size=4), step=0)
+losses.total().backward()
+with torch.no_grad():
+    for p in step.model.parameters():
+        p.normal_(std=0.1)
+written = write_checkpoint(here / "hashed.ckpt", step.model, config=settings)
+again = load_text_to_image(written, weights="raw")
+same = all(torch.equal(one, other) for one, other in zip(again.parameters(), step.model.parameters(), strict=True))
+with serving(run) as server, httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+    words = client.get("/v1/samplers").json()
+    described = "/v1/samplers" in client.get("/openapi.json").json()["paths"]
+print(json.dumps({
+    "splits": dict(shards.splits), "terms": sorted(losses.terms), "finite": bool(losses.total().isfinite()),
+    "learns": bool(step.model.text_encoder.word_embedding.weight.grad.any()), "cut": again.text_encoder.truncated,
+    "cut before": step.model.text_encoder.truncated, "same": same, "words": words, "described": described,
+}))
+"""
+
+
 @pytest.fixture
 def extended(tmp_path) -> Path:
     """A copy of the package and its configs with the diffs of the page applied."""
@@ -62,24 +115,33 @@ def extended(tmp_path) -> Path:
     return house
 
 
+def told(program: str, argument: Path, *, house: Path) -> Any:
+    """What a program prints last, run in a house."""
+    environment = os.environ | {"PYTHONPATH": f"{house}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", program, str(argument)]
+    done = subprocess.run(command, cwd=argument.parent, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_new_encoder_source_term_and_endpoint_are_found(extended, tmp_path):
+    toy_run(tmp_path / "toy")
+    found = told(NEW_OTHERS, tmp_path, house=extended)
+    assert sum(found["splits"].values()) == 12
+    assert found["terms"] == ["alignment", "edges"]
+    assert (found["finite"], found["learns"], found["same"]) == (True, True, True)
+    assert (found["cut before"], found["cut"]) == (1, 0)
+    assert found["words"]["ddim"] == ["num_steps", "spacing", "times", "eta"]
+    assert found["described"]
+
+
 @pytest.mark.slow
 def test_a_new_sampler_paints_by_every_door(extended, tmp_path):
     """By `sample`, over HTTP by its word, and by its name in AUTOMATIC1111's web UI."""
-    run = toy_run(tmp_path / "logs" / "toy")
-    environment = os.environ | {"PYTHONPATH": f"{extended}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", NEW_SAMPLER, str(run)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    pictures = json.loads(done.stdout.splitlines()[-1])
+    pictures = told(NEW_SAMPLER, toy_run(tmp_path / "logs" / "toy"), house=extended)
     assert len(pictures) == 3
-    for told in pictures:
-        assert Path(told["file"]).is_relative_to(extended)
-        assert json.loads(told["sampler"]) == {"name": "ab2", "num_steps": 3, "spacing": "uniform"}
-        assert "Steps: 3, Sampler: LMS, " in told["parameters"]
+    for story in pictures:
+        assert Path(story["file"]).is_relative_to(extended)
+        assert json.loads(story["sampler"]) == {"name": "ab2", "num_steps": 3, "spacing": "uniform"}
+        assert "Steps: 3, Sampler: LMS, " in story["parameters"]

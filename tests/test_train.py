@@ -40,7 +40,8 @@ def _weights(run: Path) -> dict[str, torch.Tensor]:
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     found = {f"raw {name}": value for name, value in saved["state_dict"].items()}
     found |= {f"ema {name}": value for name, value in saved[KEY]["ema"].items()}
-    found |= {f"alignment {name}": value for name, value in saved[KEY].get("alignment", {}).items()}
+    aligned = saved[KEY]["terms"].get("alignment", {"weights": {}})["weights"]
+    found |= {f"alignment {name}": value for name, value in aligned.items()}
     for index, state in saved["optimizer_states"][0]["state"].items():
         found |= {f"adam {index} {name}": torch.as_tensor(value) for name, value in state.items()}
     return found

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffusion_art.accel.cores import leave_cores
 from diffusion_art.checkpoints import load_text_to_image
-from diffusion_art.devices import leave_cores
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.serving.engine.engine import Engine, Job, autocast_dtype
 

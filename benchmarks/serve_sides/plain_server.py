@@ -19,7 +19,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
-from diffusion_art.devices import leave_cores
+from diffusion_art.accel.cores import leave_cores
 from serve_sides.model import EIR_SAMPLER, GUIDANCE_SCALE, Pipeline, load
 
 

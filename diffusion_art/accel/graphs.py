@@ -9,6 +9,7 @@ Rows are padded to one of a few batch sizes and captions to a multiple of `TOKEN
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
@@ -24,6 +25,7 @@ from diffusion_art.tensors import Conditioning
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # rows of a graph; a larger batch is not bound by launching
 TOKENS = 32  # a caption's length is padded to a multiple of it
 KEEP = 16  # graphs, those used last
+PATIENCE = 64  # calls of a shape that run as they are after memory did not suffice to record one
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 Replay = Callable[[], Tensor]  # does again what was recorded, and returns the tensor where the answer lies each time
@@ -35,7 +37,8 @@ class Captured:
     """`network`, whose calls are recorded once for each shape, and then replayed.
 
     The first call of a shape runs the network as it is, so that its kernels are there; the second records it. What
-    cannot be recorded, or has more rows than the largest of `sizes`, runs as it is each time. For one thread, for
+    cannot be recorded, or has more rows than the largest of `sizes`, runs as it is each time; where memory did not
+    suffice, which may pass, it is tried again later. For one thread, for
     calls without gradients, and for a network whose weights stay where they are. `record` makes a replay of a call
     whose inputs and answer keep their places; a CUDA graph if not given.
     """
@@ -53,7 +56,8 @@ class Captured:
         self.keep = keep
         self._record = record or CudaGraphs()
         self._seen: set[Hashable] = set()
-        self._failed: set[Hashable] = set()
+        self._said: set[Hashable] = set()  # that they are not recorded
+        self._resting: dict[Hashable, float] = {}  # calls to run as they are before recording is tried again
         self._calls: OrderedDict[Hashable, Call] = OrderedDict()
 
     @classmethod
@@ -69,8 +73,10 @@ class Captured:
         if size is None:
             return self.network(x_t, t, cond)
         shape = Shape.of(x_t, t, cond, rows=size)
-        if shape in self._failed or shape not in self._seen:
+        resting = self._resting.get(shape, 0)
+        if resting or shape not in self._seen:
             self._seen.add(shape)
+            self._resting[shape] = max(0, resting - 1)
             return self.network(x_t, t, cond)
         call = self._recorded(shape, x_t.device)
         return self.network(x_t, t, cond) if call is None else call(x_t, t, cond)
@@ -80,8 +86,10 @@ class Captured:
             try:
                 self._calls[shape] = Call(self.network, shape, device, self._record)
             except RuntimeError as error:
-                log.warning("calls of %d rows are not recorded, and run as they are: %s", shape.rows, error)
-                self._failed.add(shape)
+                if shape not in self._said:
+                    log.warning("calls of %d rows are not recorded, and run as they are: %s", shape.rows, error)
+                self._said.add(shape)
+                self._resting[shape] = PATIENCE if isinstance(error, torch.OutOfMemoryError) else math.inf
                 return None
             if len(self._calls) > self.keep:
                 self._calls.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Whether fast twins are used: where Triton is installed, unless $DIFFUSION_ART_ACCELERATE is 0."""
+"""Whether fast twins are used: unless $DIFFUSION_ART_ACCELERATE is 0, those in Triton where it is installed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from importlib.util import find_spec
 VARIABLE = "DIFFUSION_ART_ACCELERATE"
 
 
+def wanted() -> bool:
+    """Whether this process is to use fast twins at all."""
+    return os.environ.get(VARIABLE, "1").lower() not in ("0", "false", "no", "off")
+
+
 def accelerates() -> bool:
-    """Whether this process may use fast twins on a device that has them."""
-    return os.environ.get(VARIABLE, "1").lower() not in ("0", "false", "no", "off") and find_spec("triton") is not None
+    """Whether it may use those that a CUDA device has."""
+    return wanted() and find_spec("triton") is not None
 
 
-ACCELERATES = accelerates()  # asked once, since a compiled region cannot read the environment
+ON, ACCELERATES = wanted(), accelerates()  # asked once, since a compiled region cannot read the environment

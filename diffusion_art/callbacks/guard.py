@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -34,6 +35,8 @@ class NonFiniteGuard(Callback):
     later, and then ends the run. No checkpoint is written before the verdicts of all its steps are known; that is the
     only time the host waits. Another optimiser (`fused: false`) takes the broken step, and no checkpoint holds it.
 
+    Of several processes all end at the same step, whichever of them had the broken loss; each tells its own pictures.
+
     Raises:
         UserError: the loss is not finite; on a CUDA device, or the norm of the gradients.
     """
@@ -42,20 +45,29 @@ class NonFiniteGuard(Callback):
         self.folder = Path(folder)
         self.verdicts: Verdicts | None = None  # on a CUDA device
         self._batch: Batch | None = None
-        self._step = 0
+        self._step, self._rank, self._alone = 0, 0, True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         assert self._batch is not None
-        self._step = trainer.global_step
+        self._step, self._rank, self._alone = trainer.global_step, trainer.global_rank, trainer.world_size == 1
         if loss.device.type != "cuda":
-            if not torch.isfinite(loss):
+            if self._in_any((~loss.detach().isfinite()).float()):
                 self._stop(Broken(loss.item(), self._batch, self._step))
             return
         self.verdicts = self.verdicts or Verdicts(loss.device)
         self.verdicts.check(loss)
+        self._in_any(self.verdicts.flag)
+
+    def _in_any(self, flag: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The flag, in place, as raised as in any of the processes. The host of a CUDA device does not wait, as it
+        would by Lightning's own `reduce`.
+        """
+        if not self._alone:
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return flag
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if self.verdicts and getattr(trainer.precision_plugin, "scaler", None) is None:
@@ -66,7 +78,7 @@ class NonFiniteGuard(Callback):
     ) -> None:
         if self.verdicts:
             self.verdicts.send(batch, self._step)
-            self._stop(self.verdicts.broken(latest=LATEST))
+            self._stop(self.verdicts.broken(latest=LATEST, early=self._alone))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._settle()
@@ -85,10 +97,12 @@ class NonFiniteGuard(Callback):
         loss, batch = broken.loss, broken.batch
         record = {"step": broken.step, "loss": str(loss), "keys": batch.keys, "positions": batch.positions}
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "non_finite.json"
+        path = self.folder / (f"non_finite_{self._rank}.json" if self._rank else "non_finite.json")
         path.write_text(json.dumps(record, indent=1))
+        here = self._alone or not math.isfinite(loss)
+        what = broken.what if here else "the loss or the gradients of another process were not finite"
         raise UserError(
-            f"{broken.what} at step {broken.step}, on a batch with the pictures {', '.join(batch.keys[:4])}, ... "
+            f"{what} at step {broken.step}, on a batch with the pictures {', '.join(batch.keys[:4])}, ... "
             f"(all of them in {path}). The last checkpoint is sound: resume it with a lower optim.lr, or with "
             "trainer.precision=32-true."
         )
@@ -134,9 +148,11 @@ class Verdicts:
         """Let the verdict on a batch set out for the host."""
         self._sent.append((Reading(torch.stack([self._loss, 1.0 - self.flag])), batch, step))
 
-    def broken(self, *, latest: int) -> Broken | None:
-        """The first broken batch among the verdicts that have arrived. All but the `latest` are waited for."""
-        while self._sent and (len(self._sent) > latest or self._sent[0][0].ready):
+    def broken(self, *, latest: int, early: bool = True) -> Broken | None:
+        """The first broken batch among the verdicts that have arrived. All but the `latest` are waited for, and these
+        are not looked at unless `early`: they do not arrive at the same step in all processes.
+        """
+        while self._sent and (len(self._sent) > latest or (early and self._sent[0][0].ready)):
             reading, batch, step = self._sent.popleft()
             loss, sound = reading.values().tolist()
             if not sound:

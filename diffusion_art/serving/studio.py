@@ -115,19 +115,28 @@ class Studio:
                 code="invalid_value",
             )
         sampler = self.sampler_of(request.sampler, request.num_inference_steps, request.times)
-        guidance = self.guidance_of(request)
+        asked = {"negative_prompt": request.negative_prompt, "guidance_scale": request.guidance_scale}
+        guidance, looks = self.guidance_of(request), (request.partial_images or 0) if request.stream else 0
         return [
-            Job(
-                prompt=request.prompt,
-                seed=seed,
-                sampler=sampler,
-                guidance_scale=self.guidance_scale_of(request.guidance_scale),
-                negative_prompt=request.negative_prompt or "",
-                **guidance,
-                previews=(request.partial_images or 0) if request.stream else 0,
-            )
+            self.job(request.prompt, seed, sampler, **asked, guidance=guidance, previews=looks)
             for seed in seeds_from(request.seed, count)
         ]
+
+    def job(
+        self,
+        prompt: str,
+        seed: int,
+        sampler: Sampler,
+        *,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
+        guidance: dict[str, Any] | None = None,
+        previews: int = 0,
+    ) -> Job:
+        """One picture; what is not given is the run's own."""
+        scale = self._guidance_scale if guidance_scale is None else float(guidance_scale)
+        tempered = self.guidance if guidance is None else guidance
+        return Job(prompt, seed, sampler, scale, negative_prompt or "", **tempered, previews=previews)
 
     def output_of(self, request: ImageRequest) -> Output:
         """How the pictures of a request are answered. ApiError 400 for a size that is not given here."""
@@ -198,10 +207,6 @@ class Studio:
             )
         except UserError as error:  # the other two are numbers, and the schema has their range
             raise of_mistake(error, param="guidance_interval") from None
-
-    def guidance_scale_of(self, guidance_scale: float | None = None) -> float:
-        """The run's own guidance, or the one asked for."""
-        return self._guidance_scale if guidance_scale is None else float(guidance_scale)
 
     def check_model(self, name: str | None) -> None:
         """ApiError 404 for a model that is not served here."""

@@ -12,7 +12,7 @@ from diffusion_art.captions.columns import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import nfc
-from diffusion_art.sources.texts import alternatives, decode, read_text
+from diffusion_art.sources.texts import alternatives, decode
 
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 
@@ -57,8 +57,8 @@ class About(NamedTuple):
 
 def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> About:
     """ValueError or OSError for a file that cannot be read."""
-    row = read_json((root / json_file).read_bytes()) if json_file else {}
-    decoded = [read_text(root / file) for file in texts]
+    row = read_json(_content(root / json_file)) if json_file else {}
+    decoded = [decode(_content(root / file)) for file in texts]
     return about([text for text, _ in decoded], row, guessed=any(guess for _, guess in decoded))
 
 
@@ -72,8 +72,6 @@ def about(texts: Iterable[str], row: dict[str, Any], *, guessed: bool) -> About:
 
 def read_json(data: bytes) -> dict[str, Any]:
     """The object in a JSON file, {} where it holds something else. ValueError where it cannot be read."""
-    if len(data) > MAX_TEXT_BYTES:
-        raise ValueError(f"its .json has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read")
     try:
         row = json.loads(decode(data).text)
     except (ValueError, RecursionError) as error:
@@ -81,12 +79,19 @@ def read_json(data: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
+def _content(path: Path) -> bytes:
+    """ValueError where there is more than belongs to one picture."""
+    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+        raise ValueError(f"its {path.suffix} has {size} bytes, at most {MAX_TEXT_BYTES} are read")
+    return path.read_bytes()
+
+
 def first_rows(root: Path, files: list[str], count: int = 8) -> list[dict[str, Any]]:
     """Some JSON files beside pictures, for the names of their columns."""
     rows = []
     for file in files[:count]:
         try:
-            rows.append(read_json((root / file).read_bytes()))
+            rows.append(read_json(_content(root / file)))
         except (OSError, ValueError):
             continue
     return rows

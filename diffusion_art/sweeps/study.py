@@ -20,7 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import Trial, TrialState
 
 from diffusion_art.errors import UserError
@@ -99,12 +99,23 @@ def _other_command(folder: Path, before: set[str], now: set[str]) -> str:
 
 def _drop_torn_line(journal: Path) -> None:
     """A machine that went down while a line was written leaves half of it, and no line after it could be read."""
-    if not journal.exists() or not (content := journal.read_bytes()) or content.endswith(b"\n"):
+    if not _torn(journal):
         return
-    whole = content.rfind(b"\n") + 1
-    log.warning("the last entry of %s was not written to its end; it is left out", journal)
-    with journal.open("r+b") as file:
-        file.truncate(whole)
+    lock = JournalFileSymlinkLock(str(journal))  # as Optuna writes: another process may be in the midst of a line
+    lock.acquire()
+    try:
+        if _torn(journal):
+            log.warning("the last entry of %s was not written to its end; it is left out", journal)
+            with journal.open("r+b") as file:
+                file.truncate(journal.read_bytes().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _torn(journal: Path) -> bool:
+    """Whether the journal ends in the midst of a line."""
+    content = journal.read_bytes() if journal.exists() else b""
+    return bool(content) and not content.endswith(b"\n")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
-from diffusion_art.config import Described, build, is_a
+from diffusion_art.config import Described, build, class_of, is_a
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
@@ -72,13 +72,11 @@ def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
     terms: list[Term] = [_teacher(settings, model)] if "teacher" in settings else []
     towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
     for node in (node for node in settings.values() if is_a(node, Term)):
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = cast(type[Term], class_of(node)).of_model(model)
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
             towers[asked] = towers.get(asked) or build(node["tower"])
             given["tower"] = towers[asked]
-        if node is settings.get("alignment"):
-            given["maps"] = model.backbone.maps
         own = {key: value for key, value in node.items() if key not in given}
         terms.append(build({**own, "_partial_": True})(**given))
     return terms

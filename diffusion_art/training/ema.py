@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from diffusion_art.accel.lists import lerp
 from diffusion_art.errors import UserError
 from diffusion_art.training.power_profile import gamma_of, power_decay
 
@@ -66,9 +67,7 @@ class Ema:
         self._follow_device()
         weights = [p if p.dtype == torch.float32 else p.float() for p in self._parameters.values()]
         for name, decay_at in self._decay_at.items():
-            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                list(self.averages[name].values()), weights, 1.0 - decay_at(self.updates)
-            )
+            lerp(list(self.averages[name].values()), weights, 1.0 - decay_at(self.updates))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -98,9 +97,9 @@ class Ema:
                 shadow.update({name: value.to(device) for name, value in shadow.items()})
 
     def state_dict(self) -> dict:
-        """`shadow`, the average that is used, which is called `name`; the `others` by name; the `updates` in each."""
+        """What a checkpoint holds (`checkpoints.py`), and `ema_updates`, the updates in each average."""
         others = {name: dict(shadow) for name, shadow in self.averages.items() if name != self.first}
-        return {"updates": self.updates, "name": self.first, "shadow": dict(self.shadow), "others": others}
+        return {"ema": dict(self.shadow), "ema_name": self.first, "ema_updates": self.updates, "averages": others}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Go on from a saved state. An average is looked for by its name; the first may also go on from what was
@@ -109,9 +108,9 @@ class Ema:
         Raises:
             UserError: one that was not tracked so far, and whose past is lost.
         """
-        saved = {**state.get("others", {}), state.get("name", self.first): state["shadow"]}
+        saved = {**state.get("averages", {}), state.get("ema_name", self.first): state["ema"]}
         for average, shadow in self.averages.items():
-            found = saved.get(average, state["shadow"] if average == self.first else None)
+            found = saved.get(average, state["ema"] if average == self.first else None)
             if found is None:
                 raise UserError(
                     f"the checkpoint was trained without the average {average}, and its past cannot be made up; it "
@@ -121,7 +120,7 @@ class Ema:
                 raise KeyError(f"the averaged weights do not fit this model: {sorted(unfit)[:3]} ...")
             for name, value in found.items():
                 shadow[name].copy_(value)
-        self.updates = int(state["updates"])
+        self.updates = int(state["ema_updates"])
 
 
 def width_name(sigma_rel: float) -> str:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from diffusion_art.devices import widest
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.ema import Ema
-from diffusion_art.training.optim import Constant, Plateau, attach, build_optimizer, clip
+from diffusion_art.training.optim import Constant, attach, build_optimizer, clip
 from diffusion_art.training.step import TrainingStep
-
-THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
+from diffusion_art.training.validation import Validation
 
 
 class DiffusionModule(LightningModule):
@@ -47,28 +46,17 @@ class DiffusionModule(LightningModule):
         self.config = config or {}
         self.provenance = provenance or {}
         self.ema = ema(step.model)
-        self._val_sums: Tensor | None = None
-        self._averaged: Any = None
 
     @property
     def model(self) -> TextToImage:
         return self.step.model
 
-    # ------------------------------------------------------------------ one step
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        size = datamodule.global_batch_size if datamodule is not None else len(batch)
+        size = getattr(getattr(self.trainer, "datamodule", None), "global_batch_size", len(batch))
         example = self.step.drawn(batch, global_batch_size=size, parts=self.trainer.accumulate_grad_batches)
-        losses = self.step(example, step=self.global_step)
-        mean = losses.mean
-        self.log("train/loss", mean.detach(), batch_size=len(batch))
-        for name, (_, loss) in losses.terms.items():
-            self.log(f"train/{name}", loss.detach(), batch_size=len(batch))
-        for name in self.step.ending_at(self.global_step):  # or Lightning would go on with the last value
-            self.log(f"train/{name}", torch.tensor(math.nan))
-        total = losses.total(mean)
-        return total if self.trainer.world_size == 1 else self.step.naming_every_weight(total, step=self.global_step)
+        losses = self.step(example, step=self.global_step, every_weight=self.trainer.world_size > 1)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.by_name().items()}, batch_size=len(batch))
+        return losses.total()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -80,51 +68,30 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the 2-norm of all gradients, and logs it.
-
-        Lightning's own refuses fused optimisers in mixed precision, since with a gradient scaler they unscale inside;
-        bf16 needs no scaler.
+        """Clips the 2-norm of all gradients, and logs it. Lightning's own refuses fused optimisers in mixed precision,
+        since with a gradient scaler they unscale inside; bf16 needs no scaler.
         """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        limit = gradient_clip_val if gradient_clip_val and gradient_clip_val > 0 else float("inf")  # as Lightning's
-        norm = clip(optimizer, limit)
-        self.log("train/grad_norm", norm)
+        else:
+            self.log("train/grad_norm", clip(optimizer, max(0.0, gradient_clip_val or 0.0) or math.inf))
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
         schedule = attach(self.lr_schedule, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # ------------------------------------------------------------------ validation
-
     def on_validation_epoch_start(self) -> None:
-        self._val_sums = torch.zeros(2, len(THIRDS), dtype=widest(self.device), device=self.device)
-        self._averaged = self.ema.averaged()
-        self._averaged.__enter__()
+        self._validation = Validation(self.step, self.ema)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        example = self.step.validated(batch)
-        losses = self.step(example).per_picture.to(widest(self.device))
-        third = (example.t * len(THIRDS)).long().clamp(max=len(THIRDS) - 1)
-        assert self._val_sums is not None
-        self._val_sums[0].index_add_(0, third, losses)
-        self._val_sums[1].index_add_(0, third, torch.ones_like(losses))
+        self._validation.see(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._averaged.__exit__(None, None, None)
-        sums = self.trainer.strategy.reduce(self._val_sums, reduce_op="sum")
-        losses, counts = sums  # type: ignore[misc]
-        loss = float(losses.sum() / counts.sum().clamp(min=1))
-        self.log("val/loss", loss, rank_zero_only=False)
-        for name, total, count in zip(THIRDS, losses.tolist(), counts.tolist()):
-            if count:
-                self.log(f"val/loss_{name}", total / count)
-        if isinstance(self.lr_schedule, Plateau) and not self.trainer.sanity_checking:
-            self.lr_schedule.observe(loss)
-
-    # ------------------------------------------------------------------ checkpoints
+        means = self._validation.end(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        self.log_dict({f"val/{name}": mean for name, mean in means.items()}, rank_zero_only=False)
+        if not self.trainer.sanity_checking:
+            self.lr_schedule.observe(means["loss"])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Trainable weights only: a frozen encoder is named in the config, not copied."""

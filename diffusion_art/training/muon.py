@@ -12,12 +12,11 @@ Training, https://arxiv.org/abs/2502.16982
 `torch.optim.Muon` takes the same steps (a test says so) for two-dimensional parameters only: neither the kernels of
 convolutions, which are most of a UNet, nor the vectors, so it would take a second optimiser beside it. It also works
 one matrix at a time and always in bfloat16, which is slow on processors without it; here matrices of a shape go
-together, on a CPU wide and small ones by their Gram matrices, on a GPU those of like shapes too (`muon_stacks.py`).
+together (`accel/muon_stacks.py`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,9 +25,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from diffusion_art.accel.lists import divide, lerp, lerped
+from diffusion_art.accel.muon_stacks import move
+from diffusion_art.accel.orthogonalise import as_matrix
 from diffusion_art.devices import computes_in_bf16
-from diffusion_art.training.muon_stacks import move_together
-from diffusion_art.training.orthogonalise import ADAM_SIZE, as_matrix, orthogonalise
 
 
 class Muon(Optimizer):
@@ -94,24 +94,18 @@ class Muon(Optimizer):
             return
         gradients = [_gradient(p) for p in parameters]
         if self.grad_scale is not None:
-            torch._foreach_div_(gradients, self.grad_scale)  # pyright: ignore[reportPrivateImportUsage]
+            divide(gradients, self.grad_scale)
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         momenta = [self.state[p]["momentum"] for p in parameters]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-        updates = torch._foreach_lerp(  # pyright: ignore[reportPrivateImportUsage]
-            gradients, momenta, group["momentum"]
-        )
+        lerp(momenta, gradients, 1 - group["momentum"])
+        updates = lerped(gradients, momenta, group["momentum"])
         weights = [as_matrix(p, like=p) for p in parameters]  # views
         updates = [as_matrix(update, like=p) for p, update in zip(parameters, updates)]
-        device = parameters[0].device
-        dtype = torch.bfloat16 if computes_in_bf16(device) else torch.float32
+        dtype = torch.bfloat16 if computes_in_bf16(parameters[0].device) else torch.float32
         settings = {"lr": group["lr"], "weight_decay": group["weight_decay"], "steps": group["steps"], "dtype": dtype}
-        if device.type == "cpu":
-            move_by_shape(weights, updates, **settings)
-        else:
-            move_together(weights, updates, **settings, found_inf=self.found_inf)
+        move(weights, updates, **settings, found_inf=self.found_inf)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
@@ -139,20 +133,6 @@ class Muon(Optimizer):
             grad_scale=self.grad_scale,
             found_inf=self.found_inf,
         )
-
-
-def move_by_shape(
-    weights: list[Tensor], updates: list[Tensor], *, lr: float, weight_decay: float, steps: int, dtype: torch.dtype
-) -> None:
-    """Moves weights by their updates, made orthogonal, a stack for each shape: all are matrices."""
-    alike: dict[torch.Size, list[int]] = defaultdict(list)
-    for number, weight in enumerate(weights):
-        alike[weight.shape].append(number)
-    stacks = [torch.stack([updates[number] for number in numbers]) for numbers in alike.values()]
-    for numbers, stack in zip(alike.values(), orthogonalise(*stacks, steps=steps, dtype=dtype), strict=True):
-        size = ADAM_SIZE * max(stack.shape[1:]) ** 0.5
-        for number, update in zip(numbers, stack, strict=True):
-            weights[number].mul_(1 - lr * weight_decay).add_(update, alpha=-lr * size)
 
 
 def _gradient(p: Tensor) -> Tensor:

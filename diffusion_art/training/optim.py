@@ -119,6 +119,9 @@ class Constant:
     def __call__(self, step: int) -> float:
         return self.warmup(step)
 
+    def observe(self, loss: float) -> None:
+        """Hear of a validation loss."""
+
     def warmup(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup_steps + 1))
 
@@ -212,7 +215,6 @@ class Plateau(Constant):
         return self.warmup(step) * self.scale
 
     def observe(self, loss: float) -> None:
-        """Hear of a validation loss."""
         if loss < self.best * (1.0 - self.threshold):
             self.best, self.waited = loss, 0
             return

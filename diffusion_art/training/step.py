@@ -9,9 +9,10 @@ share the step, or in how many parts it is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -46,22 +47,34 @@ class Example:
 
 @dataclass
 class Losses:
-    """The objective's loss of each picture, and by name the loss of each term with its weight."""
+    """The objective's loss of each picture, and by name the loss of each term with its weight.
+
+    `ended` are the terms that are off from this step on, `idle` weights whose gradients are to be zero and not None.
+    """
 
     per_picture: Float[Tensor, " b"]
     terms: dict[str, tuple[float, Float[Tensor, ""]]]
+    ended: Sequence[str] = ()
+    idle: Sequence[Tensor] = ()
 
-    @property
+    @cached_property
     def mean(self) -> Float[Tensor, ""]:
         """The objective's."""
         return self.per_picture.mean()
 
-    def total(self, mean: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
+    def total(self) -> Float[Tensor, ""]:
         """What is minimised."""
-        total = self.mean if mean is None else mean
+        total = self.mean
         for weight, loss in self.terms.values():
             total = total + weight * loss
-        return total
+        return total + 0.0 * sum(p.sum() for p in self.idle) if self.idle else total
+
+    def by_name(self) -> dict[str, Float[Tensor, ""]]:
+        """`loss`, the objective's, and the terms', without gradients; NaN for a term that has just ended, or a logger
+        would go on with its last value.
+        """
+        found = {"loss": self.mean.detach(), **{name: loss.detach() for name, (_, loss) in self.terms.items()}}
+        return found | {name: torch.tensor(math.nan) for name in self.ended}
 
 
 class TrainingStep(nn.Module):
@@ -130,8 +143,12 @@ class TrainingStep(nn.Module):
 
     # ------------------------------------------------------------------ the losses
 
-    def forward(self, example: Example, *, step: int | None = None) -> Losses:
-        """`step` is how many optimiser updates went before; without one, no term adds its loss."""
+    def forward(self, example: Example, *, step: int | None = None, every_weight: bool = False) -> Losses:
+        """`step` is how many optimiser updates went before; without one, no term adds its loss.
+
+        With `every_weight` the loss also depends on the weights of terms that have ended, for which it has gradients of
+        zero: several processes wait for a gradient of each. They move nothing that the model depends on.
+        """
         active = [] if step is None else [term for term in self._terms() if term.active(step)]
         places = {term.place for term in active if term.place is not None}
         if len(places) > 1:
@@ -140,7 +157,9 @@ class TrainingStep(nn.Module):
         seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map)
         with span(TERMS):
             found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
-        return Losses(per_picture, found)
+        idle = [p for term in self._terms() if every_weight and term not in active for p in term.parameters()]
+        ended = [term.name for term in self._terms() if step is not None and term.until_step == step]
+        return Losses(per_picture, found, ended, idle)
 
     def _asked(self, example: Example, place: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The objective's losses, the network's last answer to it, and its map at `place`."""
@@ -177,37 +196,41 @@ class TrainingStep(nn.Module):
     def _terms(self) -> list[Term]:
         return cast(list[Term], list(self.terms.values()))
 
-    # ------------------------------------------------------------------ several processes, ends
-
-    def naming_every_weight(self, loss: Float[Tensor, ""], *, step: int) -> Float[Tensor, ""]:
-        """The same loss. Its graph also names the weights of terms that have ended: several processes wait for a
-        gradient of every weight. These are zero and move nothing that the model depends on.
-        """
-        ended = [p for term in self._terms() if not term.active(step) for p in term.parameters()]
-        return loss + 0.0 * sum(p.sum() for p in ended) if ended else loss
-
-    def ending_at(self, step: int) -> list[str]:
-        """The names of the terms that are off from this step on."""
-        return [term.name for term in self._terms() if term.until_step == step]
-
     # ------------------------------------------------------------------ checkpoints
 
     def saved(self) -> dict[str, Any]:
-        """What the terms keep in a checkpoint."""
-        return {key: value for term in self._terms() for key, value in term.saved().items()}
+        """What the terms go on with from a checkpoint, by name."""
+        return {"terms": {term.name: state for term in self._terms() if (state := term.saved())}}
 
-    def resume(self, ours: dict[str, Any]) -> None:
-        """Give the terms their part of a checkpoint.
+    def resume(self, ours: Mapping[str, Any]) -> None:
+        """Give each term what it saved in our part of a checkpoint.
 
         Raises:
-            UserError: the optimiser of the checkpoint holds a term's weights and this step has none, or the reverse.
+            UserError: the checkpoint holds the state of a term that is not here, or lacks that of one that is.
         """
-        trains = "alignment" in self.terms
-        if ("alignment" in ours) != trains:
+        saved = states_of_terms(ours)
+        stateful = [term for term in self._terms() if term.saved()]
+        for term in stateful:
+            if term.name not in saved:
+                raise UserError(
+                    f"the checkpoint was trained without the term {term.name} of the loss, and its optimiser goes on "
+                    f"with the weights it had: resume it with {term.off or f'{term.name}=none'}, or start a new run."
+                )
+            term.resume(saved.pop(term.name))
+        for name in saved:
             raise UserError(
-                f"the checkpoint was trained {'without' if trains else 'with'} an alignment, and its optimiser "
-                f"goes on with the weights it had: resume it with "
-                f"{'alignment=none' if trains else 'the alignment of its config.yaml'}, or start a new run."
+                f"the checkpoint was trained with the term {name} of the loss, and its optimiser goes on with the "
+                f"weights it had: resume it with the {name} of its config.yaml, or start a new run."
             )
-        for term in self._terms():
-            term.resume(ours)
+
+
+def states_of_terms(ours: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What terms have saved in our part of a checkpoint, by name; older ones held it beside the rest."""
+    if "terms" in ours:
+        return dict(ours["terms"])
+    found: dict[str, dict[str, Any]] = {}
+    if "alignment" in ours:  # all were in the middle before there was a choice
+        found["alignment"] = {"place": ours.get("alignment_place", "middle"), "weights": ours["alignment"]}
+    if "teacher" in ours:
+        found["teacher"] = {"id": ours["teacher"]}
+    return found

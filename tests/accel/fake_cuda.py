@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_art.tensors import Conditioning
+from tests.devices.fake_gpu import backward
 
 COPIES = ("clone", "_to_copy", "copy_")
 
@@ -80,16 +81,6 @@ def fake_cuda() -> Iterator[None]:
         yield
 
 
-def on_fake_cuda(net: nn.Module) -> nn.Module:
-    """Weights of a network on "meta" made fake ones on "cuda"; inside `fake_cuda`."""
-    for module in net.modules():
-        for name, p in module._parameters.items():
-            if p is not None:
-                made = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="cuda")
-                module._parameters[name] = nn.Parameter(made)
-    return net
-
-
 def step(net: nn.Module, *, rows: int, side: int, channels: int, width: int) -> Watch:
     """One forward and backward pass under bfloat16 autocast."""
     x_t, t = torch.randn(rows, channels, side, side), torch.rand(rows)
@@ -106,34 +97,3 @@ def step(net: nn.Module, *, rows: int, side: int, channels: int, width: int) -> 
             torch.clear_autocast_cache()
         backward(loss)
     return watch
-
-
-@torch.no_grad()
-def backward(root: Tensor) -> None:
-    """`root.backward()`: each node of the graph after all that lead to it, weights' gradients dropped."""
-    pending: dict[Any, dict[int, Tensor]] = {root.grad_fn: {root.output_nr: torch.ones_like(root)}}
-    for node in in_order(root.grad_fn):
-        found = pending.pop(node, {})
-        if not found:
-            continue
-        given = [found.get(place) for place in range(len(node._input_metadata))]
-        out = node(*given) if callable(node) else node.apply(*given)
-        for (after, place), gradient in zip(node.next_functions, out if isinstance(out, tuple) else (out,)):
-            if after is not None and gradient is not None:
-                about = after._input_metadata[place]
-                gradient = gradient.sum_to_size(tuple(about.shape)).to(about.dtype)
-                known = pending.setdefault(after, {})
-                known[place] = known[place] + gradient if place in known else gradient
-
-
-def in_order(root: Any) -> list[Any]:
-    order, seen, stack = [], set(), [(root, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(after, False) for after, _ in node.next_functions if after is not None]
-    return order[::-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.accel.graphs import TOKENS, Captured, in_precision
+from diffusion_art.accel.graphs import PATIENCE, TOKENS, Captured, in_precision
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.serving.engine.engine import Engine, Job
 from tests.accel.fake_cuda import fake_cuda
@@ -16,13 +16,14 @@ from tests.models.backbones import all_random, inputs, small_jit, small_unet
 class Recorder:
     """What CUDA's graphs do, on a CPU: a replay computes from where the inputs lie, into where the answer lies."""
 
-    def __init__(self, fails: bool = False) -> None:
-        self.recorded = self.replayed = 0
+    def __init__(self, fails: type[RuntimeError] | None = None) -> None:
+        self.recorded = self.replayed = self.asked = 0
         self.fails = fails
 
     def __call__(self, call):
+        self.asked += 1
         if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise self.fails("operation not permitted when stream is capturing")
         self.recorded += 1
         answer = call()
 
@@ -71,13 +72,34 @@ def test_more_rows_than_any_graph_run_as_they_are(net):
     assert recorder.recorded == 0
 
 
-def test_what_cannot_be_recorded_runs_as_it_is_and_is_said_once(net, caplog):
-    captured = Captured(net, record=Recorder(fails=True))
-    for _ in range(4):
-        assert torch.equal(captured(*inputs(2)), net(*inputs(2)))
+def doubling(x_t, t, cond):
+    return 2 * x_t
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_is_said_once(caplog):
+    recorder = Recorder(fails=RuntimeError)
+    captured = Captured(doubling, record=recorder)
+    for _ in range(PATIENCE + 4):
+        assert torch.equal(captured(*inputs(2)), doubling(*inputs(2)))
+    assert recorder.asked == 1
     assert [record.message for record in caplog.records] == [
         "calls of 2 rows are not recorded, and run as they are: operation not permitted when stream is capturing"
     ]
+
+
+def test_what_memory_did_not_suffice_for_is_recorded_later(caplog):
+    recorder = Recorder(fails=torch.OutOfMemoryError)
+    captured = Captured(doubling, record=recorder)
+    for _ in range(2 + PATIENCE):
+        assert torch.equal(captured(*inputs(2)), doubling(*inputs(2)))
+    assert recorder.asked == 1
+    captured(*inputs(2))
+    assert recorder.asked == 2
+    recorder.fails = None  # another process has gone
+    for _ in range(PATIENCE + 2):
+        torch.testing.assert_close(captured(*inputs(2)), doubling(*inputs(2)))
+    assert (recorder.recorded, recorder.replayed) == (1, 2)
+    assert len(caplog.records) == 1
 
 
 def test_a_copy_in_bfloat16_answers_in_it_and_leaves_the_network(net):

@@ -8,7 +8,8 @@ import torch
 from diffusion_art.accel import switch
 from diffusion_art.models.jit import JiT
 from diffusion_art.models.unet import UNet
-from tests.accel.fake_cuda import Watch, fake_cuda, on_fake_cuda, step
+from tests.accel.fake_cuda import Watch, fake_cuda, step
+from tests.waiting import on_fake_cuda
 
 ROWS, SIDE, CHANNELS, WIDTH = 4, 16, 12, 32
 SIZES = {"channels": CHANNELS, "sample_size": SIDE, "cross_attention_dim": WIDTH, "pooled_dim": WIDTH}

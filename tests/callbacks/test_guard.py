@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from diffusion_art.callbacks.guard import NonFiniteGuard, Verdicts
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
 from diffusion_art.training.optim import build_optimizer, scale_in_step
+from tests.conftest import ROOT
 
 
 def _batch(number: int) -> Batch:
@@ -87,3 +92,16 @@ def test_no_checkpoint_is_written_of_a_run_that_is_broken(tmp_path):
         "keys": ["key 3"],
         "positions": [3],
     }
+
+
+def test_of_two_processes_both_end_at_the_step_that_one_of_them_broke(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(Path(__file__).with_name("two_guards.py")), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, done.stderr
+    said = sorted(path.read_text().partition(", on a batch")[0] for path in tmp_path.glob("said_*"))
+    assert said == [
+        "the loss became nan at step 2",
+        "the loss or the gradients of another process were not finite at step 2",
+    ]
+    assert {path.name for path in tmp_path.glob("*.json")} == {"non_finite.json", "non_finite_1.json"}

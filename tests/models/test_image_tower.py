@@ -7,14 +7,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.features import load_features
 from diffusion_art.evaluation.reference import painted
-from diffusion_art.models.image_tower import ImageTower, Lite0, OpenClipImage, read_weights, resized
+from diffusion_art.models.image_tower import ImageTower, Lite0, OpenClipImage, read_weights
 from tests.fakes import tiny_clip
 
 
@@ -73,13 +72,6 @@ def test_lite0s_features_are_those_of_timms_network_in_any_precision(stride, sha
     assert torch.cosine_similarity(found["bf16"], found["fp32"], dim=1).mean() > 0.995
     fast = "bf16" if computes_in_bf16(torch.device("cpu")) else "fp32"
     assert torch.equal(found["auto"], found[fast])
-
-
-@pytest.mark.parametrize(("n", "side"), [(4, 7), (2, 3), (4, 4), (8, 3), (32, 96), (200, 96)])
-def test_a_picture_or_map_is_resized_as_torch_does_it(n, side):
-    x = torch.randn(2, 5, n, n, generator=torch.Generator().manual_seed(0))
-    wanted = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-    torch.testing.assert_close(resized(x, side), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_lite0_says_what_it_needs():

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.profiler import ProfilerActivity, profile
 
+from diffusion_art.accel import attention
 from diffusion_art.errors import UserError
 from diffusion_art.models.attention import Attention
 from diffusion_art.models.unet import UNet
@@ -15,7 +15,7 @@ def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(
     net = all_random(small_unet(attention_sides=[8, 4]))
     answers = {}
     for limit in (0, 16, 64):
-        monkeypatch.setattr(Attention, "PLAIN_QUERIES", limit)
+        monkeypatch.setattr(attention, "FEW", limit)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             answers[limit] = net(*inputs())
         calls = [event.key for event in profiled.events() if event.key == "aten::scaled_dot_product_attention"]
@@ -26,8 +26,7 @@ def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(
 
 def test_its_weights_are_those_of_diffusers_own_network_and_so_are_its_answers():
     net = all_random(small_unet())
-    theirs = UNet2DConditionModel.from_config(net.net.config).eval()
-    theirs.load_state_dict(net.net.state_dict())
+    theirs = net.as_diffusers()
     x_t, t, cond = inputs()
     answer = theirs(x_t, 1000 * t, cond.tokens, encoder_attention_mask=cond.mask, class_labels=cond.pooled).sample
     torch.testing.assert_close(net(x_t, t, cond), answer, atol=1e-4, rtol=1e-4)

@@ -145,6 +145,14 @@ def test_a_broken_json_beside_a_picture_makes_it_a_bad_one(folder: Path) -> None
     assert [type(item) for item in read(ImageFolder(folder))] == [BadPicture, Picture, Picture]
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".caption", ".json"])
+def test_a_text_too_long_for_one_picture_makes_it_a_bad_one(folder: Path, suffix: str) -> None:
+    (folder / f"a{suffix}").write_bytes(b" " * (2**20 + 1))
+    assert read(ImageFolder(folder))[0] == BadPicture(
+        "a.jpg", f"its {suffix} has 1048577 bytes, at most 1048576 are read"
+    )
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         ImageFolder(tmp_path / "nowhere")

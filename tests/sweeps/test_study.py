@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import optuna
 import pytest
 from optuna.pruners import MedianPruner
 from optuna.samplers import BruteForceSampler, TPESampler
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from diffusion_art.errors import UserError
@@ -70,6 +73,27 @@ def test_half_a_line_does_not_lose_the_study(tmp_path):
     again = search(tmp_path)
     again.tell(again.ask(), value=2.0)
     assert [trial.value for trial in open_study(tmp_path).trials] == [1.0, 2.0]
+
+
+def test_half_a_line_is_not_cut_off_while_another_process_writes_it(tmp_path):
+    begun = search(tmp_path)
+    begun.tell(begun.ask(), value=1.0)
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    line = b'{"op_code":0,"worker_id":"x","study_name":"other","directions":[1]}\n'
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    with journal.open("ab") as file:
+        file.write(line[:20])
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(search, tmp_path)
+        time.sleep(0.1)
+        assert journal.read_bytes() == whole + line[:20]
+        with journal.open("ab") as file:
+            file.write(line[20:])
+        lock.release()
+        again.result(20)
+    assert journal.read_bytes().startswith(whole + line)
 
 
 def test_another_command_is_not_mixed_into_a_study(tmp_path):

@@ -89,7 +89,7 @@ def test_state_round_trip_and_a_model_it_does_not_fit():
     assert other.updates == 1
     assert torch.equal(other.shadow["1.weight"], ema.shadow["1.weight"])
     with pytest.raises(KeyError, match="do not fit"):
-        other.load_state_dict({"updates": 0, "shadow": {"else": torch.zeros(1)}})
+        other.load_state_dict({"ema_updates": 0, "ema": {"else": torch.zeros(1)}})
 
 
 def _walk(net: nn.Module, *averages: Ema, updates: int, seed: int = 0) -> list[torch.Tensor]:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_art.accel.muon_stacks import grouped, move_by_shape, move_one_by_one, move_together
+from diffusion_art.accel.orthogonalise import orthogonalise
 from diffusion_art.models.jit import JiT
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.unet import UNet
 from diffusion_art.training.ema import Ema
-from diffusion_art.training.muon import Muon, move_by_shape
-from diffusion_art.training.muon_stacks import grouped, move_together
+from diffusion_art.training.muon import Muon
 from diffusion_art.training.optim import (
     Constant,
     Cosine,
@@ -28,7 +29,6 @@ from diffusion_art.training.optim import (
     parameter_groups,
     scale_in_step,
 )
-from diffusion_art.training.orthogonalise import orthogonalise
 from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 
@@ -161,8 +161,8 @@ def test_iterating_on_the_gram_matrix_is_the_same_iteration(shape, dtype, monkey
     matrices = torch.randn(shape)
     matrices[0] = matrices[0, :1, :1] * torch.ones(shape[1:])  # of rank one
     (found,) = orthogonalise(matrices, dtype=dtype)
-    monkeypatch.setattr("diffusion_art.training.orthogonalise.GRAM_FROM", float("inf"))
-    monkeypatch.setattr("diffusion_art.training.orthogonalise.GRAM_BELOW", 0)
+    monkeypatch.setattr("diffusion_art.accel.orthogonalise.GRAM_FROM", float("inf"))
+    monkeypatch.setattr("diffusion_art.accel.orthogonalise.GRAM_BELOW", 0)
     (expected,) = orthogonalise(matrices, dtype=torch.float32)
     assert float((found - expected).norm() / expected.norm()) < (1e-4 if dtype == torch.float32 else 0.01)
 
@@ -307,12 +307,16 @@ def _matrices(seed: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("launches", [0.0, 1e4, 1e9])  # nothing padded, some, all in one stack
 def test_padded_stacks_move_weights_as_each_shape_alone_does(launches, monkeypatch):
-    monkeypatch.setattr("diffusion_art.training.muon_stacks.LAUNCHES", launches)
+    monkeypatch.setattr("diffusion_art.accel.muon_stacks.LAUNCHES", launches)
     grouped.cache_clear()
     settings = {"lr": 0.1, "weight_decay": 0.3, "steps": 5, "dtype": torch.float32}
     together, alone = _matrices(0), _matrices(0)
     move_together(together, _matrices(1), **settings)
     move_by_shape(alone, _matrices(1), **settings)
+    published = _matrices(0)
+    move_one_by_one(published, _matrices(1), **settings)
+    for ours, theirs in zip(published, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     for ours, theirs in zip(together, alone, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     held = _matrices(0)

@@ -9,9 +9,14 @@ from torch import Tensor
 from diffusion_art.config import build
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
+from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
 from diffusion_art.training.step import TrainingStep
-from tests.fakes import toy_model
+from diffusion_art.training.terms.alignment import Alignment
+from diffusion_art.training.terms.perceptual import Perceptual
+from diffusion_art.training.terms.teacher import Teacher
+from diffusion_art.training.terms.term import Term
+from tests.fakes import SmallTower, toy_model
 
 PICTURES, NUMBER = 8, 3  # of a step, and which step
 
@@ -67,3 +72,59 @@ def test_an_alignment_is_found_where_older_configs_name_it():
     old = {"_target_": "diffusion_art.models.alignment.Alignment", "_partial_": True, "total_steps": 10}
     assert build(old).func.__module__ == "diffusion_art.training.terms.alignment"
     assert old["_target_"] == "diffusion_art.models.alignment.Alignment"
+
+
+# ---------------------------------------------------------------------- terms and their states
+
+
+def aligned(seed: int, **changes) -> Alignment:
+    torch.manual_seed(seed)
+    return Alignment(maps={"up": 16, "middle": 16}, tower=SmallTower(), total_steps=10, hidden=8, **changes)
+
+
+def taught(by: str) -> Teacher:
+    return Teacher(toy_model(), teacher_id=by, guidance_scale=1.0)
+
+
+def step_of(*terms: Term) -> TrainingStep:
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    return TrainingStep(toy_model(), objective, terms=terms)
+
+
+def test_terms_combine_and_each_goes_on_from_its_own_state():
+    terms = (aligned(0), taught("a"), Perceptual(tower=SmallTower(), layers=[]))
+    saved = step_of(*terms).saved()
+    assert set(saved["terms"]) == {"alignment", "teacher"}  # a perceptual loss has none
+    older = {"alignment": saved["terms"]["alignment"]["weights"], "teacher": "a"}
+    for ours in (saved, older, {**older, "alignment_place": "middle"}):
+        again = aligned(1)
+        assert not torch.equal(again.projection[0].weight, terms[0].projection[0].weight)
+        step_of(again, taught("a")).resume(ours)
+        assert torch.equal(again.projection[0].weight, terms[0].projection[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("terms", "before", "says"),
+    [
+        ([], [aligned(0)], "with the term alignment .* the alignment of its config.yaml"),
+        ([aligned(0)], [], "without the term alignment .* resume it with alignment=none"),
+        ([], [taught("a")], "with the term teacher"),
+        ([taught("a")], [], "without the term teacher .* its own experiment"),
+        ([taught("b")], [taught("a")], "was taught by a, and teacher=... is b"),
+        ([aligned(0)], [aligned(0, place="up")], "with its up aligned, and here it is middle"),
+        ([aligned(0), taught("a")], [aligned(0)], "without the term teacher"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_terms(terms, before, says):
+    with pytest.raises(UserError, match=says):
+        step_of(*terms).resume(step_of(*before).saved())
+
+
+def test_weights_of_a_term_that_has_ended_have_gradients_of_zero_where_each_needs_one():
+    step = step_of(aligned(0, until=0.4))
+    (batch,) = batches(parts=1)
+    losses = step(step.drawn(batch, global_batch_size=PICTURES), step=4, every_weight=True)
+    assert losses.by_name()["alignment"].isnan()
+    losses.total().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in step.terms.parameters())
+    assert not step(step.drawn(batch, global_batch_size=PICTURES), step=4).idle

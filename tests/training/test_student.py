@@ -45,7 +45,7 @@ def test_a_student_starts_as_its_teacher_and_says_how_it_is_sampled(distill, run
         torch.testing.assert_close(weights[f"ema {name}"], value)
         assert torch.equal(weights[f"raw model.{name}"], value)
     ours = torch.load(find_checkpoint(student), weights_only=True)[KEY]
-    assert ours["teacher"] == checkpoint_id(find_checkpoint(teacher))
+    assert ours["terms"]["teacher"]["id"] == checkpoint_id(find_checkpoint(teacher))
     assert ours["config"]["teacher"] == str(find_checkpoint(teacher))
     assert ours["config"]["teacher_guidance_scale"] == 2.0  # as the toy run ships
 

@@ -157,15 +157,15 @@ class Loop(Sampler):
         steps = list(steps_of(schedule, self.grid(schedule) if times is None else times))
         walk = self.walk(schedule, steps, x_T, noise or _no_noise)
         at_one_time = denoiser if isinstance(denoiser, DenoiserAtOneTime) else None
-        ask = next(walk)
+        x_0_hat: Any = None  # which begins the walk
         while True:
-            x_0_hat = at_one_time.at(ask.x, ask.t) if at_one_time else denoiser(ask.x, rows_at(ask.t, ask.x))
-            if callback is not None and not ask.corrects:
-                callback(ask.step_index, ask.t, ask.x, x_0_hat)
             try:
                 ask = walk.send(x_0_hat)
             except StopIteration as end:
                 return end.value
+            x_0_hat = at_one_time.at(ask.x, ask.t) if at_one_time else denoiser(ask.x, rows_at(ask.t, ask.x))
+            if callback is not None and not ask.corrects:
+                callback(ask.step_index, ask.t, ask.x, x_0_hat)
 
 
 def by_name(name: str, **settings: Any) -> Sampler:

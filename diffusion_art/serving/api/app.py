@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -13,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_art import __version__
-from diffusion_art.serving.api import docs, generations, predict, sdapi, sdapi_about
+from diffusion_art.serving import api
+from diffusion_art.serving.api import docs
 from diffusion_art.serving.api.errors import (
     SDAPI,
     ApiError,
@@ -63,7 +66,7 @@ def create_app(studio: Studio) -> FastAPI:
     app.state.suggestions = None
     app.state.suggesting = asyncio.Lock()
     app.state.works = Works()
-    for part in (generations.router, predict.router, sdapi.router, sdapi_about.router, router):
+    for part in (*routers(), router):
         app.include_router(part)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)
@@ -79,6 +82,13 @@ def create_app(studio: Studio) -> FastAPI:
     app.add_middleware(Gate, settings=studio.settings, metrics=studio.metrics)
     _document(app, guarded=bool(studio.settings.tokens))
     return app
+
+
+def routers() -> list[APIRouter]:
+    """Those of the modules beside this one: a new module with a `router` is served."""
+    names = sorted(module.name for module in iter_modules(api.__path__) if module.name != "app")
+    found = (getattr(import_module(f"{api.__name__}.{name}"), "router", None) for name in names)
+    return [part for part in found if isinstance(part, APIRouter)]
 
 
 def page_files() -> list[Path]:

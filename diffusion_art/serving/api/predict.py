@@ -14,7 +14,7 @@ from diffusion_art.serving.api.encode import as_base64, as_floats
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import ERRORS, unless_gone
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Predictions
-from diffusion_art.serving.engine.job import Job, Ticket
+from diffusion_art.serving.engine.job import Ticket
 from diffusion_art.serving.studio import Studio
 
 router = APIRouter()
@@ -38,17 +38,8 @@ async def predict(
         raise ApiError(422, f"At most {most} captions at a time here, not {len(items)}.", code="too_many_pictures")
     for item in items:
         studio.check_prompt(item.caption, "caption")
-    sampler, guidance_scale = studio.sampler_of(), studio.guidance_scale_of()
-    jobs = [
-        Job(
-            item.caption,
-            secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed,
-            sampler,
-            guidance_scale,
-            **studio.guidance,
-        )
-        for item in items
-    ]
+    seeds = (secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed for item in items)
+    jobs = [studio.job(item.caption, seed, studio.sampler_of()) for item, seed in zip(items, seeds, strict=True)]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))
     work = asyncio.gather(*(_floats(studio, ticket) for ticket in tickets))
     pictures: Any = await unless_gone(request, tickets, work)

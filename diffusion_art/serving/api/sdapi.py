@@ -82,16 +82,9 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
     studio.check_prompt(body.negative_prompt or "", "negative_prompt")
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
     sampler = studio.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
+    asked = {"negative_prompt": body.negative_prompt, "guidance_scale": body.cfg_scale}
     return [
-        Job(
-            prompt=body.prompt,
-            seed=seed,
-            sampler=sampler,
-            guidance_scale=studio.guidance_scale_of(body.cfg_scale),
-            negative_prompt=body.negative_prompt or "",
-            **studio.guidance,
-            previews=LOOKS if number == 0 else 0,
-        )
+        studio.job(body.prompt, seed, sampler, **asked, previews=0 if number else LOOKS)
         for number, seed in enumerate(seeds_from(body.seed, count))
     ]
 

@@ -66,20 +66,23 @@ class LoopSlot:
     job: Job
     walk: Walk = field(repr=False)
     x: Tensor
-    t: float
+    t: float = 1.0
     last: Tensor | None = field(default=None, repr=False)  # x_0_hat of the last call
     finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.answered(None)
 
     @property
     def rows(self) -> int:
         """Rows of the next network call."""
         return 2 if self.job.guided_at(self.t) else 1
 
-    def answered(self, x_0_hat: Float[Tensor, "1 c h w"]) -> None:
-        """One call further on."""
+    def answered(self, x_0_hat: Float[Tensor, "1 c h w"] | None) -> None:
+        """One call further on; None begins the walk."""
         self.last = x_0_hat
         try:
-            ask: Ask = self.walk.send(x_0_hat)
+            ask: Ask = self.walk.send(x_0_hat)  # type: ignore[arg-type]
             self.x, self.t = ask.x, ask.t
         except StopIteration as end:
             self.x, self.finished = end.value, True
@@ -129,9 +132,7 @@ class Stepper:
         if isinstance(job.sampler, Tabular):
             return Slot(job, self.calls(job.sampler), x, torch.zeros_like(x), noise)
         assert isinstance(job.sampler, Loop)
-        walk = job.sampler.begin(self.model.schedule, x, noise)
-        ask = next(walk)
-        return LoopSlot(job, walk, ask.x, ask.t)
+        return LoopSlot(job, job.sampler.begin(self.model.schedule, x, noise), x)
 
     @torch.no_grad()
     def advance(self, slots: Sequence[Slot], *, batch_size: int) -> None:

@@ -19,9 +19,9 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor, nn
 
+from diffusion_art.accel.ahead_of_time import CompiledNetwork, arguments
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import Run
-from diffusion_art.serving.engine.compiled import CompiledNetwork, arguments
 from diffusion_art.tensors import Conditioning
 
 # 2-norm of the difference to the network as it is, over that of its answer

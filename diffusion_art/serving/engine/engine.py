@@ -233,6 +233,9 @@ class Engine:
             except Exception as error:
                 self._drop([entry], error)
                 return False
+            if entry.slot.finished:  # its sampler asks nothing
+                self._show(entry)
+                return False
         return True
 
     def _advance(self, entries: Sequence[_Entry]) -> None:
@@ -255,7 +258,6 @@ class Engine:
         """Hand out the finished picture, or a preview if one is due."""
         slot = entry.slot
         assert slot is not None
-        assert slot.last is not None
         try:
             if slot.finished:
                 picture = to_uint8(self._stepper.picture(slot.x))
@@ -264,6 +266,7 @@ class Engine:
                 if not entry.ticket.result.cancelled():
                     _settle(entry.ticket, picture)
             elif entry.on_preview is not None and entry.preview_due() and not entry.ticket.result.cancelled():
+                assert slot.last is not None
                 entry.previewed += 1
                 entry.on_preview(entry.number, entry.previewed - 1, to_uint8(self._stepper.picture(slot.last)))
         except Exception as error:

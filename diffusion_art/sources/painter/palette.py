@@ -33,7 +33,6 @@ PAIRS: tuple[tuple[str, str], ...] = tuple(combinations(COLOUR_NAMES, 2))  # uno
 CREAM: Colour = (246, 239, 222)
 INK: Colour = (30, 27, 34)
 STONE: Colour = (196, 190, 178)
-NEUTRALS: dict[str, Colour] = {"cream": CREAM, "ink": INK, "stone": STONE}
 
 
 def mix(a: Colour, b: Colour, weight: float) -> Colour:

@@ -23,8 +23,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.accel.resize import resized
 from diffusion_art.errors import UserError
-from diffusion_art.models.image_tower import ImageTower, resized
+from diffusion_art.models.image_tower import ImageTower
+from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.terms.term import Seen, Term
 
 
@@ -68,6 +70,10 @@ class Alignment(Term):
         )
         self.hide("tower", tower)
 
+    @classmethod
+    def of_model(cls, model: TextToImage) -> dict[str, Any]:
+        return {"maps": model.backbone.maps}
+
     def forward(self, seen: Seen) -> Float[Tensor, ""]:
         assert seen.map is not None, "the training step gives the map of `place`"
         return self.between(seen.map, seen.images)
@@ -83,16 +89,15 @@ class Alignment(Term):
             return apart + self.similarity_weight * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))
 
     def saved(self) -> dict[str, Any]:
-        return {"alignment": self.state_dict(), "alignment_place": self.place}
+        return {"place": self.place, "weights": self.state_dict()}
 
-    def resume(self, ours: Mapping[str, Any]) -> None:
-        place = ours.get("alignment_place", "middle")  # where all were before there was a choice
-        if place != self.place:
+    def resume(self, state: Mapping[str, Any]) -> None:
+        if (place := state["place"]) != self.place:
             raise UserError(
                 f"the checkpoint was trained with its {place} aligned, and here it is {self.place}. "
                 f"Resume it with alignment.layer={place}."
             )
-        saved, own = ours["alignment"], self.state_dict()
+        saved, own = state["weights"], self.state_dict()
         for name in own:
             if saved[name].shape != own[name].shape:
                 raise UserError(

@@ -22,6 +22,7 @@ class Teacher(Term):
     """
 
     name = "teacher"
+    off = "its own experiment"
     model: TextToImage
 
     def __init__(self, model: TextToImage, *, teacher_id: str, guidance_scale: float) -> None:
@@ -35,12 +36,12 @@ class Teacher(Term):
         return {"teacher": self.model.denoiser(taught, guidance_scale=self.guidance_scale)}
 
     def saved(self) -> dict[str, Any]:
-        return {"teacher": self.teacher_id}
+        return {"id": self.teacher_id}
 
-    def resume(self, ours: Mapping[str, Any]) -> None:
-        if ours.get("teacher") != self.teacher_id:
+    def resume(self, state: Mapping[str, Any]) -> None:
+        if state["id"] != self.teacher_id:
             raise UserError(
-                f"the student in this checkpoint was taught by {ours.get('teacher')}, and teacher=... is "
+                f"the student in this checkpoint was taught by {state['id']}, and teacher=... is "
                 f"{self.teacher_id}. Resume it with the checkpoint of its teacher: teacher=RUN/checkpoints/NAME.ckpt."
             )
 

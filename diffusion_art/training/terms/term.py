@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.models.text_to_image import TextToImage
+
 
 @dataclass
 class Seen:
@@ -28,6 +30,7 @@ class Term(nn.Module):
     """
 
     name: ClassVar[str]  # its key in the config, in the checkpoint, and in the logs as train/<name>
+    off: ClassVar[str] = ""  # what a run without it is given, if not name=none
     weight: float = 1.0
     until_step: int | None = None  # the first step without it; None: it never ends
     place: str | None = None  # of the backbone, whose map there it wants to see
@@ -37,6 +40,11 @@ class Term(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         object.__setattr__(self, "_hidden", [])  # past nn.Module's registry, as what is in it
+
+    @classmethod
+    def of_model(cls, model: TextToImage) -> dict[str, Any]:
+        """Settings that are not in the config, since they are the model's."""
+        return {}
 
     def hide(self, name: str, frozen: nn.Module) -> None:
         """Have `frozen`, as the attribute `name`, in eval mode and on the term's device. Optimisers, checkpoints and
@@ -62,11 +70,11 @@ class Term(nn.Module):
         return None
 
     def saved(self) -> dict[str, Any]:
-        """Its part of a checkpoint, by key."""
+        """What it goes on with from a checkpoint, as plain data and tensors; empty: nothing."""
         return {}
 
-    def resume(self, ours: Mapping[str, Any]) -> None:
-        """Go on from our part of a checkpoint.
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was `saved`.
 
         Raises:
             UserError: the checkpoint was trained with another one.

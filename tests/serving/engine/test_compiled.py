@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_art.accel.ahead_of_time import CompiledNetwork
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.errors import UserError
@@ -21,7 +22,6 @@ from diffusion_art.serving.engine.compiled import (
     KEPT,
     STALE_S,
     Compilation,
-    CompiledNetwork,
     check_compiler,
     check_ours,
     clear,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_art.devices import leave_cores
+from diffusion_art.accel.cores import leave_cores
+from diffusion_art.diffusion.samplers.base import Loop
 from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
@@ -187,6 +188,25 @@ def test_the_loop_has_the_cores_that_the_main_thread_left(model):
         assert (seen, torch.get_num_threads()) == ([before + 1], 1)
     finally:
         torch.set_num_threads(before)
+
+
+class AsksNothing(Loop):
+    """What it is given is its picture."""
+
+    def num_calls(self, schedule):
+        return 0
+
+    def walk(self, schedule, steps, x, noise):
+        return x
+        yield
+
+
+def test_a_sampler_that_asks_nothing_paints(engine, model):
+    job = Job("x", seed=3, sampler=AsksNothing(num_steps=1), guidance_scale=2.0)
+    alone, again = (_results(engine.submit([job])) for _ in range(2))
+    assert np.array_equal(alone[0], again[0])
+    assert np.array_equal(alone[0], _alone(model, job))
+    assert engine.stats().finished == 2
 
 
 def test_all_of_a_request_or_none(engine):

@@ -154,7 +154,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     saved = torch.load(find_checkpoint(path), weights_only=True)
     found = {f"raw {name}": value for name, value in saved["state_dict"].items()}
     found |= {f"ema {name}": value for name, value in saved[KEY]["ema"].items()}
-    found |= {f"alignment {name}": value for name, value in saved[KEY]["alignment"].items()}
+    found |= {f"alignment {name}": value for name, value in saved[KEY]["terms"]["alignment"]["weights"].items()}
     for index, kept in saved["optimizer_states"][0]["state"].items():
         found |= {f"adam {index} {name}": torch.as_tensor(value) for name, value in kept.items()}
     return found
@@ -197,9 +197,9 @@ def test_what_was_trained_with_it_is_resumed_with_it_and_the_other_way_round(tin
     for arguments in (["run=with", *clip], ["run=without", "alignment=none"]):
         status, said, complaints = run_here("train", *tiny, *short, *arguments)
         assert status == 0, said + complaints
-    assert "with an alignment" in (said := refused("run=with", "ckpt_path=last", "alignment=none"))
+    assert "with the term alignment" in (said := refused("run=with", "ckpt_path=last", "alignment=none"))
     assert "the alignment of its config.yaml" in said
-    assert "without an alignment" in (said := refused("run=without", "ckpt_path=last", *clip))
+    assert "without the term alignment" in (said := refused("run=without", "ckpt_path=last", *clip))
     assert "alignment=none" in said
     said = refused("run=with", "ckpt_path=last", *clip, "alignment.hidden=8")
     assert "projection.0.weight has shape [16, 32], and here it is [8, 32]" in said

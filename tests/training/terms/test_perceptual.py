@@ -16,7 +16,6 @@ from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
-from diffusion_art.training.terms.perceptual import Perceptual
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
@@ -24,6 +23,7 @@ from diffusion_art.train import settle
 from diffusion_art.training.build import build_step
 from diffusion_art.training.step import Example, TrainingStep
 from diffusion_art.training.terms.alignment import Alignment
+from diffusion_art.training.terms.perceptual import Perceptual
 from tests.fakes import JIT_CONFIG, SmallTower, tiny_clip, toy_model, toy_run
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -174,7 +174,11 @@ def test_the_same_tower_is_held_once(tmp_path):
 
 def weights_of(run: Path) -> dict[str, Tensor]:
     saved = torch.load(find_checkpoint(run), weights_only=True)
-    groups = {"raw": saved["state_dict"], "ema": saved[KEY]["ema"], "alignment": saved[KEY]["alignment"]}
+    groups = {
+        "raw": saved["state_dict"],
+        "ema": saved[KEY]["ema"],
+        "alignment": saved[KEY]["terms"]["alignment"]["weights"],
+    }
     return {f"{group} {name}": value for group, values in groups.items() for name, value in values.items()}
 
 

@@ -1,13 +1,15 @@
-"""Muon's turn on a GPU: matrices of like shapes in one stack, few launches, and memory for one stack at a time.
+"""The moves of Muon for many matrices at once: W <- W - lr (0.2 sqrt(max(r, c)) orthogonalise(U) + wd W).
 
-A UNet of 135 M weights has 219 hidden matrices of 39 shapes, many of them once. A zero row or column stays zero under
+On a CPU matrices of one shape go together, and wide and small ones are iterated by their Gram matrices
+(`orthogonalise.py`). On a GPU those of like shapes share a stack: few launches, and memory for one stack at a time. A
+UNet of 135 M weights has 219 hidden matrices of 39 shapes, many of them once. A zero row or column stays zero under
 Newton-Schulz iteration and changes nothing else, so matrices are padded to a common shape where the products that this
 adds cost less than the launches that it saves.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -17,14 +19,65 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_art.training.orthogonalise import ADAM_SIZE, TINY, newton_schulz
-
-foreach: Any = torch  # pyright takes its functions on lists for private
+from diffusion_art.accel import switch
+from diffusion_art.accel.lists import add, multiply
+from diffusion_art.accel.orthogonalise import ADAM_SIZE, TINY, newton_schulz, orthogonalise
 
 Shape = tuple[int, int]  # the smaller side first
 
 LAUNCHES = 2e10  # operations that a GPU could do while the launches of one stack more are made: some 40 us
 LARGEST = 2**26  # numbers of a stack with its padding, which takes about five times as many bytes in work
+
+
+def move(
+    weights: list[Tensor],
+    updates: list[Tensor],
+    *,
+    lr: float,
+    weight_decay: float,
+    steps: int,
+    dtype: torch.dtype,
+    found_inf: Float[Tensor, ""] | None = None,
+) -> None:
+    """Moves weights by their updates, made orthogonal in `dtype`: all are matrices.
+
+    While `found_inf`, for a device other than the CPU, is 1, the weights stay as they are.
+    """
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "steps": steps, "dtype": dtype}
+    if weights[0].device.type != "cpu":
+        move_together(weights, updates, **settings, found_inf=found_inf)
+    elif switch.ON:
+        move_by_shape(weights, updates, **settings)
+    else:
+        move_one_by_one(weights, updates, **settings)
+
+
+def move_one_by_one(
+    weights: list[Tensor], updates: list[Tensor], *, lr: float, weight_decay: float, steps: int, dtype: torch.dtype
+) -> None:
+    """As it is published."""
+    for weight, update in zip(weights, updates, strict=True):
+        wide = update if weight.shape[0] <= weight.shape[1] else update.mT
+        x = newton_schulz((wide / (wide.norm() + TINY)).to(dtype)[None], steps=steps)[0]
+        x = (x if wide is update else x.mT).to(weight.dtype)
+        weight.mul_(1 - lr * weight_decay).add_(x, alpha=-lr * ADAM_SIZE * max(weight.shape) ** 0.5)
+
+
+def move_by_shape(
+    weights: list[Tensor], updates: list[Tensor], *, lr: float, weight_decay: float, steps: int, dtype: torch.dtype
+) -> None:
+    """The same, a stack for each shape."""
+    alike: dict[torch.Size, list[int]] = defaultdict(list)
+    for number, weight in enumerate(weights):
+        alike[weight.shape].append(number)
+    stacks = [torch.stack([updates[number] for number in numbers]) for numbers in alike.values()]
+    for numbers, stack in zip(alike.values(), orthogonalise(*stacks, steps=steps, dtype=dtype), strict=True):
+        size = ADAM_SIZE * max(stack.shape[1:]) ** 0.5
+        for number, update in zip(numbers, stack, strict=True):
+            weights[number].mul_(1 - lr * weight_decay).add_(update, alpha=-lr * size)
+
+
+# ---------------------------------------------------------------------- on a GPU
 
 
 def wide(shape: Sequence[int]) -> Shape:
@@ -74,9 +127,8 @@ def move_together(
     dtype: torch.dtype,
     found_inf: Float[Tensor, ""] | None = None,
 ) -> None:
-    """Moves weights by their updates, made orthogonal in `dtype`: all are matrices.
-
-    While `found_inf` is 1, whatever the updates hold, the weights stay as they are; nothing waits for its value.
+    """The same, in padded stacks. While `found_inf` is 1, whatever the updates hold, the weights stay as they are;
+    nothing waits for its value.
     """
     numbers: dict[tuple[Shape, bool], list[int]] = {}  # by shape, and whether taller than wide
     for number, weight in enumerate(weights):
@@ -92,8 +144,8 @@ def move_together(
         if found_inf is not None:
             done.masked_fill_(found_inf > 0, 0.0)
         chosen = [weights[number] for some in members.values() for number in some]
-        foreach._foreach_mul_(chosen, keep)
-        foreach._foreach_add_(chosen, _unstacked(done, members, lr=lr, dtype=weights[0].dtype))
+        multiply(chosen, keep)
+        add(chosen, _unstacked(done, members, lr=lr, dtype=weights[0].dtype))
 
 
 Members = dict[tuple[Shape, bool], list[int]]

@@ -1,0 +1,53 @@
+"""A convolution over every pixel four times, as a UNet's upsampling is.
+
+Of the nine pixels that a kernel sees in the doubled picture only four differ. So on a CPU a transposed convolution of
+the small picture gives the same numbers, but for roundings, by four products in place of nine: the weights' tie in
+Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.accel import switch
+
+LIMIT = 2**31  # numbers that CUDA's kernel for channels-last pictures can count: pytorch issue 141831
+FEW = 256  # pixels, below which adding up the kernel takes longer than it saves
+
+
+def upsampled(x: Float[Tensor, "b c h w"], conv: nn.Conv2d) -> Float[Tensor, "b d h2 w2"]:
+    """A convolution of 3 x 3 over x at twice its sides."""
+    if not is_fast(x):
+        return conv(doubled(x))
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv_transpose2d(x, doubling_kernel(conv.weight), conv.bias, stride=2, padding=1)
+
+
+def is_fast(x: Tensor) -> bool:
+    """Whether the transposed convolution is the faster."""
+    few = x.numel() < FEW * x.shape[1]
+    return switch.ON and x.device.type == "cpu" and not few and not torch.compiler.is_compiling()
+
+
+def doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Every pixel four times, in the dtype of x: CUDA's autocast would copy the map to float32, to compute nothing."""
+    if x.device.type == "cuda" and 4 * x.numel() > LIMIT:
+        x = x.contiguous()
+    as_it_is = torch.autocast("cuda", enabled=False) if switch.ON and x.device.type == "cuda" else nullcontext()
+    with as_it_is:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def doubling_kernel(kernel: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "c d 4 4"]:
+    """Of the transposed convolution, stride 2 and padding 1, that equals `kernel` over every pixel four times.
+
+    A pixel's two copies in a row meet neighbouring taps, whose sum is what the pixel counts.
+    """
+    sums = kernel.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    with torch.autocast(kernel.device.type, enabled=False):  # in the weights' own precision, rounded once summed
+        return torch.einsum("ya,xb,dcab->cdyx", sums, sums, kernel)

@@ -1,0 +1,17 @@
+"""Projections by one product are each projection."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from diffusion_art.accel import projections, switch
+
+
+def test_projections_by_one_product_are_each_alone(monkeypatch):
+    parts = [nn.Linear(16, 16, bias=False) for _ in range(3)]
+    x = torch.randn(2, 5, 16)
+    together = projections.projected(x, *parts)
+    monkeypatch.setattr(switch, "ON", False)
+    for ours, theirs in zip(together, projections.projected(x, *parts), strict=True):
+        torch.testing.assert_close(ours, theirs)
