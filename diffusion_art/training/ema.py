@@ -97,7 +97,7 @@ class Ema:
                 shadow.update({name: value.to(device) for name, value in shadow.items()})
 
     def state_dict(self) -> dict:
-        """What a checkpoint holds (`checkpoints.py`), and `ema_updates`, the updates in each average."""
+        """What a checkpoint holds (`record.py`), and `ema_updates`, the updates in each average."""
         others = {name: dict(shadow) for name, shadow in self.averages.items() if name != self.first}
         return {"ema": dict(self.shadow), "ema_name": self.first, "ema_updates": self.updates, "averages": others}
 

@@ -102,22 +102,17 @@ class DiffusionModule(LightningModule):
         return self.model.load_trainable_state(weights, strict=strict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        ema = self.ema.state_dict()
         record = Record(
             config=self.config,
-            ema=ema["shadow"],
-            ema_name=ema["name"],
-            ema_updates=ema["updates"],
-            averages=ema["others"],
             step=self.global_step,
             text_encoder=self.model.text_encoder.describe(),
-            **self.provenance,
             more=self.step.saved(),
+            **self.provenance,
+            **self.ema.state_dict(),
         )
         record.write_to(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = Record.of(checkpoint)
         self.step.resume(record.more)
-        state = {"updates": record.ema_updates, "shadow": record.ema, "others": record.averages or {}}
-        self.ema.load_state_dict(state | ({"name": record.ema_name} if record.ema_name else {}))
+        self.ema.load_state_dict(record.plain())
