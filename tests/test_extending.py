@@ -87,6 +87,7 @@ images = torch.from_numpy(pictures[:4]).permute(0, 3, 1, 2) / 127.5 - 1
 batch = Batch(images, ["red", "", "a blue house", "word " * 40], list("abcd"), [0, 1, 2, 3], 1)
 losses = step(step.drawn(batch, global_batch_size=4), step=0)
 losses.total().backward()
+step.model.encode_captions(["word " * 40])  # which the draw may have withheld
 with torch.no_grad():
     for p in step.model.parameters():
         p.normal_(std=0.1)

@@ -92,8 +92,8 @@ class UNet(Backbone):
             layers=_per_level(layers_per_block, len(sides)),
             heads=[heads if there else None for heads, there in zip(self.heads, attends)],
         )
-        nn.init.zeros_(self.net.conv_out.weight)
-        nn.init.zeros_(self.net.conv_out.bias)
+        for parameter in self.net.conv_out.parameters():
+            nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)
 
     def forward(
@@ -107,7 +107,8 @@ class UNet(Backbone):
         """`middle` is what the block between the way down and the way up answers, `up` what the first level of the way
         up does: the smallest level with what it was shown on the way down, brought to twice the side.
         """
-        net, dtype = self.net, x_t.dtype
+        net: Any = self.net
+        dtype = x_t.dtype
         clock = waves(t * TIME_SCALE, net.conv_in.out_channels).to(dtype)
         temb = net.time_embedding(clock) + net.class_embedding(cond.pooled).to(dtype)
         tokens = cond.tokens if cond.tokens.requires_grad else cond.tokens.to(computed_in(x_t))
