@@ -54,7 +54,7 @@ def plain(part: str | None) -> Iterator[None]:
 
 def settings_of(experiment: str) -> dict:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        asked = [f"+experiment={experiment}", "alignment.until=1.0"]  # it is on in each step
+        asked = [f"+experiment={experiment}", "alignment.stop_at_fraction=1.0"]  # it is on in each step
         return settle(compose("train", overrides=asked), Path("unused"))
 
 

@@ -111,7 +111,7 @@ def test_terms_combine_and_each_goes_on_from_its_own_state():
         ([], [taught("a")], "with the term teacher"),
         ([taught("a")], [], "without the term teacher .* its own experiment"),
         ([taught("b")], [taught("a")], "was taught by a, and teacher=... is b"),
-        ([aligned(0)], [aligned(0, place="up")], "with its up aligned, and here it is middle"),
+        ([aligned(0)], [aligned(0, layer="up")], "with its up aligned, and here it is middle"),
         ([aligned(0), taught("a")], [aligned(0)], "without the term teacher"),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_run_does_not_go_on_with_other_terms(terms, before, says):
 
 
 def test_weights_of_a_term_that_has_ended_have_gradients_of_zero_where_each_needs_one():
-    step = step_of(aligned(0, until=0.4))
+    step = step_of(aligned(0, stop_at_fraction=0.4))
     (batch,) = batches(parts=1)
     losses = step(step.drawn(batch, global_batch_size=PICTURES), step=4, every_weight=True)
     assert losses.by_name()["alignment"].isnan()
