@@ -17,7 +17,11 @@ LOW = (torch.bfloat16, torch.float16)
 
 
 class TokenNorm(nn.LayerNorm):
-    """A layer norm that answers in the dtype of its input where that is fast."""
+    """`norm`, a layer norm with its weights, answering in the dtype of its input where that is fast."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(list(norm.normalized_shape), norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The argument's name is torch's."""

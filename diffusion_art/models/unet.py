@@ -1,39 +1,38 @@
 """The backbone: a convolutional UNet that reads a caption by cross-attention and by its time embedding.
 
-    e = mlp(waves(t)) + mlp(pooled)
-    x = conv_in(x_t),   down: x, shown <- level(x, e, tokens),   middle,   up: x <- level([x, shown], e, tokens)
-    out = conv_out(silu(norm(x)))
-
-Its weights have the names of diffusers' `UNet2DConditionModel`, so a trained network is one of diffusers' too
-(`UNet.as_diffusers`; `export` with `format=diffusers`).
+The blocks are diffusers' `UNet2DConditionModel`, so a trained network is one of diffusers' too (`UNet.as_diffusers`;
+`export` with `format=diffusers`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention as DiffusersAttention
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.layout import channels_last
-from diffusion_art.accel.norm import group_norm
+from diffusion_art.accel.token_norm import TokenNorm
 from diffusion_art.errors import UserError
-from diffusion_art.models.attention import Transformer, TransformerBlock
+from diffusion_art.models.attention import Attention
 from diffusion_art.models.backbone import Backbone
-from diffusion_art.models.unet_levels import Down, Middle, ResidualBlock, Sizes, Up
+from diffusion_art.models.residual import NormOut, ResidualBlock, Upsample
+from diffusion_art.models.transformer import Transformer
 from diffusion_art.tensors import Conditioning
 
-TIME_SCALE = 1000.0  # the sinusoids resolve a clock of 0..1000
-LONGEST_WAVE = 10_000.0
+TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
 
 
 class UNet(Backbone):
-    """A UNet with captions.
+    """diffusers' UNet with captions.
 
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
     residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
@@ -82,18 +81,43 @@ class UNet(Backbone):
         self.cross_attention_dim = cross_attention_dim
         self.pooled_dim = pooled_dim
         self.maps = {"up": block_channels[-1], "middle": block_channels[-1]}
-        self.regions = (ResidualBlock, TransformerBlock if gradient_checkpointing else Transformer)
-        self.heads = [_heads(width, head_channels) for width in block_channels]
-        self.net = Network(
-            channels,
-            block_channels,
-            Sizes(4 * block_channels[0], cross_attention_dim, norm_groups, dropout, gradient_checkpointing),
-            pooled_dim=pooled_dim,
-            layers=_per_level(layers_per_block, len(sides)),
-            heads=[heads if there else None for heads, there in zip(self.heads, attends)],
-        )
+        self.regions = (ResidualBlock, BasicTransformerBlock if gradient_checkpointing else Transformer)
+        settings: dict[str, Any] = {
+            "sample_size": sample_size,
+            "in_channels": channels,
+            "out_channels": channels,
+            "block_out_channels": tuple(block_channels),
+            "layers_per_block": _per_level(layers_per_block, len(sides)),
+            "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            "mid_block_type": "UNetMidBlock2DCrossAttn" if attends[-1] else "UNetMidBlock2D",
+            "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            # diffusers' name for what it reads as the number of heads
+            "attention_head_dim": tuple(heads_of(width, head_channels) for width in block_channels),
+            "use_linear_projection": True,
+            "cross_attention_dim": cross_attention_dim,
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": pooled_dim,
+            "resnet_time_scale_shift": "scale_shift",
+            "norm_num_groups": norm_groups,
+            "dropout": dropout,
+        }
+        self.net = UNet2DConditionModel(**settings)
+        ours: dict[type, Any] = {
+            ResnetBlock2D: ResidualBlock,
+            Upsample2D: Upsample,
+            DiffusersAttention: Attention,
+            Transformer2DModel: Transformer,
+            nn.LayerNorm: TokenNorm,
+        }
+        for name, block in list(self.net.named_modules()):
+            if type(block) in ours:
+                self.net.set_submodule(name, ours[type(block)](block))
+        assert self.net.conv_norm_out is not None
+        self.net.conv_norm_out, self.net.conv_act = NormOut(self.net.conv_norm_out), nn.Identity()
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
+        if gradient_checkpointing:
+            self.net.enable_gradient_checkpointing()
         self.to(memory_format=torch.channels_last)
 
     def forward(
@@ -101,129 +125,49 @@ class UNet(Backbone):
     ) -> Float[Tensor, "b c h w"]:
         return self.with_map(x_t, t, cond, "middle")[0]
 
-    def with_map(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
-        """`middle` is what the block between the way down and the way up answers, `up` what the first level of the way
-        up does: the smallest level with what it was shown on the way down, brought to twice the side.
-        """
-        net: Any = self.net
-        dtype = x_t.dtype
-        clock = waves(t * TIME_SCALE, net.conv_in.out_channels).to(dtype)
-        temb = net.time_embedding(clock) + net.class_embedding(cond.pooled).to(dtype)
-        tokens = cond.tokens if cond.tokens.requires_grad else cond.tokens.to(computed_in(x_t))
-        told = (tokens, (1 - cond.mask.to(computed_in(x_t)))[:, None] * -10000.0)  # on logits of padding
-
-        x = net.conv_in(channels_last(x_t))
-        skips = [x]
-        for level in net.down_blocks:
-            x, shown = level(x, temb, told)
-            skips += shown
-        x = net.mid_block(x, temb, told)
-        seen = {"middle": x}
-        for level in net.up_blocks:
-            count = len(level.resnets)
-            x, skips = level(x, temb, told, skips[-count:]), skips[:-count]
-            seen.setdefault("up", x)
-        return net.conv_out(group_norm(x, net.conv_norm_out, silu=True)), seen[place]
-
     @torch.no_grad()
-    def as_diffusers(self) -> Any:
-        """diffusers' own `UNet2DConditionModel` of the same settings and with the same weights.
+    def as_diffusers(self) -> UNet2DConditionModel:
+        """diffusers' own network, blocks and attention, of the same settings and with the same weights.
 
         It is called with t * 1000 for the time, and with a caption's tokens, mask and pooled vector as
         `encoder_hidden_states`, `encoder_attention_mask` and `class_labels`.
         """
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes two seconds to import
-
-        levels: list[Any] = list(self.net.down_blocks)
-        attends = [len(level.attentions) > 0 for level in levels]
-        net = UNet2DConditionModel(
-            sample_size=self.sample_size,
-            in_channels=self.channels,
-            out_channels=self.channels,
-            block_out_channels=tuple(level.resnets[-1].conv2.out_channels for level in levels),
-            layers_per_block=tuple(len(level.resnets) for level in levels),  # type: ignore[arg-type]
-            down_block_types=tuple("CrossAttnDownBlock2D" if there else "DownBlock2D" for there in attends),
-            mid_block_type="UNetMidBlock2DCrossAttn" if attends[-1] else "UNetMidBlock2D",
-            up_block_types=tuple("CrossAttnUpBlock2D" if there else "UpBlock2D" for there in reversed(attends)),
-            attention_head_dim=tuple(self.heads),  # type: ignore[arg-type]  # what it reads as the number of heads
-            use_linear_projection=True,
-            cross_attention_dim=self.cross_attention_dim,
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=self.pooled_dim,
-            resnet_time_scale_shift="scale_shift",
-            norm_num_groups=self.net.conv_norm_out.num_groups,
-            dropout=levels[0].resnets[0].dropout.p,
-        )
+        net = UNet2DConditionModel(**{k: v for k, v in self.net.config.items() if not k.startswith("_")})
         net.load_state_dict(self.net.state_dict())
         return net.eval()
 
+    def with_map(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
+        """`middle` is what the block between the way down and the way up answers, `up` what the first block of the way
+        up does: the smallest level with what it was shown on the way down, brought to twice the side.
 
-class Network(nn.Module):
-    """The parts of a UNet by diffusers' names; `heads` of a level that does not attend are None."""
+        The same blocks as in `UNet2DConditionModel.forward`, by a way of our own: `torch.compile` would not see a hook
+        on a block.
+        """
+        net: Any = self.net
+        dtype = x_t.dtype
+        temb = net.time_embedding(net.time_proj(t * TIME_SCALE).to(dtype)) + net.class_embedding(cond.pooled).to(dtype)
+        told = {
+            "encoder_hidden_states": cond.tokens if cond.tokens.requires_grad else cond.tokens.to(computed_in(x_t)),
+            "encoder_attention_mask": (1 - cond.mask.to(computed_in(x_t)))[:, None] * -10000.0,  # on logits of padding
+        }
 
-    def __init__(
-        self,
-        channels: int,
-        widths: Sequence[int],
-        sizes: Sizes,
-        *,
-        pooled_dim: int,
-        layers: Sequence[int],
-        heads: Sequence[int | None],
-    ) -> None:
-        super().__init__()
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.time_embedding = Embedding(widths[0], sizes.time_dim)
-        self.class_embedding = Embedding(pooled_dim, sizes.time_dim)
-        depth = len(widths) - 1
-        down = [
-            Down(_widths_down(widths, level, layers[level]), sizes, heads=heads[level], last=level == depth)
-            for level in range(depth + 1)
-        ]
-        middle = Middle(widths[-1], sizes, heads=heads[-1])
-        up = [
-            Up(_widths_up(widths, level, layers[level] + 1), sizes, heads=heads[level], last=level == 0)
-            for level in range(depth, -1, -1)
-        ]
-        self.down_blocks, self.up_blocks, self.mid_block = nn.ModuleList(down), nn.ModuleList(up), middle
-        self.conv_norm_out = nn.GroupNorm(sizes.groups, widths[0])
-        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        def run(block: nn.Module, x: Tensor, **others: Any) -> Any:
+            return block(x, temb=temb, **others, **(told if getattr(block, "has_cross_attention", False) else {}))
 
-
-class Embedding(nn.Module):
-    """linear(silu(linear(x)))"""
-
-    def __init__(self, features: int, out: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(features, out)
-        self.linear_2 = nn.Linear(out, out)
-
-    def forward(self, x: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
-        return self.linear_2(F.silu(self.linear_1(x)))
-
-
-def waves(clock: Float[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:
-    """cos and sin at `count` / 2 frequencies from 1 down to nearly 1 / LONGEST_WAVE; 0 at the end of an odd count."""
-    half = count // 2
-    falling = -math.log(LONGEST_WAVE) * torch.arange(half, dtype=torch.float32, device=clock.device) / half
-    angles = clock[:, None].float() * torch.exp(falling)
-    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, count % 2))
-
-
-def _widths_down(widths: Sequence[int], level: int, blocks: int) -> list[tuple[int, int]]:
-    """Channels in and out of each residual block of a level on the way down."""
-    out = widths[level]
-    return [(widths[max(0, level - 1)], out)] + [(out, out)] * (blocks - 1)
-
-
-def _widths_up(widths: Sequence[int], level: int, blocks: int) -> list[tuple[int, int]]:
-    """The same on the way up, where each block also gets what the way down has shown: last what came into its level."""
-    out, below, above = widths[level], widths[min(level + 1, len(widths) - 1)], widths[max(0, level - 1)]
-    into = [below] + [out] * (blocks - 1)
-    shown = [out] * (blocks - 1) + [above]
-    return [(channels + seen, out) for channels, seen in zip(into, shown)]
+        x = net.conv_in(x_t.contiguous(memory_format=torch.channels_last))
+        skips = (x,)
+        for block in net.down_blocks:
+            x, kept = run(block, x)
+            skips += kept
+        x = run(net.mid_block, x)
+        seen = {"middle": x}
+        for block in net.up_blocks:
+            count = len(block.resnets)
+            x, skips = run(block, x, res_hidden_states_tuple=skips[-count:]), skips[:-count]
+            seen.setdefault("up", x)
+        return net.conv_out(net.conv_norm_out(x)), seen[place]
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -237,7 +181,7 @@ def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:
     return (value,) * levels if isinstance(value, int) else tuple(value)
 
 
-def _heads(width: int, head_channels: int) -> int:
+def heads_of(width: int, head_channels: int) -> int:
     """How many heads of equal width a level gets: of `head_channels`, or of as few more as divide it."""
     if head_channels < 1:
         raise UserError(f"model.backbone.head_channels={head_channels} must be at least 1; 24 to 64 are usual")

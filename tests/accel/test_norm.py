@@ -49,7 +49,8 @@ def test_on_a_cpu_it_is_what_a_block_wrote_before_to_the_bit():
 
 
 def test_a_token_norm_on_a_cpu_is_torchs_layer_norm():
-    ours, theirs, x = TokenNorm(6), nn.LayerNorm(6), torch.randn(2, 3, 6)
+    theirs, x = nn.LayerNorm(6), torch.randn(2, 3, 6)
+    ours = TokenNorm(theirs)
     nn.init.normal_(theirs.weight)
     ours.load_state_dict(theirs.state_dict())
     assert torch.equal(ours(x), theirs(x))
