@@ -73,12 +73,12 @@ from tests.serving.running import serving
 
 here = Path(sys.argv[1])
 run = here / "toy"
-pictures = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+pictures = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
 np.savez(here / "arrays.npz", images=pictures, captions=[f"picture {n}" for n in range(12)])
 with initialize_config_dir(str(config_dir()), version_base="1.3"):
-    asked = ["source=npz", f"source.path={here / 'arrays.npz'}", f"out={here / 'shards'}", "image_size_px=16"]
+    asked = ["source=npz", f"source.path={here / 'arrays.npz'}", f"out={here / 'shards'}", "image_size_px=32"]
     prepare.task(compose("prepare", overrides=[*asked, "workers=1", "progress=false"]))
-    asked = ["+experiment=quickstart32", "+debug=tiny", "model/text_encoder=hashed_words", "+edges=l1"]
+    asked = ["alignment=features", "trainer.max_steps=10", "model/text_encoder=hashed_words", "+edges=l1"]
     settings = settle(compose("train", overrides=[*asked, "data.path=nowhere", "prompts=[red]"]), run)
 shards = open_shards(here / "shards")
 
