@@ -90,7 +90,7 @@ class UNet(Backbone):
             "mid_block_type": "UNetMidBlock2DCrossAttn" if attends[-1] else "UNetMidBlock2D",
             "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
             # diffusers' name for what it reads as the number of heads
-            "attention_head_dim": tuple(_heads(width, head_channels) for width in block_channels),
+            "attention_head_dim": tuple(heads_of(width, head_channels) for width in block_channels),
             "use_linear_projection": True,
             "cross_attention_dim": cross_attention_dim,
             "class_embed_type": "projection",
@@ -179,7 +179,7 @@ def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:
     return (value,) * levels if isinstance(value, int) else tuple(value)
 
 
-def _heads(width: int, head_channels: int) -> int:
+def heads_of(width: int, head_channels: int) -> int:
     """How many heads of equal width a level gets: of `head_channels`, or of as few more as divide it."""
     if head_channels < 1:
         raise UserError(f"model.backbone.head_channels={head_channels} must be at least 1; 24 to 64 are usual")
