@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.models.tokenizer import mask_of
-from diffusion_art.models.unet import TIME_SCALE, UNet
 from diffusion_art.sharing.folder import new_folder, write_cards
 from diffusion_art.sharing.painting import Painting
 from diffusion_art.sharing.table import painting_table
@@ -41,18 +40,14 @@ KNOWN_BY = ("painting.json",)
 
 
 class Denoiser(nn.Module):
-    """The backbone; a UNet by diffusers' own blocks, which are written for any device."""
+    """A backbone that takes its conditioning as tensors."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.net = backbone.as_diffusers() if isinstance(backbone, UNet) else backbone
-        self.is_unet = isinstance(backbone, UNet)
+        self.backbone = backbone
 
     def forward(self, x_t: Tensor, clock: Tensor, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
-        if not self.is_unet:
-            return self.net(x_t, clock, Conditioning(tokens, mask, pooled))
-        told = {"encoder_hidden_states": tokens, "encoder_attention_mask": mask, "class_labels": pooled}
-        return self.net(x_t, clock * TIME_SCALE, **told, return_dict=False)[0]
+        return self.backbone(x_t, clock, Conditioning(tokens, mask, pooled))
 
 
 class TextEncoderNetwork(nn.Module):
@@ -79,6 +74,7 @@ class Part:
     inputs: dict[str, Tensor]
     lengths: dict[str, dict[int, str]]
     outputs: tuple[str, ...]
+    most: dict[str, int]  # of rows b and tokens l, while it is written
 
     def fewer(self) -> dict[str, Tensor]:
         """The inputs at other lengths: one row, and half of the tokens where that is free."""
@@ -128,29 +124,28 @@ def _parts(painting: Painting) -> dict[str, Part]:
     noise = torch.randn(len(prompts), *model.latent_shape, generator=torch.Generator().manual_seed(0))
     seen = {"x_t": noise, "clock": torch.tensor([0.9, 0.5, 0.1]), "tokens": tokens, "mask": mask, "pooled": pooled}
     one = {name: {0: "b"} for name in ("x_t", "clock", "pooled", "ids")}
-    both = {name: {0: "b", 1: "l"} for name in ("tokens", "mask")}
+    both, most = {name: {0: "b", 1: "l"} for name in ("tokens", "mask")}, {"b": 256, "l": length}
+    asked = {"ids": ids, "mask": mask}
     return {
-        "text_encoder": Part(text, {"ids": ids, "mask": mask}, {**one, "mask": {0: "b"}}, ("tokens", "pooled")),
-        "denoiser": Part(Denoiser(model.backbone).eval(), seen, {**one, **both}, ("out",)),
+        "text_encoder": Part(text, asked, {**one, "mask": {0: "b"}}, ("tokens", "pooled"), most),
+        "denoiser": Part(Denoiser(model.backbone).eval(), seen, {**one, **both}, ("out",), most),
     }
 
 
 def write_network(file: Path, part: Part) -> None:
     """One network as one file."""
-    dims = {letter: torch.export.Dim(letter, min=1, max=4096) for letter in "bl"}
+    dims = {letter: torch.export.Dim(letter, min=2, max=most) for letter, most in part.most.items()}
     shapes = {name: {axis: dims[letter] for axis, letter in part.lengths[name].items()} for name in part.inputs}
+    names = {"input_names": list(part.inputs), "output_names": list(part.outputs)}
     with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            part.network,
-            kwargs=part.inputs,
-            f=file,
-            input_names=list(part.inputs),
-            output_names=list(part.outputs),
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        exported = torch.export.export(part.network, (), kwargs=part.inputs, dynamic_shapes=shapes)
+        program = torch.onnx.export(exported, **names, dynamo=True, verbose=False)
+        assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # the lines of code behind each, with the folders of this machine
+            for value in node.outputs:
+                value.metadata_props.clear()
+        program.save(file, external_data=False)
 
 
 @torch.no_grad()
@@ -168,16 +163,18 @@ def _apart(file: Path, part: Part, inputs: dict[str, Tensor]) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter tells of its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """torch's exporter and what it calls tell of each step, and of their own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _how(painting: Painting, folder: str) -> list[str]:

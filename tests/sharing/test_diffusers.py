@@ -1,4 +1,4 @@
-"""`export format=diffusers`: the folder paints our pictures, in this process and where this project is not installed."""
+"""`export format=diffusers`: the folder paints our pictures, here and where this project is not installed."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here)
     run_clean(clean_python(tmp_path / "env"), PAINT, *folders, cwd=tmp_path)
     for name, checkpoint in checkpoints.items():
         run = load_run(checkpoint)
-        ours = run.model.generate(
-            PROMPTS, seeds=[3, 4, 5], sampler=by_name("unipc", num_steps=5), guidance_scale=2.0
-        )
+        ours = run.model.generate(PROMPTS, seeds=[3, 4, 5], sampler=by_name("unipc", num_steps=5), guidance_scale=2.0)
         theirs = torch.from_numpy(np.load(tmp_path / f"{name}.npy")).movedim(-1, 1)
         assert (theirs - (ours / 2 + 0.5)).abs().max() <= 1 / 255, name
 
