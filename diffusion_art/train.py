@@ -305,8 +305,9 @@ def _settle_start(config: DictConfig) -> None:
     if "teacher" in config.keys():  # noqa: SIM118 -- as above
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
     config.init_from = str(folder)
-    config.model = started_from(plain(config)["model"], folder, typed=_typed())
-    log.info("starting from the UNet of %s: block_channels=%s", folder, list(config.model.backbone.block_channels))
+    model = started_from(plain(config)["model"], folder, typed=_typed())
+    config.model = model
+    log.info("starting from the UNet of %s: block_channels=%s", folder, model["backbone"]["block_channels"])
 
 
 def _settle_teacher(config: DictConfig) -> None:

@@ -20,10 +20,11 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
+from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.unet import UNet
 from diffusion_art.sharing import pipeline, text_tower
 from diffusion_art.sharing.clip_text import clip_text_model
@@ -56,7 +57,7 @@ def write_diffusers(path: Path, painting: Painting) -> Path:
             torch.nn.Module.to(getattr(pipe, name), painting.dtype)  # diffusers' own has no types
         for name in ("unet", "scheduler", "tokenizer", "text_encoder"):
             getattr(pipe, name).save_pretrained(folder / name)
-        write_tokenizer(folder / "tokenizer", painting.model.text_encoder.tokenizer)  # for older versions
+        write_tokenizer(folder / "tokenizer", painting.tokenizer)  # for older versions
         shutil.copyfile(str(pipeline.__file__), folder / "pipeline.py")
         if isinstance(pipe.text_encoder, TextTower):
             shutil.copyfile(str(text_tower.__file__), folder / "text_encoder" / "text_tower.py")
@@ -81,7 +82,7 @@ def diffusers_pipeline(painting: Painting) -> Any:
     return pipe(
         unet=model.backbone.as_diffusers(),
         scheduler=scheduler_of(painting.sampler, model.schedule),
-        tokenizer=_tokenizer(model.text_encoder),
+        tokenizer=_tokenizer(painting.tokenizer),
         text_encoder=_text_encoder(model.text_encoder),
         painting={
             "schedule": painting.settings_of("schedule"),
@@ -96,10 +97,9 @@ def diffusers_pipeline(painting: Painting) -> Any:
     )
 
 
-def _tokenizer(encoder: Any) -> Any:
+def _tokenizer(tokenizer: ClipTokenizer) -> Any:
     from transformers import CLIPTokenizer
 
-    tokenizer = encoder.tokenizer
     return CLIPTokenizer(
         vocab=vocabulary(tokenizer), merges=merges(tokenizer), model_max_length=tokenizer.context_length
     )
@@ -118,7 +118,7 @@ def _text_encoder(encoder: Any) -> Any:
         width=encoder.dim,
         layers=len(encoder.blocks),
         heads=encoder.heads,
-        hidden=encoder.blocks[0].mlp[0].out_features,
+        hidden=encoder.blocks[0].hidden,
         vocab_size=encoder.tokenizer.vocab_size,
         context_length=encoder.context_length,
         pooled_dim=encoder.pooled_dim,

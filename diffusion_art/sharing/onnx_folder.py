@@ -103,7 +103,7 @@ def write_onnx(path: Path, painting: Painting) -> Path:
             if not apart <= CLOSE:
                 raise UserError(f"onnxruntime's {name} is {apart:.2g} from torch's, more than {CLOSE:g}: not written.")
             log.info("%s: %.1f MB, at most %.1e from torch", file.name, file.stat().st_size / 1e6, apart)
-        write_tokenizer(folder, painting.model.text_encoder.tokenizer)
+        write_tokenizer(folder, painting.tokenizer)
         (folder / "painting.json").write_text(json.dumps(table, indent=1) + "\n")
         write_cards(folder, painting, library="onnx", how=_how(painting, path.name))
     return path
@@ -113,11 +113,11 @@ def write_onnx(path: Path, painting: Painting) -> Path:
 def _parts(painting: Painting) -> dict[str, Part]:
     """Both networks, with inputs as in painting."""
     model = painting.model
-    encoder = model.text_encoder
+    encoder, tokenizer = model.text_encoder, painting.tokenizer
     prompts = [painting.prompts[0], "", "a sea"]
-    rows = [encoder.tokenizer.ids(prompt) for prompt in prompts]
+    rows = [tokenizer.ids(prompt) for prompt in prompts]
     length = encoder.context_length
-    ids = torch.tensor([row + [encoder.tokenizer.pad_id] * (length - len(row)) for row in rows])
+    ids = torch.tensor([row + [tokenizer.pad_id] * (length - len(row)) for row in rows])
     mask = mask_of(torch.tensor([len(row) for row in rows]), length)
     text = TextEncoderNetwork(encoder).eval()
     tokens, pooled = text(ids, mask)
@@ -136,7 +136,7 @@ def write_network(file: Path, part: Part) -> None:
     """One network as one file."""
     dims = {letter: torch.export.Dim(letter, min=2, max=most) for letter, most in part.most.items()}
     shapes = {name: {axis: dims[letter] for axis, letter in part.lengths[name].items()} for name in part.inputs}
-    names = {"input_names": list(part.inputs), "output_names": list(part.outputs)}
+    names: dict[str, Any] = {"input_names": list(part.inputs), "output_names": list(part.outputs)}
     with _quiet(), torch.no_grad():
         exported = torch.export.export(part.network, (), kwargs=part.inputs, dynamic_shapes=shapes)
         program = torch.onnx.export(exported, **names, dynamo=True, verbose=False)

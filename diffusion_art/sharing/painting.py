@@ -15,6 +15,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel, Unshuffle
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.runs import Run
 
 
@@ -43,6 +44,11 @@ class Painting:
         state = model.trainable_state()
         model.load_trainable_state(in_dtype(state, self.dtype, origin=self.run.checkpoint))
         return model
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        encoder: Any = self.model.text_encoder
+        return encoder.tokenizer
 
     @property
     def unshuffle(self) -> int:

@@ -15,11 +15,13 @@ import html
 import inspect
 import math
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
-from diffusers.utils import is_ftfy_available
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.import_utils import is_ftfy_available
 from diffusers.utils.torch_utils import randn_tensor
 
 CLOSEST_TO_NOISE = 1 - 1e-6  # UniPC takes the logarithm of 1 - s
@@ -54,7 +56,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
         `latents` are unit noise of the UNet's input shape, drawn by `generator` if not given. `output_type` is pil, np,
         pt (in [0, 1]) or latent. `callback_on_step_end(pipe, step, timestep, {"latents": z})` follows each step.
         """
-        settings = self.config.painting
+        settings = self.config["painting"]
         prompts = [text for text in _listed(prompt) for _ in range(num_images_per_prompt)]
         negatives = _listed(negative_prompt or "")
         negatives = negatives * len(prompts) if len(negatives) == 1 else _repeated(negatives, num_images_per_prompt)
@@ -70,7 +72,8 @@ class DiffusionArtPipeline(DiffusionPipeline):
         takes = inspect.signature(self.scheduler.step).parameters
         drawing = {"generator": generator} if "generator" in takes else {}
         z = self._noise(len(prompts), generator, latents) / norms[0]
-        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+        bar: Any = self.progress_bar
+        for step, timestep in enumerate(bar(self.scheduler.timesteps)):
             x_0 = self._x_0(z * norms[step], times[step], alphas[step], sigmas[step], cond, scale)
             straight = self.scheduler.config.get("prediction_type") != "sample"  # asks for dz / ds
             out = (z - x_0) / shares[step] if straight else x_0
@@ -111,7 +114,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
 
     def _x_0(self, x, t: float, alpha: float, sigma: float, cond, scale: float) -> torch.Tensor:
         """The guided estimate of the picture, in [-1, 1]."""
-        guidance, rows = self.config.painting["guidance"], len(x)
+        guidance, rows = self.config["painting"]["guidance"], len(x)
         low, high = guidance.get("interval") or (0, 1)
         if scale == 1 or not low <= t <= high:
             return self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]).clamp(-1, 1)
@@ -124,7 +127,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
         return _bounded(guided, guidance.get("threshold") or 0)
 
     def _estimate(self, x, t: float, alpha: float, sigma: float, cond) -> torch.Tensor:
-        shown, clock, of_x, of_out = view(t, alpha, sigma, **self.config.painting["prediction"])
+        shown, clock, of_x, of_out = view(t, alpha, sigma, **self.config["painting"]["prediction"])
         tokens, mask, pooled = cond
         out = self.unet(
             (shown * x).to(self.unet.dtype),
@@ -136,10 +139,10 @@ class DiffusionArtPipeline(DiffusionPipeline):
         )[0]
         return of_x * x + of_out * out.float()
 
-    def _pictures(self, z: torch.Tensor, output_type: str):
+    def _pictures(self, z: torch.Tensor, output_type: str) -> Any:
         if output_type == "latent":
             return z
-        pictures = torch.nn.functional.pixel_shuffle(z, self.config.painting["unshuffle"]).clamp(-1, 1) / 2 + 0.5
+        pictures = torch.nn.functional.pixel_shuffle(z, self.config["painting"]["unshuffle"]).clamp(-1, 1) / 2 + 0.5
         if output_type == "pt":
             return pictures
         pictures = pictures.permute(0, 2, 3, 1).cpu().numpy()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.diffusion.samplers.consistency import Consistency

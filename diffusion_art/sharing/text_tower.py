@@ -7,9 +7,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.outputs import BaseOutput
 from torch import nn
 
 
@@ -48,7 +48,7 @@ class TextTower(ModelMixin, ConfigMixin):
         """Ids [b l], and 1 on real tokens, 0 on padding."""
         padding = attention_mask == 0
         x = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
-        for block in self.transformer["resblocks"]:
+        for block in self.transformer["resblocks"].children():
             x = block(x, padding)
         x = self.ln_final(x)
         real = attention_mask[..., None].to(x.dtype)
