@@ -33,6 +33,8 @@ def new_folder(path: Path, *, known_by: Sequence[str]) -> Iterator[Path]:
         if (path / CARD).is_file():
             shutil.copy2(path / CARD, folder)
         yield folder
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for the owner alone
         if path.exists():
             path.rename(Path(made) / "former")
         folder.rename(path)
@@ -47,7 +49,7 @@ def write_cards(folder: Path, painting: Painting, *, library: str, how: Sequence
         text = _without_figures(painting)
     if OURS in text:
         text = re.sub(r"^library_name: .*$", f"library_name: {library}", text, count=1, flags=re.MULTILINE)
-        painted = "\n".join(["## How to paint", "", *how, ""])
+        painted = "\n".join(["## How to paint", "", *how, "", ""])
         text = re.sub(r"## How to paint\n.*?(?=^## )", lambda _: painted, text, flags=re.DOTALL | re.MULTILINE)
     if write_card(folder / CARD, text):
         for picture in re.findall(r"!\[[^\]]*\]\(([^)/]+)\)", text):

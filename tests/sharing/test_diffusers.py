@@ -148,7 +148,9 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     assert status == 0, said + complaints
     folder = run / "first_step_00000005-diffusers"
     assert str(folder) in said
-    assert load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"].dtype == torch.float16
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert load_file(weights)["conv_in.weight"].dtype == torch.float16
+    assert weights.stat().st_mode & 0o777 == 0o644
     card = folder / "README.md"
     text = card.read_text()
     assert "library_name: diffusers" in text
@@ -156,10 +158,14 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     assert "diffusion_art.serve" not in text
     assert "16 x 16 pixels" in text
     assert str(tmp_path) not in text
+    assert "None" not in text
     card.write_text("# Mine\n")
     assert run_here("export", *words)[0] == 0  # in the place of the former
     assert card.read_text() == "# Mine\n"
     assert {entry.name for entry in run.iterdir()} == {"checkpoints", "metrics.csv", "samples", folder.name}
+    assert run_here("export", f"run={run}", f"path={tmp_path / 'a.safetensors'}")[0] == 0
+    assert run_here("export", f"run={tmp_path / 'a.safetensors'}", "format=diffusers")[0] == 0
+    assert (tmp_path / "a-diffusers" / "model_index.json").is_file()
     status, _, complaints = run_here("export", f"run={run}", "format=diffusers", f"path={run / 'samples'}")
     assert status == 1
     assert "holds something else: give a folder of its own." in complaints
