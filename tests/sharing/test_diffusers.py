@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +16,15 @@ from diffusion_art.evaluation.model_card import OURS
 from diffusion_art.runs import Run, load_run
 from diffusion_art.sharing.diffusers_folder import diffusers_pipeline
 from diffusion_art.sharing.painting import Painting
-from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, tiny_clip, toy_model, toy_run, write_checkpoint
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, tiny_clip, toy_run
 from tests.sharing.clean import clean_python, run_clean
+from tests.sharing.toys import PROMPTS, checkpoint_of
 
 pytest.importorskip("transformers")
 
 # diffusers' UniPC multiplies by numpy's numbers, and solves with a scalar as an array
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-PROMPTS = ["Red, it&#39;s   a SEA; Édouard's 1872", "", "x" * 40]
 DIFFUSION = "diffusion_art.diffusion"
 TABLE = {
     "dpmpp_2m": ("schedules.Flow", {}, "Flow", {"name": "dpmpp_2m", "num_steps": 7}),
@@ -48,12 +46,6 @@ GUIDANCE = [
     (3.0, {"rescale": 0.7}),
     (6.0, {"threshold": 0.9}),
 ]
-
-
-def checkpoint_of(folder: Path, parts: dict, **config) -> Path:
-    model = deepcopy(MODEL_CONFIG) | parts
-    settings = {"model": model, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0, "prompts": ["red"]} | config
-    return write_checkpoint(folder / "a.ckpt", toy_model(**parts), config=settings)
 
 
 def apart(run: Run, pipe, sampler, *, prompts=PROMPTS, **how) -> float:

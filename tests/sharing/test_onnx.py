@@ -20,7 +20,7 @@ from diffusion_art.sharing.tokenizer_files import merges, vocabulary, write_toke
 from tests.conftest import ROOT
 from tests.fakes import JIT_CONFIG, tiny_clip, toy_run
 from tests.sharing.clean import clean_python, run_clean
-from tests.sharing.test_diffusers import PROMPTS, checkpoint_of
+from tests.sharing.toys import PROMPTS, checkpoint_of
 
 for library in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(library)
