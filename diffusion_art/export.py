@@ -47,7 +47,7 @@ def export(config: DictConfig) -> Path:
         raise UserError(NOT_COMFYUI)
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
         if asked[name] not in choices:
-            raise UserError(f"{name}={asked[name]} is none of {', '.join(choices)}.")
+            raise UserError(f"{name}={asked[name]} is not known: choose one of {', '.join(choices)}.")
     found = find_checkpoint(asked["run"], asked["checkpoint"])
     run = Run(found, weights=asked["weights"])
     chosen = build(asked["sampler"]) if asked.get("sampler") else None

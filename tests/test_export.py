@@ -80,8 +80,8 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["dtype=int8"], "dtype=int8 is none of float32, bfloat16, float16."),
-        (["format=gguf"], "format=gguf is none of file, diffusers, onnx."),
+        (["dtype=int8"], "dtype=int8 is not known: choose one of float32, bfloat16, float16."),
+        (["format=gguf"], "format=gguf is not known: choose one of file, diffusers, onnx."),
         (["path=model.bin"], "path=model.bin must end in .safetensors."),
         (["weights=best"], "weights=best are not in"),
         (["checkpoint=step_7"], "has no checkpoint named 'step_7'; it has"),
