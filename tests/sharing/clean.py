@@ -32,6 +32,6 @@ def run_clean(python: Path, code: str, *arguments: str | Path, cwd: Path) -> str
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(cwd / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     words = [str(python), "-c", code, *map(str, arguments)]
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
