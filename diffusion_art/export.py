@@ -3,8 +3,8 @@
 Writes one safetensors file that sample, serve, evaluate and `load_run` take like a run: the weights that painting uses
 and the config that builds their network. A checkpoint is several times as large, for it can be trained on.
 
-With `format=diffusers` it writes the UNet alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained`
-reads; `UNet.as_diffusers` says how it is called.
+`format=diffusers` writes a folder that paints with diffusers alone, `format=onnx` one that paints with onnxruntime
+(docs/sharing.md).
 """
 
 from __future__ import annotations
@@ -14,68 +14,108 @@ from diffusion_art.extras import check_extra
 check_extra("paint")
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
-from diffusion_art.config import plain
+from diffusion_art.config import build, plain
+from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, write_exported
-from diffusion_art.models.unet import UNet
+from diffusion_art.extras import missing
 from diffusion_art.runs import Run, load_run
+from diffusion_art.sharing.painting import Painting, in_dtype
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("file", "diffusers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NOT_COMFYUI = (
+    "ComfyUI cannot run this model unchanged: of diffusers' UNets it loads those of Stable Diffusion's shapes, which "
+    "work on a VAE's latents. Take format=diffusers, or serve the run, whose /sdapi/v1 front ends speak."
+)
 
 
 def export(config: DictConfig) -> Path:
     """Returns the file or folder it wrote."""
     asked = plain(config)
+    if asked["format"] == "comfyui":
+        raise UserError(NOT_COMFYUI)
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
         if asked[name] not in choices:
-            raise UserError(f"{name}={asked[name]} is none of {', '.join(choices)}.")
+            raise UserError(f"{name}={asked[name]} is not known: choose one of {', '.join(choices)}.")
     run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"])
+    chosen = build(asked["sampler"]) if asked.get("sampler") else None
+    sampler = run.sampler(chosen, num_steps=asked["num_steps"])
+    return FORMATS[asked["format"]](asked, run, sampler)
+
+
+def export_file(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """One file for the commands of this program."""
     found = run.checkpoint
-    dtype = DTYPES[asked["dtype"]]
-    tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in run.tensors.items()}
-    for name, value in tensors.items():
-        if not value.isfinite().all():
-            raise UserError(f"{name} of {found} is not finite in {asked['dtype']}: export it with dtype=float32.")
-    if asked["format"] == "diffusers":
-        return _write_unet(Path(asked["path"] or _beside(found)), run, dtype)
     path = Path(asked["path"] or f"{_beside(found)}{SUFFIX}")
     if path.suffix != SUFFIX:
         raise UserError(f"path={path} must end in {SUFFIX}.")
     if path.resolve() == found.resolve():
         raise UserError(f"path={path} is the file to export from: give another.")
+    record = run.record
+    tensors = in_dtype(run.tensors, DTYPES[asked["dtype"]], origin=found)
+    if asked.get("sampler") or asked["num_steps"]:
+        record = replace(record, config={**record.config, "sampler": sampler.describe()})
     source = run.checkpoint_id + ("" if asked["dtype"] == "float32" else f"-{asked['dtype']}")
-    write_exported(path, run.record, tensors, weights=run.weights, checkpoint=source)
+    write_exported(path, record, tensors, weights=run.weights, checkpoint=source)
     count = sum(value.numel() for value in tensors.values())
     log.info("%.1f M weights, %.1f MB: %s", count / 1e6, path.stat().st_size / 1e6, path)
     log.info("paint with it: python -m diffusion_art.sample run=%s", path)
     return path
 
 
-def _write_unet(path: Path, run: Run, dtype: torch.dtype) -> Path:
-    """The backbone as diffusers' own network, in a folder as diffusers writes one."""
-    backbone = run.model.backbone
-    if not isinstance(backbone, UNet):
-        raise UserError(
-            f"{run.checkpoint} has a {type(backbone).__name__}, and diffusers has none: export it with format=file."
-        )
-    former = (path / "diffusion_pytorch_model.safetensors").is_file()
-    if path.exists() and not former and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"path={path} holds something else: give a folder of its own.")
-    net = backbone.as_diffusers()
-    torch.nn.Module.to(net, dtype)  # diffusers' own has no types
-    net.save_pretrained(path)
-    log.info("the UNet, %.1f M weights: %s", net.num_parameters() / 1e6, path)
-    log.info("read it: diffusers.UNet2DConditionModel.from_pretrained(%r)", str(path))
+def export_diffusers(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """A folder for diffusers."""
+    _check_installed("share", asked["format"])
+    from diffusion_art.sharing.diffusers_folder import write_diffusers
+
+    path = Path(asked["path"] or f"{_beside(run.checkpoint)}-diffusers")
+    write_diffusers(path, Painting(run, sampler, DTYPES[asked["dtype"]]))
+    log.info("a pipeline of diffusers: %s", path)
+    log.info(
+        "paint with it: diffusers.DiffusionPipeline.from_pretrained(%r, custom_pipeline=%r, trust_remote_code=True)",
+        str(path),
+        str(path),
+    )
     return path
+
+
+def export_onnx(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """A folder for onnxruntime."""
+    _check_installed("onnx", asked["format"])
+    from diffusion_art.sharing.onnx_folder import write_onnx
+
+    path = Path(asked["path"] or f"{_beside(run.checkpoint)}-onnx")
+    painting = Painting(run, sampler, DTYPES[asked["dtype"]])
+    write_onnx(path, painting)
+    log.info("two networks of ONNX and how to paint with them: %s", path)
+    log.info("paint with it: python examples/onnx_paint.py %s '%s'", path, painting.prompts[0])
+    return path
+
+
+FORMATS: dict[str, Callable[[dict[str, Any], Run, Sampler], Path]] = {
+    "file": export_file,
+    "diffusers": export_diffusers,
+    "onnx": export_onnx,
+}
+
+
+def _check_installed(extra: str, form: str) -> None:
+    if lacking := missing(extra):
+        raise UserError(
+            f"format={form} needs {', '.join(lacking)}, which is not installed. "
+            f"Install it: python -m pip install 'diffusion-art[{extra}]'"
+        )
 
 
 def _beside(checkpoint: Path) -> Path:

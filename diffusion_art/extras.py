@@ -8,6 +8,8 @@ from importlib.util import find_spec
 NEEDED = {
     "paint": ("torch", "diffusers", "open_clip"),
     "train": ("torch", "diffusers", "open_clip", "lightning"),
+    "share": ("transformers",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("torch", "diffusers", "open_clip", "fastapi", "uvicorn"),
 }
 

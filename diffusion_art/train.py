@@ -46,6 +46,7 @@ from diffusion_art.runs import load_run
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
+from diffusion_art.training.init_from import started_from
 from diffusion_art.training.length import settled_steps
 from diffusion_art.training.limits import check_limits
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
@@ -130,6 +131,8 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
             _settle_teacher(config)
         else:
             _settle_text_encoder(config)
+        if config.get("init_from"):
+            _settle_start(config)
     settings = plain(config)
     check_limits(settings)
     _settle_prompts(settings)
@@ -286,6 +289,17 @@ def _settle_text_encoder(config: DictConfig) -> None:
         fallback,
     )
     config.model.text_encoder = OmegaConf.load(path)
+
+
+def _settle_start(config: DictConfig) -> None:
+    """The shape of the model, where the run starts from a UNet of diffusers."""
+    folder = Path(config.init_from).expanduser()
+    if "teacher" in config.keys():  # noqa: SIM118 -- as above
+        raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
+    config.init_from = str(folder)
+    model = started_from(plain(config)["model"], folder, typed=_typed())
+    config.model = model
+    log.info("starting from the UNet of %s: block_channels=%s", folder, model["backbone"]["block_channels"])
 
 
 def _settle_teacher(config: DictConfig) -> None:

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from diffusion_art import load_run
 from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, load_text_to_image, read_checkpoint
+from diffusion_art.diffusion.samplers.dpm_solver import UniPC
 from diffusion_art.errors import UserError
 from diffusion_art.exported import PLACES, read_exported
 from diffusion_art.record import KEY
-from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
+from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PRIVATE = {"path": "/home/someone/art", "url": None, "token": "secret", "ca": None, "cache": None}
 
@@ -51,40 +51,11 @@ def test_raw_weights_and_half_precision(run, run_here, tmp_path):
     assert all(torch.equal(weight, written[name].float()) for name, weight in load_file(again).items())
 
 
-def test_the_unet_as_a_diffusers_folder(run, run_here):
-    status, said, complaints = run_here("export", f"run={run}", "format=diffusers")
-    assert status == 0, said + complaints
-    folder = run / "first_step_00000005"
-    assert str(folder) in said
-    net = UNet2DConditionModel.from_pretrained(folder)
-    model = load_text_to_image(run)
-    x_t, t = torch.randn(2, *model.latent_shape), torch.tensor([0.2, 0.9])
-    cond = model.encode_captions(["red", "a sea"])
-    with torch.no_grad():
-        theirs = net(
-            x_t,
-            1000 * t,
-            encoder_hidden_states=cond.tokens,
-            encoder_attention_mask=cond.mask,
-            class_labels=cond.pooled,
-            return_dict=False,
-        )[0]
-        ours = model.backbone(x_t, t, cond)
-    assert ours.abs().max() > 0.01
-    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
-    assert run_here("export", f"run={run}", "format=diffusers", "dtype=float16")[0] == 0  # in the place of the former
-    assert load_file(folder / "diffusion_pytorch_model.safetensors")["conv_in.weight"].dtype == torch.float16
-    status, _, complaints = run_here("export", f"run={run}", "format=diffusers", f"path={run / 'samples'}")
-    assert status == 1
-    assert "holds something else: give a folder of its own." in complaints
-
-
-def test_a_network_that_diffusers_has_not(tmp_path, run_here):
-    config = {"model": MODEL_CONFIG | {"backbone": JIT_CONFIG}}
-    checkpoint = write_checkpoint(tmp_path / "a.ckpt", toy_model(backbone=JIT_CONFIG), config=config)
-    status, _, complaints = run_here("export", f"run={checkpoint}", "format=diffusers")
-    assert status == 1
-    assert "has a JiT, and diffusers has none: export it with format=file." in complaints
+def test_a_file_with_another_sampler_paints_with_it(run, run_here):
+    assert run_here("export", f"run={run}", "sampler=unipc", "num_steps=4")[0] == 0
+    (file,) = run.glob("*.safetensors")
+    assert load_run(file).sampler() == UniPC(num_steps=4)
+    assert load_run(run).sampler() != UniPC(num_steps=4)
 
 
 def test_where_things_lay_stays_at_home(tmp_path, run_here):
@@ -110,8 +81,8 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["dtype=int8"], "dtype=int8 is none of float32, bfloat16, float16."),
-        (["format=onnx"], "format=onnx is none of file, diffusers."),
+        (["dtype=int8"], "dtype=int8 is not known: choose one of float32, bfloat16, float16."),
+        (["format=gguf"], "format=gguf is not known: choose one of file, diffusers, onnx."),
         (["path=model.bin"], "path=model.bin must end in .safetensors."),
         (["weights=best"], "weights=best are not in"),
         (["checkpoint=step_7"], "has no checkpoint named 'step_7'; it has"),

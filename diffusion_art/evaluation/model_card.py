@@ -78,7 +78,9 @@ def _what(config: Mapping[str, Any], *, step: int, parameters: int) -> list[str]
 def _data(config: Mapping[str, Any]) -> list[str]:
     data = config.get("data") or {}
     source = (data.get("source") or {}).get("_target_", "")
-    lines = [f"- Shards {_names(data['path'])}." if data.get("path") else f"- A stream server, `{data.get('url')}`."]
+    lines = [f"- Shards {_names(data['path'])}."] if data.get("path") else []
+    if not lines and data.get("url"):
+        lines = [f"- A stream server, `{data['url']}`."]
     if source:
         settings = ", ".join(f"{key} {value}" for key, value in data["source"].items() if key != "_target_")
         lines.append(f"- Made from `{source.rpartition('.')[2]}`{f' ({settings})' if settings else ''}.")

@@ -43,6 +43,8 @@ _WORDS = regex.compile(
 class BytePairEncoding:
     """Of `vocab_size` ids: the fewer, the more pieces a rare word comes out in. None: all of CLIP's.
 
+    `ids` has each part of a word and its id.
+
     Raises:
         UserError: too few ids for all bytes, or more than CLIP has.
     """
@@ -59,7 +61,7 @@ class BytePairEncoding:
         merges = first_merges(self.vocab_size - SMALLEST)
         single = list(self._characters.values())
         parts = [*single, *(each + WORD_END for each in single), *map("".join, merges), START, END]
-        self._ids = dict(zip(parts, range(self.vocab_size), strict=True))
+        self.ids = dict(zip(parts, range(self.vocab_size), strict=True))
         self._rank = {merge: rank for rank, merge in enumerate(merges)}
         self._ids_of_word = lru_cache(KEPT_WORDS)(self._encode_word)
 
@@ -69,10 +71,10 @@ class BytePairEncoding:
 
     def _encode_word(self, word: str) -> list[int]:
         if word in (START, END):
-            return [self._ids[word]]
+            return [self.ids[word]]
         parts = [self._characters[byte] for byte in word.encode("utf-8")]
         parts[-1] += WORD_END
-        return [self._ids[part] for part in merged(parts, self._rank)]
+        return [self.ids[part] for part in merged(parts, self._rank)]
 
 
 def merged(parts: list[str], rank: Mapping[tuple[str, str], int]) -> list[str]:

@@ -160,6 +160,7 @@ class PreNormBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
+        self.hidden = hidden
         self.ln_1 = nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(width)

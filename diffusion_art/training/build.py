@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,6 +16,7 @@ from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.unet_from_diffusers import load_from_diffusers
 from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
@@ -51,6 +53,8 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
 
 def build_step(settings: dict[str, Any]) -> TrainingStep:
     model = build(settings["model"])
+    if settings.get("init_from"):
+        load_from_diffusers(model, Path(settings["init_from"]))
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:
         model.check_size(size_px)

@@ -1,0 +1,218 @@
+"""`export format=diffusers`: the folder paints our pictures, here and where this project is not installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffusion_art.config import build
+from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.evaluation.model_card import OURS
+from diffusion_art.runs import Run, load_run
+from diffusion_art.sharing.diffusers_folder import diffusers_pipeline
+from diffusion_art.sharing.painting import Painting
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, tiny_clip, toy_run
+from tests.sharing.clean import clean_python, run_clean
+from tests.sharing.toys import PROMPTS, checkpoint_of
+
+pytest.importorskip("transformers")
+
+# diffusers' UniPC multiplies by numpy's numbers, and solves with a scalar as an array
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+DIFFUSION = "diffusion_art.diffusion"
+TABLE = {
+    "dpmpp_2m": ("schedules.Flow", {}, "Flow", {"name": "dpmpp_2m", "num_steps": 7}),
+    "dpmpp_2m log_snr": ("schedules.CosineSchedule", {"shift": 0.5}, "V", {"name": "dpmpp_2m", "spacing": "log_snr"}),
+    "dpmpp_2m karras": ("schedules.LinearBeta", {}, "V", {"name": "dpmpp_2m", "num_steps": 6, "spacing": "karras"}),
+    "dpmpp_2m times": ("schedules.Flow", {"shift": 3.0}, "X0", {"name": "dpmpp_2m", "times": [1, 0.7, 0.4, 0.1, 0]}),
+    "unipc": ("schedules.Flow", {}, "X0", {"name": "unipc", "num_steps": 7}),
+    "unipc with signal left": ("schedules.LinearBeta", {}, "Epsilon", {"name": "unipc", "num_steps": 12}),
+    "euler": ("schedules.CosineSchedule", {"zero_terminal_snr": False}, "Epsilon", {"name": "euler", "num_steps": 5}),
+    "ddim": ("schedules.SquaredCosCapV2", {"zero_terminal_snr": True}, "V", {"name": "ddim", "num_steps": 6}),
+    "consistency": ("schedules.Flow", {}, "Edm", {"name": "consistency", "num_steps": 3}),
+    "edm": ("schedules.CosineSchedule", {}, "Edm", {"name": "dpmpp_2m", "num_steps": 5}),
+}
+GUIDANCE = [
+    (2.0, {}),
+    (1.0, {}),
+    (0.0, {}),
+    (3.0, {"interval": [0.2, 0.8]}),
+    (3.0, {"rescale": 0.7}),
+    (6.0, {"threshold": 0.9}),
+]
+
+
+def apart(run: Run, pipe, sampler, *, prompts=PROMPTS, **how) -> float:
+    """The largest difference of the two programs' pictures, in steps of 255."""
+    ours = run.model.generate(
+        prompts, seeds=[3, 4, 5], sampler=sampler, guidance_scale=run.guidance_scale(), **run.guidance(), **how
+    )
+    pipe.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
+    theirs = pipe(prompts, generator=generators, output_type="pt").images
+    assert ours.std() > 0.1
+    return 255 * (theirs - (ours / 2 + 0.5)).abs().max().item()
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_every_schedule_prediction_and_sampler_paints_the_same(tmp_path, case):
+    schedule, settings, prediction, sampler = TABLE[case]
+    parts = {
+        "schedule": {"_target_": f"{DIFFUSION}.{schedule}", **settings},
+        "prediction": {"_target_": f"{DIFFUSION}.predictions.{prediction}"},
+    }
+    run = Run(checkpoint_of(tmp_path, parts))
+    painted_by = by_name(**sampler)
+    pipe = diffusers_pipeline(Painting(run, painted_by))
+    assert apart(run, pipe, painted_by) < 0.2
+
+
+@pytest.mark.parametrize(("scale", "guidance"), GUIDANCE)
+def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
+    codec = {"_target_": "diffusion_art.models.codec.Pixel"}
+    unet = MODEL_CONFIG["backbone"] | {"attention_sides": [8]}
+    checkpoint = checkpoint_of(tmp_path, {"codec": codec, "backbone": unet}, guidance_scale=scale, guidance=guidance)
+    run = Run(checkpoint)
+    sampler = build(SAMPLER_CONFIG)
+    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.2
+
+
+PAINT = """
+import importlib, json, sys
+import numpy as np, torch
+from pathlib import Path
+try:
+    import diffusion_art
+except ImportError:
+    pass
+else:
+    raise SystemExit("this project is installed here")
+import diffusers, transformers
+from diffusers import DiffusionPipeline
+for folder in map(Path, sys.argv[1:]):
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in ("unet", "scheduler", "tokenizer", "text_encoder"):
+        library, name = index[part]
+        if library == "text_tower":
+            sys.path.insert(0, str(folder / "text_encoder"))
+        getattr(importlib.import_module(library), name).from_pretrained(folder / part)
+    asked = json.loads(Path("asked.json").read_text())
+    pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
+    images = pipe(asked["prompts"], generator=generators, output_type="np").images
+    np.save(folder.name + ".npy", images)
+    pipe(asked["prompts"][0], num_inference_steps=2, guidance_scale=1.5).images[0].save(folder.name + ".png")
+"""
+
+
+def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here):
+    clip = f"local-dir:{tiny_clip(tmp_path / 'clip')}"
+    frozen = {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained", "model": clip, "pretrained": None}
+    checkpoints = {
+        "scratch": checkpoint_of(tmp_path / "scratch", {}),
+        "frozen": checkpoint_of(tmp_path / "frozen", {"text_encoder": frozen}),
+    }
+    for name, checkpoint in checkpoints.items():
+        words = ["format=diffusers", f"path={tmp_path / 'shared' / name}", "sampler=unipc", "num_steps=5"]
+        status, said, complaints = run_here("export", f"run={checkpoint}", *words)
+        assert status == 0, said + complaints
+        assert "painted by both: at most 0.0" in said
+    (tmp_path / "asked.json").write_text(json.dumps({"prompts": PROMPTS, "seeds": [3, 4, 5]}))
+    folders = [tmp_path / "shared" / name for name in checkpoints]
+    run_clean(clean_python(tmp_path / "env"), PAINT, *folders, cwd=tmp_path)
+    for name, checkpoint in checkpoints.items():
+        run = load_run(checkpoint)
+        ours = run.model.generate(PROMPTS, seeds=[3, 4, 5], sampler=by_name("unipc", num_steps=5), guidance_scale=2.0)
+        theirs = torch.from_numpy(np.load(tmp_path / f"{name}.npy")).movedim(-1, 1)
+        assert (theirs - (ours / 2 + 0.5)).abs().max() <= 1 / 255, name
+
+
+def test_the_folder_and_its_card(tmp_path, run_here):
+    run = toy_run(tmp_path / "logs" / "toy" / "first")
+    words = [f"run={run}", "format=diffusers", "dtype=float16"]
+    status, said, complaints = run_here("export", *words)
+    assert status == 0, said + complaints
+    folder = run / "first_step_00000005-diffusers"
+    assert str(folder) in said
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert load_file(weights)["conv_in.weight"].dtype == torch.float16
+    assert weights.stat().st_mode & 0o777 == 0o644
+    card = folder / "README.md"
+    text = card.read_text()
+    assert "library_name: diffusers" in text
+    assert "DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)" in text
+    assert "diffusion_art.serve" not in text
+    assert "16 x 16 pixels" in text
+    assert str(tmp_path) not in text
+    assert "None" not in text
+    card.write_text("# Mine\n")
+    assert run_here("export", *words)[0] == 0  # in the place of the former
+    assert card.read_text() == "# Mine\n"
+    assert {entry.name for entry in run.iterdir()} == {"checkpoints", "metrics.csv", "samples", folder.name}
+    assert run_here("export", f"run={run}", f"path={tmp_path / 'a.safetensors'}")[0] == 0
+    assert run_here("export", f"run={tmp_path / 'a.safetensors'}", "format=diffusers")[0] == 0
+    assert (tmp_path / "a-diffusers" / "model_index.json").is_file()
+    status, _, complaints = run_here("export", f"run={run}", "format=diffusers", f"path={run / 'samples'}")
+    assert status == 1
+    assert "holds something else: give a folder of its own." in complaints
+
+
+def test_the_card_of_the_run_goes_along_with_its_pictures(tmp_path, run_here):
+    run = toy_run(tmp_path / "logs" / "toy" / "first")
+    checkpoint = load_run(run).checkpoint_id
+    (run / "evaluation.png").write_bytes((run / "samples" / "step_00000005.png").read_bytes())
+    own = f"---\nlibrary_name: diffusion_art\n---\n{OURS}\n![Pictures](evaluation.png)\nKID 0.1\n`{checkpoint}`\n"
+    own += "## How to paint\n\nby diffusion_art.sample\n\n## Limits\n\n- none\n"
+    (run / "MODEL_CARD.md").write_text(own)
+    assert run_here("export", f"run={run}", "format=diffusers", f"path={tmp_path / 'out'}")[0] == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "KID 0.1" in text
+    assert "from_pretrained" in text
+    assert "diffusion_art.sample" not in text
+    assert text.index("from_pretrained") < text.index("## Limits")
+    assert (tmp_path / "out" / "evaluation.png").is_file()
+    (run / "MODEL_CARD.md").write_text(own.replace(checkpoint, "another"))
+    assert run_here("export", f"run={run}", "format=diffusers", f"path={tmp_path / 'out2'}")[0] == 0
+    assert "KID 0.1" not in (tmp_path / "out2" / "README.md").read_text()
+
+
+def test_what_diffusers_has_not(tmp_path, run_here, monkeypatch):
+    run = toy_run(tmp_path / "logs" / "toy" / "first")
+
+    def complaint(*words: str) -> str:
+        status, _, complaints = run_here("export", "format=diffusers", f"path={tmp_path / 'out'}", *words)
+        assert status == 1
+        assert not (tmp_path / "out").exists()
+        return complaints
+
+    assert "paints with heun, which no scheduler of diffusers does" in complaint(f"run={run}", "sampler=heun")
+    assert "ddim with eta=0.5" in complaint(f"run={run}", "sampler=ddim", "sampler.eta=0.5")
+    other = checkpoint_of(tmp_path, {"backbone": JIT_CONFIG})
+    assert "has a JiT, and diffusers has none: export it with format=file or format=onnx." in complaint(f"run={other}")
+    assert "ComfyUI cannot run this model unchanged" in complaint(f"run={run}", "format=comfyui")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "needs transformers, which is not installed. Install it: python -m pip install 'diffusion-art[share]'" in (
+        complaint(f"run={run}")
+    )
+
+
+def test_towers_that_are_no_clip(tmp_path, run_here):
+    folder = tiny_clip(tmp_path / "clip")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["pool_type"] = "last"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    frozen = {
+        "_target_": "diffusion_art.models.text_encoder.OpenClipPretrained",
+        "model": f"local-dir:{folder}",
+        "pretrained": None,
+    }
+    checkpoint = checkpoint_of(tmp_path, {"text_encoder": frozen})
+    status, _, complaints = run_here("export", f"run={checkpoint}", "format=diffusers")
+    assert status == 1
+    assert "is not built like CLIP's, and transformers has none of its kind" in complaints

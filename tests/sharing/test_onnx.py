@@ -1,0 +1,110 @@
+"""`export format=onnx`, and the script that paints from it without torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.models.bpe import _WORDS, clean
+from diffusion_art.models.tokenizer import ClipTokenizer
+from diffusion_art.runs import load_run
+from diffusion_art.sharing.table import WORDS
+from diffusion_art.sharing.tokenizer_files import merges, vocabulary, write_tokenizer
+from tests.conftest import ROOT
+from tests.fakes import JIT_CONFIG, tiny_clip, toy_run
+from tests.sharing.clean import clean_python, run_clean
+from tests.sharing.toys import PROMPTS, checkpoint_of
+
+for library in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(library)
+
+SCRIPT = ROOT / "examples" / "onnx_paint.py"
+PAINT = f"""
+import runpy, sys
+runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+assert not {{"torch", "diffusion_art", "transformers"}} & sys.modules.keys()
+"""
+
+
+def painted(folder: Path, tmp_path: Path, prompts: list[str], *words: str) -> np.ndarray:
+    """The pictures of the script, in rows."""
+    run_clean(clean_python(tmp_path / "env"), PAINT, folder, *prompts, *words, "--out", "out.png", cwd=tmp_path)
+    with Image.open(tmp_path / "out.png") as picture:
+        return np.stack(np.split(np.asarray(picture).astype(int), len(prompts), axis=1))
+
+
+def expected(run, prompts: list[str], sampler) -> np.ndarray:
+    pictures = run.model.generate(
+        prompts, seeds=range(len(prompts)), sampler=sampler, guidance_scale=run.guidance_scale(), **run.guidance()
+    )
+    return ((pictures + 1) * 127.5).round().movedim(1, -1).numpy().astype(int)
+
+
+def exported_pictures_are_ours(checkpoint: Path, tmp_path: Path, run_command) -> str:
+    """In a process without the type checks, which torch's exporter does not get through."""
+    done = run_command("export", f"run={checkpoint}", "format=onnx", f"path={tmp_path / 'o'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = load_run(checkpoint)
+    noise = NoiseSource(range(3), run.model.latent_shape).x_T().numpy()
+    np.save(tmp_path / "noise.npy", noise)
+    theirs = painted(tmp_path / "o", tmp_path, PROMPTS, "--noise", "noise.npy")
+    assert np.abs(theirs - expected(run, PROMPTS, run.sampler())).max() <= 1
+    return done.stdout
+
+
+def test_the_script_paints_our_pictures_without_torch(tmp_path, run_command):
+    guidance = {"interval": [0.1, 0.9], "rescale": 0.5, "threshold": 0.95}
+    sampler = {"_target_": "diffusion_art.diffusion.samplers.dpm_solver.UniPC", "num_steps": 5}
+    checkpoint = checkpoint_of(tmp_path, {}, guidance=guidance, guidance_scale=3.0, sampler=sampler)
+    said = exported_pictures_are_ours(checkpoint, tmp_path, run_command)
+    assert "denoiser.onnx" in said
+    assert "from torch" in said
+    for name in ("denoiser", "text_encoder"):  # no lines of code, no folders of this machine
+        assert str(ROOT).encode() not in (tmp_path / "o" / f"{name}.onnx").read_bytes()
+    assert len(SCRIPT.read_text().splitlines()) <= 60
+    assert "library_name: onnx" in (tmp_path / "o" / "README.md").read_text()
+    assert {entry.name for entry in (tmp_path / "o").iterdir()} == {
+        *("denoiser.onnx", "text_encoder.onnx", "vocab.json", "merges.txt", "painting.json", "README.md")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["frozen", "jit"])
+def test_other_towers_and_networks(kind, tmp_path, run_command):
+    clip = f"local-dir:{tiny_clip(tmp_path / 'clip')}"
+    frozen = {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained", "model": clip, "pretrained": None}
+    parts = {"frozen": {"text_encoder": frozen}, "jit": {"backbone": JIT_CONFIG}}[kind]
+    exported_pictures_are_ours(checkpoint_of(tmp_path, parts), tmp_path, run_command)
+
+
+def test_the_files_of_the_tokenizer_give_our_ids(tmp_path):
+    tokenizer = ClipTokenizer(context_length=20, vocab_size=900)
+    write_tokenizer(tmp_path, tokenizer)
+    vocab = json.loads((tmp_path / "vocab.json").read_text())
+    assert vocab == vocabulary(tokenizer)
+    assert sorted(vocab.values()) == list(range(900))
+    assert len(merges(tokenizer)) == len((tmp_path / "merges.txt").read_text().splitlines()) - 1
+    for text in ("Édouard's  1872 & _x_; a SEA... don't", "½ of 12", "x" * 40):
+        assert [word for word in re.findall(WORDS, clean(text)) if word] == _WORDS.findall(clean(text))
+
+
+def test_what_cannot_be_written_as_onnx(tmp_path, run_here, monkeypatch):
+    run = toy_run(tmp_path / "logs" / "toy" / "first")
+
+    def complaint(*words: str) -> str:
+        status, _, complaints = run_here("export", f"run={run}", "format=onnx", f"path={tmp_path / 'out'}", *words)
+        assert status == 1
+        assert not (tmp_path / "out").exists()
+        return complaints
+
+    assert "paints with stochastic_heun, which looks at the picture" in complaint("sampler=stochastic_heun")
+    assert "format=onnx is written in float32" in complaint("dtype=float16")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "needs onnxruntime, which is not installed" in complaint()
