@@ -24,6 +24,7 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.train import build_datamodule
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip
+from tests.reports.test_report import Page, assert_equals_metrics
 from tests.training.test_run_folder import _holder
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
@@ -78,7 +79,7 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
     said = run_command("train", *tiny, "run=first", cwd=tmp_path)
     assert said.returncode == 0, said.stdout + said.stderr
     run = tmp_path / "logs" / "tiny" / "first"
-    for name in ("config.yaml", "train.log", "metrics.csv", "loss.png", "report.md"):
+    for name in ("config.yaml", "train.log", "metrics.csv", "loss.png", "report.md", "report.html"):
         assert (run / name).stat().st_size > 0, name
     grids = sorted(path.name for path in (run / "samples").glob("*.png"))
     assert grids == ["step_00000000.png", "step_00000006.png", "step_00000012.png"]
@@ -88,6 +89,11 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
     assert metrics["train/loss"].notna().sum() == 12
     assert metrics["val/loss"].notna().sum() == 2
     assert metrics["images_seen"].max() == 12 * 8
+    page = Page(run / "report.html")
+    assert_equals_metrics(page, metrics)
+    assert [picture["data-step"] for picture in page.pictures] == ["0", "6", "12"]
+    assert "finished at step 12 of 12" in page.text
+    assert "-m diffusion_art.train +experiment=quickstart32 +debug=tiny" in page.text
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved[KEY]["config"]["model"]["backbone"]["block_channels"] == [16, 32]
     assert saved["StreamDataModule"]["cursor"] == 12

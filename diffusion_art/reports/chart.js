@@ -67,6 +67,7 @@ export class Chart {
     const [low, high] = range(drawn.length ? drawn : this.lines.map((line) => line.y), { ...this.options, log });
     let [left, right] = [Infinity, -Infinity];
     for (const { x } of this.lines) [left, right] = [Math.min(left, x[0]), Math.max(right, x[x.length - 1])];
+    if (left > 0 && left < 0.25 * right) left = 0;
     if (left === right) [left, right] = [left - 1, right + 1];
     const across = this.width - LEFT - RIGHT, down = height - TOP - BOTTOM;
     const to = log ? Math.log10 : (value) => value;

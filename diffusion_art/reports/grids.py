@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
+
+from diffusion_art.reports.document import data_url
 
 MOST = 24  # grids in a page
 SIDE_PX = 1200  # of a grid in a page, at the most
@@ -48,17 +51,25 @@ def small(path: Path, *, side_px: int = SIDE_PX, quality: int = QUALITY) -> byte
 
 
 class Film:
-    """Some of a run's grids, small; each is encoded once."""
+    """Some of a run's grids as data URLs, small; each is encoded once."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self._encoded: dict[int, bytes] = {}
+        self._encoded: dict[int, str] = {}
 
-    def frames(self) -> dict[int, bytes]:
-        """WebP by step."""
+    def frames(self) -> dict[int, str]:
+        """By step. A grid that cannot be read is left out."""
         grids = grids_of(self.run)
         shown = {}
         for step in spread(list(grids)):
-            shown[step] = self._encoded[step] if step in self._encoded else small(grids[step])
+            with suppress(OSError):
+                shown[step] = self._encoded[step] if step in self._encoded else _embedded(grids[step])
         self._encoded = shown
         return shown
+
+
+def _embedded(path: Path) -> str:
+    content, original = small(path), path.read_bytes()
+    if len(original) <= len(content):
+        return data_url(original, "image/png")
+    return data_url(content, "image/webp")

@@ -9,7 +9,7 @@ for (const figure of document.querySelectorAll("[data-chart]")) {
   const drawn = lines.flatMap((line) => {
     const colour = line.colour ?? 0;
     if (!line.mean || line.x.length < 8) return [{ ...line, colour }];
-    const y = smooth(line.y, 1 - 1 / Math.max(2, line.x.length / 20));
+    const y = smooth(line.y, 1 - 2 / (1 + Math.max(2, line.x.length / 20)));
     return [{ ...line, colour, faint: true }, { label: `${line.label}, running mean`, x: line.x, y, colour }];
   });
   new Chart(figure).show(drawn, options);

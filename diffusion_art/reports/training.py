@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.reports.curves import STEP, Curves
-from diffusion_art.reports.document import data, data_url, script, section, write_part
+from diffusion_art.reports.curves import Curves
+from diffusion_art.reports.document import data, script, section, write_part
 from diffusion_art.reports.grids import Film
 
 FILE = "report.html"
@@ -21,6 +21,7 @@ _FOLLOWED = {
     "held_out_style": "held-out pairs: style",
     "held_out_palette": "held-out pairs: both colours",
 }
+_LEVELS = '<p class="soft">Of the times t that pictures are noised to: 0 is clean, 1 is noise.</p>'
 _NOT_DRAWN = "Curves need JavaScript; metrics.csv beside this page has the numbers."
 
 
@@ -43,7 +44,7 @@ class TrainingReport:
             f'<p class="soft">{escape(state)}</p>',
             _tiles(self._curves.last),
             section("Loss", _figure("loss")),
-            section("Loss by noise level", _figure("noise") if self._by_noise_level() else ""),
+            section("Loss by noise level", _LEVELS + _figure("noise") if self._by_noise_level() else ""),
             section("Samples", _film(self._film.frames())),
             section("Rates and speed", _figures(self._rates())),
             section("Validation", self._validation()),
@@ -117,7 +118,6 @@ class TrainingReport:
 
 def _tiles(last: Mapping[str, float]) -> str:
     shown = {
-        "step": last.get(STEP),
         "train/loss": last.get("train/loss"),
         "val/loss": last.get("val/loss"),
         "learning rate": last.get("train/lr"),
@@ -140,14 +140,13 @@ def _figures(names: Mapping[str, str]) -> str:
     return f'<div class="charts">{"".join(map(_figure, names))}</div>' if names else ""
 
 
-def _film(frames: Mapping[int, bytes]) -> str:
+def _film(frames: Mapping[int, str]) -> str:
     if not frames:
         return ""
     last = max(frames)
     pictures = "".join(
-        f'<img alt="samples at step {step:,}" data-step="{step}"{"" if step == last else " hidden"} '
-        f'src="{data_url(content, "image/webp")}">'
-        for step, content in frames.items()
+        f'<img alt="samples at step {step:,}" data-step="{step}"{"" if step == last else " hidden"} src="{url}">'
+        for step, url in frames.items()
     )
     count = len(frames) - 1
     return (

@@ -70,7 +70,7 @@ def list_runs(request: Request) -> Response:
 
 @router.get("/api/curves")
 def curves(request: Request, ids: Ids, metric: Annotated[list[str] | None, Query()] = None) -> Response:
-    """Of each run the asked metrics, the clock (seconds by step) and the steps of its grids; and what could be asked."""
+    """Of each run the asked metrics, the clock (seconds by step) and the steps of its grids. And what can be asked."""
     runs: Runs = request.app.state.runs
     told: dict[str, Any] = {}
     names: dict[str, None] = {}

@@ -160,7 +160,7 @@ def last_word(file: Path) -> tuple[str, str]:
 def settings_of(file: Path) -> dict[str, Any]:
     """A config.yaml as one level of dotted keys, without secrets."""
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - both are safe loaders
+        config = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return dict(_flat(without_secrets(config))) if isinstance(config, dict) else {}

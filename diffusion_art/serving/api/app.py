@@ -18,8 +18,8 @@ from diffusion_art.serving.api.errors import (
     SDAPI,
     ApiError,
     answer_api_error,
-    answering_http,
     answer_validation,
+    answering_http,
     out_of_service,
 )
 from diffusion_art.serving.api.gate import Gate

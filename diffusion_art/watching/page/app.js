@@ -177,12 +177,11 @@ $("smooth").addEventListener("input", () => {
   remember();
   draw();
 });
-function unlock() {
+$("lock").addEventListener("submit", (event) => {
+  event.preventDefault();
   setToken($("token").value.trim());
   look();
-}
-$("unlock").addEventListener("click", unlock);
-$("token").addEventListener("keydown", (event) => event.key === "Enter" && unlock());
+});
 
 async function again() {
   if (document.visibilityState === "visible") await look();

@@ -31,7 +31,7 @@ export class List {
 
   row(id) {
     const row = { id, box: element("input", { type: "checkbox" }), thumb: element("img", { className: "thumb", alt: "" }) };
-    row.name = element("span", { className: "name" }, id);
+    row.name = element("span", { className: "name" }, ...breakable(id));
     row.state = element("span", { className: "state" });
     row.rest = element("span");
     row.bar = element("i");
@@ -90,6 +90,11 @@ export class List {
       else row.line.style.removeProperty("--of");
     }
   }
+}
+
+/** A name that may break after its slashes and dashes. */
+function breakable(name) {
+  return name.split(/(?<=[/_-])/).flatMap((part) => [part, element("wbr")]);
 }
 
 /** Runs that go on come first and keep their places, since all of them are the newest in turn. */
