@@ -70,9 +70,10 @@ def _charts(charts: Sequence[tuple[Figure, Sequence[tuple]]], *, across: str, lo
 
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
-    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    plain = {"svg.fonttype": "none", "svg.hashsalt": "diffusion_art", "font.size": 9, "figure.facecolor": "none"}
-    with matplotlib.rc_context(plain | {"axes.facecolor": "none"} | dict.fromkeys(inks, INK)):
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "diffusion_art", "font.size": 9}
+    settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
+    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    with matplotlib.rc_context(settings):
         canvas = Canvas(figsize=(WIDTH_IN * columns, HEIGHT_IN * rows), layout="constrained")
         for number, (figure, lines) in enumerate(charts):
             axes = canvas.add_subplot(rows, columns, number + 1)

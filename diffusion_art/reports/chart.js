@@ -41,12 +41,13 @@ export class Chart {
       this.axes(height);
       for (const line of this.lines) this.line(line);
       this.cross = this.svg.appendChild(svg("line", { class: "cross", y1: TOP, y2: height - BOTTOM, visibility: "hidden" }));
-      this.svg.addEventListener("pointermove", (event) => this.point(event));
+      this.svg.addEventListener("pointermove", ({ clientX }) => this.point(clientX));
       this.svg.addEventListener("pointerleave", () => this.leave());
       this.tip = node("div", { class: "tip", hidden: "" });
       parts.push(this.svg, this.tip);
     }
     this.element.replaceChildren(...parts);
+    if (this.under && this.lines.length) this.point(this.under); // the pointer has not moved, and what is under it may have
   }
 
   legend() {
@@ -115,9 +116,10 @@ export class Chart {
     }
   }
 
-  point(event) {
+  point(clientX) {
+    this.under = clientX;
     const box = this.svg.getBoundingClientRect();
-    const x = this.domain.left + ((event.clientX - box.left - LEFT) / (box.width - LEFT - RIGHT)) * (this.domain.right - this.domain.left);
+    const x = this.domain.left + ((clientX - box.left - LEFT) / (box.width - LEFT - RIGHT)) * (this.domain.right - this.domain.left);
     const near = this.lines.filter((line) => !line.faint).map((line) => ({ line, i: nearest(line.x, x) }));
     const at = near.map(({ line, i }) => line.x[i]).sort((a, b) => Math.abs(a - x) - Math.abs(b - x))[0];
     this.cross.setAttribute("x1", this.px(at));
@@ -138,6 +140,7 @@ export class Chart {
   }
 
   leave() {
+    this.under = null;
     this.tip.hidden = true;
     this.cross.setAttribute("visibility", "hidden");
   }

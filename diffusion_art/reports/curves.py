@@ -51,13 +51,14 @@ class Curve:
         self._held = self.stride
 
     def points(self, last: tuple[float, float] | None = None) -> dict[str, list[float]]:
-        """`x` and `y`, and where points stand for several values also `low` and `high`. `last` is one more point."""
+        """`x` and `y` (six digits), where points stand for several values also `low` and `high`. `last` is one more."""
         more = [last] if last is not None and math.isfinite(last[1]) else []
-        told = {"x": [*self.x, *(x for x, _ in more)], "y": [*self.y, *(y for _, y in more)]}
+        told = {"y": [*self.y, *(y for _, y in more)]}
         if self.stride > 1:
             ends = [y for _, y in more]
             told |= {"low": [*self.low, *ends], "high": [*self.high, *ends]}
-        return {name: [float(f"{number:.6g}") for number in numbers] for name, numbers in told.items()}
+        steps = [int(x) if x.is_integer() else x for x in (*self.x, *(x for x, _ in more))]
+        return {"x": steps} | {name: [float(f"{y:.6g}") for y in numbers] for name, numbers in told.items()}
 
 
 class Curves:

@@ -75,14 +75,9 @@ def curves(request: Request, ids: Ids, metric: Annotated[list[str] | None, Query
     told: dict[str, Any] = {}
     names: dict[str, None] = {}
     for folder in _folders(runs, ids):
-        found = runs.curves(folder)
-        there = found.names
-        names |= dict.fromkeys(there)
-        told[folder.id] = {
-            "clock": found.clock(),
-            "curves": {name: found.points(name) for name in metric or [] if name in there},
-            "grids": list(folder.grids),
-        }
+        found = runs.curves(folder, metric or [])
+        names |= dict.fromkeys(found.pop("names"))
+        told[folder.id] = found | {"grids": list(folder.grids)}
     return _unless_known(request, {"metrics": sorted(names), "runs": told})
 
 

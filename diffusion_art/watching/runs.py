@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,20 @@ class Runs:
                 self._search()
             return self._folders.get(id)
 
-    def curves(self, folder: RunFolder) -> Curves:
-        """The curves of a run, brought up to date. Those of the runs that were asked for last are kept."""
+    def curves(self, folder: RunFolder, metrics: Sequence[str]) -> dict[str, Any]:
+        """Of a run, brought up to date: the asked `curves`, the `clock` (seconds by step), the `names` of all metrics.
+
+        The curves of the runs that were asked for last are kept.
+        """
         with self._lock:
             curves = self._curves.pop(folder.id, None) or Curves(folder.path / METRICS, most=POINTS)
             self._curves[folder.id] = curves
             if len(self._curves) > FOLLOWED:
                 self._curves.popitem(last=False)
             curves.update()
-            return curves
+            names = curves.names
+            asked = {name: curves.points(name) for name in metrics if name in names}
+            return {"names": names, "clock": curves.clock(), "curves": asked}
 
     def thumbnail(self, grid: Path) -> bytes:
         """A small WebP of a grid.
@@ -122,7 +129,7 @@ def differences(folders: list[RunFolder]) -> dict[str, list[Any]]:
 def _told(config: dict[str, Any]) -> dict[str, Any]:
     own = str(config.get("paths.run_dir", ""))
     return {
-        key: value
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in config.items()
         if key not in ("run", "paths.run_dir") and not (own and isinstance(value, str) and value.startswith(own))
     }

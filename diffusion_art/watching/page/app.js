@@ -89,14 +89,16 @@ function showMetrics(names) {
 
 let asked = 0;
 
-/** Ask about the chosen runs. An answer that another question has overtaken is not shown. */
-async function compare() {
+/** Ask about the chosen runs, and draw: with `anew` also when nothing is new. An answer that another question has
+ * overtaken is not shown.
+ */
+async function compare({ anew = true } = {}) {
   const mine = ++asked;
   const ids = [...colours.keys()];
   if (!ids.length) return;
   try {
-    const { value } = await api.curves(ids, view.metrics);
-    if (mine !== asked) return;
+    const { value, news } = await api.curves(ids, view.metrics);
+    if (mine !== asked || !(news || anew)) return;
     told = value;
     if (!view.metrics.some((name) => told.metrics.includes(name)) && told.metrics.length) {
       const first = FIRST.filter((name) => told.metrics.includes(name));
@@ -127,7 +129,7 @@ async function look() {
     $("banner").hidden = true;
     $("lock").hidden = true;
     if (news) showRuns(value);
-    await compare();
+    await compare({ anew: false });
   } catch (error) {
     trouble(error);
   }

@@ -51,9 +51,7 @@ export class List {
     row.line.dataset.state = run.state;
     row.line.title = run.reason;
     row.state.textContent = run.state;
-    const steps = run.step === null ? "no steps yet" : `step ${whole(run.step)}${run.max_steps ? ` of ${whole(run.max_steps)}` : ""}`;
-    const when = run.state === "running" ? "" : `, ${ago(Date.now() / 1000 - run.updated)}`;
-    row.rest.textContent = run.state === "failed" && run.reason ? `: ${run.reason}` : `, ${steps}${when}`;
+    row.rest.textContent = run.state === "failed" && run.reason ? `: ${run.reason}` : `, ${progress(run)}`;
     row.done.hidden = !(run.step && run.max_steps);
     if (!row.done.hidden) row.bar.style.width = `${Math.min(100, (100 * run.step) / run.max_steps)}%`;
     const [train, val] = [run.figures["train/loss"], run.figures["val/loss"]];
@@ -90,6 +88,13 @@ export class List {
       else row.line.style.removeProperty("--of");
     }
   }
+}
+
+/** `step 310 of 800`; of a run that came to its end, when that was. */
+function progress(run) {
+  if (run.step === null) return "no steps yet";
+  if (run.state === "finished") return `step ${whole(run.step)}, ${ago(Date.now() / 1000 - run.updated)}`;
+  return `step ${whole(run.step)}${run.max_steps ? ` of ${whole(run.max_steps)}` : ""}`;
 }
 
 /** A name that may break after its slashes and dashes. */
