@@ -64,13 +64,12 @@ class Curve:
 class Curves:
     """All metrics of a run folder by name, kept up with `metrics.csv` by `update`.
 
-    `last` holds the newest value of every metric. `version` counts the updates that found something new.
+    `last` holds the newest value of every metric.
     """
 
     def __init__(self, file: Path, *, most: int) -> None:
         self._file = MetricsFile(file)
         self._most = most
-        self.version = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -78,8 +77,7 @@ class Curves:
         self._newest: Row = {}
 
     def update(self) -> None:
-        if self._file.advance(self._settled, self._clear):
-            self.version += 1
+        self._file.advance(self._settled, self._clear)
 
     def _settled(self, row: Row) -> None:
         step = row.pop(STEP, math.nan)

@@ -30,27 +30,26 @@ class MetricsFile:
         self._end = 0  # of the settled rows, in bytes
         self._line = b""  # the last of them
 
-    def advance(self, settled: Callable[[Row], None], restarted: Callable[[], None]) -> bool:
+    def advance(self, settled: Callable[[Row], None], restarted: Callable[[], None]) -> None:
         """Read what is new. Calls `settled` with each row that will not change any more, and before that `restarted`
-        where the rows told so far no longer hold. Returns whether anything changed.
+        where the rows told so far no longer hold.
         """
         try:
             file = self.path.open("rb")
         except OSError:  # not there yet, or not any more
-            return False
+            return
         with file:
             found = os.fstat(file.fileno())
             seen = (found.st_ino, found.st_size, found.st_mtime_ns)
             if seen == self._seen:
-                return False
+                return
             self._seen = seen
             if not self._goes_on(file):
                 self._forget()
                 restarted()
                 if not self._read_head(file):
-                    return True
+                    return
             self._read_rows(file, settled)
-        return True
 
     def _goes_on(self, file: BinaryIO) -> bool:
         """Whether the file still begins with what was read of it."""
