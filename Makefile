@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu golden lint format bench stream serve sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu golden lint format bench stream serve watch sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ stream: install  ## serve shards, those of the quickstart or ARGS="data.path=...
 
 serve: install  ## serve the quickstart model with a page at http://127.0.0.1:8000, or ARGS="run=..."
 	$(BIN)/python -m diffusion_art.serve $(or $(ARGS),run=logs/quickstart)
+
+watch: install  ## show all runs under logs/ at http://127.0.0.1:8050, or ARGS="logs=..."
+	$(BIN)/python -m diffusion_art.watch $(ARGS)
 
 sample: install  ## paint with the quickstart model, or ARGS="run=... 'prompts=[...]'"
 	$(BIN)/python -m diffusion_art.sample $(or $(ARGS),run=logs/quickstart)

@@ -44,6 +44,7 @@ from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.evaluation.work import Work
 from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.reports.document import page, write_part
 from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
@@ -136,14 +137,14 @@ def paint(model: TextToImage, captions: list[str], seeds: list[int], **how: Any)
 def _write_pages(
     run: Run, path: str, entries: list[Entry], metrics: dict[str, Metric], axes: dict[str, Any], *, folder: Path
 ) -> None:
-    """`report.html`, and of a single point `MODEL_CARD.md`."""
+    """The evaluation part of `report.html`, and of a single point `MODEL_CARD.md`."""
     about = {
         "size": f"{run.model.image_size_px} px",
         "step": f"{run.step:,} training steps",
         "date": f"measured on {datetime.date.today().isoformat()}",
     }
-    page = report(run.name, entries, metrics, command=_typed(), about=about, axes=axes)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    part = report(entries, metrics, command=_typed(), about=about, axes=axes)
+    write_part(folder / "report.html", "evaluation", part, title=run.name)
     log.info("written to %s and %s", folder / "evaluation.json", folder / "report.html")
     if axes:
         return
@@ -178,10 +179,10 @@ def _compared(metrics: dict[str, Metric], asked: dict[str, Any], *, networks: Ne
         for entry in entries
         for part in entry.result.get("points", [])
     ] or entries
-    page = report("Runs compared", flat, metrics, command=_typed(), about={"runs": f"{len(entries)} runs"})
+    part = report(flat, metrics, command=_typed(), about={"runs": f"{len(entries)} runs"})
     result = {"runs": {entry.label: entry.result for entry in entries}}
     save_json(result, folder / "comparison.json")
-    (folder / "comparison.html").write_text(page, encoding="utf-8")
+    (folder / "comparison.html").write_text(page("Runs compared", {"evaluation": part}), encoding="utf-8")
     log.info("%s\nwritten to %s", comparison_text(flat, metrics), folder / "comparison.html")
     return result
 

@@ -1,18 +1,19 @@
-"""Files that are there whole or not at all, the user's cache folder, and paths as others may read them."""
+"""Files that are there whole or not at all, the user's cache folder, and what others may read of paths and settings."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PARTIAL = ".partial"  # what the name of a file ends with until it is whole
 CACHE_VARIABLE = "DIFFUSION_ART_CACHE"
+SECRETS = ("token",)  # keys of the config that no tracker is told, no report and no page
 
 
 @contextmanager
@@ -61,6 +62,17 @@ def without_home(text: str) -> str:
     """A text for others to read: `~` in place of the home folder, whose name is often a person's."""
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
+
+
+def without_secrets(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: without_secrets(value) for key, value in node.items() if key not in SECRETS}
+    return [without_secrets(value) for value in node] if isinstance(node, list) else node
+
+
+def words_without_secrets(words: Iterable[str]) -> list[str]:
+    """What was typed as `key=value`, but for secrets."""
+    return [word for word in words if word.partition("=")[0].lstrip("+").rpartition(".")[2] not in SECRETS]
 
 
 def check_ours(folder: Path) -> None:

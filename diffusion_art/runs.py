@@ -8,7 +8,6 @@ run(["a red square on white"], seed=3, guidance_scale=4)
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +32,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record, Weights
+from diffusion_art.reports.grids import grids_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,8 +128,7 @@ class Run:
     @property
     def grids(self) -> dict[int, Path]:
         """The sample grids painted in training, by step."""
-        files = sorted((self.path / "samples").glob("step_*.png"))
-        return {int(found[1]): file for file in files if (found := re.fullmatch(r"step_(\d+)", file.stem))}
+        return grids_of(self.path)
 
     @cached_property
     def model(self) -> TextToImage:

@@ -11,7 +11,6 @@ from diffusion_art.extras import check_extra
 check_extra("serve")
 
 import logging
-import os
 import time
 
 import psutil
@@ -29,8 +28,9 @@ from diffusion_art.runs import load_run
 from diffusion_art.serving.engine.compiled import WORTH_S, Compilation, check_compiler, worth_trying
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.server import listen_at, make_server, serve
-from diffusion_art.serving.settings import TOKEN_VARIABLE, Settings, check_address
+from diffusion_art.serving.listening import listen_at
+from diffusion_art.serving.server import make_server, serve
+from diffusion_art.serving.settings import Settings, check_address, tokens_of
 from diffusion_art.serving.studio import Studio
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,8 @@ def settings_of(asked: dict) -> Settings:
     Raises:
         UserError: a token too short to be one, or a limit out of its range.
     """
-    token = asked["token"] if asked["token"] is not None else os.environ.get(TOKEN_VARIABLE) or None
     return Settings(
-        tokens=tuple(str(each) for each in (token if isinstance(token, list) else [] if token is None else [token])),
+        tokens=tokens_of(asked["token"]),
         hosts=tuple(host.lower() for host in asked["hosts"]),
         cors=tuple(asked["cors"]),
         name=asked["name"],

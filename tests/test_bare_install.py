@@ -76,7 +76,9 @@ def test_the_bare_package_builds_looks_at_and_streams_shards_without_torch(bare,
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.parametrize(("name", "extra"), [("train", "train"), ("sample", "paint"), ("serve", "serve")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("train", "train"), ("sample", "paint"), ("serve", "serve"), ("watch", "serve")]
+)
 def test_a_command_that_needs_more_says_in_one_sentence_what_to_install(bare, name: str, extra: str):
     status, said, complaints = run(bare("-m", f"diffusion_art.{name}"))
     assert (status, said) == (1, "")

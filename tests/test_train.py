@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -19,12 +20,15 @@ from PIL import Image
 
 from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.record import KEY
+from diffusion_art.reports.training import TrainingReport
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.train import build_datamodule
+from diffusion_art.watching.folder import RunFolder
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip
+from tests.reports.test_report import Page, assert_equals_metrics
 from tests.training.test_run_folder import _holder
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
@@ -80,7 +84,7 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
     said = run_command("train", *tiny, "run=first", cwd=tmp_path)
     assert said.returncode == 0, said.stdout + said.stderr
     run = tmp_path / "logs" / "tiny" / "first"
-    for name in ("config.yaml", "train.log", "metrics.csv", "loss.png", "report.md"):
+    for name in ("config.yaml", "train.log", "metrics.csv", "loss.png", "report.md", "report.html"):
         assert (run / name).stat().st_size > 0, name
     grids = sorted(path.name for path in (run / "samples").glob("*.png"))
     assert grids == ["step_00000000.png", "step_00000006.png", "step_00000012.png"]
@@ -90,18 +94,33 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
     assert metrics["train/loss"].notna().sum() == 12
     assert metrics["val/loss"].notna().sum() == 2
     assert metrics["images_seen"].max() == 12 * 8
+    page = Page(run / "report.html")
+    assert_equals_metrics(page, metrics)
+    assert [picture["data-step"] for picture in page.pictures] == ["0", "6", "12"]
+    assert "finished at step 12 of 12" in page.text
+    assert "-m diffusion_art.train +experiment=quickstart32 +debug=tiny" in page.text
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved[KEY]["config"]["model"]["backbone"]["block_channels"] == [16, 32]
     assert saved["StreamDataModule"]["cursor"] == 12
     assert load_text_to_image(run).image_size_px == 16
 
 
-def test_sample_grids_leave_training_untouched(tiny, run_here, tmp_path):
+def test_sample_grids_and_their_reports_leave_training_untouched(tiny, run_here, tmp_path, monkeypatch):
+    write, states = TrainingReport.write, []
+
+    def written(self: TrainingReport, title: str, **told: Any) -> None:
+        write(self, title, **told)
+        assert (self.run / "report.html").is_file()
+        states.append(told["state"].partition(",")[0])
+
+    monkeypatch.setattr(TrainingReport, "write", written)
     for name, extra in (("with", ["callbacks.samples.every_n_steps=1"]), ("without", ["callbacks.samples=null"])):
         status, said, complaints = run_here("train", *tiny, f"run={name}", *extra)
         assert status == 0, said + complaints
     runs = tmp_path / "logs" / "tiny"
     assert len(list((runs / "with" / "samples").glob("*.png"))) == 13
+    steps = [f"running at step {step} of 12" for step in range(13)]
+    assert states == [*steps, "finished at step 12 of 12", "finished at step 12 of 12"]
     _assert_equal(_weights(runs / "with"), _weights(runs / "without"))
 
 
@@ -397,6 +416,8 @@ def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_
     assert [(job / "checkpoints/last.ckpt").exists() for job in jobs] == [False, True, True]
     assert "ERROR" in (jobs[0] / "train.log").read_text()
     assert "the loss became" in (jobs[0] / "train.log").read_text()
+    assert "failed at step" in Page(jobs[0] / "report.html").text
+    assert [RunFolder(job, job.name).summary().state for job in jobs] == ["failed", "finished", "finished"]
 
 
 def test_a_run_is_prolonged_with_its_labels_and_says_when_it_is_done(tiny, run_here, tmp_path):

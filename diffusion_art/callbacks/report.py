@@ -1,8 +1,9 @@
-"""`report.md`: what a run was and what came of it, readable without any tool."""
+"""`report.md` and `report.html`: what a run was and what came of it, readable without any tool."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -11,16 +12,28 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
-from diffusion_art.training.trackers import words_without_secrets
+from diffusion_art.callbacks.graceful_stop import was_stopped
+from diffusion_art.callbacks.sample_grid import SampleGrid
+from diffusion_art.files import without_home, words_without_secrets
+from diffusion_art.reports.training import TrainingReport
+
+log = logging.getLogger(__name__)
+
+Rows = list[tuple[str, Any]]
 
 
 class RunReport(Callback):
-    """Writes `config.yaml` when training starts and `report.md` when the run ends."""
+    """Writes `config.yaml` when training starts, `report.html` at each sample grid, and both reports at the end.
+
+    With several processes the first one writes. A page that cannot be written is told in the log, and the run goes on.
+    """
 
     def __init__(self, *, folder: str) -> None:
         self.folder = Path(folder)
+        self._page = TrainingReport(self.folder)
         self._began = 0.0
         self._first_step = 0
+        self._grid_shown = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
@@ -31,17 +44,66 @@ class RunReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step  # that of the checkpoint, if the run was resumed
+        self._show_new_grid(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._show_new_grid(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero and self._began:
+            self._show(trainer, pl_module, "failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and stage == "fit" and self._began:
             (self.folder / "report.md").write_text(self.text(trainer, pl_module))
+            self._show(trainer, pl_module, "stopped" if was_stopped(trainer) else "finished")
+
+    # ------------------------------------------------------------------ report.html
+
+    def _show_new_grid(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        painted = max((one.painted_at for one in callbacks if isinstance(one, SampleGrid)), default=-1)
+        if painted > self._grid_shown and trainer.is_global_zero:
+            self._grid_shown = painted
+            self._show(trainer, pl_module, "running")
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, state: str) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        written = time.strftime("%Y-%m-%d %H:%M")
+        told = f"{state} at step {trainer.global_step:,} of {trainer.max_steps:,}, written {written}"
+        try:
+            self._page.write(
+                self.title(pl_module), command=command_line(), about=self.about(trainer, pl_module), state=told
+            )
+        except OSError as error:
+            log.warning("report.html could not be written: %s", error)
+
+    # ------------------------------------------------------------------ report.md
 
     def text(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        lines = [f"# {self.title(pl_module)}", "", f"    {command_line()}", "", "| | |", "|---|---|"]
+        rows = self.about(trainer, pl_module) + self._figures(trainer)
+        lines += [f"| {name} | {value} |" for name, value in rows]
+        grids = sorted((self.folder / "samples").glob("step_*.png"))
+        if (self.folder / "loss.png").exists():
+            lines += ["", "![loss](loss.png)"]
+        if grids:
+            lines += ["", f"![samples](samples/{grids[-1].name})"]
+        return "\n".join(lines) + "\n"
+
+    def title(self, pl_module: LightningModule) -> str:
+        module: Any = pl_module
+        return f"{module.config.get('name', 'run')} / {self.folder.name}"
+
+    def about(self, trainer: Trainer, pl_module: LightningModule) -> Rows:
+        """What was run, and on what."""
         seconds = time.perf_counter() - self._began
         module: Any = pl_module
-        config, metrics = module.config, trainer.callback_metrics
         versions = module.provenance.get("versions", {})
-        rows: list[tuple[str, Any]] = [
+        rows: Rows = [
             ("steps", f"{trainer.global_step:,} (this session {trainer.global_step - self._first_step:,})"),
             ("minutes", f"{seconds / 60:.1f}"),
             ("parameters trained", f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}"),
@@ -52,26 +114,20 @@ class RunReport(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         if without := getattr(data, "without_caption", None):
             rows.append(("pictures without a caption", f"{without:,} of {sum(data.info.splits.values()):,}"))
-        for name in ("train/loss", "val/loss", "time/images_per_s", "time/data_wait_share"):
-            if name in metrics:
-                rows.append((name, f"{float(metrics[name]):.4g}"))
+        return rows
+
+    def _figures(self, trainer: Trainer) -> Rows:
+        metrics = trainer.callback_metrics
+        names = ("train/loss", "val/loss", "time/images_per_s", "time/data_wait_share")
+        rows: Rows = [(name, f"{float(metrics[name]):.4g}") for name in names if name in metrics]
         following = self.folder / "caption_following.json"
         if following.exists():
             for name, value in json.loads(following.read_text()).items():
                 if isinstance(value, int | float):
                     rows.append((f"caption following, {name}", f"{value:.4g}"))
-        lines = [
-            f"# {config.get('name', 'run')} / {self.folder.name}",
-            "",
-            f"    python -m diffusion_art.train {' '.join(words_without_secrets(sys.argv[1:]))}",
-            "",
-            "| | |",
-            "|---|---|",
-        ]
-        lines += [f"| {name} | {value} |" for name, value in rows]
-        grids = sorted((self.folder / "samples").glob("step_*.png"))
-        if (self.folder / "loss.png").exists():
-            lines += ["", "![loss](loss.png)"]
-        if grids:
-            lines += ["", f"![samples](samples/{grids[-1].name})"]
-        return "\n".join(lines) + "\n"
+        return rows
+
+
+def command_line() -> str:
+    """What was typed to train this run, without secrets."""
+    return without_home(" ".join(["python -m diffusion_art.train", *words_without_secrets(sys.argv[1:])]))

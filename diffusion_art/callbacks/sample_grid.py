@@ -75,7 +75,7 @@ class SampleGrid(Callback):
         self.seed = seed
         self.columns = columns
         self.batch_size = batch_size
-        self._painted = -1
+        self.painted_at = -1  # step of the newest grid
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
@@ -95,9 +95,9 @@ class SampleGrid(Callback):
 
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or step == self._painted or not self.prompts:
+        if not trainer.is_global_zero or step == self.painted_at or not self.prompts:
             return
-        self._painted = step
+        self.painted_at = step
         seeds = [self.seed + row for row in range(len(self.prompts))]
         model: Any = pl_module.model
         with painting(trainer, pl_module):

@@ -11,6 +11,7 @@ from diffusion_art.evaluation.sweep import abscissa, label, place
 
 INK, GRID = "#2b2b2e", "#dcdce0"
 COLOURS = ("#1d3557", "#c8553d", "#588b8b", "#d39b22", "#7d5ba6", "#4f772d")
+PAGE_COLOURS = {INK: "--ink", GRID: "--line"} | {colour: f"--c{place}" for place, colour in enumerate(COLOURS)}
 TITLES = {"num_steps": "steps", "guidance_scale": "guidance scale", "checkpoint": "training step", "sampler": ""}
 WIDTH_IN, HEIGHT_IN = 3.6, 2.6
 
@@ -69,7 +70,10 @@ def _charts(charts: Sequence[tuple[Figure, Sequence[tuple]]], *, across: str, lo
 
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "diffusion_art", "font.size": 9}):
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "diffusion_art", "font.size": 9}
+    settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
+    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    with matplotlib.rc_context(settings):
         canvas = Canvas(figsize=(WIDTH_IN * columns, HEIGHT_IN * rows), layout="constrained")
         for number, (figure, lines) in enumerate(charts):
             axes = canvas.add_subplot(rows, columns, number + 1)
@@ -82,7 +86,10 @@ def _charts(charts: Sequence[tuple[Figure, Sequence[tuple]]], *, across: str, lo
             canvas.legend(*canvas.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=6, frameon=False)
         text = io.StringIO()
         FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    drawn = text.getvalue()[text.getvalue().index("<svg") :]
+    for colour, name in PAGE_COLOURS.items():  # those of the page, light or dark
+        drawn = drawn.replace(colour, f"var({name})")
+    return drawn
 
 
 def _plain(axes: Any, title: str, across: str) -> None:

@@ -1,8 +1,7 @@
-"""`report.html`: an evaluation as one page. Pictures and curves lie in the file itself, so it opens offline."""
+"""The evaluation part of `report.html`. Pictures and curves lie in the page itself, so it opens offline."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 from diffusion_art.evaluation.curves import log_snr_curve, sweep_curves
 from diffusion_art.evaluation.metrics import Figure, Metric
 from diffusion_art.evaluation.metrics.memorisation import FILE as MEMORISATION
+from diffusion_art.reports.document import data_url, section
 
 BARS = 16  # of a column with more values the page shows the first
 PAINTED = "evaluation.png"  # some of the pictures that were measured
@@ -33,7 +33,6 @@ class Entry:
 
 
 def report(
-    title: str,
     entries: Sequence[Entry],
     metrics: Mapping[str, Metric],
     *,
@@ -41,26 +40,19 @@ def report(
     about: Mapping[str, Any],
     axes: Mapping[str, Sequence[Any]] | None = None,
 ) -> str:
-    """The page. `about` are lines of what was measured; `axes` what was swept, if anything."""
+    """HTML of it. `about` are lines of what was measured; `axes` what was swept, if anything."""
     one = entries[0] if len(entries) == 1 else None
     parts = [
-        f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(", ".join(str(value) for value in about.values()))}</p>',
-        _section("Figures", _figures(one, metrics) if one else comparison(entries, metrics)),
-        _section("Curves", sweep_curves(axes, [entry.result for entry in entries], metrics) if axes else ""),
-        _section("Pictures", "".join(_pictures(entry, named=one is None) for entry in entries)),
-        _section("By kind of picture", _slices(one, metrics) if one else ""),
-        _section("Error by noise level", _noise_levels(entries)),
-        _section("How to read this", "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in BEWARE) + "</ul>"),
-        _section("How it was made", _made(entries, command)),
+        section("Figures", _figures(one, metrics) if one else comparison(entries, metrics)),
+        section("Curves", sweep_curves(axes, [entry.result for entry in entries], metrics) if axes else ""),
+        section("Pictures", "".join(_pictures(entry, named=one is None) for entry in entries)),
+        section("By kind of picture", _slices(one, metrics) if one else ""),
+        section("Error by noise level", _noise_levels(entries)),
+        section("How to read this", "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in BEWARE) + "</ul>"),
+        section("How it was made", _made(entries, command)),
     ]
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n<body><main>\n'
-        + "\n".join(part for part in parts if part)
-        + "\n</main></body></html>\n"
-    )
+    return "\n".join(part for part in parts if part)
 
 
 def comparison(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
@@ -90,10 +82,6 @@ def comparison_text(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> 
 
 
 # ---------------------------------------------------------------------- parts
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
 def _columns(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> list[tuple[str, Figure]]:
@@ -158,10 +146,9 @@ def _pictures(entry: Entry, *, named: bool) -> str:
     for file, caption in captions.items():
         path = entry.folder / file
         if path.is_file() and (file != MEMORISATION or "memorisation" in entry.result):
-            data = base64.b64encode(path.read_bytes()).decode()
             told = f"{entry.label}. {caption}" if named else caption
             found.append(
-                f'<figure><img alt="{escape(told)}" src="data:image/png;base64,{data}">'
+                f'<figure><img alt="{escape(told)}" src="{data_url(path.read_bytes(), "image/png")}">'
                 f"<figcaption>{escape(told)}</figcaption></figure>"
             )
     return "".join(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 from dataclasses import dataclass, field
 
 from diffusion_art.errors import UserError
@@ -79,6 +80,12 @@ def _password(credentials: str) -> str:
         return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
+
+
+def tokens_of(given: str | list | None) -> tuple[str, ...]:
+    """The tokens that a config gives, one or a list; that of the environment where it gives none."""
+    token = given if given is not None else os.environ.get(TOKEN_VARIABLE) or None
+    return tuple(str(each) for each in (token if isinstance(token, list) else [] if token is None else [token]))
 
 
 def check_address(host: str, settings: Settings) -> None:

@@ -25,7 +25,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.serving.api.encode import encode
-from diffusion_art.serving.api.errors import ApiError, internal, no_sampler, of_mistake, out_of_service, shown, too_many
+from diffusion_art.serving.api.errors import ApiError, internal, of_mistake, out_of_service, shown, too_many
 from diffusion_art.serving.api.metrics import Metrics
 from diffusion_art.serving.api.schema import Bounds, Defaults, ImageRequest, Model
 from diffusion_art.serving.api.sizes import Size, size_of
@@ -47,6 +47,11 @@ class Output:
     size: Size
     format: str = "png"
     quality: int | None = None
+
+
+def no_sampler(name: str) -> ApiError:
+    message = f"There is no sampler {shown(name)}; choose one of {', '.join(SAMPLERS)}."
+    return ApiError(400, message, param="sampler", code="invalid_value")
 
 
 def seeds_from(first: int | None, count: int) -> list[int]:

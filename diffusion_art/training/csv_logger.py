@@ -6,6 +6,7 @@ Lightning's own CSV logger starts the file anew when a run is resumed in its fol
 from __future__ import annotations
 
 import csv
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_art.files import written
+from diffusion_art.reports.curves import CLOCK
 
 
 class RunCSVLogger(Logger):
     """Writes metrics as columns, the step first; rows after the step a run resumes from are dropped.
 
+    `time/run_s` are the seconds that the run had been trained for when the row was made, in all its sessions together.
     Rows are appended; a new column, or a value for a row already written, makes the file be written again, whole,
     under another name and renamed. A kill loses at most the `flush_every_n` rows not yet written.
     """
@@ -32,6 +35,8 @@ class RunCSVLogger(Logger):
         self._columns: list[str] = []  # of the file as it stands
         self._written = 0  # rows of the file that are as they should be
         self._appendable = False
+        self._began = time.monotonic()
+        self._before_s = 0.0  # of the sessions before this one
 
     @property
     def name(self) -> str:
@@ -58,7 +63,8 @@ class RunCSVLogger(Logger):
             rows[-1].update(metrics)
             self._appendable = self._appendable and len(rows) > self._written
         else:
-            rows.append({"step": step, **metrics})
+            run_s = self._before_s + time.monotonic() - self._began
+            rows.append({"step": step, CLOCK: round(run_s, 3), **metrics})
         if len(rows) - self._written >= self.flush_every_n:
             self.save()
 
@@ -71,6 +77,7 @@ class RunCSVLogger(Logger):
                         kept = {name: value for name, value in row.items() if value}
                         if int(kept["step"]) <= step:  # one that was written only in part is completed
                             self.rows.append({**kept, "step": int(kept["step"])})
+                self._before_s = float(self.rows[-1].get(CLOCK, 0.0)) if self.rows else 0.0
         return self.rows
 
     @rank_zero_only

@@ -7,6 +7,8 @@ import fcntl
 import logging
 import os
 import platform
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,27 @@ def held(folder: Path) -> Iterator[None]:
     with (folder / LOCK_FILE).open("a+") as file:
         _lock(folder, file)
         yield
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether another process holds `folder`, which is left as it is; None where that cannot be told."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as file:
+            asked = _UNTIL_THE_END[sys.platform](fcntl.F_WRLCK)
+            (kind,) = _KIND[sys.platform].unpack_from(fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            return kind != fcntl.F_UNLCK
+    except FileNotFoundError:
+        return False
+    except (OSError, KeyError):  # a file system without locks, or a system whose struct flock we do not know
+        return None
+
+
+# struct flock of fcntl(2): a lock of a kind on the whole file, and where that kind stands in the answer
+_UNTIL_THE_END = {
+    "linux": lambda kind: struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0),
+    "darwin": lambda kind: struct.pack("qqihh", 0, 0, 0, kind, os.SEEK_SET),
+}
+_KIND = {"linux": struct.Struct("h"), "darwin": struct.Struct("20xh")}
 
 
 def _lock(folder: Path, file) -> None:

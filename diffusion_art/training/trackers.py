@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from diffusion_art.errors import UserError
+from diffusion_art.files import without_secrets
 
 IDS_FILE = "tracker_ids.json"  # in the run folder
-SECRETS = ("token",)  # keys of the config that no tracker is told, and no report
 
 
 def run_name(folder: str, log_dir: str) -> str:
@@ -86,17 +86,6 @@ def tell_settings(logger: Logger, settings: dict[str, Any]) -> None:
         logger.log_hyperparams(told, metrics)
     else:
         logger.log_hyperparams(told)
-
-
-def without_secrets(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: without_secrets(value) for key, value in node.items() if key not in SECRETS}
-    return [without_secrets(value) for value in node] if isinstance(node, list) else node
-
-
-def words_without_secrets(words: Iterable[str]) -> list[str]:
-    """What was typed as `key=value`, but for secrets."""
-    return [word for word in words if word.partition("=")[0].lstrip("+").rpartition(".")[2] not in SECRETS]
 
 
 @singledispatch

@@ -100,9 +100,9 @@ class OptunaSweeper(Sweeper):
 
     def _begin(self, folder: Path, space: Space, fixed: list[str]) -> Search:
         from diffusion_art.config import build
+        from diffusion_art.files import words_without_secrets
         from diffusion_art.sweeps.space import described
         from diffusion_art.sweeps.study import Search, direction_of, start_study
-        from diffusion_art.training.trackers import words_without_secrets
 
         assert self.config is not None
         pruner = OmegaConf.select(self.config, "callbacks.pruning.pruner")

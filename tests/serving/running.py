@@ -9,7 +9,8 @@ from pathlib import Path
 
 from diffusion_art.runs import Run, load_run
 from diffusion_art.serving.engine.engine import Engine
-from diffusion_art.serving.server import DrainingServer, listen_at, make_server, url_of
+from diffusion_art.serving.listening import listen_at, url_of
+from diffusion_art.serving.server import DrainingServer, make_server
 from diffusion_art.serving.settings import Settings
 from diffusion_art.serving.studio import Studio
 

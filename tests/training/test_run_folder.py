@@ -11,7 +11,7 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.train import fresh_folder, run_stamp
-from diffusion_art.training.run_folder import HELD_VARIABLE, held
+from diffusion_art.training.run_folder import HELD_VARIABLE, held, is_held
 from tests.conftest import ROOT
 
 HOLD = (
@@ -29,7 +29,9 @@ def _holder(folder: Path) -> subprocess.Popen:
 
 
 def test_a_run_that_goes_on_keeps_its_folder_and_a_killed_one_leaves_it(tmp_path, monkeypatch):
+    assert is_held(tmp_path / "run") is False
     with _holder(tmp_path / "run") as holder:
+        assert is_held(tmp_path / "run")
         with (
             pytest.raises(UserError, match=rf"is being trained by process {holder.pid} on .*run=NAME"),
             held(tmp_path / "run"),
@@ -40,6 +42,7 @@ def test_a_run_that_goes_on_keeps_its_folder_and_a_killed_one_leaves_it(tmp_path
             pass
         monkeypatch.delenv(HELD_VARIABLE)
         holder.kill()
+    assert is_held(tmp_path / "run") is False
     with held(tmp_path / "run"):
         pass
 

@@ -7,7 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from diffusion_art.training.trackers import run_name, without_secrets, words_without_secrets
+from diffusion_art.files import without_secrets, words_without_secrets
+from diffusion_art.training.trackers import run_name
 
 mlflow = pytest.importorskip("mlflow")
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]

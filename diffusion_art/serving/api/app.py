@@ -21,11 +21,11 @@ from diffusion_art.serving.api.errors import (
     SDAPI,
     ApiError,
     answer_api_error,
-    answer_http,
     answer_validation,
+    answering_http,
     out_of_service,
 )
-from diffusion_art.serving.api.gate import GUARDED, Gate
+from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.api.generations import ERRORS
 from diffusion_art.serving.api.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
 from diffusion_art.serving.api.sdapi_work import Works
@@ -38,6 +38,8 @@ PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
+GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
 _DESCRIPTION = (
     "Paintings over HTTP: OpenAI's images API, with a seed, a sampler, steps, guidance and a negative prompt on top; "
     "AUTOMATIC1111's /sdapi/v1; and EIR's /predict."
@@ -70,7 +72,7 @@ def create_app(studio: Studio) -> FastAPI:
         app.include_router(part)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)
-    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(HTTPException, answering_http(" See /docs for what there is."))
     if studio.settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -79,7 +81,7 @@ def create_app(studio: Studio) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Gate, settings=studio.settings, metrics=studio.metrics)
+    app.add_middleware(Gate, settings=studio.settings, guarded=GUARDED, answered=studio.metrics.answered)
     _document(app, guarded=bool(studio.settings.tokens))
     return app
 

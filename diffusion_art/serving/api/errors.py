@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -19,7 +19,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -145,11 +144,6 @@ def _kind_of_body(kind: str) -> str:
     return "a JSON list" if kind.startswith(("list", "too_")) else "a JSON object, sent as application/json"
 
 
-def no_sampler(name: str) -> ApiError:
-    message = f"There is no sampler {shown(name)}; choose one of {', '.join(SAMPLERS)}."
-    return ApiError(400, message, param="sampler", code="invalid_value")
-
-
 def of_mistake(error: UserError, *, param: str) -> ApiError:
     """400 for a value that the field's own rules allow and the maths does not."""
     text = str(error)
@@ -169,17 +163,21 @@ async def answer_validation(request: Request, error: Exception) -> Response:
     return of_validation(error.errors(), status=status).response(path)
 
 
-async def answer_http(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router, 400 of a body that could not be parsed."""
-    assert isinstance(error, HTTPException)
-    path = ascii(request.url.path)[1:-1][:_SHOWN_CHARACTERS]
-    messages = {
-        404: f"There is nothing at {path}. See /docs for what there is.",
-        405: f"{path} cannot be asked with {request.method}. See /docs.",
-        400: "The body cannot be read as JSON.",
-    }
-    found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
-    response = found.response(request.url.path)
-    if error.headers:
-        response.headers.update(error.headers)
-    return response
+def answering_http(see: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler for 404 and 405 of the router, and 400 of a body that could not be parsed. `see` ends what it says."""
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = ascii(request.url.path)[1:-1][:_SHOWN_CHARACTERS]
+        messages = {
+            404: f"There is nothing at {path}.{see}",
+            405: f"{path} cannot be asked with {request.method}.{see}",
+            400: "The body cannot be read as JSON.",
+        }
+        found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
+        response = found.response(request.url.path)
+        if error.headers:
+            response.headers.update(error.headers)
+        return response
+
+    return answer_http

@@ -10,19 +10,16 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffusion_art.serving.api.errors import ApiError, internal
-from diffusion_art.serving.api.metrics import Metrics
 from diffusion_art.serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
-GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
 SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -31,18 +28,28 @@ SECURITY_HEADERS: Mapping[str, str] = {
 
 
 class Gate:
-    """`app` behind the gate."""
+    """`app` behind the gate. Paths that begin with one of `guarded` take a token, where there is one; `answered` is
+    told the route, status and seconds of each answer.
+    """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        guarded: tuple[str, ...],
+        answered: Callable[[str, int, float], None] | None = None,
+    ) -> None:
         self.app = app
         self.settings = settings
-        self.metrics = metrics
+        self.guarded = guarded
+        self.answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        passage = _Passage(self.settings, scope, receive, send)
+        passage = _Passage(self.settings, self.guarded, scope, receive, send)
         began = time.perf_counter()
         try:
             passage.check()
@@ -54,7 +61,8 @@ class Gate:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.answered(route, passage.status, seconds)
+            if self.answered is not None:
+                self.answered(route, passage.status, seconds)
             level = logging.INFO if scope["method"] == "POST" else logging.DEBUG
             log.log(level, "%s %s %d in %.0f ms", scope["method"], route, passage.status, 1000 * seconds)
 
@@ -62,8 +70,10 @@ class Gate:
 class _Passage:
     """One request on its way through."""
 
-    def __init__(self, settings: Settings, scope: Scope, receive: Receive, send: Send) -> None:
-        self.settings, self.scope = settings, scope
+    def __init__(
+        self, settings: Settings, guarded: tuple[str, ...], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.settings, self.guarded, self.scope = settings, guarded, scope
         self.headers = Headers(scope=scope)
         self.status = 499  # the client went before it had an answer
         self.max_bytes = settings.limits.max_body_at(scope["path"])
@@ -82,7 +92,7 @@ class _Passage:
                 "This server does not go by the name in the Host header; its owner can add it with hosts=[...].",
                 code="unknown_host",
             )
-        if self.settings.tokens and path.startswith(GUARDED) and method != "OPTIONS":
+        if self.settings.tokens and path.startswith(self.guarded) and method != "OPTIONS":
             customer = self.settings.customer(self.headers.get("authorization"))
             if customer is None:
                 raise ApiError(

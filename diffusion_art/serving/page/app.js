@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { Composer } from "./composer.js";
 import { Easel, newPanel } from "./easel.js";
+import { Away, setToken } from "./http.js";
 import { element, fileName, labelOf } from "./label.js";
 import { blobOf, download, enlarged, dataUrl, fit, noise } from "./pixels.js";
 import { keepWorks, keptWorks } from "./store.js";
@@ -177,7 +178,7 @@ async function introduce() {
     ideas = (choices.prompts ?? []).slice(0, IDEAS);
     showIdeas();
   } catch (error) {
-    if (error instanceof api.Away) return false;
+    if (error instanceof Away) return false;
     if (error.status === 401) $("lock").hidden = false;
     $("model").textContent = error.message;
   }
@@ -216,7 +217,7 @@ addEventListener("keydown", (event) => {
 });
 
 function unlock() {
-  api.setToken($("token").value.trim());
+  setToken($("token").value.trim());
   $("lock").hidden = true;
   server = "asking"; // introduce it again
   look().then(() => easel.release("locked"));
@@ -234,25 +235,6 @@ $("clear").addEventListener("click", () => {
   changed();
   composer.focus();
 });
-
-const THEMES = ["system", "light", "dark"];
-function theme(chosen) {
-  if (chosen === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = chosen;
-  const words = chosen === "system" ? "as the system" : chosen;
-  $("theme").setAttribute("aria-label", `Light or dark: ${words}`);
-  $("theme").title = `Light or dark: ${words}`;
-  try {
-    localStorage.setItem("theme", chosen);
-  } catch {
-    // not kept, then
-  }
-}
-$("theme").addEventListener("click", () => {
-  const now = document.documentElement.dataset.theme ?? "system";
-  theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
-});
-theme(document.documentElement.dataset.theme ?? "system");
 
 addEventListener("pagehide", () => keepWorks(works));
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());

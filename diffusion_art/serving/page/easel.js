@@ -3,7 +3,8 @@
 // A panel is one picture: { settings, seed, state, image, looks, progress, note }. Its states: waiting, painting, done,
 // failed, stopped. A picture is a function of its request, so one that was cut off is asked for again.
 
-import { Away, Refused, paint } from "./api.js";
+import { paint } from "./api.js";
+import { Away, Refused } from "./http.js";
 import { requestOf } from "./label.js";
 
 const ABREAST = 2; // requests at a time: a browser gives a host six connections, and the health check needs one

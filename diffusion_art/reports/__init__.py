@@ -1,0 +1,1 @@
+"""What a run folder shows: its metrics as curves of bounded size, its grids as a film, and `report.html`."""

@@ -1,0 +1,57 @@
+// Requests to our own server, and what can go wrong with them.
+
+/** The server answered, and said no: `message` is its own, `status` 4xx or 5xx. */
+export class Refused extends Error {
+  constructor(message, { status = 0, code = null, param = null, retryAfterS = null } = {}) {
+    super(message);
+    Object.assign(this, { name: "Refused", status, code, param, retryAfterS });
+  }
+}
+
+/** No answer, or one that broke off: the server or the way to it is gone. */
+export class Away extends Error {
+  constructor(message = "The server does not answer.") {
+    super(message);
+    this.name = "Away";
+  }
+}
+
+const TOKEN = "diffusion_art.token"; // for as long as the tab is open
+
+export function setToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+/** One request. Throws Refused or Away; a request that the page itself aborted ends in Away too. */
+export async function ask(path, { headers = {}, ...options } = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  if (token) headers = { ...headers, Authorization: `Bearer ${token}` };
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", ...options, headers });
+  } catch {
+    throw new Away();
+  }
+  if (!response.ok && response.status !== 304) throw await refusal(response);
+  return response;
+}
+
+async function refusal(response) {
+  let said = {};
+  try {
+    said = (await response.json()).error ?? {};
+  } catch {
+    // not ours: a proxy's page perhaps
+  }
+  const retryAfterS = Number.parseFloat(response.headers.get("Retry-After") ?? "");
+  return new Refused(said.message || `The server answered ${response.status} ${response.statusText}.`, {
+    status: response.status,
+    code: said.code,
+    param: said.param,
+    retryAfterS: Number.isFinite(retryAfterS) ? retryAfterS : null,
+  });
+}
+
+export async function json(path) {
+  return (await ask(path)).json();
+}

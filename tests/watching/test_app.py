@@ -1,0 +1,156 @@
+"""What the watch server tells of runs, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+
+from diffusion_art.serving.settings import Settings
+from diffusion_art.watching import runs as runs_module
+from tests.conftest import ROOT
+from tests.training.test_run_folder import _holder
+from tests.watching.conftest import LOG, watching, write_run
+
+FIRST, SECOND = "night/first", "night/sweep_one/1"
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(runs_module, "SEARCH_S", 0.0)
+
+
+def listed(client: httpx2.Client) -> dict[str, dict]:
+    return {run["id"]: run for run in client.get("/api/runs").json()["runs"]}
+
+
+def test_runs_are_found_at_any_depth_with_how_they_stand(client, logs):
+    told = listed(client)
+    assert set(told) == {FIRST, SECOND}
+    run = told[FIRST]
+    assert (run["state"], run["step"], run["max_steps"], run["grid"]) == ("finished", 40, 40, 20)
+    assert run["figures"]["val/loss"] == 0.9
+    assert run["figures"]["train/loss"] == pytest.approx(1 / 40)
+    with _holder(write_run(logs / "night/second", lr=0.2, rows=7)):
+        assert listed(client)["night/second"]["state"] == "running"
+    (logs / "night/second/report.md").unlink()
+    assert listed(client)["night/second"]["state"] == "stopped"
+    with (logs / "night/second/train.log").open("a") as log:
+        log.write(LOG.replace("INFO", "ERROR").replace("run: logs/night", "the loss became nan at step 7"))
+    assert (listed(client)["night/second"]["state"], listed(client)["night/second"]["reason"]) == (
+        "failed",
+        "the loss became nan at step 7",
+    )
+    with (logs / "night/second/train.log").open("a") as log:
+        log.write(LOG.replace("run: logs/night", "SIGTERM: stopped at step 7, which is saved"))
+    assert listed(client)["night/second"]["state"] == "stopped"
+    (logs / "night/third").mkdir()
+    (logs / "night/third/.running").touch()
+    (logs / "night/third/failed.txt").write_text("#3 optim.lr=1e18: the loss became nan")
+    assert listed(client)["night/third"]["state"] == "failed"
+    assert listed(client)["night/third"]["step"] is None
+
+
+def test_curves_grow_with_the_file_and_are_not_sent_twice(client, logs):
+    asked = {"run": [FIRST, SECOND], "metric": ["train/loss"]}
+    answer = client.get("/api/curves", params=asked)
+    told = answer.json()
+    assert told["metrics"] == ["time/run_s", "train/loss", "val/loss"]
+    assert told["runs"][FIRST]["grids"] == [0, 20]
+    assert told["runs"][SECOND]["curves"]["train/loss"]["x"] == list(range(40))
+    assert told["runs"][SECOND]["clock"]["y"][-1] == 19.5
+    same = client.get("/api/curves", params=asked, headers={"If-None-Match": answer.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    with (logs / FIRST / "metrics.csv").open("ab") as file:
+        file.write(b"40,20.0,0.125,\r\n41,20.5,0.")
+    grown = client.get("/api/curves", params=asked, headers={"If-None-Match": answer.headers["etag"]})
+    points = grown.json()["runs"][FIRST]["curves"]["train/loss"]
+    assert (points["x"][-1], points["y"][-1]) == (40, 0.125)
+    assert listed(client)[FIRST]["step"] == 41
+
+
+def test_a_grid_comes_as_it_is_or_small(client, logs):
+    params = {"run": FIRST, "step": 20}
+    answer = client.get("/api/grid", params=params)
+    assert answer.content == (logs / FIRST / "samples/step_00000020.png").read_bytes()
+    small = client.get("/api/grid", params=params | {"small": "true"})
+    assert small.headers["content-type"] == "image/webp"
+    assert Image.open(io.BytesIO(small.content)).size == (96, 64)
+    (logs / FIRST / "samples/step_00000030.png").write_bytes(b"\x89PNG half")
+    assert client.get("/api/grid", params={"run": FIRST, "step": 30, "small": "true"}).status_code == 404
+
+
+def test_settings_differ_but_for_names_folders_and_secrets(client, logs):
+    told = client.get("/api/differences", params={"run": [FIRST, SECOND]}).json()
+    assert told == {"runs": [FIRST, SECOND], "keys": {"optim.lr": [0.1, 0.5]}}
+    assert client.get("/api/differences", params={"run": [FIRST]}).json()["keys"] == {}
+    assert "hush" not in client.get("/api/differences", params={"run": [FIRST, SECOND]}).text
+
+
+OUTSIDE = ["../secret", "night/../../secret", "/etc", "night", "", ".", "night/first/../first", "night%2Ffirst"]
+
+
+def test_nothing_but_known_runs_can_be_asked_for(client, logs):
+    secret = write_run(logs.parent / "secret", lr=0.3)
+    for id in OUTSIDE:
+        for path in ("curves", "differences", "grid"):
+            answer = client.get(f"/api/{path}", params={"run": id, "step": 0})
+            assert answer.status_code == 404, (path, id)
+            assert secret.name not in answer.text
+            assert answer.json()["error"]["code"] == "no_run"
+
+
+def test_what_is_wrong_with_a_request_is_said(client):
+    many = [f"run{number}" for number in range(13)]
+    cases = [
+        ("/api/curves", {}, 400, "Missing required parameter: 'run'"),
+        ("/api/curves", {"run": many}, 400, "At most 12 runs"),
+        ("/api/grid", {"run": FIRST}, 400, "Missing required parameter: 'step'"),
+        ("/api/grid", {"run": FIRST, "step": "x"}, 400, "Invalid value 'x' for 'step'"),
+        ("/api/grid", {"run": FIRST, "step": -1}, 400, "Invalid value"),
+        ("/api/grid", {"run": FIRST, "step": 5}, 404, "no grid at that step"),
+        ("/page/../app.py", {}, 404, ""),
+        ("/page/%2e%2e%2fapp.py", {}, 404, ""),
+        ("/logs/night/first/config.yaml", {}, 404, "There is nothing at"),
+    ]
+    for path, params, status, said in cases:
+        answer = client.get(path, params=params)
+        assert answer.status_code == status, path
+        assert said in answer.text, (path, answer.text)
+    assert client.post("/api/runs").status_code == 405
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_a_server_with_a_token_tells_its_holder_alone(logs):
+    token = "correct-horse-battery-staple"
+    with watching(logs, Settings(tokens=(token,))) as url:
+        assert httpx2.get(f"{url}/", trust_env=False).status_code == 200
+        for path in ("runs", f"curves?run={FIRST}", f"grid?run={FIRST}&step=0"):
+            asked = f"{url}/api/{path}"
+            assert httpx2.get(asked, trust_env=False).status_code == 401
+            allowed = httpx2.get(asked, trust_env=False, headers={"Authorization": f"Bearer {token}"})
+            assert allowed.status_code == 200
+
+
+def test_the_command_refuses_an_open_address_without_a_token_and_a_folder_that_is_not_there(run_here, tmp_path: Path):
+    (tmp_path / "logs").mkdir()
+    status, _, complaints = run_here("watch", "host=0.0.0.0")
+    assert (status, complaints.count("\n")) == (1, 1)
+    assert "a token is needed" in complaints
+    status, _, complaints = run_here("watch", "logs=nowhere")
+    assert status == 1
+    assert "there is no folder nowhere to watch" in complaints
+    status, _, complaints = run_here("watch", "port=70000")
+    assert (status, complaints.count("\n")) == (1, 1)
+    assert "nothing can be served at 127.0.0.1, port 70000" in complaints
+
+
+def test_watching_loads_no_torch():
+    code = "import sys; import diffusion_art.watch; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert shown.stdout.strip() == "False False"

@@ -1,0 +1,78 @@
+"""A person opens the page, compares two runs, and sees a run go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.browser import launched, visits
+from tests.watching.conftest import watching
+from tests.watching.test_app import FIRST, SECOND
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser, logs) -> Iterator[Callable[..., Any]]:
+    with watching(logs) as url, visits(browser, url, ready="#pulse[data-state=up]") as visit:
+        yield visit
+
+
+def test_two_runs_are_compared_and_a_new_row_appears(visit, logs):
+    page = visit(color_scheme="dark")
+    expect(page.locator("#runs li")).to_have_count(2)
+    expect(page.locator("#chosen li")).to_have_count(1)  # the one that wrote last
+    for box in page.locator("#runs input").all():
+        box.check()
+    expect(page.locator("#chosen li")).to_have_count(2)
+    charts = page.locator("#charts .chart")
+    expect(charts).to_have_count(2)  # train/loss and val/loss
+    expect(charts.first.locator("path:not(.faint, .band)")).to_have_count(2)
+    grids = page.locator("#grids img")
+    expect(grids).to_have_count(2)
+    page.wait_for_function("[...document.querySelectorAll('#grids img')].every((one) => one.naturalWidth === 96)")
+    page.locator("#place").fill("1")  # of the steps 0, 10 and 20
+    expect(page.get_by_alt_text(f"samples of {FIRST} at step 0")).to_be_visible()
+    expect(page.get_by_alt_text(f"samples of {SECOND} at step 10")).to_be_visible()
+    expect(page.locator("#differences tr")).to_have_count(2)
+    expect(page.locator("#differences tr").last).to_have_text("optim.lr0.50.1")  # as they were chosen
+    drawn = charts.first.locator("path").last.get_attribute("d")
+    with (logs / FIRST / "metrics.csv").open("ab") as file:
+        file.write(b"40,20.0,0.75,\r\n41,20.5,0.")
+    expect(page.locator(f"#runs li[data-id='{FIRST}'] .loss")).to_contain_text("0.75")
+    expect(page.locator(f"#runs li[data-id='{FIRST}'] .how")).to_contain_text("step 41 of 40")
+    assert charts.first.locator("path").last.get_attribute("d") != drawn
+
+
+def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
+    page = visit()
+    for box in page.locator("#runs input").all():
+        box.check()
+    page.get_by_label("val/loss", exact=True).uncheck()
+    expect(page.locator("#charts .chart")).to_have_count(1)
+    before = page.locator("#charts path").last.get_attribute("d")
+    page.locator("#smooth").fill("0")
+    assert page.locator("#charts path.faint").count() == 0
+    assert page.locator("#charts path").last.get_attribute("d") != before
+    page.locator("#across").select_option("time")
+    expect(page.locator("#charts svg")).to_contain_text("time trained, seconds")
+    page.reload()
+    expect(page.locator("#chosen li")).to_have_count(2)
+    expect(page.locator("#charts svg")).to_contain_text("time trained, seconds")
+    assert page.locator("#smooth").input_value() == "0"
+    page.get_by_label(f"Leave out {SECOND}").click()
+    expect(page.locator("#charts path")).to_have_count(1)
+    page.locator("#charts svg").hover()
+    expect(page.locator(".tip")).to_contain_text(FIRST)
+    page.locator("#filter").fill("sweep fin")
+    expect(page.locator("#runs li")).to_have_count(1)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
