@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from record import claim, command, machine, write
 from torch import Tensor
 
-from diffusion_art.checkpoints import FORMAT, KEY
+from diffusion_art.record import FORMAT, KEY
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.diffusion.noise import NoiseSource
