@@ -24,12 +24,12 @@ from hydra import compose, initialize_config_dir
 from record import claim, command, machine, write
 from torch import Tensor
 
-from diffusion_art.record import FORMAT, KEY
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler, by_name
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import FORMAT, KEY
 from diffusion_art.runs import Run, load_run
 from diffusion_art.serving.engine.compile_network import compile_network
 from diffusion_art.serving.engine.compiled import CompiledNetwork

@@ -6,7 +6,7 @@ import re
 
 from tests.conftest import ROOT
 
-NOT_SHOWN = {"data", "logs", "outputs", "multirun", "wandb"}  # what commands write, there or not
+NOT_SHOWN = {"data", "logs", "outputs", "multirun", "wandb", "build", "dist"}  # what commands write, there or not
 
 
 def _tree() -> tuple[set[str], set[str]]:

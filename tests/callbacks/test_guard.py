@@ -94,6 +94,7 @@ def test_no_checkpoint_is_written_of_a_run_that_is_broken(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_of_two_processes_both_end_at_the_step_that_one_of_them_broke(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).with_name("two_guards.py")), str(tmp_path)]

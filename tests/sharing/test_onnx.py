@@ -59,6 +59,7 @@ def exported_pictures_are_ours(checkpoint: Path, tmp_path: Path, run_command) ->
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_script_paints_our_pictures_without_torch(tmp_path, run_command):
     guidance = {"interval": [0.1, 0.9], "rescale": 0.5, "threshold": 0.95}
     sampler = {"_target_": "diffusion_art.diffusion.samplers.dpm_solver.UniPC", "num_steps": 5}
