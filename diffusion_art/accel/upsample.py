@@ -30,9 +30,7 @@ def upsampled(x: Float[Tensor, "b c h w"], conv: nn.Conv2d) -> Float[Tensor, "b 
 
 def is_fast(x: Tensor) -> bool:
     """Whether the transposed convolution is the faster."""
-    if (
-        not switch.ON or x.device.type != "cpu" or torch.compiler.is_compiling()
-    ):  # a choice by size would fix the batch's
+    if not switch.ON or x.device.type != "cpu" or torch.compiler.is_compiling():  # by size would fix the batch
         return False
     return x.numel() >= FEW * x.shape[1]
 
