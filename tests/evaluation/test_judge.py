@@ -39,7 +39,7 @@ def test_shipped_judge_is_right(image_size_px: int, held_out: bool, degraded: bo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("image_size_px", "held_out", "count"), [(32, False, 4000), (32, True, 4000), (128, False, 480)]
+    ("image_size_px", "held_out", "count"), [(32, False, 2000), (32, True, 2000), (128, False, 480)]
 )
 def test_shipped_judge_is_right_on_thousands(image_size_px: int, held_out: bool, count: int):
     fresh = Labelled.paint(count, seed=FRESH + 1, image_size_px=image_size_px, held_out=held_out)
