@@ -22,11 +22,11 @@ def answers(x: torch.Tensor, conv: nn.Conv2d) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("rows", [64, 8])
 def test_it_is_the_plain_twin_forwards_and_backwards(rows, monkeypatch):
-    conv, x = nn.Conv2d(4, 6, 3, padding=1), torch.randn(rows, 4, 6, 7)
+    conv, x = nn.Conv2d(4, 6, 3, padding=1).double(), torch.randn(rows, 4, 6, 7).double()
     fast = answers(x, conv)
     monkeypatch.setattr(switch, "ON", False)
     for ours, theirs in zip(fast, answers(x, conv), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
 def test_it_takes_four_products_for_nine(monkeypatch):
