@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from diffusion_art import __version__
 from diffusion_art.reports import document
+from diffusion_art.serving.api import pages
 from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http
 from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.settings import Settings
@@ -27,11 +28,6 @@ from diffusion_art.watching.runs import Runs, differences
 COMPARED = 12  # runs at a time
 GUARDED = ("/api/",)
 PAGE = Path(__file__).with_name("page")
-PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 router = APIRouter()
 Ids = Annotated[list[str], Query(alias="run", min_length=1)]
@@ -54,9 +50,9 @@ def page_files() -> dict[str, tuple[bytes, str]]:
     """What the page is made of, by name: its own files, and those that reports and the painting page have too."""
     shared = [Path(document.__file__).with_name("chart.js")]
     shared += [Path(__file__).parents[1] / "serving" / "page" / name for name in ("http.js", "theme.js")]
-    files = [*sorted(PAGE.iterdir()), *shared]
-    told = {file.name: (file.read_bytes(), PAGE_TYPES[file.suffix]) for file in files if file.suffix in PAGE_TYPES}
-    return told | {"base.css": (document.asset("style.css").encode(), "text/css")}
+    return pages.read([*sorted(PAGE.iterdir()), *shared]) | {
+        "base.css": (document.asset("style.css").encode(), "text/css")
+    }
 
 
 # ---------------------------------------------------------------------- what the page asks
@@ -127,17 +123,9 @@ def _unless_known(request: Request, told: dict[str, Any]) -> Response:
 
 @router.get("/")
 def page(request: Request) -> Response:
-    return _page_file(request, "index.html")
+    return pages.answer(request, "index.html")
 
 
 @router.get("/page/{name}")
 def page_file(name: str, request: Request) -> Response:
-    return _page_file(request, name)
-
-
-def _page_file(request: Request, name: str) -> Response:
-    content, media_type = request.app.state.page.get(name, (None, ""))
-    if content is None:
-        raise ApiError(404, "The page has no such file.")
-    headers = {"content-security-policy": PAGE_CSP, "cache-control": "no-cache"}
-    return Response(content, media_type=media_type, headers=headers)
+    return pages.answer(request, name)

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from diffusion_art import __version__
 from diffusion_art.serving import api
-from diffusion_art.serving.api import docs
+from diffusion_art.serving.api import docs, pages
 from diffusion_art.serving.api.errors import (
     SDAPI,
     ApiError,
@@ -33,11 +33,6 @@ from diffusion_art.serving.api.suggestions import suggest
 from diffusion_art.serving.studio import Studio
 
 PAGE = Path(__file__).parents[1] / "page"
-PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 # What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
 GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
 _DESCRIPTION = (
@@ -64,7 +59,7 @@ def create_app(studio: Studio) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.studio = studio
-    app.state.page = {file.name: (file.read_bytes(), PAGE_TYPES[file.suffix]) for file in page_files()}
+    app.state.page = pages.read(sorted(PAGE.iterdir()))
     app.state.suggestions = None
     app.state.suggesting = asyncio.Lock()
     app.state.works = Works()
@@ -91,11 +86,6 @@ def routers() -> list[APIRouter]:
     names = sorted(module.name for module in iter_modules(api.__path__) if module.name != "app")
     found = (getattr(import_module(f"{api.__name__}.{name}"), "router", None) for name in names)
     return [part for part in found if isinstance(part, APIRouter)]
-
-
-def page_files() -> list[Path]:
-    """What the page is made of."""
-    return sorted(file for file in PAGE.glob("*") if file.suffix in PAGE_TYPES)
 
 
 def _document(app: FastAPI, *, guarded: bool) -> None:
@@ -202,17 +192,9 @@ async def documentation(request: Request) -> Response:
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def page(request: Request) -> Response:
-    return _page_file(request, "index.html")
+    return pages.answer(request, "index.html")
 
 
 @router.get("/page/{name}", response_class=Response, include_in_schema=False)
 async def page_file(name: str, request: Request) -> Response:
-    return _page_file(request, name)
-
-
-def _page_file(request: Request, name: str) -> Response:
-    content, media_type = request.app.state.page.get(name, (None, ""))
-    if content is None:
-        raise ApiError(404, "The page has no such file.")
-    headers = {"content-security-policy": PAGE_CSP, "cache-control": "no-cache"}
-    return Response(content, media_type=media_type, headers=headers)
+    return pages.answer(request, name)
