@@ -124,7 +124,7 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
                 continue
             dot = name.rfind(".")
             suffix = name[dot:].lower() if dot > 0 else ""
-            if entry.is_dir():
+            if _is_folder(entry):
                 (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
             elif suffix not in wanted and not entry.is_symlink():
                 _count_unread(suffix, left_out)
@@ -151,6 +151,13 @@ def _entries(
             raise
         left_out["folders that cannot be opened"] += 1
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:

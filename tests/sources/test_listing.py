@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.fingerprint import fingerprint
 from diffusion_art.sources import listing
 from diffusion_art.sources.listing import list_files
 from tests.fakes_sources import write_files
@@ -27,6 +28,16 @@ def test_a_folder_in_the_collection_keeps_its_own_name(tmp_path: Path) -> None:
     found = list_files(tmp_path)
     assert found.pictures() == ["z/deep/a.jpg"]
     assert found.left_out == {"linked folders that were read already": 2}
+
+
+def test_a_link_to_itself_leads_nowhere(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jpg": "x"})
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "b.jpg").symlink_to("c.jpg")
+    (tmp_path / "c.jpg").symlink_to("b.jpg")
+    found = list_files(tmp_path)
+    assert (found.pictures(), found.left_out) == (["a.jpg"], {"links that lead nowhere": 3})
+    assert fingerprint(tmp_path) == fingerprint(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
             for entry in entries:
                 try:
                     status = entry.stat()
-                except OSError:  # a link to nothing
+                except OSError:  # a link to nothing, or to itself
                     status = entry.stat(follow_symlinks=False)
                 yield entry.path, status
-                if entry.is_dir() and (place := (status.st_dev, status.st_ino)) not in seen:
+                if stat.S_ISDIR(status.st_mode) and (place := (status.st_dev, status.st_ino)) not in seen:
                     seen.add(place)
                     waiting.append(entry.path)
