@@ -14,7 +14,7 @@ from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.metadata import Described, Metadata, is_strict, text_of
 from diffusion_art.sources.names import FolderNames, PictureNames, class_names, painting, paintings, title_words
-from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide
+from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.table import could_be_table
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
@@ -67,7 +67,14 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
     """The entries of `pictures` but for those of a test split."""
     folders, nothing, left_out, notes = FolderSplits(pictures), Described(), metadata.left_out, metadata.notes
     known = {file: metadata.described.get(file, nothing) for file in pictures}
-    splits = divide({file: folders.of(file) or known[file].split for file in pictures})
+    by_name = splits_of_prefixes(pictures)
+    splits = divide(
+        {
+            file: agreed(row=known[file].split, folder=folders.of(file), table=known[file].split_of_table)
+            or by_name.get(file)
+            for file in pictures
+        }
+    )
     kept = [file for file in pictures if splits[file] != "test"]
     left_out[TEST_SPLIT] += len(pictures) - len(kept)
     from_paths = _columns_of_paths(kept, FolderNames(folders), notes)
@@ -109,7 +116,7 @@ def _read_tables(files: list[str], metadata: Metadata) -> None:
         if _IMG2DATASET.search(file):
             continue
         if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
-            metadata.left_out[ORPHAN_TEXTS] += 1
+            metadata.left_out[ORPHAN_TEXTS] += not metadata.read_names(file)
         elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
         elif is_strict(file):

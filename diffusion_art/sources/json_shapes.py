@@ -4,6 +4,7 @@
 {"a.jpg": "a cat", "b.jpg": {"caption": ...}}           by file; kohya's metadata is like this
 {"images": [...], "annotations": [...]}                 COCO: captions, or categories, joined by image_id
 {"images": [{"filename", "sentences": [{"raw"}]}]}      Karpathy's splits
+{"train": [...], "test": [...]}                         records, names or files of each split
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+
+from diffusion_art.sources.splits import split_of_folder
 
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 
@@ -23,10 +26,20 @@ def rows_of(content: Any) -> Iterator[dict[str, Any]]:
         return
     elif _is_coco(content):
         yield from _coco_rows(content)
+    elif content and all(map(split_of_folder, content)):
+        yield from ({**row, "split": split} for split, part in content.items() for row in _part_rows(part))
     elif len(lists := [value for value in content.values() if _are_records(value)]) == 1:
         yield from (_with_folder(row) for row in lists[0])
     elif not lists:
         yield from _by_file(content)
+
+
+def _part_rows(part: Any) -> Iterator[dict[str, Any]]:
+    """Of one split: records, or names alone, or by file."""
+    if isinstance(part, list):
+        yield from (row if isinstance(row, dict) else {KEY_COLUMN: row} for row in part)
+    elif isinstance(part, dict):
+        yield from _by_file(part)
 
 
 def _are_records(value: Any) -> bool:

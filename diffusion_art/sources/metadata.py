@@ -17,9 +17,9 @@ from diffusion_art.captions.columns import is_caption_column, ready_captions, st
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.splits import split_of_file, split_word
+from diffusion_art.sources.splits import first_split, split_in_row, split_of_file
 from diffusion_art.sources.table import Row, read_table
-from diffusion_art.sources.texts import as_text
+from diffusion_art.sources.texts import as_text, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"
@@ -34,7 +34,8 @@ class Described:
 
     columns: dict[str, str] = field(default_factory=dict)
     captions: list[str] = field(default_factory=list)
-    split: str | None = None
+    split: str | None = None  # by a column
+    split_of_table: str | None = None  # by the name of a table, or of a list of names
 
 
 class Metadata:
@@ -81,9 +82,23 @@ class Metadata:
                 _refuse_outside(named, folder, where=where, strict=strict)
                 self.left_out[NO_PICTURE] += 1
                 continue
-            _add(read.setdefault(file, Described(split=split)), row, column)
+            _add(read.setdefault(file, Described(split_of_table=split)), row, column)
         self.notes += notes
         self._merge(read)
+
+    def read_names(self, file: str) -> bool:
+        """Whether `file` is a list of the pictures of a split, as `train.txt`: one a line, whatever follows it."""
+        split, folder = split_of_file(file), posixpath.dirname(file)
+        lines = [] if split is None else read_text(self.root / file).text.splitlines()
+        named = [line for line in map(str.strip, lines) if line]
+        found = {self._names.find(line, folder) or self._names.find(line.split()[0], folder) for line in named}
+        found.discard(None)
+        if split is None or 2 * len(found) <= len(named):
+            return False
+        for picture in found:
+            described = self.described.setdefault(str(picture), Described())
+            described.split_of_table = first_split((split, described.split_of_table))
+        return True
 
     def _column_of_files(self, rows: list[Row], folder: str) -> str | None:
         """The conventional column, or the one most values of which name pictures; None where there is none."""
@@ -110,6 +125,7 @@ class Metadata:
             old.columns |= {name: text for name, text in new.columns.items() if text or name not in old.columns}
             old.captions = new.captions or old.captions
             old.split = new.split or old.split
+            old.split_of_table = first_split((new.split_of_table, old.split_of_table))
             self.columns |= dict.fromkeys(new.columns)
 
 
@@ -139,7 +155,7 @@ def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
     for caption in ready_captions(row):
         if caption not in described.captions:
             described.captions.append(caption)
-    described.split = split_word(as_text(row.get("split"))) or described.split
+    described.split = split_in_row(row) or described.split
 
 
 def _name(value: Any) -> str:

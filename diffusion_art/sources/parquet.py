@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     first_row: int
     layout: Layout
     split: str | None  # of the whole file
-    row_splits: RowSplits  # what a column `split` says
+    row_splits: RowSplits  # what a column of splits says
 
 
 class Parquet:
@@ -86,7 +86,7 @@ class Parquet:
         found = {"kind": "parquet", "files": files, "image_column": image}
         if len(set(self._splits.values())) > 1:
             found["splits"] = list(self._splits.values())
-        if any(layout.has_split for layout, _ in self._parts.values()):
+        if any(layout.split_column for layout, _ in self._parts.values()):
             found["split_column"] = True
         return found
 
@@ -96,7 +96,7 @@ class Parquet:
 
     def chunks(self) -> Iterator[Rows]:
         kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
-        by_row = row_splits(file for file, (layout, _) in kept.items() if layout.has_split)
+        by_row = row_splits({file: name for file, (layout, _) in kept.items() if (name := layout.split_column)})
         for file, (layout, groups) in kept.items():
             first_row = 0
             for group, rows in enumerate(groups):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
 from diffusion_art.sources.parquet_rows import broken
-from diffusion_art.sources.splits import divide, split_word
+from diffusion_art.sources.splits import divide, split_column, split_in_row, split_of_folder
 
-SPLIT_COLUMN = "split"
 EMPTY_ROW = "rows without a picture"
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
 
@@ -36,8 +35,8 @@ class Layout:
         return bool(known.ready or known.telling)
 
     @property
-    def has_split(self) -> bool:
-        return SPLIT_COLUMN in self.texts
+    def split_column(self) -> str | None:
+        return split_column(self.texts)
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
         """The text columns of a row as a caption may use them."""
@@ -55,13 +54,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class RowSplits:
-    """What a column `split` divides: nothing, off a test split, or also a validation split."""
+    """What a column of splits divides: nothing, off a test split, or also a validation split."""
 
     named: tuple[tuple[str, str | None], ...] = ()
 
     def of(self, row: dict[str, Any], split_of_file: str | None) -> str | None:
         """ "train", "val", "test", or None where a hash decides."""
-        word = split_word(str(row.get(SPLIT_COLUMN))) if self.named else None
+        word = split_in_row(row) if self.named else None
         return split_of_file or dict(self.named).get(word or "train")
 
 
@@ -78,14 +77,14 @@ def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:
     return Layout(images[0], may_name_files, tuple(texts), named)
 
 
-def row_splits(files: Iterable[str]) -> RowSplits:
-    """From all values of the column `split` in `files`, which have one."""
+def row_splits(columns: Mapping[str, str]) -> RowSplits:
+    """From all values in the files that have a column of splits: {file: its name}."""
     words: set[str | None] = set()
-    for file in files:
+    for file, column in columns.items():
         try:
-            values = pq.read_table(file, columns=[SPLIT_COLUMN])[SPLIT_COLUMN].unique().to_pylist()
+            values = pq.read_table(file, columns=[column])[column].unique().to_pylist()
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(broken(file, f"has no whole column `{SPLIT_COLUMN}` ({error})")) from error
-        words |= {split_word(str(value)) for value in values}
+            raise UserError(broken(file, f"has no whole column `{column}` ({error})")) from error
+        words |= {split_of_folder(str(value)) for value in values}
     found = divide({word or "train": word for word in words})
     return RowSplits(tuple(sorted(found.items()))) if any(found.values()) else RowSplits()

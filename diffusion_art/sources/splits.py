@@ -1,6 +1,7 @@
 """Which split a picture belongs to, where the names of files, folders or a table's column say so.
 
-    train/a.jpg   train2017/a.jpg   validation-00000.tar   semart_test.csv   {"split": "restval"}
+    train/a.jpg   train2017/a.jpg   validation-00000.tar   semart_test.csv   {"split": "restval"}   test_01.jpg
+    trainA/a.jpg and testA/b.jpg, or monet_train/a.jpg and monet_test/b.jpg: names that differ in that word alone
 
 A named validation split is the validation split; pictures of a test split are never trained on. Names divide a
 collection only where they name a part to train on and another one: a folder with nothing but `train-*.parquet`, or
@@ -11,37 +12,69 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 TEST_SPLIT = "pictures of a test split"
 
+SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data_split", "dataset_split")  # in any case
+
 _TRAIN, _VAL, _TEST = "train", "val", "test"
 _WORDS = {
-    **dict.fromkeys(("train", "training", "restval", "trn"), _TRAIN),
+    **dict.fromkeys(("train", "training", "trainval", "restval", "trn"), _TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), _VAL),
-    **dict.fromkeys(("test", "testing", "tst"), _TEST),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), _TEST),
 }
 _FILLERS = {"set", "split", "data", "image", "images", "img", "imgs", "pictures", "partial", "of", ""}
-_LETTERS = re.compile(r"[a-z]+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # `trainImages` has two
+_PREFIX = re.compile(r"([a-z]+)[_-]")
 
 
-def split_word(value: str) -> str | None:
-    """Of a cell of a `split` column."""
-    return _WORDS.get(value.strip().lower())
+def split_in_row(row: Mapping[str, Any]) -> str | None:
+    """What a row of a table says, in the column that is there for it."""
+    name = split_column(row)
+    return split_of_folder(str(row[name])) if name else None
+
+
+def split_column(columns: Iterable[str]) -> str | None:
+    """The column that may name splits, None without one."""
+    found = {name.strip().lower().replace(" ", "_"): name for name in columns}
+    return next((found[name] for name in SPLIT_COLUMNS if name in found), None)
 
 
 def split_of_file(name: str) -> str | None:
     """Of a file that holds many samples, by the words in its name: `train-00000-of-00004.parquet`."""
-    base = name[name.rfind("/") + 1 :].lower()
-    found = {_WORDS[word] for word in _LETTERS.findall(base) if word in _WORDS}
-    return found.pop() if len(found) == 1 else None
+    return _split_within(name[name.rfind("/") + 1 :])[0]
 
 
 def split_of_folder(name: str) -> str | None:
-    """Of one folder, whose name must say nothing else: `train2017`, `test_set`."""
-    words = _LETTERS.findall(name.lower())
-    found = {_WORDS[word] for word in words if word in _WORDS}
-    return found.pop() if len(found) == 1 and all(word in _WORDS or word in _FILLERS for word in words) else None
+    """Of one folder, or a cell of a table, that says nothing else: `train2017`, `test_set`."""
+    split, rest = _split_within(name)
+    return split if all(word.lower() in _FILLERS for word in _WORD.findall(rest)) else None
+
+
+def splits_of_prefixes(files: Iterable[str]) -> dict[str, str]:
+    """{picture: its split} where the name of every picture begins with one: `test_01.jpg`; else nothing."""
+    found = {}
+    for file in files:
+        prefix = _PREFIX.match(file[file.rfind("/") + 1 :].lower())
+        if prefix is None or (split := _WORDS.get(prefix[1])) is None:
+            return {}
+        found[file] = split
+    return found
+
+
+def first_split(splits: Collection[str | None]) -> str | None:
+    """`test` before `val` before `train`, so that nothing is trained on that something else says not to."""
+    return next((split for split in (_TEST, _VAL, _TRAIN) if split in splits), None)
+
+
+def agreed(*, row: str | None, folder: str | None, table: str | None) -> str | None:
+    """The split of a picture by its row, by its folder and by the name of its table, of which the surest counts.
+
+    But what one of the first two calls a test picture is one. Karpathy's rows divide the folder `val2014`.
+    """
+    return _TEST if _TEST in (row, folder) else row or folder or table
 
 
 class FolderSplits:
@@ -65,12 +98,12 @@ class FolderSplits:
         self._known: dict[str, str | None] = {}
 
     def of(self, file: str) -> str | None:
-        """`test` wins over `val`, and `val` over `train`, where folders within each other are named so."""
+        """Where folders within each other are named for splits, the first of them counts."""
         folder = file[: file.rfind("/") + 1].rstrip("/")
         if folder not in self._known:
             parts = folder.split("/")
             found = {self._named.get("/".join(parts[: depth + 1])) for depth in range(len(parts))}
-            self._known[folder] = next((split for split in (_TEST, _VAL, _TRAIN) if split in found), None)
+            self._known[folder] = first_split(found)
         return self._known[folder]
 
     def names(self, folder: str) -> bool:
@@ -88,6 +121,29 @@ def divide(named: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def _divided(names: Iterable[str]) -> dict[str, str]:
+    names = set(names)
     found = {name: split for name in names if (split := split_of_folder(name))}
-    alone = set(found.values()) == {_TRAIN} and len(found) < len(set(names))
-    return {} if alone else found
+    if set(found.values()) == {_TRAIN} and len(found) < len(names):
+        found = {}
+    alike: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        split, rest = _split_within(name)
+        if split:
+            alike[rest.lower()][name] = split
+    return found | {
+        name: split for group in alike.values() if len(set(group.values())) > 1 for name, split in group.items()
+    }
+
+
+def _split_within(name: str) -> tuple[str | None, str]:
+    """The split that one word of a name says, and the rest of the name; None where none or several do."""
+    found = {split for word in _WORD.findall(name) if (split := _split_of_word(word))}
+    if len(found) != 1:
+        return None, name
+    return found.pop(), _WORD.sub(lambda word: "" if _split_of_word(word[0]) else word[0], name)
+
+
+def _split_of_word(word: str) -> str | None:
+    """Of `train`, and of `trainset`."""
+    word = word.lower()
+    return _WORDS.get(word) or _WORDS.get(re.sub("(set|split|data|images?|imgs?)$", "", word))

@@ -129,6 +129,23 @@ def test_without_a_validation_split_the_hash_decides_as_before(tmp_path: Path) -
     assert splits_of(open_source(tmp_path / "test")) == {"b.jpg": None}  # asked for by name
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.txt": "img/0.jpg 3\nimg/1.jpg 4\n", "test.txt": "img/2.jpg 5\n"},
+        {"splits/trainval.txt": "0\n1\n", "splits/test.txt": "2\n"},
+        {"split.json": '{"train": ["0.jpg", "1.jpg"], "test": ["2.jpg"]}'},
+        {"captions.json": '{"train": {"0.jpg": "a", "1.jpg": "b"}, "test": {"2.jpg": "c"}}'},
+        {"all.csv": "image,caption,Subset\n0.jpg,a,Train\n1.jpg,b,train\n2.jpg,c,TEST\n"},
+    ],
+)
+def test_lists_and_columns_name_test_pictures(tmp_path: Path, files: dict[str, str]) -> None:
+    write_files(tmp_path, jpegs("img/0.jpg", "img/1.jpg", "img/2.jpg") | files)
+    source = open_source(tmp_path)
+    assert list(pictures_of(source)) == ["img/0.jpg", "img/1.jpg"]
+    assert source.left_out() == {TEST_SPLIT: 1}
+
+
 @pytest.mark.parametrize("column", ["TEXT", "txt", "Caption", "prompt", "edited_prompt", "image_caption", "captions"])
 def test_columns_that_hold_captions(tmp_path: Path, column: str) -> None:
     write_files(tmp_path, jpegs("a.jpg") | {"metadata.jsonl": json.dumps({"file_name": "a.jpg", column: "a cat"})})
@@ -246,10 +263,10 @@ def test_karpathys_splits(tmp_path: Path) -> None:
         for n, split in enumerate(("train", "restval", "val", "test"))
     ]
     images[0]["sentences"].append({"tokens": ["b"], "raw": "other"})
-    write_files(tmp_path, jpegs(*(f"images/{n}.jpg" for n in range(4))))
+    write_files(tmp_path, jpegs(*(f"val2014/{n}.jpg" for n in range(4))))  # which his rows divide
     write_files(tmp_path, {"dataset_coco.json": json.dumps({"images": images, "dataset": "coco"})})
     source = open_source(tmp_path)
-    assert captions_of(source) == {"images/0.jpg": ("s0", "other"), "images/1.jpg": "s1", "images/2.jpg": "s2"}
+    assert captions_of(source) == {"val2014/0.jpg": ("s0", "other"), "val2014/1.jpg": "s1", "val2014/2.jpg": "s2"}
     assert list(splits_of(source).values()) == ["train", "train", "val"]
 
 

@@ -231,8 +231,9 @@ def test_named_splits_of_files(tmp_path: Path, layout: str) -> None:
     assert source.describe()["splits"] != Parquet(wikiart_folder(tmp_path / "one")).describe().get("splits")
 
 
-def test_a_split_column_divides_the_rows(tmp_path: Path) -> None:
-    rows = [{"image": encoded(picture(n)), "split": s} for n, s in enumerate(("train", "restval", "val", "test"))]
+@pytest.mark.parametrize("column", ["split", "Subset"])
+def test_a_split_column_divides_the_rows(tmp_path: Path, column: str) -> None:
+    rows = [{"image": encoded(picture(n)), column: s} for n, s in enumerate(("train", "restval", "val", "test"))]
     write_parquet(tmp_path / "TEST" / "0000.parquet", rows, schema=None)
     *kept, left = read_all(Parquet(tmp_path))
     assert [item.split for item in kept] == ["train", "train", "val"]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_art.sources.splits import FolderSplits, divide, split_of_file, split_of_folder
+from diffusion_art.sources.splits import (
+    FolderSplits,
+    agreed,
+    divide,
+    split_in_row,
+    split_of_file,
+    split_of_folder,
+    splits_of_prefixes,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +24,8 @@ from diffusion_art.sources.splits import FolderSplits, divide, split_of_file, sp
         ("semart_val.csv", "val"),
         ("captions_train2017.json", "train"),
         ("train_test.csv", None),
+        ("Flickr_8k.testImages.txt", "test"),
+        ("trainval.txt", "train"),
         ("contest.csv", None),
         ("00000.tar", None),
     ],
@@ -26,7 +36,8 @@ def test_files(name: str, split: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("train2017", "train"), ("test_set", "test"), ("Validation-Images", "val"), ("dev", "val"), ("test drive", None)],
+    [("train2017", "train"), ("test_set", "test"), ("Validation-Images", "val"), ("dev", "val"), ("test drive", None)]
+    + [("testset", "test"), ("TrainImages", "train"), ("holdout", "test"), ("dataset", None), ("contest", None)],
 )
 def test_folders(name: str, split: str | None) -> None:
     assert split_of_folder(name) == split
@@ -37,6 +48,32 @@ def test_a_train_beside_cars_is_a_vehicle() -> None:
     assert splits.of("train/a.jpg") is None
     assert not splits.names("train")
     assert FolderSplits(["train/a.jpg", "unlabeled/b.jpg", "test/c.jpg"]).of("train/a.jpg") == "train"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("trainA", "testA"), ("train_v2", "test_v2"), ("artbench_train", "artbench_test")]
+)
+def test_names_that_differ_in_that_word_alone(train: str, test: str) -> None:
+    splits = FolderSplits([f"x/{train}/a.jpg", f"x/{test}/b.jpg", "x/test drive/c.jpg"])
+    assert [splits.of(f"x/{name}/a.jpg") for name in (train, test, "test drive")] == ["train", "test", None]
+    assert FolderSplits([f"{train}/a.jpg", "cats/b.jpg"]).of(f"{train}/a.jpg") is None
+
+
+def test_prefixes_of_all_pictures() -> None:
+    assert splits_of_prefixes(["x/train_1.jpg", "Test-2.jpg"]) == {"x/train_1.jpg": "train", "Test-2.jpg": "test"}
+    assert splits_of_prefixes(["train_1.jpg", "test.jpg"]) == {}
+
+
+def test_a_row_is_surer_than_a_folder_but_for_test_pictures() -> None:
+    assert agreed(row="train", folder="val", table="test") == "train"
+    assert agreed(row="train", folder="test", table=None) == "test"
+    assert agreed(row=None, folder=None, table="val") == "val"
+
+
+@pytest.mark.parametrize("name", ["split", "Subset", "data_split", "Partition"])
+def test_columns_of_splits(name: str) -> None:
+    assert split_in_row({"caption": "a test", name: "Testing"}) == "test"
+    assert split_in_row({name: "a set of cats"}) is None
 
 
 def test_a_test_folder_wins_within_another() -> None:
