@@ -5,6 +5,7 @@ Upper and lower case, spaces, dashes and underscores make no difference: `TEXT`,
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -14,7 +15,10 @@ from typing import Any, NamedTuple
 ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts")  # best first
-_TELLING = re.compile(r"(?:.*[_ -])?(captions?|texts?|prompts?|sentences?|comments?|raw)")
+_TELLING = re.compile(
+    r"(?:.*[_ -])?(captions?|texts?|prompts?|sentences?|comments?|raw)"
+    r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
+)
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
 _ART = {  # as museums and data sets call them
@@ -24,6 +28,7 @@ _ART = {  # as museums and data sets call them
     "genre": ("genre",),
     "date": ("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating"),
 }
+CLASS_COLUMNS = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"], *_LAST[1:7]))  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -68,14 +73,27 @@ def unique(texts: list[str]) -> list[str]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every caption in a value of a caption column; a list may also be written out as JSON."""
+    """Every caption in a value of a caption column; a list may also be written out."""
     if isinstance(value, str):
-        return _listed(value) or [value]
+        return listed(value) or [value]
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in strings(item)]
     if isinstance(value, dict):
         return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
     return [] if value is None else [str(value)]
+
+
+def listed(text: str) -> list[str]:
+    """The texts of a list written out as JSON or by Python: '["a dog", "a black dog"]', "['a dog']"; else []."""
+    if not text.startswith(('["', "['")) or len(text) > _MAX_LIST_CHARACTERS:
+        return []
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) and all(isinstance(item, str) for item in found) else []
+    return []
 
 
 def _is_numbered(name: str) -> bool:
@@ -95,14 +113,3 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
         art = [found for words in _ART.values() if (found := next((plain[w] for w in words if w in plain), None))]
     last = [plain[word] for word in _LAST if word in plain]
     return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling) if len(telling) == 1 else (), tuple(last))
-
-
-def _listed(text: str) -> list[str]:
-    """The texts of a JSON list such as '["a dog", "a black dog"]', [] where `text` is none."""
-    if not text.startswith('["') or len(text) > _MAX_LIST_CHARACTERS:
-        return []
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    return found if all(isinstance(item, str) for item in found) else []

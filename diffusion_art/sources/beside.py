@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from diffusion_art.captions.columns import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import nfc
-from diffusion_art.sources.texts import alternatives, decode
+from diffusion_art.sources.texts import Decoded, alternatives, decode
 
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 
@@ -45,7 +45,7 @@ class About(NamedTuple):
     """What texts and a row of columns say of one picture.
 
     `text` is the first text as it stands, "" without one. `captions` are those of the texts, `row_captions` those
-    of the row. `guessed` tells that a text was read as Windows-1252.
+    of the row. `guessed` tells that a file was read as Windows-1252.
     """
 
     text: str
@@ -57,23 +57,25 @@ class About(NamedTuple):
 
 def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> About:
     """ValueError or OSError for a file that cannot be read."""
-    row = read_json(_content(root / json_file)) if json_file else {}
-    decoded = [decode(_content(root / file)) for file in texts]
-    return about([text for text, _ in decoded], row, guessed=any(guess for _, guess in decoded))
+    row = decode(_content(root / json_file)) if json_file else None
+    return about([decode(_content(root / file)) for file in texts], row)
 
 
-def about(texts: Iterable[str], row: dict[str, Any], *, guessed: bool) -> About:
-    filled = [text for text in texts if text.strip()]
+def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
+    """ValueError for JSON that cannot be read."""
+    row = read_json(json_text.text) if json_text else {}
+    filled = [text.text for text in texts if text.text.strip()]
+    guessed = any(text.guessed for text in (*texts, json_text) if text)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
     columns = {name: text for name, text in known if text is not None}
     captions = ready_captions(row)
     return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, guessed)
 
 
-def read_json(data: bytes) -> dict[str, Any]:
+def read_json(text: str) -> dict[str, Any]:
     """The object in a JSON file, {} where it holds something else. ValueError where it cannot be read."""
     try:
-        row = json.loads(decode(data).text)
+        row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be read ({error})") from None
     return row if isinstance(row, dict) else {}
@@ -91,7 +93,7 @@ def first_rows(root: Path, files: list[str], count: int = 8) -> list[dict[str, A
     rows = []
     for file in files[:count]:
         try:
-            rows.append(read_json(_content(root / file)))
+            rows.append(read_json(decode(_content(root / file)).text))
         except (OSError, ValueError):
             continue
     return rows

@@ -26,7 +26,7 @@ from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
 from diffusion_art.sources.naming import data_set_name
-from diffusion_art.sources.texts import CP1252_NOTE
+from diffusion_art.sources.texts import CP1252_NOTE, overlaid
 
 FILES_PER_CHUNK = 64
 
@@ -102,7 +102,8 @@ class ImageFolder:
             return
         if beside.guessed:
             yield Note(entry.file, CP1252_NOTE)
-        columns = {"file_name": entry.file} | entry.from_path | beside.columns | entry.columns
+        columns = {"file_name": entry.file} | entry.from_path
+        columns = overlaid(overlaid(columns, beside.columns), entry.columns)
         captions = beside.captions or list(entry.captions) or beside.row_captions
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]

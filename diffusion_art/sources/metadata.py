@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions.columns import is_caption_column, ready_captions, strings
+from diffusion_art.captions.columns import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.splits import first_split, split_in_row, split_of_file
 from diffusion_art.sources.table import Row, read_table
-from diffusion_art.sources.texts import as_text, read_text
+from diffusion_art.sources.texts import as_text, overlaid, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"
@@ -122,7 +122,8 @@ class Metadata:
     def _merge(self, read: Mapping[str, Described]) -> None:
         for file, new in read.items():
             old = self.described.setdefault(file, Described())
-            old.columns |= {name: text for name, text in new.columns.items() if text or name not in old.columns}
+            filled = {name: text for name, text in new.columns.items() if text or name not in old.columns}
+            old.columns = overlaid(old.columns, filled)
             old.captions = new.captions or old.captions
             old.split = new.split or old.split
             old.split_of_table = first_split((new.split_of_table, old.split_of_table))
@@ -137,10 +138,12 @@ def is_strict(table: str) -> bool:
 
 def text_of(name: str, value: Any) -> str | None:
     """A raw value as a column keeps it: of captions the first; None for a record, which no caption can use."""
-    if isinstance(value, str) and not value.startswith('["'):
+    if isinstance(value, str) and not value.startswith("["):
         return value
     if is_caption_column(name):
         return next(iter(strings(value)), "")
+    if isinstance(value, str):
+        return as_text(listed(value) or value)
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)

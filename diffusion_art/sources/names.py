@@ -18,6 +18,8 @@ from diffusion_art.sources.splits import FolderSplits
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
 _LAYOUT_WORDS = {"data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "jpg", "png", "files"}
 _REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # kohya's 10_name
+_CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
+_PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
 _WORD = re.compile(r"[^\W\d_]")
 # A second underscore is no WikiArt; some letter stands on each side.
@@ -114,8 +116,9 @@ class FolderNames:
             numbered = _REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
             last = words(bare).lower().rpartition(" ")[2]  # `flickr30k_images` tells no class
-            if _WORD.search(bare) and not self._splits.names(folder) and last not in _LAYOUT_WORDS:
-                return words(bare), repeats.lstrip("0")
+            tells = last not in _LAYOUT_WORDS and not _PART.fullmatch(words(bare).lower())
+            if _WORD.search(bare) and tells and not self._splits.names(folder):
+                return words(_CLASS_NUMBER.sub("", bare)), repeats.lstrip("0")
             folder = parent
         return "", ""
 

@@ -130,9 +130,9 @@ def _divided(names: Iterable[str]) -> dict[str, str]:
         split, rest = _split_within(name)
         if split:
             alike[rest.lower()][name] = split
-    return found | {
-        name: split for group in alike.values() if len(set(group.values())) > 1 for name, split in group.items()
-    }
+    for group in alike.values():
+        found |= group if len(set(group.values())) > 1 else {}
+    return found
 
 
 def _split_within(name: str) -> tuple[str | None, str]:

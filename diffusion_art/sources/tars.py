@@ -10,9 +10,10 @@ links, no pipes.
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.beside import MAX_TEXT_BYTES, about, read_json
+from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
 from diffusion_art.sources.names import FolderNames, class_names
@@ -29,11 +30,12 @@ from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split
 from diffusion_art.sources.texts import CP1252_NOTE, decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
-CAPTION_SUFFIXES = ("txt", "caption", "text", "caption.txt")
+CAPTION_SUFFIXES = ("txt", "caption", "text")
 SAMPLES_PER_CHUNK = 128
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
+_NAMED_CAPTION = re.compile(r"((captions?|texts?|prompts?)([_-]?\d+)?|\d+)\.(txt|text|caption)")
 _MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
 
 
@@ -220,8 +222,8 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
     image = _read(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
     json_member = entry.members.get("json")
-    row = read_json(_read(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else {}
-    members = [entry.members[suffix] for suffix in CAPTION_SUFFIXES if suffix in entry.members]
+    row = decode(_read(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
+    members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members)]
     texts = [decode(_read(tar, member, MAX_TEXT_BYTES)) for member in members]
     if not image:
         yield BadPicture(name, "no image among its members")
@@ -229,7 +231,7 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     if reason := no_reader(image):
         yield LeftOut(name, reason)
         return
-    known = about([text for text, _ in texts], row, guessed=any(guess for _, guess in texts))
+    known = about(texts, row)
     if known.guessed:
         yield Note(name, CP1252_NOTE)
     captions = known.captions or known.row_captions
@@ -241,6 +243,12 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     columns["filename"] = f"{entry.key}.{suffix}"
     several = tuple(captions) if len(captions) > 1 else ()
     yield Picture(image, columns, identity=image, name=name, captions=several, split=split)
+
+
+def _caption_suffixes(members: Iterable[str]) -> list[str]:
+    """The plain ones, then those of more words: `caption.txt`, `caption_1.txt`, `0.txt`."""
+    named = sorted(suffix for suffix in members if _NAMED_CAPTION.fullmatch(suffix))
+    return [*(suffix for suffix in CAPTION_SUFFIXES if suffix in members), *named]
 
 
 def _read(tar: BinaryIO, member: Member, limit: int) -> bytes:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions.columns import unique
+from diffusion_art.captions.columns import CLASS_COLUMNS, unique
 
 CP1252_NOTE = "texts read as Windows-1252"
 
@@ -59,6 +60,13 @@ def as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def overlaid(columns: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """`columns` with `more` over them, but for numbers of artists, styles and the like where their names are known."""
+    numbers = {name for name, text in more.items() if text.isdigit() and name.lower() in CLASS_COLUMNS}
+    known = {name for name in numbers if not (columns.get(name) or "0").isdigit()}
+    return {**columns, **{name: text for name, text in more.items() if name not in known}}
 
 
 def _line(line: bytes) -> str:

@@ -146,7 +146,9 @@ def test_lists_and_columns_name_test_pictures(tmp_path: Path, files: dict[str, s
     assert source.left_out() == {TEST_SPLIT: 1}
 
 
-@pytest.mark.parametrize("column", ["TEXT", "txt", "Caption", "prompt", "edited_prompt", "image_caption", "captions"])
+@pytest.mark.parametrize(
+    "column", ["TEXT", "txt", "Caption", "prompt", "edited_prompt", "image_caption", "captions", "caption_str"]
+)
 def test_columns_that_hold_captions(tmp_path: Path, column: str) -> None:
     write_files(tmp_path, jpegs("a.jpg") | {"metadata.jsonl": json.dumps({"file_name": "a.jpg", column: "a cat"})})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
@@ -302,15 +304,31 @@ def test_kaggles_wikiart_and_artbench(tmp_path: Path) -> None:
     ]
 
 
+def test_kaggles_wikiart_with_its_tables(tmp_path: Path) -> None:
+    files = [f"Impressionism/claude-monet_{title}.jpg" for title in ("sunrise-1872", "lilies")]
+    classes = (
+        "filename,artist,genre,description,subset\n"
+        f"{files[0]},claude monet,\"['Impressionism', 'Realism']\",sunrise-1872,train\n"
+        f"{files[1]},claude monet,['Impressionism'],lilies,test\n"
+    )
+    numbers = f"file,artist,genre,style\n{files[0]},22,129,151\n"
+    write_files(tmp_path, jpegs(*files) | {"classes.csv": classes, "wclasses.csv": numbers})
+    write_files(tmp_path, {"style_train.csv": f"{files[0]},12\n"})
+    source = open_source(tmp_path)
+    caption = "claude monet / Sunrise / Impressionism / Impressionism, Realism / 1872"
+    assert captions_of(source) == {files[0]: caption}
+    assert source.left_out() == {TEST_SPLIT: 1}
+
+
 def test_class_folders(tmp_path: Path) -> None:
-    write_files(tmp_path, jpegs("Abstract_Expressionism/img_001.jpg", "op-art/img_002.jpg"))
+    write_files(tmp_path, jpegs("Abstract_Expressionism/img_001.jpg", "B/002.op-art/img_002.jpg"))
     source = open_source(tmp_path, caption_template="painting, {folder}")
     assert list(captions_of(source).values()) == ["painting, Abstract Expressionism", "painting, op art"]
     assert list(captions_of(open_source(tmp_path)).values()) == ["Abstract Expressionism", "op art"]
 
 
 def test_folders_that_say_nothing_are_no_captions(tmp_path: Path) -> None:
-    write_files(tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg"))
+    write_files(tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg", "part-000001/c.jpg", "batch_3/d.jpg"))
     assert set(captions_of(open_source(tmp_path)).values()) == {""}
 
 

@@ -15,7 +15,7 @@ from diffusion_art.sources.base import BadPicture, Item, Note, Picture, Source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.metadata import NO_PICTURE
 from diffusion_art.sources.texts import CP1252_NOTE
-from tests.fakes_sources import captions_of, encoded, notes_of, picture, pictures_of
+from tests.fakes_sources import captions_of, encoded, jpegs, notes_of, picture, pictures_of, write_files
 
 
 @pytest.fixture
@@ -113,6 +113,12 @@ def test_metadata_is_read_in_any_encoding(folder: Path, encoding: str) -> None:
     source = ImageFolder(folder)
     assert captions(source)["a.jpg"] == "Édouard’s café"
     assert notes_of(source) == ({CP1252_NOTE: 1} if encoding == "cp1252" else {})
+
+
+def test_a_json_beside_a_picture_that_is_read_as_windows_1252_is_counted(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("a.jpg") | {"a.json": '{"caption": "é"}'.encode("cp1252")})
+    source = ImageFolder(tmp_path)
+    assert (captions(source), notes_of(source)) == ({"a.jpg": "é"}, {CP1252_NOTE: 1})
 
 
 def test_lines_of_a_text_are_captions_to_choose_from(folder: Path) -> None:

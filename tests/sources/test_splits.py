@@ -36,8 +36,11 @@ def test_files(name: str, split: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("train2017", "train"), ("test_set", "test"), ("Validation-Images", "val"), ("dev", "val"), ("test drive", None)]
-    + [("testset", "test"), ("TrainImages", "train"), ("holdout", "test"), ("dataset", None), ("contest", None)],
+    [
+        *(("train2017", "train"), ("test_set", "test"), ("Validation-Images", "val"), ("dev", "val")),
+        *(("testset", "test"), ("TrainImages", "train"), ("holdout", "test")),
+        *(("test drive", None), ("dataset", None), ("contest", None)),
+    ],
 )
 def test_folders(name: str, split: str | None) -> None:
     assert split_of_folder(name) == split

@@ -51,6 +51,7 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.csv", "a.jpg,3,a cat\n")[0] == [
         {"file_name": "a.jpg", "column_2": "3", "caption": "a cat"}
     ]
+    assert rows(tmp_path / "x.csv", "a.jpg,12\n")[0] == [{"file_name": "a.jpg", "label": "12"}]
     assert rows(tmp_path / "x.csv", "a cat,a.jpg\n")[0] == [{"caption": "a cat", "file_name": "a.jpg"}]
 
 

@@ -164,12 +164,17 @@ def test_captions_lists_and_encodings_in_a_tar(tmp_path: Path) -> None:
         ("2.caption", "ü".encode("utf-8-sig")),
         ("3.jpg", encoded(picture(3))),
         ("3.caption.txt", b"three"),
+        ("4.jpg", encoded(picture(4))),
+        ("4.json", '{"caption": "\xe9"}'.encode("cp1252")),
+        ("5.jpg", encoded(picture(5))),
+        *((f"5.{name}.txt", name.encode()) for name in ("1", "0", "prompt")),
     ]
     note, *items = read(Tars(write_tar(tmp_path / "a.tar", members)))
     assert note == Note("a.tar 0", CP1252_NOTE)
-    assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), (), ()]
+    assert items.pop(4) == Note("a.tar 4", CP1252_NOTE)
+    assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), (), (), (), ("0", "1", "prompt")]
     assert items[1].columns["tags"] == "x, y"
-    assert [item.columns["caption"] for item in items[2:]] == ["ü", "three"]
+    assert [item.columns["caption"] for item in items[2:5]] == ["ü", "three", "é"]
 
 
 def test_splits_by_tar_by_folder_and_within_a_tar(tmp_path: Path) -> None:

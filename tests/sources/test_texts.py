@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_art.captions.columns import strings
-from diffusion_art.sources.texts import alternatives, as_text, decode
+from diffusion_art.sources.texts import alternatives, as_text, decode, overlaid
 
 TEXT = "Édouard Manet’s “Olympia” – 1863 …"
 
@@ -42,6 +42,8 @@ def test_lines_are_alternatives() -> None:
         (["one", "two"], ["one", "two"]),
         ('["one", "two"]', ["one", "two"]),
         ('["one", 2]', ['["one", 2]']),
+        ("['one', \"two's\"]", ["one", "two's"]),  # as pandas writes a list to csv
+        ("['one'] + x", ["['one'] + x"]),
         ('["no json', ['["no json']),
         ([{"raw": "one", "tokens": ["o"]}, {"caption": "two"}, {"x": 1}], ["one", "two"]),
         (None, []),
@@ -50,6 +52,12 @@ def test_lines_are_alternatives() -> None:
 )
 def test_captions_in_values(value: object, texts: list[str]) -> None:
     assert strings(value) == texts
+
+
+def test_a_number_of_a_class_takes_no_names_place() -> None:
+    known = {"artist": "Claude Monet", "title": "Sunrise", "style": "", "label": "7"}
+    numbers = {"artist": "22", "title": "1984", "style": "12", "label": "8"}
+    assert overlaid(known, numbers) == {"artist": "Claude Monet", "title": "1984", "style": "12", "label": "8"}
 
 
 def test_values_as_columns() -> None:
