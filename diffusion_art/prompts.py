@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
+from diffusion_art.sources.texts import read_text
 
 LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
 
@@ -41,21 +42,11 @@ def lines_of(file: Path) -> list[str]:
     Raises:
         UserError: no line is left.
     """
-    lines = (line.strip() for line in _decoded(file.read_bytes()).splitlines())
+    lines = (line.strip() for line in read_text(file).text.splitlines())
     prompts = [line for line in lines if line and not line.startswith("#")]
     if not prompts:
         raise UserError(f"{file} holds no prompt. Write one on each line; lines that begin with # do not count.")
     return prompts
-
-
-def _decoded(content: bytes) -> str:
-    """By its byte order mark, else as UTF-8, else as Windows-1252, in which every byte means something."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
 
 
 def _is_file(path: Path) -> bool:

@@ -15,10 +15,15 @@ def test_a_file_holds_a_prompt_on_each_line(tmp_path, monkeypatch):
     assert read_prompts(str(tmp_path / "my list")) == ["red"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
 def test_files_of_other_encodings(tmp_path, encoding):
     (tmp_path / "p.txt").write_bytes("Édouard\r\nça\r\n".encode(encoding))
     assert read_prompts(str(tmp_path / "p.txt")) == ["Édouard", "ça"]
+
+
+def test_no_byte_becomes_a_replacement_character(tmp_path):
+    (tmp_path / "p.txt").write_bytes("Édouard \x81".encode("latin-1"))
+    assert read_prompts(str(tmp_path / "p.txt")) == ["Édouard \x81"]
 
 
 def test_what_is_no_file_is_a_prompt():

@@ -106,18 +106,23 @@ class Metadata:
         names = {name.lower(): name for row in sample for name in row}
         usual = [names[name] for name in FILE_COLUMNS if name in names]
         others = [name for name in names.values() if name not in usual]
-        exact = {name: self._hits(sample, name, folder, exact=True) for name in (*usual, *others)}
+        exact = {name: len(self._hits(sample, name, folder, exact=True)) for name in (*usual, *others)}
         best = max(exact, key=exact.__getitem__, default=None)
         if best is not None and exact[best]:
             return next((name for name in usual if exact[name]), best)
         # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
         bare = {name: self._hits(sample, name, folder, exact=False) for name in (*usual, *others)}
-        best = max(bare, key=bare.__getitem__, default=None)
-        return best if best is not None and 2 * bare[best] > len(sample) else None
+        best = max(bare, key=lambda name: len(set(bare[name])), default=None)
+        if best is None or 2 * len(bare[best]) <= len(sample):
+            return None
+        # The numbers of a few classes name as few pictures.
+        return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
 
-    def _hits(self, rows: list[dict[str, Any]], column: str, folder: str, *, exact: bool) -> int:
-        find = self._names.named_exactly if exact else self._names.find
-        return sum(bool(find(name, folder)) for row in rows if (name := _name(row.get(column))))
+    def _hits(self, rows: list[dict[str, Any]], column: str, folder: str, *, exact: bool) -> list[str]:
+        """The pictures that a column names, row by row."""
+        named = [name for row in rows if (name := _name(row.get(column)))]
+        sure = [name for name in named if not exact or self._names.named_exactly(name, folder)]
+        return [file for name in sure if (file := self._names.find(name, folder))]
 
     def _merge(self, read: Mapping[str, Described]) -> None:
         for file, new in read.items():

@@ -11,6 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from urllib.parse import unquote
 
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.splits import FolderSplits
@@ -56,12 +57,16 @@ class PictureNames:
 
         `name` is relative to `folder` or to the root; longer paths, as of another machine, and addresses count by
         their last parts. Upper and lower case matter only between pictures that differ in nothing else. A name
-        without a suffix stands for the picture whose name is that before the suffix.
+        without a suffix stands for the picture whose name is that before the suffix, a number also for one with zeros
+        before it.
         """
         if (file := self._files.get(f"{folder}/{name}" if folder else name)) is not None:
             return file
         name = nfc(name.strip()).replace("\\", "/")
         name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
+        return self._find(name, folder) or (self._find(nfc(unquote(name)), folder) if "%" in name else None)
+
+    def _find(self, name: str, folder: str) -> str | None:
         for place in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
             if place in self._files:
                 return self._files[place]
@@ -71,11 +76,13 @@ class PictureNames:
         whole = self._best(self._by_base.get(parts[-1].casefold(), []), parts, folder)
         if whole is not None or suffix_of(name) in PICTURE_SUFFIXES:
             return whole
-        return self._best(self._by_stem.get(parts[-1].casefold(), []), parts, folder)
+        stem = parts[-1].casefold()
+        found = self._by_stem.get(stem) or self._by_number.get(_number(stem), [])
+        return self._best(found, parts, folder)
 
     def named_exactly(self, name: str, folder: str = "") -> bool:
-        """Whether `name` has a picture's suffix and is found: surer than a bare number."""
-        return suffix_of(_NUMBERED.sub("", name.strip())) != "" and self.find(name, folder) is not None
+        """Whether `name` has a suffix and is found: surer than a bare number."""
+        return suffix_of(_NUMBERED.sub("", name.strip())) not in ("", ".0") and self.find(name, folder) is not None
 
     def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
         """The candidate that shares most of the last parts, None where two share as many."""
@@ -94,6 +101,17 @@ class PictureNames:
     def _by_stem(self) -> dict[str, list[str]]:
         stems = ((stem_of(file)[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
         return _grouped(stems)
+
+    @cached_property
+    def _by_number(self) -> dict[str, list[str]]:
+        numbers = ((_number(stem), path) for stem, paths in self._by_stem.items() for path in paths)
+        return _grouped((number, path) for number, path in numbers if number)
+
+
+def _number(stem: str) -> str:
+    """The number that a name is, without zeros around it: `0012` and `12.0` are 12; "" for another name."""
+    whole = stem.removesuffix(".0")
+    return whole.lstrip("0") or "0" if whole.isdecimal() else ""
 
 
 class FolderNames:

@@ -163,6 +163,15 @@ def test_another_column_is_there_for_a_template(tmp_path: Path) -> None:
     assert captions_of(plain) == {"a.jpg": "x, y"}  # tags are joined, and better than nothing
 
 
+def test_ids_with_and_without_zeros_name_pictures_and_numbers_of_classes_do_not(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs(*(f"{n:06d}.jpg" for n in range(30))))
+    rows = [f"{n % 2},{n}.0,picture {n}\n" for n in range(30)]
+    table = write_files(tmp_path, {"a.csv": "label,image_id,caption\n" + "".join(rows)}) / "a.csv"
+    assert captions_of(open_source(tmp_path)) == {f"{n:06d}.jpg": f"picture {n}" for n in range(30)}
+    table.write_text(table.read_text().replace(".0,", "x,"))
+    assert set(captions_of(open_source(tmp_path)).values()) == {""}
+
+
 def test_a_list_of_captions_gives_alternatives(tmp_path: Path) -> None:
     row = {"file_name": "a.jpg", "captions": ["a cat", "a black cat"]}
     numbered = {"file_name": "b.jpg", "caption_1": "a dog", "caption_2": "a sad dog"}

@@ -15,6 +15,10 @@ FILES = (
     "old/c.png",
     "new/d.tar.png",
     "e/f.jpg",
+    "g h.jpg",
+    "n/000012.jpg",
+    "n/000007.jpg",
+    "o/07.jpg",
     unicodedata.normalize("NFD", "é.jpg"),
 )
 
@@ -36,6 +40,11 @@ FILES = (
         ("f.png", "", None),
         ("f.jpg#3", "", "e/f.jpg"),
         ("https://x.example/full/f.jpg?w=1", "", "e/f.jpg"),
+        ("g%20h.jpg", "", "g h.jpg"),
+        ("12", "", "n/000012.jpg"),
+        ("12.0", "", "n/000012.jpg"),
+        ("7", "", None),  # two would do
+        ("7", "o", None),
         ("é.jpg", "", FILES[-1]),
         ("/etc/passwd", "", None),
         ("", "", None),
@@ -43,6 +52,12 @@ FILES = (
 )
 def test_find(name: str, folder: str, file: str | None) -> None:
     assert PictureNames(FILES).find(name, folder) == file
+
+
+def test_a_float_is_no_name_with_a_suffix() -> None:
+    names = PictureNames(FILES)
+    assert not names.named_exactly("12.0")
+    assert names.named_exactly("f.jpg#3")
 
 
 def test_names_of_paintings() -> None:
