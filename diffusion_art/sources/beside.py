@@ -1,8 +1,12 @@
-"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`."""
+"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`.
+
+Texts may also lie in a folder of their own beside that of the pictures: `captions/a.txt` for `images/a.jpg`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,9 +15,10 @@ from typing import Any, NamedTuple
 from diffusion_art.captions.columns import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
-from diffusion_art.sources.names import nfc
+from diffusion_art.sources.names import is_layout, nfc
 from diffusion_art.sources.texts import Decoded, alternatives, decode
 
+_TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 
 
@@ -38,7 +43,31 @@ class Neighbours:
                 self.texts[picture] = of_text
             if len(of_text) < len(found):
                 self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+        apart = _in_folders_of_texts([file for file in texts if file not in owned])
+        for picture in pictures if apart else ():
+            if picture not in self.texts and (of_text := _texts_apart(apart, nfc(stem_of(picture)))):
+                self.texts[picture] = of_text
+                owned.update(of_text)
         self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
+
+
+def _in_folders_of_texts(texts: Iterable[str]) -> dict[str, list[str]]:
+    """{path without suffix and without the folder that is there for texts: the texts}."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in texts:
+        *folders, base = nfc(stem_of(file)).split("/")
+        for place, name in enumerate(folders):
+            if _TEXT_FOLDER.fullmatch(name.lower()):
+                found["/".join([*folders[:place], *folders[place + 1 :], base])].append(file)
+    return found
+
+
+def _texts_apart(apart: dict[str, list[str]], stem: str) -> tuple[str, ...]:
+    """The texts of a picture, as it stands or without a folder such as `images`."""
+    *folders, base = stem.split("/")
+    places = [place for place, name in enumerate(folders) if is_layout(name)]
+    without = ("/".join([*folders[:place], *folders[place + 1 :], base]) for place in places)
+    return tuple(apart.get(next((key for key in (stem, *without) if key in apart), ""), ()))
 
 
 class About(NamedTuple):

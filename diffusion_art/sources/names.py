@@ -43,6 +43,12 @@ def title_words(name: str) -> str:
     return " ".join(word[:1].upper() + word[1:] for word in words(name).split())
 
 
+def is_layout(folder: str) -> bool:
+    """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
+    name = words(folder).lower()
+    return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
+
+
 class PictureNames:
     """Finds the picture that a text in a table or a parquet row means, among the posix paths `files`."""
 
@@ -133,9 +139,7 @@ class FolderNames:
             parent, _, name = folder.rpartition("/")
             numbered = _REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
-            last = words(bare).lower().rpartition(" ")[2]  # `flickr30k_images` tells no class
-            tells = last not in _LAYOUT_WORDS and not _PART.fullmatch(words(bare).lower())
-            if _WORD.search(bare) and tells and not self._splits.names(folder):
+            if _WORD.search(bare) and not is_layout(bare) and not self._splits.names(folder):
                 return words(_CLASS_NUMBER.sub("", bare)), repeats.lstrip("0")
             folder = parent
         return "", ""

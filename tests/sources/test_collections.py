@@ -205,6 +205,23 @@ def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dog, sky"}
 
 
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ("images/cats/a.jpg", "captions/cats/a.txt"),
+        ("train/images/a.jpg", "train/text/a.txt"),
+        ("train/a.jpg", "train/captions_en/a.txt"),
+        ("jpg/a.jpg", "txt/a.caption"),
+    ],
+)
+def test_texts_in_a_folder_of_their_own(tmp_path: Path, image: str, text: str) -> None:
+    write_files(tmp_path, jpegs(image, "x/b.jpg", "y/b.jpg") | {text: "a cat", "captions/b.txt": "x or y?"})
+    source = open_source(tmp_path)
+    assert captions_of(source)[image] == "a cat"
+    assert "x or y?" not in captions_of(source).values()
+    assert source.left_out() == {ORPHAN_TEXTS: 1}
+
+
 # ------------------------------------------------------------------ captions of the literature
 
 

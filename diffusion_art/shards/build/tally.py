@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from diffusion_art.captions.template import clean
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoded, split_of
 from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
@@ -17,11 +18,13 @@ from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
+FOLDER = "folder"  # the column of a folder's name, the last that a caption is made of
 NAMED_SPLITS = "named"  # the manifest's `splits` where the source names its validation split
 
 _CAPTION_WITHIN = 1000  # pictures, one of which must have a caption
 _REASONS = 50  # of each kind that a manifest keeps
-_NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "id", "image_id", CAPTIONS, READY}
+_NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "id", "image_id", "repeats"}
+_NO_TEXT |= {FOLDER, "caption", CAPTIONS, READY}
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Tally:
     more: dict[int, list[str]] = field(default_factory=dict)  # captions that came with another copy of a picture
     without_caption: set[int] = field(default_factory=set)
     several_captions: set[int] = field(default_factory=set)
+    folder_as_caption: int = 0
     bad: list[BadPicture] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
@@ -89,6 +93,8 @@ class Tally:
             self.without_caption.add(number)
         elif len(picture.captions) > 1:
             self.several_captions.add(number)
+        elif picture.captions == (clean(picture.metadata.get(FOLDER)),):
+            self.folder_as_caption += 1
         if len(self.without_caption) == len(self.seen) <= _CAPTION_WITHIN:
             self.columns.update({name: len(str(value)) for name, value in picture.metadata.items()})
         elif not picture.metadata.keys() <= self.columns.keys():
@@ -151,6 +157,7 @@ class Tally:
             "notes": _most_common(self.notes),
             "several_captions": len(self.several_captions),
             "without_caption": len(self.without_caption),
+            **({"folder_as_caption": self.folder_as_caption} if self.folder_as_caption else {}),
         }
 
     def column_names(self) -> list[str]:
@@ -189,6 +196,8 @@ def told(manifest: Manifest) -> list[str]:
         lines.append(f"{several} pictures have several captions; one is drawn at each visit")
     if empty := counts.get("without_caption"):
         lines.append(f"{empty} of {sum(manifest.splits.values())} pictures have no caption")
+    if by_folder := counts.get("folder_as_caption"):
+        lines.append(f"{by_folder} pictures have their folder's name as caption{_other_columns(manifest)}")
     lines += [f"{count} {note}" for note, count in _table(counts, "notes")]
     if copies := counts.get("duplicates"):
         lines.append(f"{copies} duplicates dropped")
@@ -197,6 +206,13 @@ def told(manifest: Manifest) -> list[str]:
         lines.append(f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}")
         lines += [f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")]
     return lines
+
+
+def _other_columns(manifest: Manifest) -> str:
+    """What else a template may take, where the captions are names of folders."""
+    columns = manifest.extra.get("columns")
+    others = [name for name in columns if name not in _NO_TEXT] if isinstance(columns, list) else []
+    return f"; other columns, for a caption_template: {', '.join(others)}" if others else ""
 
 
 def _table(counts: Mapping[str, Any], name: str) -> list[tuple[str, int]]:

@@ -9,11 +9,13 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.encode import key_of
+from diffusion_art.shards.build.tally import told
 from diffusion_art.shards.lint.lint import lint
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import LeftOut, Note, Picture
-from tests.fakes_sources import Swatches, Told, encoded, picture
+from diffusion_art.sources.detect import open_source
+from tests.fakes_sources import Swatches, Told, encoded, jpegs, picture, write_files
 from tests.shards.toy import is_whole
 
 SMALL = {"image_size_px": 16, "val_fraction": 0.2, "progress": False, "workers": 1}
@@ -109,6 +111,16 @@ def _with_columns(source: Swatches, columns: dict[str, str]):
             yield Picture(image, columns, identity=b"swatch/%d" % number, name=str(number))
 
     return pictures
+
+
+def test_captions_that_are_names_of_folders_are_counted_with_what_else_there_is(tmp_path: Path) -> None:
+    rows = "file_name,additional_feature\na.jpg,red\nb.jpg,blue\n"
+    files = jpegs("in/op-art/a.jpg", "in/op-art/b.jpg", "in/op-art/c.jpg") | {"in/op-art/c.txt": "c", "in/x.csv": rows}
+    source = open_source(write_files(tmp_path, files) / "in")
+    manifest = build_shards(source, tmp_path / "out", **SMALL | {"val_fraction": 0.0})
+    assert told(manifest) == [
+        "2 pictures have their folder's name as caption; other columns, for a caption_template: additional_feature"
+    ]
 
 
 def test_a_large_collection_without_captions_stops_early(tmp_path: Path) -> None:
