@@ -22,13 +22,30 @@ _TELLING = re.compile(
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
 _ART = {  # as museums and data sets call them
-    "artist": ("artist", "artistname", "artistdisplayname", "author", "painter", "creator", "maker"),
-    "title": ("title", "objecttitle", "paintingname", "worktitle"),
+    "artist": (
+        *(
+            "artist",
+            "artistname",
+            "artistdisplayname",
+            "artistdisplay",
+            "artists",
+            "author",
+            "painter",
+            "creator",
+            "maker",
+        ),
+        *("creators", "objectcreator", "attribution"),
+    ),
+    "title": ("title", "objecttitle", "paintingname", "paintingtitle", "worktitle", "artworktitle", "titleenglish"),
     "style": ("style", "movement", "artmovement"),
     "genre": ("genre",),
-    "date": ("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating"),
+    "date": (
+        *("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating", "dated", "datemade"),
+        *("datedisplay", "displaydate", "objectcreationdate", "yearcreated"),
+    ),
 }
-CLASS_COLUMNS = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"], *_LAST[1:7]))  # may hold class numbers
+_NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
+CLASS_COLUMNS = _NAMES | frozenset(_LAST[1:7])  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -54,6 +71,11 @@ def caption_columns(columns: Collection[str]) -> CaptionColumns:
 def is_caption_column(name: str) -> bool:
     """Whether a list in this column may be a list of captions, and not of tags."""
     return bool(_TELLING.fullmatch(name.strip().lower())) or _is_numbered(name)
+
+
+def is_class_number(name: str, text: str) -> bool:
+    """Whether a column of artists, styles or genres has a number in place of a name."""
+    return text.isdigit() and name.lower() in _NAMES
 
 
 def ready_captions(row: Mapping[str, Any]) -> list[str]:
@@ -110,6 +132,7 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     telling = [name for name in columns if name not in exact and _TELLING.fullmatch(name.strip().lower())]
     art = [name for name in ART_COLUMNS if name in columns]
     if len(art) < 2:
-        art = [found for words in _ART.values() if (found := next((plain[w] for w in words if w in plain), None))]
+        letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
+        art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
     last = [plain[word] for word in _LAST if word in plain]
     return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling) if len(telling) == 1 else (), tuple(last))

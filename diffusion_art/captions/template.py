@@ -14,7 +14,7 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 
-from diffusion_art.captions.columns import caption_columns
+from diffusion_art.captions.columns import caption_columns, is_class_number
 from diffusion_art.errors import UserError
 
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
@@ -26,7 +26,7 @@ _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|d
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
 _MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_COLUMN = re.compile(r"[^\W\d](?:[\w -]*\w)?")  # also `Artist Display Name`
+_COLUMN = re.compile(r"[^\W\d](?:[^{}\[\].!:]*[^{}\[\].!:\s])?")  # also `Artist Display Name`, `Artist(s)`
 _PAIRS = {"(": ")", "[": "]", '"': '"', "'": "'", "“": "”", "«": "»"}
 
 
@@ -63,7 +63,12 @@ def default_template(columns: Collection[str]) -> str | None:
     if known.ready:
         return None
     fields = [f"{{{name}}}" for name in known.art]
-    return " / ".join(fields) if len(fields) > 1 else None
+    return " / ".join(fields) if len(fields) > 1 and all(map(nameable, known.art)) else None
+
+
+def nameable(column: str) -> bool:
+    """Whether a template can name a column."""
+    return bool(_COLUMN.fullmatch(column))
 
 
 class Captioner:
@@ -90,17 +95,22 @@ class Captioner:
     def __call__(self, columns: Mapping[str, str]) -> str:
         caption, filled = "", False
         for index, (separator, opening, name, closing) in enumerate(self._fields):
-            value = clean(columns.get(name))
+            value = _named(columns, name)
             if value:
                 caption += (separator if filled or index == 0 else "") + opening + value + closing
                 filled = True
         if filled:
             return " ".join((caption + self._tail).split())
         known = caption_columns(columns)
-        art = (text for name in known.art if (text := clean(columns[name])))
+        art = (text for name in known.art if (text := _named(columns, name)))
         last = (text for name in known.last if not (text := clean(columns[name])).isdigit())  # no number of a class
         ready, telling = (map(clean, map(columns.__getitem__, names)) for names in (known.ready, known.telling))
         return next(filter(None, ready), "") or " / ".join(art) or next(filter(None, (*telling, *last)), "")
+
+
+def _named(columns: Mapping[str, str], name: str) -> str:
+    text = clean(columns.get(name))
+    return "" if is_class_number(name, text) else text
 
 
 def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
@@ -111,7 +121,7 @@ def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
     except ValueError as error:
         raise UserError(f"caption_template {template!r} cannot be read: {error}. {mend}") from None
     for _, name, form, conversion in pieces:
-        if name is not None and (form or conversion or not _COLUMN.fullmatch(name)):
+        if name is not None and (form or conversion or not nameable(name)):
             raise UserError(f"caption_template {template!r}: {{{name}}} is no plain column name. {mend}")
     names = [name for _, name, _, _ in pieces if name is not None]
     if not names:

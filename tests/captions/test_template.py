@@ -85,6 +85,9 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
         ({"comment": "late", "title": "T"}, "T"),
         ({"label": "3", "folder": "cats"}, "cats"),
         ({"DESCRIPTION": "d", "label": "cat"}, "d"),
+        ({"artist": "22", "style": "12", "genre": "4"}, ""),
+        ({"artist": "22", "title": "1984", "date": "1948"}, "1984 / 1948"),
+        ({"objectCreator[1]": "A", "objectTitle[1]": "T"}, "A / T"),
     ],
 )
 def test_without_a_template_the_best_column_serves(columns: dict[str, str], caption: str) -> None:
@@ -114,6 +117,7 @@ def test_a_wrong_template_is_refused_with_its_mend(template: str, message: str) 
 
 def test_a_template_may_name_columns_of_several_words() -> None:
     assert Captioner("{Artist Name} ({date-text})")({"Artist Name": "A", "date-text": "1889"}) == "A (1889)"
+    assert Captioner("{Artist(s)}, {Dated}")({"Artist(s)": "A", "Dated": "1889"}) == "A, 1889"
 
 
 def test_default_templates() -> None:
@@ -121,6 +125,10 @@ def test_default_templates() -> None:
     assert default_template(["title", "date", "Author"]) == "{title} / {date}"  # the plain names go first
     assert default_template(["TEXT", "title", "artist"]) is None
     assert default_template(["title", "artist", "date", "genre", "style", "filename"]) == ART_TEMPLATE
+    assert default_template(["Artist(s)", "Title (English)", "Date made"]) == (
+        "{Artist(s)} / {Title (English)} / {Date made}"
+    )
+    assert default_template(["objectCreator[1]", "objectTitle[1]"]) is None  # which no template can name
     assert default_template(["style", "title"]) == "{title} / {style}"
     assert default_template(["title", "artist", "caption"]) is None
     assert default_template(["title"]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from pathlib import Path
 
@@ -39,10 +40,10 @@ def settings() -> dict:
         *(("caption_dropout", 2), ("caption_dropout", -0.1), ("seed", -1), ("memory_limit_gb", 0)),
         *(("guidance_scale", "much"), ("trainer.devices", 0), ("trainer.devices", "two"), ("trainer.devices", [])),
         *(("trainer.accumulate_grad_batches", 0), ("trainer.gradient_clip_val", "abc"), ("trainer.num_nodes", 0)),
-        *(("trainer.val_check_interval", 2.5), ("trainer.log_every_n_steps", 1.5), ("optim.lr", "abc")),
+        *(("trainer.val_check_interval", 2.5), ("trainer.log_every_n_steps", 1.5), ("optim.lr", math.inf)),
         *(("optim.lr", -0.1), ("optim.weight_decay", -1), ("optim.betas", [0.9, 1.0]), ("sampler.num_steps", 0)),
         *(("lr_schedule.warmup_steps", "long"), ("data.num_workers", -1), ("data.global_batch_size", 0)),
-        *(("data.window", 0), ("data.image_size_px", 0), ("data.val_samples", -1)),
+        *(("optim.lr", "abc"), ("data.window", 0), ("data.image_size_px", 0), ("data.val_samples", -1)),
         *(("data.augmentation.horizontal_flip", 2), ("data.augmentation.min_crop", 0)),
         *(("callbacks.checkpoints.every_n_steps", "often"), ("callbacks.checkpoints.keep_last", "some")),
     ],

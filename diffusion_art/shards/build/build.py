@@ -94,7 +94,9 @@ def build_shards(
         return manifest
     folder.check_free()
     started = time.monotonic()
-    tally = Tally(max_bad=max_bad, limit=limit, allow_no_captions=allow_no_captions or template == "")
+    tally = Tally(
+        max_bad=max_bad, limit=limit, allow_no_captions=allow_no_captions or template == "", listed=source.left_out
+    )
     try:
         with folder.locked():
             manifest = _build(encoder, folder, settings, tally, workers=workers, progress=progress)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from diffusion_art.captions.template import clean
+from diffusion_art.captions.template import clean, nameable
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoded, split_of
 from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
@@ -34,6 +34,7 @@ class Tally:
     max_bad: int
     limit: int | None
     allow_no_captions: bool = False
+    listed: Callable[[], Mapping[str, int]] = dict  # what the source's listing left out
     seen: dict[int, int] = field(default_factory=dict)  # key as a number: CRC-32 of its captions
     named_val: set[int] = field(default_factory=set)  # keys that the source names as validation pictures
     crossed: set[int] = field(default_factory=set)  # those of them that it names otherwise too
@@ -116,16 +117,20 @@ class Tally:
         if self.allow_no_captions or self.more or not self.seen or len(self.without_caption) < len(self.seen):
             return
         first = "the first " if len(self.seen) == _CAPTION_WITHIN else ""
-        texts = [name for name, letters in self.columns.most_common() if letters and name not in _NO_TEXT]
         names = ", ".join(name for name in self.columns if name not in ("width", "height")) or "none"
-        if texts:
-            way = f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
-        else:
-            way = "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
+        left_out = "; ".join(f"{count} {reason}" for reason, count in self.listed().items() if count)
         raise UserError(
-            f"none of {first}{len(self.seen):,} pictures has a caption; their columns: {names}. {way}, or build all "
-            "the same with allow_no_captions=true (data.build.allow_no_captions of a training)."
+            f"none of {first}{len(self.seen):,} pictures has a caption; their columns: {names}. "
+            f"{f'Left out: {left_out}. ' if left_out else ''}{self._way_to_captions()}, or build all the same with "
+            "allow_no_captions=true (data.build.allow_no_captions of a training)."
         )
+
+    def _way_to_captions(self) -> str:
+        filled = [name for name, letters in self.columns.most_common() if letters]
+        texts = [name for name in filled if nameable(name) and name not in _NO_TEXT]
+        if texts:
+            return f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
+        return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
 
     def split(self, picture: Encoded, *, val_fraction: float) -> str:
         """Where a picture goes: by its source's word where that names a validation split, else by its key's hash."""

@@ -94,7 +94,9 @@ def test_no_caption_at_all_stops_the_build_and_names_the_columns(tmp_path: Path)
         source = Told(6, lambda number: {})
         source.pictures = _with_columns(source, columns)  # type: ignore[method-assign]
         with pytest.raises(
-            UserError, match=rf"none of 6 pictures has a caption; their columns: {next(iter(columns))}\..*{way}"
+            UserError,
+            match=rf"none of 6 pictures has a caption; their columns: {next(iter(columns))}\. "
+            rf"Left out: 2 files with the suffix \.heic\. .*{way}",
         ):
             build_shards(source, tmp_path / "out", **SMALL)
         assert not (tmp_path / "out").exists()
