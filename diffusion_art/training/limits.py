@@ -104,9 +104,12 @@ NOT_NEGATIVE: Check = (lambda value: _number(value) and value >= 0, "a number, 0
 SHARE: Check = (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1")
 BELOW_ONE: Check = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
 NUMBER: Check = (_number, "a number")
+NAME: Check = (lambda value: bool(str(value).strip()), "a name, which is that of a folder")
 INTERVAL: Check = _or_null((_whole, "a whole number of steps, 0 for off"))
 
 RANGES: dict[str, Check] = {
+    "name": NAME,
+    "run": NAME,
     "seed": (lambda value: _whole(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
     "caption_dropout": SHARE,
     "guidance_scale": NUMBER,

@@ -37,7 +37,7 @@ def settings() -> dict:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("caption_dropout", 2), ("caption_dropout", -0.1), ("seed", -1), ("memory_limit_gb", 0)),
+        *(("caption_dropout", 2), ("caption_dropout", -0.1), ("seed", -1), ("run", ""), ("memory_limit_gb", 0)),
         *(("guidance_scale", "much"), ("trainer.devices", 0), ("trainer.devices", "two"), ("trainer.devices", [])),
         *(("trainer.accumulate_grad_batches", 0), ("trainer.gradient_clip_val", "abc"), ("trainer.num_nodes", 0)),
         *(("trainer.val_check_interval", 2.5), ("trainer.log_every_n_steps", 1.5), ("optim.lr", math.inf)),
