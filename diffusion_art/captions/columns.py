@@ -16,7 +16,7 @@ ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts")  # best first
 _TELLING = re.compile(
-    r"(?:.*[_ -])?(captions?|texts?|prompts?|sentences?|comments?|raw)"
+    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
@@ -46,7 +46,7 @@ _ART = {  # as museums and data sets call them
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
 CLASS_COLUMNS = _NAMES | frozenset(_LAST[1:7])  # may hold class numbers
-_TEXT_FIELDS = ("raw", "caption", "text", "sentence")  # of a record in a list of captions
+_TEXT_FIELDS = ("raw", "caption", "text", "sentence", "en", "english")  # of a record in place of a caption
 _MAX_LIST_CHARACTERS = 2**16
 
 
@@ -98,6 +98,8 @@ def strings(value: Any) -> list[str]:
     """Every caption in a value of a caption column; a list may also be written out."""
     if isinstance(value, str):
         return listed(value) or [value]
+    if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
+        return strings(dict(value))
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in strings(item)]
     if isinstance(value, dict):

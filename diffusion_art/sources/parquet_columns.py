@@ -16,6 +16,7 @@ from diffusion_art.sources.texts import as_text
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")  # preferred in this order
 Labels = dict[str, list[str]]  # names of the classes of a column that holds their numbers
 
+_LIKELY_IMAGE = re.compile("image|img|picture|photo|pixel|painting|jpe?g|png")
 _SLUG = re.compile(r"[a-z0-9.'-]+")
 
 
@@ -24,11 +25,12 @@ def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
     found = [field.name for field in schema if _holds_bytes(field.type) or (paths and _holds_path(field.type))]
     lower = {name.lower(): name for name in reversed(found)}
     named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
-    return list(dict.fromkeys([*named, *found]))
+    likely = sorted(found, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
+    return list(dict.fromkeys([*named, *likely]))
 
 
 def text_columns(schema: pa.Schema, labels: Labels, *, without: list[str]) -> list[str]:
-    """Columns worth a caption: text, numbers, dates, lists of text (tags), classes, and records of captions."""
+    """Columns worth a caption: text, numbers, dates, lists of text, classes; captions as records or bytes too."""
     wanted = (field for field in schema if field.name not in without)
     return [
         field.name
@@ -36,7 +38,7 @@ def text_columns(schema: pa.Schema, labels: Labels, *, without: list[str]) -> li
         if _is_text(field.type)
         or field.name in labels
         or _holds_path(field.type)
-        or (is_caption_column(field.name) and pa.types.is_nested(field.type))
+        or (is_caption_column(field.name) and (pa.types.is_nested(field.type) or _holds_bytes(field.type)))
     ]
 
 
@@ -91,5 +93,6 @@ def _holds_path(kind: pa.DataType) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         return pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return not pa.types.is_nested(kind) and not _holds_bytes(kind)

@@ -15,6 +15,7 @@ from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
 from diffusion_art.sources.parquet_rows import broken
 from diffusion_art.sources.splits import divide, split_column, split_in_row, split_of_folder
+from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
@@ -40,16 +41,20 @@ class Layout:
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
         """The text columns of a row as a caption may use them."""
-        texts = {name: text_of(name, row[name]) or "" for name in self.texts}
+        texts = {name: text_of(name, _decoded(row[name])) or "" for name in self.texts}
         return texts | {name: label_text(names, row[name]) for name, names in self.labels}
 
     def captions_of(self, row: dict[str, Any]) -> list[str]:
-        return ready_captions({name: row[name] for name in self.texts}) if self.has_captions else []
+        return ready_captions({name: _decoded(row[name]) for name in self.texts}) if self.has_captions else []
 
     def why_empty(self, row: dict[str, Any]) -> str:
         """Why a row whose image is null is left out: what img2dataset says of its link, if it says anything."""
         status = str(row.get(STATUS_COLUMN) or "")
         return EMPTY_ROW + (f" ({status})" if status and status != "success" else "")
+
+
+def _decoded(value: Any) -> Any:
+    return decode(value).text if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -240,6 +241,25 @@ def test_a_split_column_divides_the_rows(tmp_path: Path, column: str) -> None:
     assert left == LeftOut("0000.parquet row 3", TEST_SPLIT)
     write_parquet(tmp_path / "TEST" / "0000.parquet", [*rows[:2], rows[3]], schema=None)
     assert [item.split for item in read_all(Parquet(tmp_path))[:2]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value", "caption"),
+    [
+        ("caption", pa.binary(), "é".encode("cp1252"), "é"),
+        ("caption", pa.struct([("en", pa.string()), ("de", pa.string())]), {"en": "a", "de": "b"}, "a"),
+        ("caption", pa.map_(pa.string(), pa.string()), [("de", "b"), ("en", "a")], "a"),
+        ("alttext", pa.string(), "a", "a"),
+        ("tags", pa.list_(pa.dictionary(pa.int32(), pa.string())), ["a", "b"], "a, b"),
+    ],
+)
+def test_captions_of_other_types(tmp_path: Path, column: str, kind: pa.DataType, value: Any, caption: str) -> None:
+    schema = pa.schema([(column, kind), ("embedding", pa.binary()), ("photo_bytes", pa.binary())])
+    row = {column: value, "embedding": b"xx", "photo_bytes": encoded(picture(0))}
+    write_parquet(tmp_path / "a.parquet", [row], schema=schema)
+    (found,) = pictures_of(Parquet(tmp_path)).values()
+    assert found.image == row["photo_bytes"]
+    assert found.columns[column] == caption
 
 
 def test_a_description_of_before_is_still_the_same(tmp_path: Path) -> None:
