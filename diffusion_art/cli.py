@@ -76,9 +76,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if wants_traceback:
                 run()
                 return
-            sys.argv[1:] = understood(_multirun_first(sys.argv[1:]), groups=groups())
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
+                sys.argv[1:] = understood(_multirun_first(sys.argv[1:]), groups=groups())
                 check_sections(config_name)
                 run()
             except (HydraException, OmegaConfBaseException) as error:

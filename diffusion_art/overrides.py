@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,9 +61,16 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
 def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) -> list[str]:
-    """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`."""
+    """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`.
+
+    Raises:
+        UserError: one that sets nothing, as what follows a space that the shell took for an end.
+    """
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
     before = ["", *words][: len(words)]
+    for flag, word in zip(before, words, strict=True):
+        if flag not in _FLAGS_WITH_A_VALUE and _sets_nothing(word):
+            raise UserError(_bare(word, before=flag))
     return [
         word if flag in _FLAGS_WITH_A_VALUE else _understood(word, groups, sweeping)
         for flag, word in zip(before, words, strict=True)
@@ -91,6 +99,17 @@ def holds(config: Any, key: str) -> bool:
     """Whether plain data has a dotted key, if only for null."""
     name, _, rest = key.partition(".")
     return isinstance(config, Mapping) and name in config and (not rest or holds(config[name], rest))
+
+
+def _sets_nothing(word: str) -> bool:
+    return typed(word) is None and not word.startswith(("-", "~")) and _parsed(word) is None
+
+
+def _bare(word: str, *, before: str) -> str:
+    key = f"`{word}` is no key=value. Write its key before it, as in {shlex.quote(f'path={word}')}"
+    if typed(before) is None:
+        return f"{key}; `--help` shows the keys."
+    return f"{key}; or, if it belongs to what stands before it, put both in quotes: {shlex.quote(f'{before} {word}')}"
 
 
 def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:
