@@ -43,6 +43,15 @@ class RunWandb(WandbLogger):
         if known is None:
             _remember(folder, "wandb", str(self.version))
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends the record: Lightning leaves it open, and the next job of a sweep would go on in it."""
+        super().finalize(status)
+        import wandb  # here: an extra, and it takes a second
+
+        if wandb.run is not None and wandb.run.id == self.version:
+            wandb.finish(exit_code=int(status == "failed"))
+
 
 class RunMLFlow(MLFlowLogger):
     """Lightning's MLflow logger with one record over all resumes of the run in `folder`.

@@ -64,6 +64,16 @@ def test_wandb_goes_on_under_one_id_with_captions(twice):
     assert list(run.glob("wandb/offline-run-*/files/media/images/samples_*.png"))
 
 
+@pytest.mark.slow
+def test_each_job_of_a_sweep_has_a_wandb_record_of_its_own(run_command, painter_shards, tmp_path):
+    common = [*RUN, f"data.path={painter_shards}", "data.num_workers=0", "data.url=shards", "trainer.max_steps=1"]
+    said = run_command("train", "-m", *common, "logger=wandb", "seed=1,2", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    for job in (tmp_path / "logs/tiny/sweep_tracked" / number for number in "01"):
+        (record,) = job.glob("wandb/offline-run-*")
+        assert record.name.endswith(json.loads((job / "tracker_ids.json").read_text())["wandb"])
+
+
 def test_jobs_of_a_sweep_have_names_of_their_own(tmp_path):
     logs = str(tmp_path / "logs")
     assert run_name(f"{logs}/wikiart/sweep_2026/1", logs) == "wikiart/sweep_2026/1"
