@@ -102,11 +102,13 @@ def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
 
 
 def read_json(text: str) -> dict[str, Any]:
-    """The object in a JSON file, {} where it holds something else. ValueError where it cannot be read."""
+    """The object in a JSON file; a text or a list of texts is `captions`. ValueError where it cannot be read."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be read ({error})") from None
+    if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
+        return {"captions": row}
     return row if isinstance(row, dict) else {}
 
 

@@ -23,7 +23,7 @@ HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
 _OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
 PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
-TEXT_SUFFIXES = frozenset({".txt", ".caption"})
+TEXT_SUFFIXES = frozenset({".txt", ".caption", ".text", ".cap"})
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".token"})
 TAR_SUFFIX = ".tar"
 

@@ -121,6 +121,17 @@ def test_a_json_beside_a_picture_that_is_read_as_windows_1252_is_counted(tmp_pat
     assert (captions(source), notes_of(source)) == ({"a.jpg": "é"}, {CP1252_NOTE: 1})
 
 
+@pytest.mark.parametrize("name", ["a.text", "a.CAP", "a.caption", "a.jpg.txt"])
+def test_texts_by_other_suffixes(tmp_path: Path, name: str) -> None:
+    assert captions(ImageFolder(write_files(tmp_path, jpegs("a.jpg") | {name: "a cat"}))) == {"a.jpg": "a cat"}
+
+
+def test_a_json_beside_a_picture_may_be_a_list_of_captions(tmp_path: Path) -> None:
+    jsons = {"a.json": '["red", "blue"]', "b.json": '"green"', "c.json": "[[1, 2]]"}
+    write_files(tmp_path, jpegs("a.jpg", "b.jpg", "c.jpg") | jsons)
+    assert captions_of(ImageFolder(tmp_path)) == {"a.jpg": ("red", "blue"), "b.jpg": "green", "c.jpg": ""}
+
+
 def test_lines_of_a_text_are_captions_to_choose_from(folder: Path) -> None:
     (folder / "a.txt").write_text("a sea\n\n  a quiet sea \r\na sea\n")
     (folder / "a.caption").write_text("waves")
