@@ -115,6 +115,7 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
     """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
     wanted = _READ | picture_suffixes()
     seen: set[tuple[int, int]] = set()
+    above = _above(root)
     real, linked = [(str(root), "")], []
     while real or linked:
         folder, prefix = real.pop() if real else linked.pop(0)
@@ -125,7 +126,10 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
             dot = name.rfind(".")
             suffix = name[dot:].lower() if dot > 0 else ""
             if _is_folder(entry):
-                (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
+                if entry.is_symlink() and _place(entry) in above:
+                    left_out["links to folders above the collection"] += 1
+                else:
+                    (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
             elif suffix not in wanted and not entry.is_symlink():
                 _count_unread(suffix, left_out)
             elif name.endswith(_MASKS):
@@ -151,6 +155,16 @@ def _entries(
             raise
         left_out["folders that cannot be opened"] += 1
         return []
+
+
+def _above(root: Path) -> set[tuple[int, int]]:
+    """The folders that hold the collection: a link to one of them leads round, by way of everything else in it."""
+    return {(facts.st_dev, facts.st_ino) for facts in map(os.stat, root.resolve().parents)}
+
+
+def _place(entry: os.DirEntry[str]) -> tuple[int, int]:
+    facts = entry.stat()
+    return facts.st_dev, facts.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -40,6 +40,16 @@ def test_a_link_to_itself_leads_nowhere(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) == fingerprint(tmp_path)
 
 
+def test_a_link_to_a_folder_above_does_not_bring_in_its_neighbours(tmp_path: Path) -> None:
+    write_files(tmp_path, {"mine/a.jpg": "x", "other/b.jpg": "x"})
+    (tmp_path / "mine" / "up").symlink_to("..")
+    before = fingerprint(tmp_path / "mine")
+    found = list_files(tmp_path / "mine")
+    assert (found.pictures(), found.left_out) == (["a.jpg"], {"links to folders above the collection": 1})
+    write_files(tmp_path, {"other/c.jpg": "x"})
+    assert fingerprint(tmp_path / "mine") == before
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     results = []

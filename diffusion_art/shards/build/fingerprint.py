@@ -28,11 +28,12 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(path, what stat says) of each file and folder; a folder that lies within itself by a link comes once."""
+    """(path, what stat says) of each file and folder; a folder that lies within itself by a link comes once,
+    and those that hold `path` not at all."""
     status = path.stat()
     yield str(path), status
     waiting = [str(path)] if path.is_dir() else []
-    seen = {(status.st_dev, status.st_ino)}
+    seen = {(facts.st_dev, facts.st_ino) for facts in (status, *map(os.stat, path.resolve().parents))}
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:

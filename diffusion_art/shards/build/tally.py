@@ -97,7 +97,7 @@ class Tally:
         elif picture.captions == (clean(picture.metadata.get(FOLDER)),):
             self.folder_as_caption += 1
         if len(self.without_caption) == len(self.seen) <= _CAPTION_WITHIN:
-            self.columns.update({name: len(str(value)) for name, value in picture.metadata.items()})
+            self.columns.update({name: _letters(value) for name, value in picture.metadata.items()})
         elif not picture.metadata.keys() <= self.columns.keys():
             self.columns.update(dict.fromkeys(picture.metadata.keys() - self.columns.keys(), 1))
 
@@ -211,6 +211,12 @@ def told(manifest: Manifest) -> list[str]:
         lines.append(f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}")
         lines += [f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")]
     return lines
+
+
+def _letters(value: Any) -> int:
+    """How many a column has that a caption could be made of: none in a number."""
+    text = str(value)
+    return 0 if text.isdigit() else len(text)
 
 
 def _other_columns(manifest: Manifest) -> str:
