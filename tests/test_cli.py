@@ -74,9 +74,7 @@ def test_prompts_are_a_key_like_any_other(run_here):
         (("train", "data.source=wikiart"), "`data.source` is a section with the keys `count`, `seed`"),
         (("sample", "run=x", "promts=red"), "there is no config key `promts`; did you mean `prompts`?"),
         (("train", "data=panter"), "there is no `panter` in the config group `data`. Choose one of: "),
-        (("train", "data.path=My", "Pictures"), "`Pictures` is no key=value. Write its key before it"),
-        (("train", "data.path=My", "Pictures"), "put both in quotes: 'data.path=My Pictures'"),
-        (("shards", "info", "data/Été 1900"), "Write its key before it, as in 'path=data/Été 1900'; or"),
+        (("stream", "data.path=My", "Pictures"), "put both in quotes: 'data.path=My Pictures'"),
         (("train", "optim.lr=1e-3,1e-4"), "optim.lr=1e-3,1e-4 are several values. Add -m for a run with each"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 
 from diffusion_art.cli import groups
 from diffusion_art.config import build, literal, plain
+from diffusion_art.errors import UserError
 from diffusion_art.overrides import understood
 
 ODD = st.characters(codec="utf-8") | st.sampled_from(list("\\\\$${}[](),'\"~=: #"))
@@ -165,3 +168,19 @@ def test_what_is_built_gets_the_text(tmp_path):
 
 def test_quotes_keep_the_commas_of_a_sweeps_values():
     assert sweep("""run="a, b",c""") == ["a, b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Été 1900"], "`Été 1900` is no key=value. Write its key before it, as in 'path=Été 1900'; `--help` shows"),
+        (
+            ["path=My", "Pictures"],
+            "as in path=Pictures; or, if it belongs to what stands before it, put both in quotes",
+        ),
+    ],
+)
+def test_a_word_without_a_key_is_refused(words, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        understood(words)
+    assert understood(["-m", "~trainer.profiler", "--cfg", "job"]) == ["-m", "~trainer.profiler", "--cfg", "job"]
