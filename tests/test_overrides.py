@@ -176,7 +176,7 @@ def test_quotes_keep_the_commas_of_a_sweeps_values():
         (["Été 1900"], "`Été 1900` is no key=value. Write its key before it, as in 'path=Été 1900'; `--help` shows"),
         (
             ["path=My", "Pictures"],
-            "as in path=Pictures; or, if it belongs to what stands before it, put both in quotes",
+            "as in path=Pictures; or, if it belongs to what stands before it, put both",
         ),
     ],
 )
