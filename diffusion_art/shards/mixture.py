@@ -11,6 +11,7 @@ positions as there are samples, and the order is a pure function of (digest, spl
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -27,8 +28,10 @@ from diffusion_art.shards.spec import (
     arguments_of,
     components_of,
     spec_of_arguments,
+    with_remote,
     with_template,
 )
+from diffusion_art.shards.store import all_of
 
 __all__ = [
     "Component",
@@ -39,6 +42,7 @@ __all__ = [
     "components_of",
     "open_shards",
     "spec_of_arguments",
+    "with_remote",
     "with_template",
 ]
 
@@ -176,10 +180,10 @@ class Mixture:
                 captions[i], images[i] = caption, image
         return keys, captions, images
 
-    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> None:
-        """Have the kernel read these samples from disk without waiting."""
-        for part, _, own in self._by_component(split, places):
-            part.prefetch(split, own, codec)
+    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> Future[None] | None:
+        """Have these samples brought without waiting, as ShardSet.prefetch does."""
+        coming = [part.prefetch(split, own, codec) for part, _, own in self._by_component(split, places)]
+        return all_of(future for future in coming if future is not None)
 
     def _by_component(self, split: str, places: np.ndarray) -> Iterator[tuple[ShardSet, np.ndarray, np.ndarray]]:
         """Of each component that has some of `places`: itself, which ones, and their numbers within it."""
