@@ -84,7 +84,7 @@ def describe(shards: Shards) -> dict[str, Any]:
 def _describe_folder(part: ShardSet, share: float) -> dict[str, Any]:
     manifest = part.manifest
     return {
-        "folder": str(part.folder),
+        "folder": str(part.place),
         "name": part.name,
         "digest": part.digest,
         "share": share,

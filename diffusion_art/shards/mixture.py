@@ -81,7 +81,7 @@ class Mixture:
         for part, share in zip(components, self._quotas.get("train") or (1,) * len(components), strict=True):
             if share == 0 and self.weights is not None:
                 raise UserError(
-                    f"{part.folder} would have none of every {BLOCK_POSITIONS} training pictures: it has "
+                    f"{part.place} would have none of every {BLOCK_POSITIONS} training pictures: it has "
                     f"{part.splits.get('train', 0)} of them and too small a weight among {list(self.weights)}; leave "
                     f"it out of data.path, or raise its weight"
                 )
@@ -205,12 +205,12 @@ class Mixture:
             for earlier in self.components[:number]:
                 if earlier.digest == part.digest:
                     raise UserError(
-                        f"{earlier.folder} and {part.folder} hold the same samples; name one of them in data.path, "
+                        f"{earlier.place} and {part.place} hold the same samples; name one of them in data.path, "
                         f"with the sum of the weights"
                     )
             if part.image_size_px != first.image_size_px:
                 raise UserError(
-                    f"{first.folder} holds pictures of {first.image_size_px} px and {part.folder} of "
+                    f"{first.place} holds pictures of {first.image_size_px} px and {part.place} of "
                     f"{part.image_size_px} px; mix shards of one size (`python -m diffusion_art.prepare source=NAME "
                     f"image_size_px={first.image_size_px}`)"
                 )

@@ -19,7 +19,7 @@ from diffusion_art.shards.decoded import Decoded
 from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
-from diffusion_art.shards.places import Address, Place, place_of
+from diffusion_art.shards.places import Address, place_of
 from diffusion_art.shards.store import Store, open_store
 from diffusion_art.shards.writer import ShardWriter, write_manifest
 
@@ -44,7 +44,7 @@ class ShardSet:
     """
 
     def __init__(self, store: Store, index: dict[str, np.ndarray]) -> None:
-        self.folder: Place = store.place
+        self.place, self.folder = store.place, store.folder  # as people know it, and where its files lie
         self.manifest = manifest = store.manifest
         self.decoded: Decoded | None = None  # see predecode.py
         self._store = store

@@ -43,7 +43,7 @@ class Objects:
 
     def whole(self, file: str, *, retry_for_s: float) -> bytes:
         """A small file of unknown size. UserError as from `read`."""
-        return self._patiently(file, lambda: self._ask(file, None, None), retry_for_s)
+        return bytes(self._patiently(file, lambda: self._ask(file, None, None), retry_for_s))
 
     def look_for_ranges(self, file: str, size: int) -> None:
         """Ask for one byte of a small file of `size` bytes, and see whether that is what comes."""
