@@ -107,7 +107,7 @@ class ShardSet:
     def read(self, split: str, i: int) -> Sample:
         """Sample `i` of `split`. IndexError if there is none, OSError if its bytes cannot be read."""
         row = self._row(split, i)
-        image = self._slice(split, row, "image")
+        image = self._store.member(split, row, "image")
         return Sample(f"{int(row['key']):016x}", bytes(image), self.captions(split, i)[0])
 
     def captions(self, split: str, i: int) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class ShardSet:
 
     def stored_caption(self, split: str, i: int) -> bytes:
         """The caption (UTF-8) that sample `i` has in its shard, whatever captions are told."""
-        return bytes(self._slice(split, self._row(split, i), "caption"))
+        return bytes(self._store.member(split, self._row(split, i), "caption"))
 
     def without_caption(self) -> int:
         """How many samples have no caption: by the manifest, or the index. By another template than they are stored
@@ -139,7 +139,7 @@ class ShardSet:
         """Whether the table of captions has those of sample `i`'s metadata, as far as they can be read."""
         with contextlib.suppress(OSError):
             row = self._row(split, i)
-            stored = alternatives_in(self._slice(split, row, "metadata"))
+            stored = alternatives_in(self._store.member(split, row, "metadata"))
             told = self._tables[split].texts(i) if split in self._tables else []
             return stored == told or (not stored and len(told) < 2)
         return True
@@ -169,7 +169,7 @@ class ShardSet:
 
         ValueError (RecursionError, if it is nested a thousand deep) when it is no JSON object.
         """
-        found = json.loads(bytes(self._slice(split, self._row(split, i), "metadata")))
+        found = json.loads(bytes(self._store.member(split, self._row(split, i), "metadata")))
         if not isinstance(found, dict):
             raise ValueError(f"the metadata is {str(found)[:100]!r}, no JSON object")
         return found
@@ -225,10 +225,6 @@ class ShardSet:
             raise IndexError(f"split {split!r} of {self.name} has samples 0..{len(index) - 1}, not {i}")
         return index[i]
 
-    def _slice(self, split: str, row: np.void, member: str) -> memoryview:
-        start = int(row[f"{member}_offset"])
-        return self._store.slice(split, int(row["shard"]), start, start + int(row[f"{member}_length"]))
-
     def _members(self, split: str, rows: np.ndarray, member: str) -> list[memoryview | None]:
         """One member of each of `rows`, None where its bytes are not there."""
         # Column by column: field access row by row would cost more than the reading.
@@ -239,10 +235,10 @@ class ShardSet:
             found = [tars[shard][start : start + length] for shard, start, length in spans]
             if sum(map(len, found)) == int(lengths.sum()):
                 return [*found]
-        return [self._slice_or_none(split, *span) for span in spans]
+        return [self._member_or_none(split, row, member) for row in rows]
 
-    def _slice_or_none(self, split: str, shard: int, start: int, length: int) -> memoryview | None:
+    def _member_or_none(self, split: str, row: np.void, member: str) -> memoryview | None:
         try:
-            return self._store.slice(split, shard, start, start + length)
+            return self._store.member(split, row, member)
         except OSError:
             return None

@@ -60,9 +60,10 @@ class Store:
         infos = self.manifest.shards[split]
         return {shard: self._view(split, shard, end=infos[shard].bytes) for shard in set(rows["shard"].tolist())}
 
-    def slice(self, split: str, shard: int, start: int, stop: int) -> memoryview:
-        """Bytes [start, stop) of a shard. OSError where they are not there."""
-        return self._view(split, shard, end=stop)[start:stop]
+    def member(self, split: str, row: np.void, member: str) -> memoryview:
+        """One member of the sample of this row: image, caption or metadata. OSError where its bytes are not there."""
+        start, stop = span_of(row, member)
+        return self._view(split, int(row["shard"]), end=stop)[start:stop]
 
     def prefetch(self, split: str, rows: np.ndarray) -> Future[None] | None:
         """Have these rows' samples brought without waiting: by the kernel from a disk, which no future tells of."""
@@ -114,6 +115,11 @@ class Store:
             del self._mapped[next(iter(self._mapped))]
         self._mapped[key] = mapped
         return mapped
+
+
+def span_of(row: np.void, member: str) -> tuple[int, int]:
+    start = int(row[f"{member}_offset"])
+    return start, start + int(row[f"{member}_length"])
 
 
 def all_of(futures: Iterable[Future]) -> Future[None] | None:

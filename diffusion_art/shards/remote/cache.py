@@ -63,7 +63,10 @@ class Cache:
                 fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
                 if not _is_at(path, file.fileno()):  # evicted, or finished, while we waited
                     continue
-                yield file
+                try:
+                    yield file
+                finally:
+                    fcntl.flock(file, fcntl.LOCK_UN)  # a map of the file would keep it locked: it holds the descriptor
                 return
 
     def reserve(self, file: FileIO, size: int) -> None:
@@ -147,6 +150,18 @@ class Cache:
         with (self.folder / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def touch(path: Path) -> bool:
+    """Note that a copy is used now, to the nanosecond: the kernel's own clock for files stands still for
+    milliseconds. False where there is none.
+    """
+    now = time.time_ns()
+    try:
+        os.utime(path, ns=(now, now))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def inode_at(path: Path) -> int | None:

@@ -12,7 +12,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
 from diffusion_art.shards.files import sha256_of
 from diffusion_art.shards.manifest import ShardInfo
-from diffusion_art.shards.remote.cache import Cache
+from diffusion_art.shards.remote.cache import Cache, touch
 from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.objects import Objects
 
@@ -54,13 +54,7 @@ class Copies:
         return path
 
     def _has(self, path: Path, info: ShardInfo) -> bool:
-        try:
-            if path.stat().st_size != info.bytes:
-                return False
-            os.utime(path)
-        except FileNotFoundError:
-            return False
-        return True
+        return path.is_file() and path.stat().st_size == info.bytes and touch(path)
 
     def _copy(self, info: ShardInfo, file: FileIO, path: Path) -> None:
         """Fill `file`, until it is what the manifest says."""

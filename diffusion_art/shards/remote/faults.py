@@ -53,14 +53,18 @@ def understood(error: Exception, address: Address, file: str) -> UserError | Pas
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception of aiohttp, botocore, gcsfs or huggingface_hub carries, or its cause does."""
     for one in _chain(error):
+        if type(one).__module__ == "aiohttp.http_exceptions":  # of a body that was cut: its code 400 is nobody's answer
+            continue
         response: Any = getattr(one, "response", None)
         if isinstance(response, dict):
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
             found = getattr(response, "status_code", None)
-        for value in (found, *(getattr(one, name, None) for name in ("status", "status_code", "code"))):
-            if isinstance(value, int) and 100 <= value < 600:
+        for value in (found, *(getattr(one, name, None) for name in ("status", "status_code"))):
+            if isinstance(value, int):
                 return value
+        if not hasattr(one, "status") and isinstance(code := getattr(one, "code", None), int):
+            return code  # gcsfs
     return None
 
 

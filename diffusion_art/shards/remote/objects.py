@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 import weakref
@@ -136,9 +137,7 @@ def _opened(address: Address) -> tuple[Any, str]:
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        library = _EXTRA.get(scheme)
-        install = "python -m pip install 'diffusion-art[remote]'" if library else f"see its error: {error}"
-        raise UserError(f"{address} needs {library or 'a library'}, which is not installed: {install}") from None
+        raise UserError(f"{address} needs {_needed(scheme, str(error))}") from None
     except ValueError:
         known = "s3, gs, hf, http, https"
         raise UserError(f"{address} is no address that can be read: {scheme} is not {known} or one of fsspec") from None
@@ -149,6 +148,15 @@ def _opened(address: Address) -> tuple[Any, str]:
     if hasattr(fs, "retries"):
         fs.retries = 1  # we try again ourselves, and count
     return fs, root.rstrip("/")
+
+
+def _needed(scheme: str, complaint: str) -> str:
+    """The library that reads `scheme`, and how to install it; fsspec's `complaint` names those that we do not know."""
+    if scheme in _EXTRA:
+        return f"{_EXTRA[scheme]}, which is not installed: python -m pip install 'diffusion-art[remote]'"
+    if named := re.search(r"[Ii]nstall (?:the )?['\"]?([\w.-]+)", complaint):
+        return f"{named[1]}, which is not installed: python -m pip install {named[1]}"
+    return f"what is not installed: {complaint}"
 
 
 def _patience(address: Address) -> dict[str, Any]:

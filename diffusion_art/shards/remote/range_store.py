@@ -49,9 +49,6 @@ class RangeStore(RemoteStore):
                 self._check_headers(split, row, found[int(row["shard"])])
         return found
 
-    def slice(self, split: str, shard: int, start: int, stop: int) -> memoryview:
-        return self._there(split, [(shard, (start, stop))])[shard][start:stop]
-
     def prefetch(self, split: str, rows: np.ndarray) -> Future[None] | None:
         return all_of([self._blocks(split, *run) for run in self._absent(split, _spans(rows))])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +11,9 @@ import numpy as np
 
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.shards.places import Address
-from diffusion_art.shards.remote.cache import inode_at
+from diffusion_art.shards.remote.cache import inode_at, touch
 from diffusion_art.shards.remote.copies import Copies
-from diffusion_art.shards.store import Key, Mapped, Store, all_of
+from diffusion_art.shards.store import Key, Mapped, Store, all_of, span_of
 
 _LOOK_S = 2.0  # between two looks at which copies were used, and which are gone
 _AT_ONCE = 4  # shards copied at once, each in several ranges
@@ -33,7 +31,7 @@ class RemoteStore(Store):
         self._pool = ThreadPoolExecutor(self._tasks_at_once(), "shards")
         self._pending: dict[object, Future] = {}
         self._inodes: dict[Key, int] = {}
-        self._used: set[Key] = set()
+        self._used: dict[Key, None] = {}  # those used since the last look, the last one last
         self._looked = time.monotonic()
         copies.cache.before_evicting = lambda: self._look(force=True)
 
@@ -51,13 +49,12 @@ class RemoteStore(Store):
         self._note(split, found)
         return found
 
-    def slice(self, split: str, shard: int, start: int, stop: int) -> memoryview:
-        info = self._info(split, shard)
-        if stop > info.bytes:
-            raise OSError(f"{info.file} has {info.bytes} bytes, its index reaches to byte {stop}")
-        mapped = self._mapped.get((split, shard)) or self._coming(split, shard).result()
-        self._note(split, [shard])
-        return mapped[1][start:stop]
+    def member(self, split: str, row: np.void, member: str) -> memoryview:
+        tar = self.tars(split, np.array([row]))[int(row["shard"])]
+        start, stop = span_of(row, member)
+        if stop > len(tar):
+            raise OSError(f"shard {int(row['shard'])} has {len(tar)} bytes, its index reaches to byte {stop}")
+        return tar[start:stop]
 
     def prefetch(self, split: str, rows: np.ndarray) -> Future[None] | None:
         shards = set(rows["shard"].tolist())
@@ -100,7 +97,9 @@ class RemoteStore(Store):
 
     def _note(self, split: str, shards: Iterable[int]) -> None:
         """These were used."""
-        self._used.update((split, shard) for shard in shards)
+        for shard in shards:
+            self._used.pop((split, shard), None)
+            self._used[split, shard] = None
         self._look()
 
     def _look(self, *, force: bool = False) -> None:
@@ -109,14 +108,11 @@ class RemoteStore(Store):
         if not force and now - self._looked < _LOOK_S:
             return
         with self._lock:
-            used, self._used, self._looked = self._used, set(), now
-            for key in list(self._mapped):
-                path = self._path(key)
-                if inode_at(path) != self._inodes.get(key):
-                    del self._mapped[key]
-                elif key in used:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.utime(path)
+            used, self._used, self._looked = self._used, {}, now
+            for key in [key for key in self._mapped if inode_at(self._path(key)) != self._inodes.get(key)]:
+                del self._mapped[key]
+            for key in used:
+                touch(self._path(key))
 
     def _path(self, key: Key) -> Path:
         split, shard = key

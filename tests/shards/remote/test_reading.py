@@ -19,7 +19,7 @@ REQUESTS = [ReadRequest("train", 3, 64 * k, 64 * (k + 1)) for k in range(4)]
 
 
 def read(shards: ShardSet, split: str) -> list[tuple[bytes, bytes]]:
-    keys, captions, images = shards.views(split, np.arange(shards.splits[split]))
+    _, captions, images = shards.views(split, np.arange(shards.splits[split]))
     assert all(image is not None for image in images)
     return [(bytes(caption), bytes(image)) for caption, image in zip(captions, images, strict=True)]
 

@@ -15,13 +15,13 @@ class Web:
     """Serves `folder` at `url`, with ranges unless `ranged` is False.
 
     `fault(file, number)` is asked at the number-th request of a file, from 0: None, or what is to go wrong: an HTTP
-    status, "cut" (the body ends half way and the connection with it), "short" (fewer bytes, as if they were all), "flip" (a
-    byte is another), or seconds to wait in the middle of the body.
+    status, "cut" (the body ends half way and the connection with it), "short" (fewer bytes, as if they were all),
+    "flip" (a byte is another), or seconds to wait in the middle of the body.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ranged = True
+        self.ranged, self.down = True, False
         self.fault: Callable[[str, int], object] = lambda file, number: None
         self.asked: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []
@@ -35,6 +35,7 @@ class Web:
         self._thread.start()
 
     def close(self) -> None:
+        self.down = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -60,7 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
                 web.at_once -= 1
 
     def _answer(self, file: str, fault: object) -> None:
-        path = self.web.folder / file
+        if self.web.down:
+            self.close_connection = True
+            return
+        path = self.web.folder.parent / self.path.lstrip("/")
         if isinstance(fault, int) or not path.is_file():
             self.send_response(fault if isinstance(fault, int) else 404)
             self.send_header("Content-Length", "0")
