@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def test_the_command_serves_an_address_and_counts_what_the_store_did(web: Web, t
     try:
         url = next(line for line in server.stdout if "ws://" in line).split()[-1]
         assert told(StreamClient(url)) == told(ShardReader(toy))
-        reading = Scraper(url, token=None, ca=None)()
+        scrape, deadline = Scraper(url, token=None, ca=None), time.monotonic() + 10
+        while not (reading := scrape()).sum("remote_retries_total") and time.monotonic() < deadline:
+            time.sleep(0.05)  # figures are noted a few times a second
         assert reading.sum("remote_retries_total") == 1
         assert "1 store retries" in _cells(reading, reading)[-1]
         assert reading.sum("remote_bytes_total") > 300_000
