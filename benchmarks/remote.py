@@ -5,8 +5,8 @@
 The S3 is moto's server on this machine, in a process of its own that shares the cores. An epoch is read as a training
 run reads it (stream_sides/epochs.py); in the first one from the bucket the cache is empty, in the second it has every
 shard. The disk's side reads the same shards from their folder, which is in the page cache, as copies that have
-just been written are. Sides alternate; a ratio is the median over the rounds. The bucket of 10,000 shards has a manifest
-and an index of a million samples and no shard at all, so a server that starts on it cannot have read one.
+just been written are. Sides alternate; a ratio is the median over the rounds. The bucket of 10,000 shards has a
+manifest and an index of a million samples and no shard at all, so a server that starts on it cannot have read one.
 """
 
 from __future__ import annotations

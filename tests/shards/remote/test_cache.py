@@ -72,7 +72,7 @@ def test_a_data_set_that_does_not_fit_is_read_by_ranges(web: Web, tmp_path: Path
         ShardSet.open(at(web.url, unit="shard", cache_bytes=50_000)).read("train", 0)
 
 
-@pytest.mark.parametrize("unit", ["shard", "range"])
+@pytest.mark.parametrize("unit", ["shard", pytest.param("range", marks=pytest.mark.slow)])
 def test_several_processes_share_it_while_it_evicts(web: Web, tmp_path: Path, unit: str):
     limit = 2 * SHARD + 60_000
     readers = [reader(tmp_path / "cache", web.url, unit, limit) for _ in range(3)]
@@ -82,6 +82,7 @@ def test_several_processes_share_it_while_it_evicts(web: Web, tmp_path: Path, un
     assert on_disk(tmp_path / "cache") <= limit
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_shard_copy_it_once(web: Web, tmp_path: Path):
     web.fault = lambda file, number: 0.2
     readers = [reader(tmp_path / "cache", web.url) for _ in range(2)]
@@ -89,7 +90,7 @@ def test_processes_that_want_the_same_shard_copy_it_once(web: Web, tmp_path: Pat
     assert web.asked["train-000000.tar"] == web.asked["train-000001.tar"] == 1
 
 
-@pytest.mark.parametrize("unit", ["shard", "range"])
+@pytest.mark.parametrize("unit", [pytest.param("shard", marks=pytest.mark.slow), "range"])
 def test_a_process_killed_while_it_copies_leaves_a_cache_that_is_right(web: Web, toy: Path, tmp_path, at, unit: str):
     web.fault = lambda file, number: 30.0 if file == "train-000002.tar" and number == 0 else None
     one = reader(tmp_path / "cache", web.url, unit)

@@ -28,7 +28,7 @@ def samples(spec) -> list[tuple[str, bytes, str]]:
     return [(s.key, bytes(s.image), s.caption) for answer in ShardReader(spec).read(REQUESTS) for s in answer]
 
 
-@pytest.mark.parametrize("unit", ["shard", "range"])
+@pytest.mark.parametrize("unit", [pytest.param("shard", marks=pytest.mark.slow), "range"])
 def test_a_bucket_reads_as_the_folder_does(bucket: str, toy: Path, at: Callable[..., Address], unit: str):
     local, remote = ShardSet.open(toy), ShardSet.open(at(bucket, unit=unit))
     assert remote.digest == local.digest
@@ -39,7 +39,7 @@ def test_a_bucket_reads_as_the_folder_does(bucket: str, toy: Path, at: Callable[
     assert samples(at(bucket, unit=unit)) == samples(toy)
 
 
-@pytest.mark.parametrize("unit", ["shard", "range"])
+@pytest.mark.parametrize("unit", ["shard", pytest.param("range", marks=pytest.mark.slow)])
 def test_what_was_copied_is_not_asked_for_again(web: Web, at: Callable[..., Address], unit: str):
     first = read(ShardSet.open(at(web.url, unit=unit)), "train")
     before = dict(web.asked)

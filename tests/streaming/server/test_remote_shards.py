@@ -53,6 +53,7 @@ def test_a_client_is_told_in_one_sentence_when_the_store_is_gone(web: Web, tmp_p
             told(StreamClient(server.url))
 
 
+@pytest.mark.slow
 def test_the_command_serves_an_address_and_counts_what_the_store_did(web: Web, tmp_path: Path, toy: Path):
     web.fault = lambda file, number: 503 if (file, number) == ("train-000000.tar", 0) else None
     command = [sys.executable, "-m", "diffusion_art.stream", f"data.path={web.url}", "port=0"]
