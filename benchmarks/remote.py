@@ -1,6 +1,6 @@
 """Shards in a bucket against shards on disk, and the start of a server on a bucket with 10,000 shards.
 
-    python benchmarks/remote.py [rounds=5] [pictures=8192] [size_px=128] [workers=2]
+    python benchmarks/remote.py [rounds=5] [pictures=16384] [size_px=64] [workers=2]
 
 The S3 is moto's server on this machine, in a process of its own that shares the cores. An epoch is read as a training
 run reads it (stream_sides/epochs.py); in the first one from the bucket the cache is empty, in the second it has every
@@ -27,7 +27,7 @@ from typing import Any
 import boto3
 import numpy as np
 from record import below, claim, command, machine, write
-from stream_sides.pictures import pictures
+from stream_sides.pictures import pictures as painted
 from stream_sides.running import run
 
 from diffusion_art.shards.files import sha256_of
@@ -120,13 +120,13 @@ def epochs(address: str, folder: Path, root: Path, *, rounds: int, workers: int)
     return found
 
 
-def main(rounds: str = "5", pictures_: str = "8192", size_px: str = "128", workers: str = "2") -> None:
-    given = {"rounds": rounds, "pictures": pictures_, "size_px": size_px, "workers": workers}
+def main(rounds: str = "5", pictures: str = "16384", size_px: str = "64", workers: str = "2") -> None:
+    given = {"rounds": rounds, "pictures": pictures, "size_px": size_px, "workers": workers}
     more = {**machine(), "command": command("remote", **given), "rounds": int(rounds)}
     rows = []
     with tempfile.TemporaryDirectory(prefix="remote-") as name, s3() as client:
         root = Path(name)
-        folder = pictures(root, count=int(pictures_), size_px=int(size_px))
+        folder = painted(root, count=int(pictures), size_px=int(size_px))
         address = upload(client, folder, "set")
         found = epochs(address, folder, root, rounds=int(rounds), workers=int(workers))
         for epoch, goal in GOALS.items():
@@ -154,5 +154,4 @@ def main(rounds: str = "5", pictures_: str = "8192", size_px: str = "128", worke
 
 
 if __name__ == "__main__":
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
-    main(**{("pictures_" if name == "pictures" else name): value for name, value in given.items()})
+    main(**dict(word.split("=", 1) for word in sys.argv[1:]))

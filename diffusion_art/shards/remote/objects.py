@@ -172,7 +172,9 @@ def _patience(address: Address) -> dict[str, Any]:
 
         own = conf.get("http") or own
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=wait_s, sock_read=wait_s)
-        return {**own, "client_kwargs": {"trust_env": True, "timeout": timeout, **own.get("client_kwargs", {})}}
+        client = {"trust_env": True, "timeout": timeout, **own.get("client_kwargs", {})}
+        headers = {"Accept-Encoding": "identity", **own.get("headers", {})}  # ranges are of the file, not of its gzip
+        return {**own, "client_kwargs": client, "headers": headers}
     if address.scheme in ("s3", "s3a"):
         own = conf.get("s3") or own
         patience = {"connect_timeout": wait_s, "read_timeout": wait_s, "max_pool_connections": max(10, many)}

@@ -97,9 +97,10 @@ class RemoteStore(Store):
 
     def _note(self, split: str, shards: Iterable[int]) -> None:
         """These were used."""
-        for shard in shards:
-            self._used.pop((split, shard), None)
-            self._used[split, shard] = None
+        with self._lock:
+            for shard in shards:
+                self._used.pop((split, shard), None)
+                self._used[split, shard] = None
         self._look()
 
     def _look(self, *, force: bool = False) -> None:

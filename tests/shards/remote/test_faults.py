@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -120,6 +121,19 @@ def test_a_bucket_that_is_not_there_or_not_ours(bucket: str, s3, at, monkeypatch
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     assert "FSSPEC_S3_ANON=true" in complaint(at(bucket))
+
+
+def test_a_server_that_would_compress_is_asked_not_to(web: Web, at: Callable[..., Address]):
+    ShardSet.open(at(web.url))
+    assert web.encodings == {"identity"}
+
+
+def test_headers_of_fsspecs_own_settings_are_sent(web: Web, at: Callable[..., Address], monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"headers": {"Authorization": f"Bearer {SECRET}"}})
+    web.fault = lambda file, number: None if web.authorized == f"Bearer {SECRET}" else 401
+    assert ShardSet.open(at(web.url)).read("train", 0)
+    monkeypatch.setitem(fsspec.config.conf, "http", {"headers": {"Authorization": "Bearer wrong"}})
+    assert "may not be read (401)" in complaint(at(web.url))
 
 
 MISSING = """

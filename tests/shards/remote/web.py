@@ -24,6 +24,8 @@ class Web:
         self.ranged, self.down = True, False
         self.fault: Callable[[str, int], object] = lambda file, number: None
         self.asked: Counter[str] = Counter()
+        self.encodings: set[str | None] = set()
+        self.authorized: str | None = None
         self.ranges: list[tuple[str, str | None]] = []
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -50,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             number = web.asked[file]
             web.asked[file] += 1
             web.ranges.append((file, self.headers.get("Range")))
+            web.encodings.add(self.headers.get("Accept-Encoding"))
+            web.authorized = self.headers.get("Authorization")
             web.at_once += 1
             web.most_at_once = max(web.most_at_once, web.at_once)
         try:
