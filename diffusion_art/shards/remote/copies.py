@@ -65,7 +65,7 @@ class Copies:
             self._fill(info, file)
             found = sha256_of(path)
             if found == info.sha256:
-                os.fdatasync(file.fileno())
+                os.fsync(file.fileno())
                 return
             where = self.objects.address / info.file
             if tries == _TRIES:

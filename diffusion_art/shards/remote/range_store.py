@@ -113,6 +113,7 @@ class RangeStore(RemoteStore):
             return False
         at, data = self._copies.objects.read(info.file, start, stop, size=info.bytes)
         write_all(file.fileno(), data[start - at : stop - at], start)
+        os.fsync(file.fileno())  # a machine that loses its power keeps no byte that tells of a block it has not
         write_all(file.fileno(), memoryview(b"\1" * (end - first)), info.bytes + first)
         return True
 
@@ -135,7 +136,7 @@ class RangeStore(RemoteStore):
             return
         found = hashlib.sha256(view[: info.bytes]).hexdigest()
         if found == info.sha256:
-            os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
             write_all(file.fileno(), memoryview(b"\1"), len(view) - 1)
             return
         self._drop(key)

@@ -16,7 +16,7 @@ from diffusion_art.shards.remote.copies import Copies
 from diffusion_art.shards.store import Key, Mapped, Store, all_of, span_of
 
 _LOOK_S = 2.0  # between two looks at which copies were used, and which are gone
-_AT_ONCE = 4  # shards copied at once, each in several ranges
+_AT_ONCE = 8  # shards copied at once, each in several ranges
 
 
 class RemoteStore(Store):
