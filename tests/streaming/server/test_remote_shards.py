@@ -101,8 +101,11 @@ def _without_times(lines: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", ["stream", pytest.param("train", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("word", ["https://anna:hunter2@host/set", "s3://AKIA:hunter2@bucket/set"])
-def test_an_address_with_a_secret_starts_nothing_and_is_written_nowhere(command, word: str, run_here, tmp_path: Path):
+@pytest.mark.parametrize("word", ["https://anna:hunter2@host/set", "${oc.env:SHARDS}"])
+def test_an_address_with_a_secret_starts_nothing_and_is_written_nowhere(
+    command: str, word: str, run_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SHARDS", "s3://AKIA:hunter2@bucket/set")
     status, said, complaints = run_here(command, f"data.path={word}")
     assert status == 1
     assert "carries a user or password" in complaints
