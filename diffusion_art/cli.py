@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -27,10 +28,12 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import RENAMED, holds, refuse_renamed, renamed, typed, understood
+from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
 
 log = logging.getLogger(__name__)
 
+ADDRESSES = ("path", "real")  # keys whose values may be the address of shards
 FAILED_FILE = "failed.txt"  # in the folder of a job that failed
 
 
@@ -57,6 +60,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             keep_memory()
             try:
                 refuse_renamed(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+                _refuse_secret_address(config)
                 return task(config)
             except Exception as error:
                 job = HydraConfig.get() if HydraConfig.initialized() else None
@@ -79,6 +83,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
                 sys.argv[1:] = understood(_multirun_first(sys.argv[1:]), groups=groups())
+                for key, value in filter(None, map(typed, sys.argv[1:])):
+                    if key.rpartition(".")[2] in ADDRESSES:
+                        refuse_secrets(value)  # before Hydra writes down what was typed
                 check_sections(config_name)
                 run()
             except (HydraException, OmegaConfBaseException) as error:
@@ -110,6 +117,17 @@ def _multirun_first(words: list[str]) -> list[str]:
     sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
     looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & set(rest)
     return [*(given or ["-m"] * (sweeps and not looks)), *rest]
+
+
+def _refuse_secret_address(config: DictConfig) -> None:
+    """UserError where `data.path` of a config file carries a secret; what Hydra wrote down of it is removed."""
+    try:
+        refuse_secrets(str(OmegaConf.select(config, "data.path", throw_on_missing=False)))
+    except UserError:
+        job = HydraConfig.get() if HydraConfig.initialized() else None
+        if job is not None and job.output_subdir:
+            shutil.rmtree(Path(job.runtime.output_dir) / job.output_subdir, ignore_errors=True)
+        raise
 
 
 def groups() -> frozenset[str]:

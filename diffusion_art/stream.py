@@ -1,7 +1,8 @@
 """Serve shards to trainings: `python -m diffusion_art.stream data.path=data/wikiart-128px`.
 
-Trainings read them with `data.url=ws://HOST:8000/ws`, also from other machines. Runs until Ctrl-C or SIGTERM,
-and may be started again under running trainings: they wait, and go on as if nothing had happened.
+The path may be an address, as s3://bucket/wikiart-128px (docs/remote.md). Trainings read the shards with
+`data.url=ws://HOST:8000/ws`, also from other machines. Runs until Ctrl-C or SIGTERM, and may be started again under
+running trainings: they wait, and go on as if nothing had happened.
 
     python -m diffusion_art.stream --status ws://HOST:8000/ws     what servers are doing, as a live table
 """
@@ -16,7 +17,8 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls, token_of
-from diffusion_art.shards.mixture import with_template
+from diffusion_art.shards.mixture import with_remote, with_template
+from diffusion_art.shards.places import RemoteSettings
 from diffusion_art.streaming import status
 from diffusion_art.streaming.server.limits import Limits
 from diffusion_art.streaming.server.run import serve
@@ -45,7 +47,7 @@ def _serve(config: DictConfig) -> None:
     """Say what is served and where, then serve it."""
     if OmegaConf.is_missing(config.data, "path"):
         raise UserError("there is nothing to serve; name a folder of shards with data.path=data/NAME")
-    settings = settings_of(config)
+    settings, remote = settings_of(config), RemoteSettings.of(plain(config.data.remote))
 
     def announce(url: str, info: StreamInfo) -> None:
         counts = ", ".join(f"{samples:,} {split}" for split, samples in info.splits.items())
@@ -55,7 +57,7 @@ def _serve(config: DictConfig) -> None:
             log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
     serve(
-        with_template(plain(config.data.path), config.caption_template),
+        with_template(with_remote(plain(config.data.path), remote), config.caption_template),
         host=config.host,
         port=config.port,
         settings=settings,

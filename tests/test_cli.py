@@ -62,7 +62,10 @@ def test_prompts_are_a_key_like_any_other(run_here):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("stream", "data=painter"), "`data` is a section with the keys `path`. Give one of them, as in data.path=..."),
+        (
+            ("stream", "data=painter"),
+            "`data` is a section with the keys `path`, `remote`. Give one of them, as in data.path=...",
+        ),
         (
             ("sample", "run=x", "guidance=3"),
             "`guidance` is a section with the keys `interval`, `rescale`, `threshold`.",

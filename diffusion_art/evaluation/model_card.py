@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_art.evaluation.metrics import Metric
 from diffusion_art.evaluation.report import BEWARE, MEMORISATION, PAINTED, painted_with
+from diffusion_art.shards.places import place_of
 
 OURS = "<!-- Written by `evaluate`, and anew each time. Take this line away to keep what you change. -->"
 
@@ -95,7 +96,7 @@ def _names(path: Any) -> str:
     folders = [
         part["path"] if isinstance(part, Mapping) else part for part in (path if isinstance(path, list) else [path])
     ]
-    return ", ".join(f"`{Path(folder).name}`" for folder in folders)
+    return ", ".join(f"`{place_of(folder).name}`" for folder in folders)
 
 
 def _recipe(config: Mapping[str, Any], *, step: int, provenance: Mapping[str, Any]) -> list[str]:

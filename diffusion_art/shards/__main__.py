@@ -26,8 +26,9 @@ from diffusion_art.shards.build.tally import NAMED_SPLITS, told
 from diffusion_art.shards.captioning import columns_of
 from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report, lint
-from diffusion_art.shards.mixture import Mixture, Shards, ShardSpec, open_shards
+from diffusion_art.shards.mixture import Mixture, Shards, ShardSpec, open_shards, with_remote
 from diffusion_art.shards.pixels import BadPicture, decode, fit
+from diffusion_art.shards.places import RemoteSettings
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sheets import contact_sheet, write_png
 
@@ -40,9 +41,9 @@ _MAX_PREVIEW = 1024  # pictures on one sheet
 def shards(config: DictConfig) -> None:
     """Do what `config.action` says. SystemExit with status 1 when lint finds errors."""
     settings = plain(config)
-    action, spec = settings["action"], settings["path"]
+    action, spec = settings["action"], with_remote(settings["path"], RemoteSettings.of(settings["remote"]))
     if action not in ACTIONS:
-        raise UserError(f"say what to do: one of {', '.join(ACTIONS)}, as in `shards info path={spec}`.")
+        raise UserError(f"say what to do: one of {', '.join(ACTIONS)}, as in `shards info path={settings['path']}`.")
     if action == "preview":
         out = preview(spec, **{name: settings[name] for name in ("split", "count", "seed", "columns", "out")})
         log.info("written to %s", out)
@@ -83,7 +84,7 @@ def describe(shards: Shards) -> dict[str, Any]:
 def _describe_folder(part: ShardSet, share: float) -> dict[str, Any]:
     manifest = part.manifest
     return {
-        "folder": str(part.folder),
+        "folder": str(part.place),
         "name": part.name,
         "digest": part.digest,
         "share": share,

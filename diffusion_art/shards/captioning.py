@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from diffusion_art.captions.template import Captioner, clean
 from diffusion_art.errors import UserError
 from diffusion_art.shards.manifest import Manifest
+from diffusion_art.shards.places import Place
 
 CAPTIONS = "captions"  # of a sample's metadata: the texts to draw from, two or more; the first is its caption
 READY = "ready_captions"  # those of its source, where a template made others of them
@@ -30,7 +30,7 @@ _REMEMBERED = 2**18  # samples whose captions by another template are kept
 class Samples(Protocol):
     """What of a ShardSet is needed here."""
 
-    folder: Path
+    place: Place
     manifest: Manifest
 
     def metadata(self, split: str, i: int) -> dict[str, Any]: ...
@@ -89,7 +89,7 @@ class Recaptioner:
         try:
             self._captioning = Captioning(template, columns_of(shards) | {"caption"})
         except UserError as error:
-            raise UserError(f"{shards.folder}: {error}") from None
+            raise UserError(f"{shards.place}: {error}") from None
         self._as_source = shards.manifest.caption_template is None
         self._memo: dict[tuple[str, int], tuple[bytes, ...]] = {}
 

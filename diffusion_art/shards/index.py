@@ -125,12 +125,19 @@ def open_index(folder: Path, index: ShardInfo, shards: Sequence[ShardInfo]) -> n
 
 def _read_header(tar: mmap.mmap, position: int, suffix: str, *, path: Path) -> tuple[bytes, int]:
     """Key and content length of the member whose USTAR header stands at `position`."""
-    header = tar[position : position + BLOCK]
-    match = _HEADER.fullmatch(header)
-    if match is None or match["suffix"] != suffix.encode():
-        name = header[:100].rstrip(b"\0").decode("utf-8", "backslashreplace")
+    found = header_at(tar, position, suffix)
+    if found is None:
+        name = tar[position : position + 100].rstrip(b"\0").decode("utf-8", "backslashreplace")
         raise _broken(path, position, f"is truncated, or has {name!r} where a `<16 hex digits>.{suffix}` belongs")
-    return match["key"], int(match["size"], 8)
+    return found
+
+
+def header_at(tar: mmap.mmap | memoryview, position: int, suffix: str) -> tuple[bytes, int] | None:
+    """The same, None where there is no header of a member with this suffix."""
+    match = _HEADER.fullmatch(tar[position : position + BLOCK])
+    if match is None or match["suffix"] != suffix.encode():
+        return None
+    return bytes(match["key"]), int(match["size"], 8)
 
 
 def _broken(path: Path, position: int, what: str) -> UserError:

@@ -19,7 +19,7 @@ def refuse_leaks(shards: Shards) -> None:
     """
     for held_out, shown, keys in leaks(shards.components if isinstance(shards, Mixture) else ()):
         raise UserError(
-            f"{len(keys)} validation pictures of {held_out.folder} are training pictures of {shown.folder}, such "
+            f"{len(keys)} validation pictures of {held_out.place} are training pictures of {shown.place}, such "
             f"as {int(keys[0]):016x}; build both with one val_fraction (`python -m diffusion_art.prepare "
             f"source=NAME val_fraction=0.05`), which keeps a picture in one split everywhere"
         )

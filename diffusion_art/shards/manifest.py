@@ -104,8 +104,15 @@ class Manifest:
             raise UserError(
                 f"{folder} has no {MANIFEST_FILE}: it is no shard folder, or its build did not finish; {mend}"
             )
+        return cls.parse(path.read_bytes(), path, mend)
+
+    @classmethod
+    def parse(cls, text: bytes, path: Path | str, mend: str) -> "Manifest":
+        """What the `text` of the manifest at `path` says; `mend` is what to do where it is none. UserError as from
+        `load`.
+        """
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid JSON ({error}); {mend}") from None
         found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)

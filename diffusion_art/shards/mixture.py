@@ -11,6 +11,7 @@ positions as there are samples, and the order is a pure function of (digest, spl
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -27,8 +28,10 @@ from diffusion_art.shards.spec import (
     arguments_of,
     components_of,
     spec_of_arguments,
+    with_remote,
     with_template,
 )
+from diffusion_art.shards.store import all_of
 
 __all__ = [
     "Component",
@@ -39,6 +42,7 @@ __all__ = [
     "components_of",
     "open_shards",
     "spec_of_arguments",
+    "with_remote",
     "with_template",
 ]
 
@@ -77,7 +81,7 @@ class Mixture:
         for part, share in zip(components, self._quotas.get("train") or (1,) * len(components), strict=True):
             if share == 0 and self.weights is not None:
                 raise UserError(
-                    f"{part.folder} would have none of every {BLOCK_POSITIONS} training pictures: it has "
+                    f"{part.place} would have none of every {BLOCK_POSITIONS} training pictures: it has "
                     f"{part.splits.get('train', 0)} of them and too small a weight among {list(self.weights)}; leave "
                     f"it out of data.path, or raise its weight"
                 )
@@ -176,10 +180,10 @@ class Mixture:
                 captions[i], images[i] = caption, image
         return keys, captions, images
 
-    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> None:
-        """Have the kernel read these samples from disk without waiting."""
-        for part, _, own in self._by_component(split, places):
-            part.prefetch(split, own, codec)
+    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> Future[None] | None:
+        """Have these samples brought without waiting, as ShardSet.prefetch does."""
+        coming = [part.prefetch(split, own, codec) for part, _, own in self._by_component(split, places)]
+        return all_of(future for future in coming if future is not None)
 
     def _by_component(self, split: str, places: np.ndarray) -> Iterator[tuple[ShardSet, np.ndarray, np.ndarray]]:
         """Of each component that has some of `places`: itself, which ones, and their numbers within it."""
@@ -201,12 +205,12 @@ class Mixture:
             for earlier in self.components[:number]:
                 if earlier.digest == part.digest:
                     raise UserError(
-                        f"{earlier.folder} and {part.folder} hold the same samples; name one of them in data.path, "
+                        f"{earlier.place} and {part.place} hold the same samples; name one of them in data.path, "
                         f"with the sum of the weights"
                     )
             if part.image_size_px != first.image_size_px:
                 raise UserError(
-                    f"{first.folder} holds pictures of {first.image_size_px} px and {part.folder} of "
+                    f"{first.place} holds pictures of {first.image_size_px} px and {part.place} of "
                     f"{part.image_size_px} px; mix shards of one size (`python -m diffusion_art.prepare source=NAME "
                     f"image_size_px={first.image_size_px}`)"
                 )

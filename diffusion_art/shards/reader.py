@@ -1,14 +1,13 @@
-"""Shards on disk, read by number: sample i is one look into the index and one slice of a mapped file.
+"""Shards read by number: sample i is one look into the index and one slice of a mapped file.
 
-Writing lives in `writer.py`, the index in `index.py`, the description of a folder in `manifest.py`; this is
+The files are those of a folder, or copies of those at an address (store.py). Writing lives in `writer.py`, the index in
+`index.py`, the description of a folder in `manifest.py`; this is
 the door to them all.
 """
 
 import contextlib
 import json
-import mmap
-import resource
-import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +16,14 @@ import numpy as np
 from diffusion_art.shards.caption_table import CaptionTable
 from diffusion_art.shards.captioning import Recaptioner, alternatives_in
 from diffusion_art.shards.decoded import Decoded
-from diffusion_art.shards.files import check_file
 from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
+from diffusion_art.shards.places import Address, place_of
+from diffusion_art.shards.store import Store, open_store
 from diffusion_art.shards.writer import ShardWriter, write_manifest
 
 __all__ = ["Manifest", "Sample", "ShardInfo", "ShardSet", "ShardWriter", "index_shard", "write_manifest"]
-
-_PREFETCH_CALLS = 64  # for so many requests after a page that was not in memory, pages are asked for ahead
 
 
 class Sample(NamedTuple):
@@ -45,41 +43,33 @@ class ShardSet:
     A shard must never be rewritten in place (ShardWriter renames): what is mapped stays what it was.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, index: dict[str, np.ndarray]) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    def __init__(self, store: Store, index: dict[str, np.ndarray]) -> None:
+        self.place, self.folder = store.place, store.folder  # as people know it, and where its files lie
+        self.manifest = manifest = store.manifest
         self.decoded: Decoded | None = None  # see predecode.py
+        self._store = store
         self._index = index
         self._tables = {
-            split: CaptionTable(folder, info, manifest.splits[split]) for split, info in manifest.captions.items()
+            split: CaptionTable(store.folder, info, manifest.splits[split]) for split, info in manifest.captions.items()
         }
         self._recaptioner: Recaptioner | None = None
-        self._mapped: dict[tuple[str, int], tuple[mmap.mmap, memoryview]] = {}
-        self._lock = threading.Lock()
-        self._faults = self._calls_left = -1
         self._memo = OrderMemo(self.order)
-        # Each map holds a file descriptor; leave half of them to everybody else.
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_mapped = 2**15 if limit == resource.RLIM_INFINITY else max(1, limit // 2)
 
     @classmethod
-    def open(cls, folder: str | Path, *, caption_template: str | None = None) -> "ShardSet":
+    def open(cls, folder: str | Path | Address, *, caption_template: str | None = None) -> "ShardSet":
         """Open `folder` after cheap checks: files present, in it, of the manifest's size, index in range.
 
+        At an address only manifest, index and captions are read; shards when they are needed.
         `caption_template` makes other captions of the samples' columns than are stored, None leaves them.
 
         UserError for a folder that is missing, unfinished, of another version, truncated or of two builds, or
         with a link that leads out of it; or for a template that does not fit its columns.
         """
-        folder = Path(folder)
-        manifest = Manifest.load(folder)
-        index = {}
-        for split, shards in manifest.shards.items():
-            for info in manifest.files(split):
-                check_file(folder, info.file, bytes=info.bytes)
-            index[split] = open_index(folder, manifest.indexes[split], shards)
-        opened = cls(folder, manifest, index)
-        if caption_template not in (None, manifest.caption_template):
+        store = open_store(place_of(folder))
+        shards = store.manifest.shards
+        index = {split: open_index(store.folder, store.manifest.indexes[split], shards[split]) for split in shards}
+        opened = cls(store, index)
+        if caption_template not in (None, store.manifest.caption_template):
             opened._recaptioner = Recaptioner(opened, caption_template)
         return opened
 
@@ -117,7 +107,7 @@ class ShardSet:
     def read(self, split: str, i: int) -> Sample:
         """Sample `i` of `split`. IndexError if there is none, OSError if its bytes cannot be read."""
         row = self._row(split, i)
-        image = self._slice(split, row, "image")
+        image = self._store.member(split, row, "image")
         return Sample(f"{int(row['key']):016x}", bytes(image), self.captions(split, i)[0])
 
     def captions(self, split: str, i: int) -> tuple[str, ...]:
@@ -131,7 +121,7 @@ class ShardSet:
 
     def stored_caption(self, split: str, i: int) -> bytes:
         """The caption (UTF-8) that sample `i` has in its shard, whatever captions are told."""
-        return bytes(self._slice(split, self._row(split, i), "caption"))
+        return bytes(self._store.member(split, self._row(split, i), "caption"))
 
     def without_caption(self) -> int:
         """How many samples have no caption: by the manifest, or the index. By another template than they are stored
@@ -149,7 +139,7 @@ class ShardSet:
         """Whether the table of captions has those of sample `i`'s metadata, as far as they can be read."""
         with contextlib.suppress(OSError):
             row = self._row(split, i)
-            stored = alternatives_in(self._slice(split, row, "metadata"))
+            stored = alternatives_in(self._store.member(split, row, "metadata"))
             told = self._tables[split].texts(i) if split in self._tables else []
             return stored == told or (not stored and len(told) < 2)
         return True
@@ -179,7 +169,7 @@ class ShardSet:
 
         ValueError (RecursionError, if it is nested a thousand deep) when it is no JSON object.
         """
-        found = json.loads(bytes(self._slice(split, self._row(split, i), "metadata")))
+        found = json.loads(bytes(self._store.member(split, self._row(split, i), "metadata")))
         if not isinstance(found, dict):
             raise ValueError(f"the metadata is {str(found)[:100]!r}, no JSON object")
         return found
@@ -209,22 +199,16 @@ class ShardSet:
                     captions[i] = images[i] = None
         return rows["key"], captions, images
 
-    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> None:
-        """Have the kernel read these samples from disk without waiting, so that reads of a cold disk overlap.
+    def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> Future[None] | None:
+        """Have these samples brought without waiting, so that reads of a cold disk, or of a network, overlap.
 
-        Does nothing once everything is in memory: asking for it would cost as much as serving it.
+        None where `views` need not wait for them; else `views` does so, or what is given here ends.
         """
-        if not self._waits_for_disk():
-            return
+        if not self._store.may_wait():
+            return None
         if codec == "u8" and self.decoded is not None:
             self.decoded.prefetch(split, places)
-        rows = self._index[split][places]
-        spans = rows[["shard", "image_offset", "caption_offset", "caption_length"]].tolist()
-        for shard, start, caption_offset, caption_length in spans:
-            with contextlib.suppress(OSError, ValueError, OverflowError):  # `views` will say so
-                tar, _ = self._mapped.get((split, shard)) or self._map(split, shard)
-                start -= start % mmap.PAGESIZE
-                tar.madvise(mmap.MADV_WILLNEED, start, caption_offset + caption_length - start)
+        return self._store.prefetch(split, self._index[split][places])
 
     def _captions(
         self, split: str, places: np.ndarray, rows: np.ndarray, draws: np.ndarray | None
@@ -241,58 +225,20 @@ class ShardSet:
             raise IndexError(f"split {split!r} of {self.name} has samples 0..{len(index) - 1}, not {i}")
         return index[i]
 
-    def _slice(self, split: str, row: np.void, member: str) -> memoryview:
-        start = int(row[f"{member}_offset"])
-        end = start + int(row[f"{member}_length"])
-        return self._view(split, int(row["shard"]), end=end)[start:end]
-
-    def _waits_for_disk(self) -> bool:
-        """Whether this process had to wait for a page of some file in the last calls, or these are the first."""
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-        if faults != self._faults:
-            self._faults, self._calls_left = faults, _PREFETCH_CALLS
-        self._calls_left -= 1
-        return self._calls_left >= 0
-
     def _members(self, split: str, rows: np.ndarray, member: str) -> list[memoryview | None]:
         """One member of each of `rows`, None where its bytes are not there."""
         # Column by column: field access row by row would cost more than the reading.
         shards, starts, lengths = rows["shard"].tolist(), rows[f"{member}_offset"], rows[f"{member}_length"]
         spans = list(zip(shards, starts.tolist(), lengths.tolist(), strict=True))
-        infos = self.manifest.shards[split]
         with contextlib.suppress(OSError, IndexError):  # then look at each row by itself
-            tars = {shard: self._view(split, shard, end=infos[shard].bytes) for shard in set(shards)}
+            tars = self._store.tars(split, rows)
             found = [tars[shard][start : start + length] for shard, start, length in spans]
             if sum(map(len, found)) == int(lengths.sum()):
                 return [*found]
-        return [self._slice_or_none(split, *span) for span in spans]
+        return [self._member_or_none(split, row, member) for row in rows]
 
-    def _slice_or_none(self, split: str, shard: int, start: int, length: int) -> memoryview | None:
+    def _member_or_none(self, split: str, row: np.void, member: str) -> memoryview | None:
         try:
-            return self._view(split, shard, end=start + length)[start : start + length]
+            return self._store.member(split, row, member)
         except OSError:
             return None
-
-    def _view(self, split: str, shard: int, *, end: int) -> memoryview:
-        """The mapped shard, proved to reach to byte `end`: to read past a file's end kills the process."""
-        tar, view = self._mapped.get((split, shard)) or self._map(split, shard)
-        if end > min(tar.size(), len(view)):  # size(): of the file now, which may have been cut since
-            file = self.folder / self.manifest.shards[split][shard].file
-            raise OSError(f"{file} has {tar.size()} bytes, its index reaches to byte {end}")
-        return view
-
-    def _map(self, split: str, shard: int) -> tuple[mmap.mmap, memoryview]:
-        shards = self.manifest.shards[split]
-        if shard >= len(shards):
-            raise OSError(f"the index of split {split!r} names shard {shard} of {len(shards)}")
-        info = shards[shard]
-        path = self.folder / info.file
-        with self._lock:
-            if path.stat().st_size != info.bytes:
-                raise OSError(f"{path} is no longer the file that was opened, {info.bytes} bytes long")
-            if len(self._mapped) >= self._max_mapped:  # the oldest goes; views keep what they look at alive
-                del self._mapped[next(iter(self._mapped))]
-            with path.open("rb") as file:
-                tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._mapped[split, shard] = mapped = (tar, memoryview(tar))
-        return mapped

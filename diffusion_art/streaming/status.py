@@ -122,6 +122,7 @@ def _cells(before: Reading, now: Reading) -> list[str]:
     troubles = {
         "refused": now.sum("connections_refused_total") + now.sum("requests_refused_total"),
         "unreadable": now.sum("unreadable_samples_total"),
+        "store retries": now.sum("remote_retries_total"),
         "restarts": now.sum("process_starts_total") - now.get("processes"),
     }
     return [

@@ -275,7 +275,7 @@ def test_a_shard_cut_while_open_makes_unreadable_samples_and_kills_nobody(tmp_pa
 
 def test_threads_may_read_at_once_with_fewer_maps_than_shards(toy: Path):
     shards = ShardSet.open(toy)
-    shards._max_mapped = 1
+    shards._store._max_mapped = 1
 
     def read(seed: int) -> bool:
         numbers = np.random.default_rng(seed).integers(0, 100, 300)
@@ -284,7 +284,7 @@ def test_threads_may_read_at_once_with_fewer_maps_than_shards(toy: Path):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(read, range(8)))
-    assert len(shards._mapped) == 1
+    assert len(shards._store._mapped) == 1
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.api.schema import Suggestions
 from diffusion_art.shards.mixture import components_of
+from diffusion_art.shards.places import Address
 from diffusion_art.shards.reader import ShardSet
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def shard_folders(run: Run) -> Iterator[Path]:
         return
     places = [Path.cwd(), *run.path.resolve().parents]
     for component in components:
+        if isinstance(component.path, Address):
+            continue
         found = next((place / component.path for place in places if (place / component.path).is_dir()), None)
         if found is not None:
             yield found

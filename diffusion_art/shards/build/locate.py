@@ -1,6 +1,7 @@
 """The shards of a run, which find or build themselves: `Shards`.
 
-Its `path` is a folder of shards, something to build them from, or a list of either to mix.
+Its `path` is a folder of shards, or their address at a store (s3://...), something to build them from, or a list of
+these to mix.
 
 Shards of a collection are built into `<data_dir>/<name>-<size>px-<digest>`, the digest being that of the collection
 (names, sizes and times of its files) and of all settings but the caption template: a picture more, another
@@ -30,7 +31,8 @@ from diffusion_art.shards.build.out_folder import differences, digest_of
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
-from diffusion_art.shards.mixture import Component, ShardSpec, components_of, open_shards
+from diffusion_art.shards.mixture import Component, ShardSpec, open_shards, with_remote
+from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
@@ -47,12 +49,13 @@ class Shards:
 
     What is built from a collection goes into a folder of its own in `data_dir`. `caption_template` is how captions are
     made of the columns, None for the source's own or those of the shards; `build` holds further settings of
-    `build_shards`. `source` opens a source, which may take a look at each of its files, or a download; its class is
-    its `kind` (`config.Described`), and says by `opens_at_once` that this costs nothing.
+    `build_shards`, `remote` says how an address is read. `source` opens a source, which may take a look at each of its
+    files, or a download; its class is its `kind` (`config.Described`), and says by `opens_at_once` that this costs
+    nothing.
     """
 
     # what is theirs alone of the `data` node
-    KEYS: ClassVar = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build")
+    KEYS: ClassVar = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build", "remote")
 
     path: str | Path | list[Any] | None
     data_dir: str | Path
@@ -63,12 +66,14 @@ class Shards:
     val_fraction: float = 0.05
     caption_template: str | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
 
     @classmethod
     def of(cls, data: Mapping[str, Any], data_dir: str | Path, *, source: Callable[[], Source] | None) -> Shards:
         """Those of the `data` node of a run's config."""
         settings = {key: data[key] for key in (*_CHOICES, "path", "caption_template") if key in data}
-        return cls(**settings, data_dir=data_dir, source=source, build=data.get("build") or {})
+        remote = RemoteSettings.of(data.get("remote"))
+        return cls(**settings, data_dir=data_dir, source=source, build=data.get("build") or {}, remote=remote)
 
     def ready(self) -> ShardSpec:
         """The folder of shards, found or built; where `path` is a list to mix, each of its entries in that way.
@@ -83,10 +88,11 @@ class Shards:
             raise UserError(
                 "there is no data: give data.path=FOLDER, or a server that has them, data.url=ws://host:8000/ws."
             )
+        wanted = with_remote(self.path, self.remote)
         if isinstance(self.path, str | Path):
-            return [self._located(Component(Path(self.path)))]
+            return [self._located(wanted[0])]
         alone = replace(self, source=None)  # a source makes one folder, so it cannot stand in for a list
-        found = [alone._located(component) for component in components_of(self.path)]
+        found = [alone._located(component) for component in wanted]
         refuse_leaks(open_shards(found))
         return found
 
@@ -94,6 +100,8 @@ class Shards:
         """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
         path = wanted.path
         template = wanted.caption_template if wanted.caption_template is not None else self.caption_template
+        if isinstance(path, Address):
+            return Component(path, wanted.weight, template)
         settings = {name: getattr(self, name) for name in _CHOICES} | dict(self.build)
         check_settings({"workers": None, "max_bad": 100, **settings})
         finished = (path / MANIFEST_FILE).is_file()

@@ -26,6 +26,7 @@ from diffusion_art.shards.lint.shards import lint_folder, lint_shard
 from diffusion_art.shards.lint.tar import lint_tar, tars_at
 from diffusion_art.shards.manifest import MANIFEST_FILE
 from diffusion_art.shards.mixture import ShardSpec, components_of
+from diffusion_art.shards.places import Address
 from diffusion_art.shards.reader import ShardSet
 
 _SMALL = 2  # files; starting worker processes takes longer than these
@@ -96,6 +97,8 @@ def lint(spec: ShardSpec, *, pictures: bool = True, workers: int | None = None, 
     folders: list[ShardSet] = []
     jobs: list[_Job] = []
     for component in components_of(spec):
+        if isinstance(component.path, Address):
+            raise UserError(f"lint reads every byte, which it does of a folder; copy {component.path} to a disk first")
         if not (component.path / MANIFEST_FILE).exists():
             jobs += [_Job(file) for file in tars_at(component.path)]
             continue

@@ -184,16 +184,26 @@ class ShardReader:
         return describe(self._open())
 
     def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
-        """The samples of each request; `window` means nothing here."""
+        """The samples of each request, those of up to `window` brought from their disk or store at once."""
         shards = self._open()
-        info = describe(shards)
-        for request in requests:
-            parts = parts_of(request, info)
+        source, waiting = iter(requests), deque[list[Part]]()
+        while True:
+            while len(waiting) < max(1, window) and (request := next(source, None)) is not None:
+                waiting.append(self._begun(shards, request))
+            if not waiting:
+                return
+            parts = waiting.popleft()
             for part in parts:
                 read = part.read(0)
                 wanted, told = samples_at(shards, read), draws_at(shards, read)
                 part.samples += samples_of(*views(shards, part.split, wanted, self.codec, told))
             yield [sample for part in parts for sample in part.samples]
+
+    def _begun(self, shards: Shards, request: ReadRequest) -> list[Part]:
+        parts = parts_of(request, describe(shards))
+        for part in parts:
+            shards.prefetch(part.split, samples_at(shards, part.read(0)), self.codec)
+        return parts
 
     def close(self) -> None:
         """Let go of the shards; reading opens them again."""

@@ -152,6 +152,9 @@ class _Talk:
             if not len(positions):
                 break
             barren += len(positions)
+            coming = self._shards.prefetch(SPLIT, self._state.numbers(positions))
+            if coming is not None:  # over a network: other clients have their turn meanwhile
+                await asyncio.wrap_future(coming)
             for used, sample in self._samples(positions):
                 length, barren = sum(map(len, sample)), 0
                 if samples and size + length > MAX_REPLY_BYTES:

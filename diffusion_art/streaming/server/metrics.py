@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,10 @@ FAMILIES = (
     Family("sent_bytes", "counter", "Bytes of the answers sent.", "protocol", _PROTOCOLS),
     Family("send_seconds", "counter", "Time in which answers went out or waited for their client to read."),
     Family("request_seconds", "histogram", "Time from a request's turn to the end of its answer.", "le", _BUCKETS),
+    Family("remote_requests", "counter", "Requests to the store of shards that are read over a network."),
+    Family("remote_bytes", "counter", "Bytes that came from it."),
+    Family("remote_retries", "counter", "Requests to it that failed and were made again."),
+    Family("remote_evicted_bytes", "counter", "Bytes of copies that left the cache for others."),
     Family("cpu_seconds", "counter", "Processor time of the server's processes."),
     Family("resident_bytes", "gauge", "Memory of the server's processes, shards in the page cache included."),
     Family("open_fds", "gauge", "Open file descriptors of the server's processes."),
@@ -80,6 +84,7 @@ class Row:
     def __init__(self, values: Any) -> None:
         self._values = values  # a memoryview of floats, for which Python 3.11 has no word
         self._cpu_s = 0.0  # counted so far
+        self._followed: dict[str, float] = {}
 
     def add(self, name: str, label: str = "", amount: float = 1) -> None:
         """Count."""
@@ -107,6 +112,12 @@ class Row:
         self._set("resident_bytes", _resident_bytes())
         self._set("open_fds", _open_fds())
         self._set("seen", time.monotonic())
+
+    def follow(self, totals: Mapping[str, float]) -> None:
+        """Count what these totals, of this process alone, have grown by since the last call."""
+        for name, total in totals.items():
+            self.add(name, amount=total - self._followed.get(name, 0))
+            self._followed[name] = total
 
     def retire(self) -> None:
         """The row's process has ended, and what it held with it."""

@@ -19,6 +19,7 @@ from functools import partial
 from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of
 from diffusion_art.shards.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
+from diffusion_art.shards.remote.counts import totals
 from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.server.fleet import Door, Fleet
@@ -107,6 +108,7 @@ async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> 
     while not stop.is_set():
         if counts is not None:
             counts.show()
+            counts.follow({f"remote_{name}": total for name, total in totals().items()})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _BEAT_S)
         if parent is not None and os.getppid() != parent:
@@ -140,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", nargs="+", help="shards; several are read as one data set")
     parser.add_argument("--weights", type=float, nargs="+", help="the share of each folder, to mix them by")
     parser.add_argument("--captions", help="the caption template of each folder or null, as a JSON list")
+    parser.add_argument("--remote", help="how addresses among them are read, as JSON (RemoteSettings)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--processes", type=int, default=1, help="server processes that share the port")
@@ -163,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             os.close(options.ready)
 
     try:
-        spec = spec_of_arguments(options.folder, options.weights, options.captions)
+        spec = spec_of_arguments(options.folder, options.weights, options.captions, options.remote)
         settings = Settings(token=os.environ.get(TOKEN_VARIABLE))
         if options.settings:
             settings = Settings.of_json(sys.stdin.read())

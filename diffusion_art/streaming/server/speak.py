@@ -7,6 +7,7 @@ taken yet. When these are full its socket is left unread, and it is waited for.
 import asyncio
 import logging
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from diffusion_art.errors import UserError
 from diffusion_art.net import until_one_ends
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe, frames, refusal, samples_at
@@ -36,7 +38,8 @@ _MAX_WAITING = 64  # requests of one client not yet begun; with more of them its
 log = logging.getLogger(__name__)
 
 
-Waiting: TypeAlias = asyncio.Queue[tuple[Read, np.ndarray] | Error]
+Lookup: TypeAlias = tuple[Read, np.ndarray, Future[None] | None]  # the samples, and when they are there
+Waiting: TypeAlias = asyncio.Queue[Lookup | Error]
 
 
 async def speak_v2(connection: ServerConnection, shards: Shards, limits: Limits) -> None:
@@ -73,11 +76,16 @@ async def _answer(connection: ServerConnection, shards: Shards, waiting: Waiting
             await _send(connection, task)
             note_answer(connection, samples=0, seconds=time.perf_counter() - began)
             continue
-        for frame in frames(shards, *task):
+        read, numbers, coming = task
+        if refused := await _unless_there(read, coming):
+            await _send(connection, refused)
+            note_answer(connection, samples=0, seconds=time.perf_counter() - began)
+            continue
+        for frame in frames(shards, read, numbers):
             unreadable += unreadable_in(frame[0])
             await send_parts(connection, frame)
             await asyncio.sleep(0)  # a send that does not wait would keep other clients from their turn
-        samples = len(task[1]) - unreadable
+        samples = len(numbers) - unreadable
         note_answer(connection, samples=samples, seconds=time.perf_counter() - began, unreadable=unreadable)
 
 
@@ -92,11 +100,21 @@ def _understand(text: str | bytes) -> Hello | Read:
     return message
 
 
-def _look_up(shards: Shards, read: Read) -> tuple[Read, np.ndarray]:
-    """The samples that `read` means, on their way from disk while earlier requests are answered."""
+def _look_up(shards: Shards, read: Read) -> Lookup:
+    """The samples that `read` means, on their way from disk or a store while earlier requests are answered."""
     samples = samples_at(shards, read)
-    shards.prefetch(read.split, samples, read.codec)
-    return read, samples
+    return read, samples, shards.prefetch(read.split, samples, read.codec)
+
+
+async def _unless_there(read: Read, coming: Future[None] | None) -> Error | None:
+    """Wait for samples that come over a network while other clients have their turn; what to say if they do not."""
+    if coming is not None:
+        try:
+            await asyncio.wrap_future(coming)
+        except UserError as error:
+            log.error("%s", error)
+            return Error(read.id, "unreadable", str(error))
+    return None
 
 
 async def _send(connection: ServerConnection, message: Message) -> None:
