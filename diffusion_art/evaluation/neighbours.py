@@ -24,7 +24,6 @@ from torch import Tensor
 
 from diffusion_art.errors import UserError
 
-
 ROWS = 2048  # of distances at a time
 
 

@@ -33,8 +33,14 @@ STYLE: dict[str, Any] = {
 
 
 def use_style() -> None:
-    """From now on matplotlib draws so."""
+    """From now on matplotlib draws so. In a notebook, figures and pictures are kept as JPEG, a fifth of the bytes."""
     matplotlib.rcParams.update(STYLE)
+    from IPython import get_ipython  # only notebooks have it
+
+    shell: Any = get_ipython()
+    if shell is not None:
+        shell.run_line_magic("config", "InlineBackend.figure_formats = ['jpeg']")
+        shell.display_formatter.formatters["image/png"].enabled = False
 
 
 def bars(axes: Axes, counts: Mapping[str, float], *, title: str, unit: str, colour: str = COLOURS[0]) -> None:

@@ -21,7 +21,7 @@ def changes(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
     """
     configs = [folder.config for folder in folders]
     rows: dict[tuple[str, ...], list[tuple[str, list[Any]]]] = {}
-    for key, values in differences(list(folders)).items():
+    for key in differences(list(folders)):
         if key.startswith(NO_CHANGE) or key == "name":
             continue
         told = [_told(config, key) for config in configs]
@@ -54,10 +54,10 @@ def _pattern(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(first.setdefault(str(value), str(len(first))) for value in values)
 
 
-def _plainness(row: tuple[str, list[Any]]) -> tuple[bool, int, str]:
-    """Classes first, then the shortest key."""
+def _plainness(row: tuple[str, list[Any]]) -> tuple[bool, bool, int, str]:
+    """Classes first, then what the trainer is told, then the shortest key."""
     key = row[0]
-    return not key.endswith("_target_"), key.count("."), key
+    return not key.endswith("_target_"), not key.startswith("trainer."), key.count("."), key
 
 
 def _named(keys: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def test_of_a_guided_picture_the_rows_with_captions_are_recorded_at_each_step(ba
 
 def test_another_batch_and_no_call_at_all_are_refused():
     net = all_random(small_unet())
-    with attention_maps(net, rows=4) as maps, pytest.raises(ValueError, match="4 pictures is recorded, and .* 3 rows"):
+    with attention_maps(net, rows=4) as maps, pytest.raises(ValueError, match=r"4 pictures is recorded, and .* 3 rows"):
         net(*inputs())
     with pytest.raises(ValueError, match="no attention was recorded"):
         maps.mean()
