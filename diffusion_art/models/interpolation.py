@@ -29,9 +29,9 @@ def paint_between_captions(
         UserError: fewer than two frames.
     """
     fractions = _fractions(frames, model)
-    ends = (model.denoiser(model.encode_captions([text] * frames), **guidance) for text in (first, last))
+    start, end = (model.denoiser(model.encode_captions([text] * frames), **guidance) for text in (first, last))
     noise = NoiseSource([seed] * frames, model.latent_shape, device=model.device)
-    return _painted(model, EstimateBetween(*ends, fractions), noise, sampler)
+    return _painted(model, EstimateBetween(start, end, fractions), noise, sampler)
 
 
 @torch.no_grad()

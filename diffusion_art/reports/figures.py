@@ -7,12 +7,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
 INK, SOFT, GRID = "#2b2b2e", "#66666e", "#dcdce0"
 COLOURS = ("#2f5aa8", "#c8553d", "#2f8577", "#a8700f", "#7d5ba6", "#4f772d", "#a8326f", "#5b6770")
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "figure.dpi": 100,
@@ -27,7 +28,7 @@ STYLE: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 
