@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from diffusion_art.sheets import contact_sheet, sheet, tile, write_png
+from diffusion_art.files import written
+from diffusion_art.sheets import TILE_PX, contact_sheet, sheet, tile, write_png
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,33 @@ def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metada
     The file appears under its name only when it is whole.
     """
     return write_png(image if isinstance(image, Image.Image) else to_pil(image), path, metadata)
+
+
+def to_gif(
+    frames: Float[Tensor, "n c h w"],
+    path: str | Path,
+    *,
+    frame_s: float = 0.1,
+    there_and_back: bool = True,
+    side_px: int = TILE_PX,
+) -> Path:
+    """Write frames as an animated GIF without end, enlarged to at least `side_px` by a whole factor.
+
+    `there_and_back` plays them to the last and back, with a rest of half a second at both ends.
+    """
+    factor = max(1, -(-side_px // frames.shape[-1]))
+    size = (frames.shape[-1] * factor, frames.shape[-2] * factor)
+    shown = [to_pil(frame).resize(size, Image.Resampling.NEAREST) for frame in frames]
+    durations = [round(1000 * frame_s)] * len(shown)
+    if there_and_back:
+        shown = [*shown, *shown[-2:0:-1]]
+        durations = [round(1000 * frame_s)] * len(shown)
+        durations[0] = durations[len(frames) - 1] = 500
+    with written(Path(path)) as partial:
+        shown[0].save(
+            partial, format="GIF", save_all=True, append_images=shown[1:], duration=durations, loop=0, disposal=1
+        )
+    return Path(path)
 
 
 def save_grid(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_art.images import film_strip, grid, save_grid, to_png, to_uint8
+from diffusion_art.images import film_strip, grid, save_grid, to_gif, to_png, to_uint8
 from diffusion_art.sheets import nice_columns, read_metadata, wrap
 
 
@@ -115,3 +115,17 @@ def test_wrapping_survives_any_prompt(text):
 
 def test_nothing_wraps_to_nothing():
     assert wrap("  ", width_px=100, max_lines=4) == []
+
+
+def test_a_gif_plays_there_and_back(tmp_path):
+    frames = torch.stack([torch.full((3, 16, 16), value) for value in (-1.0, 0.0, 0.5, 1.0)])
+    path = to_gif(frames, tmp_path / "deep" / "a.gif", frame_s=0.2)
+    with Image.open(path) as film:
+        assert film.size == (144, 144)
+        seen = []
+        for place in range(film.n_frames):
+            film.seek(place)
+            seen.append((film.convert("RGB").getpixel((70, 70))[0], film.info["duration"]))
+        assert film.info["loop"] == 0
+    assert [duration for _, duration in seen] == [500, 200, 200, 500, 200, 200]
+    assert [value for value, _ in seen] == pytest.approx([0, 128, 191, 255, 191, 128], abs=2)

@@ -7,8 +7,6 @@ There the formula trains 2 to 5 times as fast as the kernel, the more so the wid
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -32,9 +30,6 @@ def attention(
     if switch.ON and q.device.type == "cpu" and q.shape[2] <= (FEW if few is None else few):
         return by_formula(q, k, v, bias)
     return plain(q, k, v, bias)
-
-
-joint_attention = partial(attention, few=FEW_JOINT)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

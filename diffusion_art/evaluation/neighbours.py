@@ -1,4 +1,6 @@
-"""Precision, recall, density and coverage of two sets of features, by balls round every picture.
+"""Nearest neighbours in features: near-duplicates, and how two sets of pictures lie to each other.
+
+Precision, recall, density and coverage come by balls round every picture.
 
 The ball of a picture reaches to its k-th nearest neighbour in its own set; all balls together stand for the region
 where pictures of that set lie.
@@ -16,10 +18,52 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusion_art.errors import UserError
+
+ROWS = 2048  # of distances at a time
+
+
+def nearest(
+    x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], count: int
+) -> tuple[Float[Tensor, "m {count}"], Int[Tensor, "m {count}"]]:
+    """The distances 1 - cos from each of `x` to its nearest in `y`, both of unit length, and where those are."""
+    found = [(part @ y.T).topk(count, dim=1) for part in x.split(ROWS)]
+    return torch.cat([1 - part.values for part in found]).clamp(min=0), torch.cat([part.indices for part in found])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of one set by their places, and how far apart they are: 1 - cos of their features."""
+
+    first: int
+    second: int
+    distance: float
+
+
+def near_duplicates(features: Float[Tensor, "n d"], *, within: float) -> list[Pair]:
+    """All pairs of pictures nearer than `within`, the nearest first.
+
+    How near is near depends on the network: look at the pairs, and at the distances of each picture to its nearest.
+    """
+    unit = F.normalize(features)
+    pairs = []
+    for start, rows in zip(range(0, len(unit), ROWS), unit.split(ROWS)):
+        distances = (1 - rows @ unit.T).clamp(min=0)
+        first, second = (distances < within).nonzero().T
+        later = second > first + start  # each pair once, and none with itself
+        chosen = first[later], second[later]
+        pairs += [Pair(a + start, b, d) for a, b, d in zip(*(each.tolist() for each in (*chosen, distances[chosen])))]
+    return sorted(pairs, key=lambda pair: pair.distance)
+
+
+def to_nearest_other(features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """From each picture to the nearest other one of its set, 1 - cos."""
+    unit = F.normalize(features)
+    return nearest(unit, unit, 2)[0][:, 1]  # the first is the picture itself, or its equal
 
 
 @dataclass(frozen=True)

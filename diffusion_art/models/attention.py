@@ -11,6 +11,26 @@ from diffusion_art.accel.attention import attention
 from diffusion_art.accel.projections import projected
 
 
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v, as a part without weights: a hook on it sees what attends to what.
+
+    `few` is that of `accel.attention`.
+    """
+
+    def __init__(self, *, few: int | None = None):
+        super().__init__()
+        self.few = few
+
+    def forward(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b h l d"],
+        v: Float[Tensor, "b h l d"],
+        bias: Float[Tensor, "b 1 1 l"] | None,
+    ) -> Float[Tensor, "b h n d"]:
+        return attention(q, k, v, bias, few=self.few)
+
+
 class Attention(nn.Module):
     """Attention of a picture's positions to each other, or to a caption's tokens.
 
@@ -32,6 +52,7 @@ class Attention(nn.Module):
         self.heads = block.heads
         self.to_q, self.to_k, self.to_v = block.to_q, block.to_k, block.to_v
         self.to_out: nn.ModuleList = block.to_out
+        self.attend = Attend()
 
     def forward(
         self,
@@ -47,7 +68,7 @@ class Attention(nn.Module):
             q, (k, v) = self.to_q(x), projected(told, self.to_k, self.to_v)
         q, k, v = (rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads) for part in (q, k, v))
         bias = None if attention_mask is None else attention_mask.to(q.dtype)[:, None]
-        x = rearrange(attention(q, k, v, bias), "b heads n d -> b n (heads d)")
+        x = rearrange(self.attend(q, k, v, bias), "b heads n d -> b n (heads d)")
         for part in self.to_out:
             x = part(x)
         return x

@@ -17,7 +17,7 @@ import gzip
 import html
 import unicodedata
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from importlib.util import find_spec
 from itertools import islice
@@ -68,6 +68,23 @@ class BytePairEncoding:
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without start and end."""
         return [part for word in _WORDS.findall(clean(text)) for part in self._ids_of_word(word)]
+
+    def ends_word(self, part: int) -> bool:
+        """Whether the part of this id is the last of its word."""
+        return self._parts[part].endswith(WORD_END)
+
+    def text(self, ids: list[int]) -> str:
+        """What these parts of a word spell; bytes that are no UTF-8 are replaced."""
+        spelt = "".join(self._parts[part] for part in ids).removesuffix(WORD_END)
+        return bytes(self._bytes[character] for character in spelt).decode("utf-8", "replace")
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        return list(self.ids)
+
+    @cached_property
+    def _bytes(self) -> dict[str, int]:
+        return {character: byte for byte, character in self._characters.items()}
 
     def _encode_word(self, word: str) -> list[int]:
         if word in (START, END):

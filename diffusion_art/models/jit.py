@@ -16,9 +16,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.attention import joint_attention
+from diffusion_art.accel.attention import FEW_JOINT
 from diffusion_art.accel.token_norm import rms_norm
 from diffusion_art.errors import UserError
+from diffusion_art.models.attention import Attend
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.tensors import Conditioning
 
@@ -140,6 +141,7 @@ class Block(nn.Module):
         self.modulation_embedding = nn.Parameter(torch.zeros(6, 1, width))  # what this block adds to the shared one
         self.qkv = nn.Linear(width, 3 * width)
         self.gains_embedding = nn.Parameter(torch.ones(2, 1, 1, 1, head_channels))  # of queries and keys
+        self.attend = Attend(few=FEW_JOINT)
         self.attention_out = nn.Linear(width, width)
         self.mlp_in = nn.Linear(width, 2 * hidden)
         self.mlp_out = nn.Linear(hidden, width)
@@ -159,7 +161,7 @@ class Block(nn.Module):
     def _attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         qkv = rearrange(self.qkv(x), "b n (k h e) -> k b h n e", k=3, e=self.head_channels)
         q, k = rotate(normed(qkv[:2]) * self.gains_embedding.to(qkv), rotation)
-        heads = joint_attention(q, k, qkv[2], bias)
+        heads = self.attend(q, k, qkv[2], bias)
         return self.attention_out(rearrange(heads, "b h n e -> b n (h e)"))
 
 

@@ -54,6 +54,19 @@ class ClipTokenizer:
         ids = torch.tensor([row + [self.pad_id] * (length - len(row)) for row in rows])
         return ids, mask_of(torch.tensor(lengths), length)
 
+    def words(self, caption: str) -> list[tuple[str, slice]]:
+        """The words of a caption as they are read, and where the tokens of each stand among its `ids`.
+
+        Marks between words, such as a comma, count as words; one that was cut off is left out.
+        """
+        found, start = [], 1
+        ids = self.ids(caption)[1:-1]
+        for place, part in enumerate(ids, 2):
+            if self.bpe.ends_word(part):
+                found.append((self.bpe.text(ids[start - 1 : place - 1]), slice(start, place)))
+                start = place
+        return found
+
     def _encode(self, caption: str) -> list[int]:
         words = self.bpe.encode(caption)
         room = self.context_length - SPECIAL_TOKENS

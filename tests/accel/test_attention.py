@@ -24,6 +24,6 @@ def test_few_queries_go_by_the_formula_unless_it_is_switched_off(queries, alone,
     by_formula, plain = attention.by_formula(q, q, q, None), attention.plain(q, q, q, None)
     assert not torch.equal(by_formula, plain)
     assert torch.equal(attention.attention(q, q, q, None), by_formula if alone else plain)
-    assert torch.equal(attention.joint_attention(q, q, q, None), by_formula if joint else plain)
+    assert torch.equal(attention.attention(q, q, q, None, few=attention.FEW_JOINT), by_formula if joint else plain)
     monkeypatch.setattr(switch, "ON", False)
-    assert torch.equal(attention.joint_attention(q, q, q, None), plain)
+    assert torch.equal(attention.attention(q, q, q, None, few=attention.FEW_JOINT), plain)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.neighbours import Neighbours
+from diffusion_art.evaluation import neighbours
+from diffusion_art.evaluation.neighbours import Neighbours, near_duplicates, to_nearest_other
 
 
 def gaussian(count: int, *, seed: int, dim: int = 6) -> torch.Tensor:
@@ -45,3 +46,24 @@ def test_an_outlier_spoils_precision_and_not_density():
 def test_fewer_pictures_than_neighbours_are_refused():
     with pytest.raises(UserError, match=r"nearest=5 .* there are 5: give pictures=6"):
         Neighbours.of(gaussian(5, seed=0), gaussian(9, seed=1), nearest=5)
+
+
+def test_near_duplicates_are_found_once_the_nearest_first():
+    features = gaussian(300, seed=0, dim=16)
+    features[200] = 3 * features[7]  # the length says nothing
+    features[11] = features[250] + 0.02 * gaussian(1, seed=1, dim=16)[0]
+    pairs = near_duplicates(features, within=0.01)
+    assert [(pair.first, pair.second) for pair in pairs] == [(7, 200), (11, 250)]
+    assert pairs[0].distance < 1e-9 < pairs[1].distance < 0.01
+    apart = to_nearest_other(features)
+    assert (apart < 0.01).nonzero().flatten().tolist() == [7, 11, 200, 250]
+    assert apart[11].item() == pytest.approx(pairs[1].distance)
+
+
+def test_near_duplicates_are_the_same_when_distances_come_in_parts(monkeypatch):
+    features = gaussian(50, seed=0, dim=4)
+    whole = near_duplicates(features, within=0.05)
+    monkeypatch.setattr(neighbours, "ROWS", 7)
+    parts = near_duplicates(features, within=0.05)
+    assert [(pair.first, pair.second) for pair in parts] == [(pair.first, pair.second) for pair in whole]
+    assert len(whole) > 3

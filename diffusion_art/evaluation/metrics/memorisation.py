@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.neighbours import ROWS, nearest
 from diffusion_art.evaluation.networks import Networks, features_of
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 from diffusion_art.images import save_grid
 
 FILE = "memorisation.png"
-ROWS = 2048  # of distances at a time
 SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
 
 
@@ -122,8 +122,7 @@ class Memorisation(Metric):
     def _nearest(self, subject: Subject, train: Tensor) -> tuple[Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
         features = subject.networks.features(self.features)
         painted = F.normalize(subject.painted_features(features, self.pictures)).float()
-        found = [_distances(part, train, 2) for part in painted.split(ROWS)]
-        return torch.cat([distances for distances, _ in found]), torch.cat([places for _, places in found])
+        return nearest(painted, train, 2)
 
     def _draw(
         self, subject: Subject, rows: Tensor, distances: Tensor, places: Tensor, *, threshold: float, copies: int
@@ -150,9 +149,3 @@ def _to_others(x: Float[Tensor, "m d"], train: Float[Tensor, "n d"]) -> Float[Te
     """From training pictures to the nearest that is not the same picture; infinite where there is none."""
     distances = 1 - x @ train.T
     return distances.masked_fill_(distances < SAME, torch.inf).min(1).values
-
-
-def _distances(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], nearest: int) -> tuple[Tensor, Tensor]:
-    """The distances 1 - cos from each of `x` to its nearest in `y`, and where those are."""
-    found = (x @ y.T).topk(nearest, dim=1)
-    return (1 - found.values).clamp(min=0), found.indices
