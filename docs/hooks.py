@@ -31,7 +31,10 @@ READ = {  # in the repository -> on the site
     "CHANGELOG.md": "changelog.md",
     "README.md": "index.md",
 }
-PICTURES = ["data/painter.png", *(f"benchmarks/results/{path.name}" for path in (ROOT / "benchmarks/results").glob("*.png"))]
+PICTURES = [
+    "data/painter.png",
+    *(f"benchmarks/results/{path.name}" for path in (ROOT / "benchmarks/results").glob("*.png")),
+]
 PACKAGES = (  # for those who write programs with the package
     "runs",
     "checkpoints",
@@ -47,7 +50,9 @@ PACKAGES = (  # for those who write programs with the package
     "evaluation",
 )
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-YAML_LINE = re.compile(r"^(?P<indent> *)(?P<item>- )?(?P<key>[\w/@]+(?: /?[\w/@]+)?):(?: (?P<value>.*?))?(?:\s+# ?(?P<says>.*))?$")
+YAML_LINE = re.compile(
+    r"^(?P<indent> *)(?P<item>- )?(?P<key>[\w/@]+(?: /?[\w/@]+)?):(?: (?P<value>.*?))?(?:\s+# ?(?P<says>.*))?$"
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -108,24 +113,25 @@ def _file(path: Path, title: str) -> Iterator[str]:
     yield f"### `{title}`\n"
     start = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     about = [line.lstrip("# ").rstrip() for line in lines[:start] if "@package" not in line]
-    yield "\n".join(f"    {line}" if line.startswith("python -m") else _safe(line) for line in _spaced(about)) + "\n"
+    yield "\n".join(_about(about)) + "\n"
     rows = list(_keys(lines[start:]))
     if rows:
-        yield "| key | value | |\n|---|---|---|"
+        yield "| key or group | value | |\n|---|---|---|"
         yield from (f"| `{key}` | {_code(value)} | {_safe(says)} |" for key, value, says in rows)
     yield ""
 
 
-def _spaced(lines: list[str]) -> Iterator[str]:
-    """A command in a comment is set apart."""
+def _about(lines: list[str]) -> Iterator[str]:
+    """The comment at a file's head, its commands set apart as code."""
+    was_code = False
     for line in lines:
-        if "python -m" in line and not line.startswith("python -m"):
-            words, _, command = line.partition("python -m")
-            yield from (words.rstrip(), "", f"python -m{command}", "")
-        elif line.startswith("python -m"):
-            yield from ("", line, "")
-        else:
-            yield line
+        words, command, rest = line.partition("python -m")
+        for text, code in ((words.rstrip(), False), (command + rest, True)):
+            if text or not command:
+                if code != was_code:
+                    yield ""
+                yield f"    {text}" if code else _safe(text)
+                was_code = code
 
 
 def _keys(lines: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -146,7 +152,8 @@ def _keys(lines: list[str]) -> Iterator[tuple[str, str, str]]:
         above = []
         if found["item"]:
             group = found["key"].removeprefix("override ").lstrip("/")
-            yield group, found["value"] or "", says or "choice of this group"
+            if group != "hydra":
+                yield group, found["value"] or "", says
             continue
         places.append((indent, found["key"]))
         if found["value"] or says:
@@ -154,7 +161,10 @@ def _keys(lines: list[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _safe(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("_", "\\_").replace("*", "\\*")
+    """Plain text as Markdown; pages that it names are linked."""
+    for sign, written in (("|", "\\|"), ("<", "&lt;"), ("[", "\\["), ("_", "\\_"), ("*", "\\*")):
+        text = text.replace(sign, written)
+    return re.sub(r"docs/([\w\\]+\.md)", lambda match: f"[{match[1]}](../{match[1].replace(chr(92), '')})", text)
 
 
 def _code(value: str) -> str:
@@ -216,5 +226,9 @@ def _type(field: dict[str, Any]) -> str:
         return " or ".join(repr(each) for each in field["enum"])
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}))}"
-    bounds = [f"{sign} {field[name]}" for name, sign in (("minimum", ">="), ("maximum", "<="), ("exclusiveMinimum", ">")) if name in field]
+    bounds = [
+        f"{sign} {field[name]}"
+        for name, sign in (("minimum", ">="), ("maximum", "<="), ("exclusiveMinimum", ">"))
+        if name in field
+    ]
     return " ".join([str(field.get("type", "any")), *bounds])
