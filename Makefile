@@ -44,7 +44,7 @@ lint: install  ## ruff, import floors, types
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-format: install  ## let ruff mend what it can
+format: install  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

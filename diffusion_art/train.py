@@ -321,7 +321,7 @@ def processes_wanted(trainer: DictConfig) -> int:
 
 
 def processes_of(trainer: DictConfig) -> int:
-    """How many processes share the run on this machine, whoever starts them."""
+    """How many processes share the run on this machine, however they are started."""
     devices = trainer.devices
     if not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
         return 1

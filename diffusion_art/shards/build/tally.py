@@ -76,7 +76,7 @@ class Tally:
         return True
 
     def _note_copy(self, number: int, picture: Encoded, *, new: tuple[str, ...]) -> None:
-        """Another copy of a picture that there is, with captions that it may not have yet."""
+        """Another copy of a picture that there is, with captions that may be new."""
         self.duplicates += 1
         if (picture.split == "val") != (number in self.named_val):
             self.crossed.add(number)

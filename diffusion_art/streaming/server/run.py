@@ -50,7 +50,7 @@ def serve(
     once clients can connect. UserError as from `Settings.open` and `open_server`.
     """
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise UserError(f"processes={processes!r} is no number of server processes; give 1 or more")
+        raise UserError(f"processes={processes!r} is not a number of server processes; give 1 or more")
     allow_many_files()
     settings, components = settings or Settings(), components_of(spec)
     if settings.tls is not None:
