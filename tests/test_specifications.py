@@ -100,3 +100,12 @@ def test_the_formula_for_captions_is_the_code():
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         draw = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
         assert draw == int(draws("train", 0, 3, np.array([place]))[0])
+
+
+def test_the_files_of_a_run_folder_are_written_somewhere():
+    code = "".join(path.read_text() for path in (ROOT / "diffusion_art").rglob("*.py"))
+    rows = re.findall(r"^\| (`.*?`) \|", _page("run_folder"), re.M)
+    names = {name.rpartition("/")[2] for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert len(names) > 12
+    written = code + (ROOT / "conf" / "train.yaml").read_text()
+    assert {name for name in names if not name.startswith("step_") and name not in written} == set()
