@@ -205,6 +205,9 @@ def http_page(api: dict[str, Any]) -> Iterator[str]:
 def _fields(api: dict[str, Any], schema: dict[str, Any], title: str) -> Iterator[str]:
     if "$ref" in schema:
         schema = api["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if schema.get("type") == "array" and "$ref" in schema.get("items", {}):
+        yield from _fields(api, schema["items"], f"{title}: a list of")
+        return
     yield f"{title}\n"
     if not schema.get("properties"):
         return

@@ -73,7 +73,7 @@ def _defined(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("tour", ["tour_picture", "tour_caption", "checkpoints"])
+@pytest.mark.parametrize("tour", ["tour_picture", "tour_caption", "checkpoints", "judge"])
 def test_names_of_a_tour_stand_in_their_files(tour):
     text = (ROOT / "docs" / f"{tour}.md").read_text()
     stops = re.findall(r"`(diffusion_art/[\w/]+\.py)` \(((?:`\w+`(?:, )?)+)\)", text)

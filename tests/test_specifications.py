@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_art.evaluation.judge import judge_scores
 from diffusion_art.record import Record
 from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import Manifest
@@ -109,3 +110,12 @@ def test_the_files_of_a_run_folder_are_written_somewhere():
     assert len(names) > 12
     written = code + (ROOT / "conf" / "train.yaml").read_text()
     assert {name for name in names if not name.startswith("step_") and name not in written} == set()
+
+
+def test_the_judges_card_has_the_figures_of_its_file():
+    rows = re.findall(r"^\| `(\w+)`: .*? \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", _page("judge"), re.M)
+    scores = judge_scores()
+    assert {kind for kind, *_ in rows} == {name.partition("/")[0] for name in scores}
+    for kind, count, style, palette in rows:
+        assert int(count.replace(",", "")) == scores[f"{kind}/count"]
+        assert (style, palette) == (f"{100 * scores[f'{kind}/style']:.2f}", f"{100 * scores[f'{kind}/palette']:.2f}")
