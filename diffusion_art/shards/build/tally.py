@@ -1,4 +1,4 @@
-"""What a build counts, and how it tells."""
+"""The counts of a build, and the lines that report them."""
 
 from __future__ import annotations
 

@@ -54,5 +54,5 @@ class Entrance:
         self._waiting[who] = show_out
 
     def leave(self, who: object) -> None:
-        """`who` is known by now, or gone."""
+        """Forget `who`: it has been let in, or has left."""
         self._waiting.pop(who, None)

@@ -114,7 +114,7 @@ async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> 
 
 
 def _ignore(_: str, __: StreamInfo) -> None:
-    """Nobody wants to know."""
+    """The default where no caller asks for the address."""
 
 
 class _Stop(asyncio.Event):
