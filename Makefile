@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu golden lint format bench stream serve watch sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu golden lint format bench docs stream serve watch sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -44,13 +44,16 @@ lint: install  ## ruff, import floors, types
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-format: install  ## let ruff mend what it can
+format: install  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: install  ## run every benchmark and write benchmarks/results/
 	for script in $(filter-out benchmarks/record.py benchmarks/quality.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 	$(BIN)/python benchmarks/quality.py short=true
+
+docs: install  ## build the site into site/, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
 
 stream: install  ## serve shards, those of the quickstart or ARGS="data.path=..."
 	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)
@@ -71,4 +74,4 @@ notebooks: install  ## open the notebooks
 	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks
 
 clean:  ## remove the environment and caches, never data or runs
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -74,7 +74,7 @@ def _width(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"sigma_rel={value} is no number: give a width such as 0.1, or several.") from error
+        raise UserError(f"sigma_rel={value} is not a number: give a width such as 0.1, or several.") from error
 
 
 def _write(

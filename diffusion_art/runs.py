@@ -115,7 +115,7 @@ class Run:
         file = self.path / "metrics.csv"
         if not file.is_file():
             raise UserError(f"{self.path} has no metrics.csv: it was trained without the csv logger.")
-        import pandas as pd  # whoever only paints does without
+        import pandas as pd  # painting alone does without
 
         return pd.read_csv(file)
 

@@ -43,13 +43,13 @@ def main(config: DictConfig) -> None:
     """Load the run, serve it, say where."""
     asked = plain(config)
     if asked["log_level"] not in LEVELS:
-        raise UserError(f"log_level={asked['log_level']} is none of {', '.join(LEVELS)}")
+        raise UserError(f"log_level={asked['log_level']} is not one of {', '.join(LEVELS)}")
     settings = settings_of(asked)
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
     device = pick_device(asked["device"])
     if asked["compile"] not in (True, False, "auto"):
-        raise UserError(f"compile={asked['compile']} is none of auto, true, false")
+        raise UserError(f"compile={asked['compile']} is not one of auto, true, false")
     if asked["compile"] is True:
         check_compiler(device)
     cores = leave_cores()

@@ -1,8 +1,8 @@
 """Train a model: `python -m diffusion_art.train +experiment=quickstart`.
 
-Composes the run from `conf/`, makes its shards where they are missing, trains, and leaves a run folder that
-explains itself
-(`logs/<name>/<run>/`). With several processes that nobody else started, starts them from the saved config.
+Composes the run from `conf/`, makes its shards where they are missing, trains, and leaves a run folder that explains
+itself (`logs/<name>/<run>/`). Where a run needs several processes and no launcher started them, it starts them from the
+saved config.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ def processes_wanted(trainer: DictConfig) -> int:
 
 
 def processes_of(trainer: DictConfig) -> int:
-    """How many processes share the run on this machine, whoever starts them."""
+    """How many processes share the run on this machine, however they are started."""
     devices = trainer.devices
     if not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
         return 1

@@ -13,6 +13,8 @@ from tests.conftest import ROOT
 PAGES = [path.read_text() for name in ("", "data", "docs", "examples") for path in (ROOT / name).glob("*.md")]
 PAGES += [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
 PAGES += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in (ROOT / "diffusion_art").glob("*.py")]
+TABLE = re.findall(r"^\|[^|]+\| `(\w+[^`]*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+PAGES += [f"-m diffusion_art.{command}" for command in TABLE]  # of README's tasks, written without it
 COMMAND = re.compile(r"-m diffusion_art\.(\w+)(?![\w.])([^`\n]*)")
 BENCHMARK = re.compile(r"python benchmarks/(\w+)\.py([^`\n]*)")
 CHOICES = re.compile(r"=([\w.-]+)(,[\w.-]+)+$")  # of a multi-run
@@ -24,12 +26,18 @@ def named(pattern: re.Pattern[str]) -> list[tuple[str, ...]]:
     return sorted({(name, *shlex.split(words, comments=True)) for name, words in found})
 
 
+def longest(commands: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Those of which no other one holds all words: where that one composes, the shorter one does."""
+    return [each for each in commands if not any(set(each) < set(other) and each[0] == other[0] for other in commands)]
+
+
 def test_the_pages_name_many_commands():
     assert len(named(COMMAND)) > 40
     assert {name for name, *_ in named(COMMAND)} > {"train", "sample", "evaluate", "prepare", "stream", "serve"}
+    assert len(TABLE) > 10
 
 
-@pytest.mark.parametrize("words", named(COMMAND), ids=" ".join)
+@pytest.mark.parametrize("words", longest(named(COMMAND)), ids=" ".join)
 def test_a_named_command_composes(words, run_here):
     name, *arguments = words
     if "--status" in arguments:  # no config: a table of servers that run

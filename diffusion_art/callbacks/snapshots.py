@@ -31,7 +31,7 @@ class AverageSnapshots(Callback):
 
     def __init__(self, *, folder: str, every_n_steps: int | None = None, dtype: str = "fp16") -> None:
         if dtype not in DTYPES:
-            raise UserError(f"callbacks.snapshots.dtype={dtype} is none of {', '.join(DTYPES)}.")
+            raise UserError(f"callbacks.snapshots.dtype={dtype} is not one of {', '.join(DTYPES)}.")
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.dtype = dtype

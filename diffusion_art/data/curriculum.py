@@ -1,7 +1,7 @@
 """Progressive resolution: small pictures first, so that the coarse part of painting is learned where it is cheap.
 
-The size of a batch is a pure function of its number: whoever prepares or trains on batch k, on whatever rank or worker
-and after whatever interruption, knows it.
+The size of a batch is a pure function of its number: every process that prepares or trains on batch k knows
+it, on any rank or worker and after any interruption.
 
 Papers: Karras et al. 2017, https://arxiv.org/abs/1710.10196; of one network on several sizes, with its noise moved
 along (`Schedule.resized`): Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093

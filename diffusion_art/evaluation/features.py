@@ -78,7 +78,7 @@ def load_features(name: str = "efficientnet_lite0", *, device: torch.device | st
         UserError: no network of that name, or its weights are not on this machine.
     """
     if name not in FEATURES:
-        raise UserError(f"features={name} is none of {', '.join(FEATURES)}.")
+        raise UserError(f"features={name} is not one of {', '.join(FEATURES)}.")
     return FEATURES[name](torch.device(device))
 
 

@@ -127,7 +127,7 @@ def merged(parts: list[str], rank: Mapping[tuple[str, str], int]) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """Text as CLIP reads it: broken encodings and HTML entities mended, one space between words, lowercase."""
+    """Text as CLIP reads it: broken encodings and HTML entities repaired, one space between words, lowercase."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
 
 

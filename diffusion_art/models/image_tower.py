@@ -75,9 +75,9 @@ class Lite0(ImageTower):
                 f"be a multiple of {LITE0_STRIDE}; 96 is quick, it was trained at 224."
             )
         if stride not in LITE0_STAGES:
-            raise UserError(f"stride={stride} is none of EfficientNet-Lite0's: {', '.join(map(str, LITE0_STAGES))}.")
+            raise UserError(f"stride={stride} is not one of EfficientNet-Lite0's: {', '.join(map(str, LITE0_STAGES))}.")
         if precision not in PRECISIONS:
-            raise UserError(f"precision={precision} is none of {', '.join(PRECISIONS)}.")
+            raise UserError(f"precision={precision} is not one of {', '.join(PRECISIONS)}.")
         self.image_size_px = image_size_px
         self.side = image_size_px // stride
         self.precision = precision

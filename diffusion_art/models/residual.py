@@ -1,8 +1,8 @@
 """diffusers' residual block and upsampling of a UNet, their weights as they are, channels last throughout.
 
 diffusers' own block turns its input around for the shortcut while training, which costs a UNet on a CPU about a
-twentieth of its step. Its own upsampling does so for batches of 64 and more, for the sake of kernels long mended, and
-so has a network of other shapes there.
+twentieth of its step. Its own upsampling does so for batches of 64 and more, because of faults in
+kernels that were repaired long ago, which gives tensors other strides there.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, diges
 def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
     """By what one of several captions is chosen at these places (int64) of an epoch: 64 random bits (uint64) for each.
 
-    A pure function of (split, seed, epoch, place), so a visit has the same caption whoever serves it. Of n captions
+    A pure function of (split, seed, epoch, place), so a visit has the same caption from any server. Of n captions
     it is number (upper 32 bits x n) >> 32, from 0. In the order of the index (no seed) it is the first, always.
     """
     identity = json.dumps(["diffusion-art-captions-1", seed, epoch, split]).encode()

@@ -170,7 +170,7 @@ class WarmupStableDecay(Constant):
     ) -> None:
         super().__init__(warmup_steps=warmup_steps)
         if shape not in self.SHAPES:
-            raise ValueError(f"shape={shape} of the decay is none of {', '.join(self.SHAPES)}")
+            raise ValueError(f"shape={shape} of the decay is not one of {', '.join(self.SHAPES)}")
         if not 0.0 < decay_fraction <= 1.0:
             raise ValueError(f"decay_fraction={decay_fraction} is no share of a run: it is above 0 and at most 1")
         self.total_steps = total_steps

@@ -14,7 +14,7 @@ OFFERED = 3
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is an allocator, of a GPU, of torch on a CPU or of Python, that had no more to give."""
+    """Whether memory ran out: a GPU's, or this machine's as torch or Python asked for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES)

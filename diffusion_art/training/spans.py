@@ -1,4 +1,4 @@
-"""Parts of a step by name, for whoever measures where its time goes; nobody listening, they cost nothing."""
+"""Parts of a step by name, for a measurement of where its time goes; where nobody measures, they cost nothing."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class StopRequest:
 
     @contextmanager
     def at_steps(self) -> Iterator[None]:
-        """Inside the block whoever trains looks at `number` after each step, and nothing is raised."""
+        """Inside the block the training looks at `number` after each step, and nothing is raised."""
         self._at_steps = True
         try:
             with handled(self._hear):

@@ -73,7 +73,7 @@ def test_lite0_sees_what_the_network_the_weights_were_packed_for_sees():
 
 
 def test_an_unknown_network_and_missing_weights_are_named(monkeypatch, tmp_path: Path):
-    with pytest.raises(UserError, match="features=vgg is none of efficientnet_lite0, inception, judge"):
+    with pytest.raises(UserError, match="features=vgg is not one of efficientnet_lite0, inception, judge"):
         load_features("vgg")
     monkeypatch.setattr(features, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"torchmetrics\[image\]"):

@@ -80,7 +80,7 @@ def test_lite0_says_what_it_needs():
             Lite0(image_size_px=side_px)
     with pytest.raises(UserError, match=r"stride=8 is none .* 32, 16"):
         Lite0(stride=8)
-    with pytest.raises(UserError, match="precision=fp16 is none of fp32, bf16, auto"):
+    with pytest.raises(UserError, match="precision=fp16 is not one of fp32, bf16, auto"):
         Lite0(precision="fp16")
 
 

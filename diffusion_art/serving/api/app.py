@@ -49,7 +49,7 @@ router = APIRouter()
 
 
 def create_app(studio: Studio) -> FastAPI:
-    """The ASGI application that serves `studio`. The engine is started and ended by whoever made it."""
+    """The ASGI application that serves `studio`. The engine is started and ended by the caller that made it."""
     app = FastAPI(
         title="diffusion_art",
         description=_DESCRIPTION,

@@ -28,7 +28,7 @@ def answer(request: Request, name: str) -> Response:
     """A file of the app's `state.page`; nothing else on the disk can be asked for.
 
     Raises:
-        ApiError: 404, there is none of that name.
+        ApiError: 404, no page has that name.
     """
     files: Files = request.app.state.page
     content, media_type = files.get(name, (None, ""))

@@ -15,7 +15,7 @@ from diffusion_art.diffusion.noise import SEED_LIMIT
 
 Format = Literal["png", "jpeg", "webp"]
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Ignored = Annotated[str | None, Field(description="Taken for the sake of OpenAI's clients, and ignored.")]
+Ignored = Annotated[str | None, Field(description="OpenAI's clients send it; it is ignored.")]
 
 
 class ImageRequest(BaseModel):

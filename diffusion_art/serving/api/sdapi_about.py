@@ -82,7 +82,7 @@ async def upscalers() -> list[UpscalerItem]:
 @router.get("/prompt-styles", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.get("/scripts-list", responses=GUARDED_ERRORS, include_in_schema=False)
 async def nothing() -> list[str]:
-    """What front ends list at their start and there is none of."""
+    """What front ends list at their start, and what we do not have."""
     return []
 
 

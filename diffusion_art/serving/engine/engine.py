@@ -72,7 +72,7 @@ class Engine:
 
     `max_rows` is the largest batch of one network call; a guided picture takes two rows of it. At most `max_jobs`
     pictures are in the engine, waiting ones included. `precision` is `auto` (bfloat16 where the device computes in
-    it), `float32` or `bfloat16`; in float32 a picture is the same alone and in company but for rounding. The loop
+    it), `float32` or `bfloat16`; in float32 a picture is the same alone and among others but for rounding. The loop
     computes on `cores` of the processor; None: as many as torch takes.
     """
 
@@ -321,7 +321,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         ValueError: no such precision.
     """
     if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision={precision!r} is none of auto, float32, bfloat16")
+        raise ValueError(f"precision={precision!r} is not one of auto, float32, bfloat16")
     if precision == "auto":
         return torch.bfloat16 if computes_in_bf16(device) else None
     return torch.bfloat16 if precision == "bfloat16" else None

@@ -1,4 +1,4 @@
-"""What a build counts, and how it tells."""
+"""The counts of a build, and the lines that report them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Tally:
         return True
 
     def _note_copy(self, number: int, picture: Encoded, *, new: tuple[str, ...]) -> None:
-        """Another copy of a picture that there is, with captions that it may not have yet."""
+        """Another copy of a picture that there is, with captions that may be new."""
         self.duplicates += 1
         if (picture.split == "val") != (number in self.named_val):
             self.crossed.add(number)

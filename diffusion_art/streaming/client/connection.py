@@ -36,7 +36,7 @@ class Connection:
 
     Raises:
         websockets.exceptions.InvalidURI: `url` is no such address.
-        websockets.exceptions.InvalidHandshake: whoever answers has another idea; InvalidStatus says which.
+        websockets.exceptions.InvalidHandshake: the server answers something else; InvalidStatus says what.
     """
 
     def __init__(

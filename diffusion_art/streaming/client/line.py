@@ -75,7 +75,7 @@ class Line:
     """An open connection; `info` is what the server holds.
 
     LineError when the server is not open within `open_within_s` or then leaves us waiting for `timeout_s`,
-    UserError when it is none of ours (then OtherProtocol) or wants another token.
+    UserError when the server is not ours (then OtherProtocol) or wants another token.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class StreamClient:
     A server that breaks off, hangs for `timeout_s` or sends damaged bytes is left, and what was not yet
     received is asked again of the next one: the samples come out as if nothing had happened. A server is
     waited for `connect_for_s` at the start and `retry_for_s` in mid-run. `digest` is the data set that must
-    be there, None for that of the first server. Connects when first read, so before that it may be sent to
+    be there, None for that of the first server. It connects at the first read, so before that it may be sent to
     other processes.
 
     Without a `token` that of $DIFFUSION_ART_STREAM_TOKEN is used. `ca` is a PEM file of certificates to trust

@@ -12,8 +12,8 @@ the positions of a client that goes away before that return, and are handed out 
 * Any other reset begins the stream anew, unless somebody else is reading it: nobody is sent a sample twice because
   of what another client does. Once it is over, a client that resets before it asks for data need not be alone: a
   worker of `eirtrain` that comes late asks first.
-* When nobody has been connected for `idle_s`, or since the end, the stream begins anew: whoever comes then is a new
-  training and gets what it would get from a new server.
+* When nobody has been connected for `idle_s`, or since the end, the stream begins anew: a client that comes then is a
+  new training and gets what it would get from a new server.
 
 Validation samples are left out for good, on all connections, after any reset.
 """
@@ -71,7 +71,7 @@ class EirPass:
         idle_s: float = 60.0,
     ) -> None:
         if epochs is not None and (type(epochs) is not int or epochs < 1):
-            raise UserError(f"eir.epochs={epochs!r} is no number of epochs; set 1 or more, or null for no end")
+            raise UserError(f"eir.epochs={epochs!r} is not a number of epochs; set 1 or more, or null for no end")
         self.shards, self.seed, self.max_batch_size = shards, seed, max_batch_size
         self.samples = shards.splits.get(SPLIT, 0)
         self._end = 0 if self.samples == 0 else 2**62 if epochs is None else epochs * self.samples

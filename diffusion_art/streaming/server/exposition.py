@@ -59,7 +59,7 @@ class Exposition(Collector):
 
 
 def read_metrics(text: str) -> tuple[Figures, dict[str, str]]:
-    """The figures in a `/metrics` text, and what it says of the data set. ValueError when it is none of ours."""
+    """The figures in a `/metrics` text, and what it says of the data set. ValueError when the text is not ours."""
     figures: Figures = {}
     about: dict[str, str] = {}
     for family in text_string_to_metric_families(text):

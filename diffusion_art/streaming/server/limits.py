@@ -35,7 +35,7 @@ class Limits:
 class Entrance:
     """The connections that have not said what they want. Too many of them, and the oldest is shown out.
 
-    A client of ours is through in milliseconds, so whoever is oldest is a port scanner or holds its socket open to
+    A client of ours is through in milliseconds, so the oldest one is a port scanner or holds its socket open to
     keep others from theirs; `open_timeout_s` ends these too, and this bounds their number until then.
     """
 
@@ -54,5 +54,5 @@ class Entrance:
         self._waiting[who] = show_out
 
     def leave(self, who: object) -> None:
-        """`who` is known by now, or gone."""
+        """Forget `who`: it has been let in, or has left."""
         self._waiting.pop(who, None)

@@ -1,7 +1,7 @@
 """The server's front door: which connections are let in, what is answered to those that only ask over HTTP.
 
 /ws         the stream, by WebSocket
-/health     "ok" for whoever asks
+/health     "ok" for everyone who asks
 /metrics    Prometheus text, for those who know the token where there is one
 """
 
@@ -30,7 +30,7 @@ class Reception:
         self._exposition = Exposition(table, info)
 
     def hear(self, connection: ServerConnection, request: Request) -> Response | None:
-        """`process_request`: the answer to whoever does not want the stream, or may not have it."""
+        """`process_request`: the answer to a client that does not want the stream, or may not have it."""
         path = request.path.partition("?")[0]
         if path == "/health":
             return connection.respond(HTTPStatus.OK, "ok\n")

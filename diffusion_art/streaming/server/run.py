@@ -51,7 +51,7 @@ def serve(
     once clients can connect. UserError as from `Settings.open` and `open_server`.
     """
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise UserError(f"processes={processes!r} is no number of server processes; give 1 or more")
+        raise UserError(f"processes={processes!r} is not a number of server processes; give 1 or more")
     allow_many_files()
     settings, components = settings or Settings(), components_of(spec)
     if settings.tls is not None:
@@ -116,7 +116,7 @@ async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> 
 
 
 def _ignore(_: str, __: StreamInfo) -> None:
-    """Nobody wants to know."""
+    """The default where no caller asks for the address."""
 
 
 class _Stop(asyncio.Event):

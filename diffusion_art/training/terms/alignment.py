@@ -118,7 +118,7 @@ def _check(
     hidden: int,
 ) -> None:
     if layer != "auto" and layer not in maps:
-        raise UserError(f"alignment.layer={layer} is none of this backbone's: {', '.join(maps)}, or auto")
+        raise UserError(f"alignment.layer={layer} is not one of this backbone's: {', '.join(maps)}, or auto")
     if not weight > 0:
         raise UserError(f"alignment.weight={weight} must be positive; 0.5 is usual, and alignment=none is without")
     if not 0 < stop_at_fraction <= 1:

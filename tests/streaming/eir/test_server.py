@@ -215,7 +215,7 @@ def test_a_training_after_the_end_begins_anew(pictures: Path, url: str):
 
 def test_epochs_are_counted_from_one(pictures: Path):
     for wrong in (0, -1):
-        with pytest.raises(UserError, match=r"eir\.epochs=.* is no number of epochs"):
+        with pytest.raises(UserError, match=r"eir\.epochs=.* is not a number of epochs"):
             EirPass(open_shards(pictures), epochs=wrong)
 
 

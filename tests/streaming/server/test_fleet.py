@@ -178,7 +178,7 @@ def test_a_fleet_that_cannot_be_started_any_more_is_given_up(tmp_path: Path, cap
 
 
 def test_no_processes_are_an_error(toy: Path):
-    with pytest.raises(UserError, match="processes=0 is no number of server processes"):
+    with pytest.raises(UserError, match="processes=0 is not a number of server processes"):
         serve(toy, port=0, processes=0)
 
 

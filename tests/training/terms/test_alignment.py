@@ -128,7 +128,7 @@ def test_it_ends_after_a_share_of_the_steps():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"layer": "up"}, "alignment.layer=up is none of this backbone's: middle, or auto"),
+        ({"layer": "up"}, "alignment.layer=up is not one of this backbone's: middle, or auto"),
         ({"weight": 0.0}, "alignment.weight=0.0 must be positive.*alignment=none"),
         ({"stop_at_fraction": 0.0}, "alignment.stop_at_fraction=0.0 is no share"),
         ({"stop_at_fraction": 1.5}, "alignment.stop_at_fraction=1.5 is no share"),
