@@ -1,10 +1,13 @@
-"""What the machine at hand can do."""
+"""What the machine at hand can do, and the names of the floats it does it in."""
 
 from __future__ import annotations
 
 import torch
 
 from diffusion_art.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCHS_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def pick_device(name: str = "auto") -> str:
@@ -35,6 +38,11 @@ def _check(name: str) -> None:
         raise UserError(f"device={name} cannot be used: torch finds none here. Leave device out, or give device=cpu.")
     if (device.index or 0) >= count:
         raise UserError(f"device={name} is not there: torch finds {count} here, {device.type}:0 to {count - 1}.")
+
+
+def precision_named(name: str) -> str:
+    """A precision as it is spelled here (`bf16`), also where it is given as torch spells it (`bfloat16`)."""
+    return TORCHS_NAMES.get(name, name)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
+from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, write_exported
@@ -33,7 +33,6 @@ from diffusion_art.sharing.painting import Painting, in_dtype
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NOT_COMFYUI = (
     "ComfyUI cannot run this model unchanged: of diffusers' UNets it loads those of Stable Diffusion's shapes, which "
     "work on a VAE's latents. Take format=diffusers, or serve the run, whose /sdapi/v1 front ends speak."
@@ -43,6 +42,7 @@ NOT_COMFYUI = (
 def export(config: DictConfig) -> Path:
     """Returns the file or folder it wrote."""
     asked = plain(config)
+    asked["dtype"] = precision_named(asked["dtype"])
     if asked["format"] == "comfyui":
         raise UserError(NOT_COMFYUI)
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
@@ -66,7 +66,7 @@ def export_file(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
     tensors = in_dtype(run.tensors, DTYPES[asked["dtype"]], origin=found)
     if asked.get("sampler") or asked["num_steps"]:
         record = replace(record, config={**record.config, "sampler": sampler.describe()})
-    source = run.checkpoint_id + ("" if asked["dtype"] == "float32" else f"-{asked['dtype']}")
+    source = run.checkpoint_id + ("" if asked["dtype"] == "fp32" else f"-{asked['dtype']}")
     write_exported(path, record, tensors, weights=run.weights, checkpoint=source)
     count = sum(value.numel() for value in tensors.values())
     log.info("%.1f M weights, %.1f MB: %s", count / 1e6, path.stat().st_size / 1e6, path)

@@ -39,7 +39,7 @@ from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import command, config_dir
 from diffusion_art.config import class_of, plain, verbatim
-from diffusion_art.devices import computes_in_bf16
+from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
@@ -124,8 +124,7 @@ def settle(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
         _settle_length(config)
-        if config.trainer.precision == "auto":
-            config.trainer.precision = best_precision(str(config.trainer.accelerator))
+        config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
         if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
             _settle_teacher(config)
@@ -176,6 +175,13 @@ def _typed() -> list[str]:
     if not HydraConfig.initialized():
         return []
     return [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
+
+
+def settled_precision(asked: int | str, accelerator: str) -> int | str:
+    """What Lightning calls it: `bf16` is mixed precision there, `auto` the best that the processor computes in."""
+    if asked == "auto":
+        return best_precision(accelerator)
+    return {"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision_named(str(asked)), asked)
 
 
 def best_precision(accelerator: str) -> str:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffusion_art.devices import computes_in_bf16, pick_device, widest
+from diffusion_art.cli import config_dir
+from diffusion_art.devices import DTYPES, TORCHS_NAMES, computes_in_bf16, pick_device, precision_named, widest
 from diffusion_art.errors import UserError
+from diffusion_art.models.image_tower import Lite0
+from diffusion_art.serving.engine.engine import autocast_dtype
+from diffusion_art.train import settled_precision
 
 
 @pytest.fixture
@@ -48,3 +53,24 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_float32(two_gpus, monkeypatch
 
 def test_sums_are_as_wide_as_the_device_can():
     assert [widest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64] * 2 + [torch.float32]
+
+
+def test_a_precision_has_one_name_and_torchs_is_understood():
+    for torchs, ours in TORCHS_NAMES.items():
+        assert precision_named(torchs) == precision_named(ours) == ours
+        assert DTYPES[ours] == getattr(torch, torchs)
+    for names in (("bf16", "bfloat16"), ("fp32", "float32")):
+        assert len({autocast_dtype(name, torch.device("cpu")) for name in names}) == 1
+        assert len({Lite0(precision=name).precision for name in names}) == 1
+        assert len({settled_precision(name, "cpu") for name in names}) == 1
+    assert [settled_precision(name, "cpu") for name in ("bf16", "fp32", "64-true", 32)] == [
+        *("bf16-mixed", "32-true", "64-true", 32)
+    ]
+
+
+def test_every_yaml_and_page_spells_precisions_so():
+    pages = [*config_dir().rglob("*.yaml"), *(config_dir().parent / "docs").glob("*.md")]
+    commands = {
+        page.name: re.findall(r"(?:dtype|precision)[=:] ?b?float\d+", page.read_text("utf-8")) for page in pages
+    }
+    assert {name: found for name, found in commands.items() if found} == {}

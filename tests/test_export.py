@@ -37,7 +37,7 @@ def test_an_exported_model_paints_what_its_run_paints(run, run_here):
 
 def test_raw_weights_and_half_precision(run, run_here, tmp_path):
     small = tmp_path / "to" / "small.safetensors"
-    status, said, complaints = run_here("export", f"run={run}", "weights=raw", "dtype=bfloat16", f"path={small}")
+    status, said, complaints = run_here("export", f"run={run}", "weights=raw", "dtype=bf16", f"path={small}")
     assert status == 0, said + complaints
     written = load_file(small)
     for name, weight in toy_model().trainable_state().items():
@@ -45,7 +45,7 @@ def test_raw_weights_and_half_precision(run, run_here, tmp_path):
     loaded = load_text_to_image(small)
     assert all(weight.dtype == torch.float32 for weight in loaded.trainable_state().values())
     assert load_run(small, weights="raw").model.image_size_px == 16
-    assert checkpoint_id(small) == f"{checkpoint_id(find_checkpoint(run))}-bfloat16"
+    assert checkpoint_id(small) == f"{checkpoint_id(find_checkpoint(run))}-bf16"
     again = tmp_path / "again.safetensors"
     assert run_here("export", f"run={small}", f"path={again}")[0] == 0
     assert all(torch.equal(weight, written[name].float()) for name, weight in load_file(again).items())
@@ -81,7 +81,7 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["dtype=int8"], "dtype=int8 is not known: choose one of float32, bfloat16, float16."),
+        (["dtype=int8"], "dtype=int8 is not known: choose one of fp32, bf16, fp16."),
         (["format=gguf"], "format=gguf is not known: choose one of file, diffusers, onnx."),
         (["path=model.bin"], "path=model.bin must end in .safetensors."),
         (["weights=best"], "weights=best are not in"),
@@ -102,7 +102,7 @@ def test_weights_too_large_for_half_precision_are_not_written(tmp_path, run_here
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", model)
     status, _, complaints = run_here("export", f"run={checkpoint}", "dtype=float16")
     assert status == 1
-    assert "is not finite in float16: export it with dtype=float32." in complaints
+    assert "is not finite in fp16: export it with dtype=fp32." in complaints
 
 
 def test_other_files_are_refused(run, run_here, tmp_path):

@@ -9,10 +9,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
 from diffusion_art.training.limits import interval
-from diffusion_art.training.posthoc import DTYPES, snapshot_path, snapshot_step, write_snapshot
+from diffusion_art.training.posthoc import PRECISIONS, snapshot_path, snapshot_step, write_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ class AverageSnapshots(Callback):
     """
 
     def __init__(self, *, folder: str, every_n_steps: int | None = None, dtype: str = "fp16") -> None:
-        if dtype not in DTYPES:
-            raise UserError(f"callbacks.snapshots.dtype={dtype} is not one of {', '.join(DTYPES)}.")
+        dtype = precision_named(dtype)
+        if dtype not in PRECISIONS:
+            raise UserError(f"callbacks.snapshots.dtype={dtype} is not one of {', '.join(PRECISIONS)}.")
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.dtype = dtype

@@ -72,17 +72,17 @@ def _gpus() -> list[Finding]:
 
 
 def _rates(device: torch.device) -> Finding:
-    """Products of two square matrices in full precision and in bfloat16."""
+    """Products of two square matrices in fp32 and in bf16."""
     full = rate(device, torch.float32)
     name = f"{device} multiplies"
     if not computes_in_bf16(device):
-        told = f"{_flops(full)} in float32; bfloat16 is emulated"
+        told = f"{_flops(full)} in fp32; bf16 is emulated"
         return Finding(name, told, "slow" if device.type == "cuda" else "ok", _without_bf16(device))
     return Finding(name, f"{_flops(full)} in float32, {_flops(rate(device, torch.bfloat16))} in bfloat16")
 
 
 def _without_bf16(device: torch.device) -> str:
-    return "runs train in float32 here: trainer.precision=auto sees to it" if device.type == "cuda" else ""
+    return "runs train in fp32 here: trainer.precision=auto sees to it" if device.type == "cuda" else ""
 
 
 def rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffusion_art.accel.frozen_convolutions import streamlined
 from diffusion_art.accel.resize import resized
-from diffusion_art.devices import computes_in_bf16
+from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
@@ -76,6 +76,7 @@ class Lite0(ImageTower):
             )
         if stride not in LITE0_STAGES:
             raise UserError(f"stride={stride} is not one of EfficientNet-Lite0's: {', '.join(map(str, LITE0_STAGES))}.")
+        precision = precision_named(precision)
         if precision not in PRECISIONS:
             raise UserError(f"precision={precision} is not one of {', '.join(PRECISIONS)}.")
         self.image_size_px = image_size_px

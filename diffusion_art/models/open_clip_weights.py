@@ -18,6 +18,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.transformer import TextTransformer
 from torch import nn
 
+from diffusion_art.devices import precision_named
 from diffusion_art.errors import UserError
 
 LOCAL_DIR = "local-dir:"
@@ -103,7 +104,11 @@ def _load(model: str, pretrained: str | None, *, precision: str, check: Callable
         check(model)
     try:
         return open_clip.create_model(
-            model, pretrained or None, precision=precision, force_custom_text=True, require_pretrained=True
+            model,
+            pretrained or None,
+            precision=precision_named(precision),
+            force_custom_text=True,
+            require_pretrained=True,
         )
     except Exception as error:  # open_clip, the hub, safetensors and pickle each raise their own
         raise UserError(

@@ -92,7 +92,7 @@ def write_onnx(path: Path, painting: Painting) -> Path:
             float32, or `path` holds something else.
     """
     if painting.dtype != torch.float32:
-        raise UserError("format=onnx is written in float32, and onnxruntime rounds it as asked: drop dtype.")
+        raise UserError("format=onnx is written in fp32, and onnxruntime rounds it as asked: drop dtype.")
     table = painting_table(painting)
     with new_folder(path, known_by=KNOWN_BY) as folder:
         parts = _parts(painting)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_art.devices import precision_named
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel, Unshuffle
@@ -83,6 +84,6 @@ def in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, *, origin: Path)
     cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
     for name, value in cast.items():
         if not value.isfinite().all():
-            told = str(dtype).removeprefix("torch.")
-            raise UserError(f"{name} of {origin} is not finite in {told}: export it with dtype=float32.")
+            told = precision_named(str(dtype).removeprefix("torch."))
+            raise UserError(f"{name} of {origin} is not finite in {told}: export it with dtype=fp32.")
     return cast

@@ -18,13 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from diffusion_art.devices import DTYPES
 from diffusion_art.errors import UserError
 from diffusion_art.files import save_tensors
 from diffusion_art.training.power_profile import Mixture, gamma_of, reconstruct
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = ("fp16", "fp32")  # of a snapshot
 
 
 @dataclass(frozen=True)

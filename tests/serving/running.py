@@ -52,7 +52,7 @@ def serving(
     port: int = 0,
     max_rows: int = 16,
     max_jobs: int = 64,
-    precision: str = "float32",
+    precision: str = "fp32",
 ) -> Iterator[Running]:
     """A running server of the run, or of the run folder."""
     run = load_run(run) if isinstance(run, Path) else run

@@ -220,7 +220,7 @@ def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(tmp_path):
     """Of a pixel transformer in bfloat16; the process that compiles compares it with the network as it is."""
     config = {"model": MODEL_CONFIG | {"backbone": JIT_CONFIG}, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0}
     checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(backbone=JIT_CONFIG), config=config)
-    given = ("port=0", "engine.precision=bfloat16", "engine.max_rows=2")
+    given = ("port=0", "engine.precision=bf16", "engine.max_rows=2")
     wish = {"seed": 1, "response_format": "b64_json"}
 
     def compiled(url: str) -> bool:

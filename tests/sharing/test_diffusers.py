@@ -135,7 +135,7 @@ def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here)
 
 def test_the_folder_and_its_card(tmp_path, run_here):
     run = toy_run(tmp_path / "logs" / "toy" / "first")
-    words = [f"run={run}", "format=diffusers", "dtype=float16"]
+    words = [f"run={run}", "format=diffusers", "dtype=fp16"]
     status, said, complaints = run_here("export", *words)
     assert status == 0, said + complaints
     folder = run / "first_step_00000005-diffusers"

@@ -106,6 +106,6 @@ def test_what_cannot_be_written_as_onnx(tmp_path, run_here, monkeypatch):
         return complaints
 
     assert "paints with stochastic_heun, which looks at the picture" in complaint("sampler=stochastic_heun")
-    assert "format=onnx is written in float32" in complaint("dtype=float16")
+    assert "format=onnx is written in fp32" in complaint("dtype=fp16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "needs onnxruntime, which is not installed" in complaint()

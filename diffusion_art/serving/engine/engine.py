@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffusion_art.devices import computes_in_bf16
+from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.diffusion.samplers import Tabular
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
@@ -71,8 +71,8 @@ class Engine:
     """Paints jobs, many at a time. Its methods may be called from any thread.
 
     `max_rows` is the largest batch of one network call; a guided picture takes two rows of it. At most `max_jobs`
-    pictures are in the engine, waiting ones included. `precision` is `auto` (bfloat16 where the device computes in
-    it), `float32` or `bfloat16`; in float32 a picture is the same alone and among others but for rounding. The loop
+    pictures are in the engine, waiting ones included. `precision` is `auto` (bf16 where the device computes in
+    it), `fp32` or `bf16`; in fp32 a picture is the same alone and among others but for rounding. The loop
     computes on `cores` of the processor; None: as many as torch takes.
     """
 
@@ -320,8 +320,9 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     Raises:
         ValueError: no such precision.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision={precision!r} is not one of auto, float32, bfloat16")
-    if precision == "auto":
+    named = precision_named(precision)
+    if named not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision={precision!r} is not one of auto, fp32, bf16")
+    if named == "auto":
         return torch.bfloat16 if computes_in_bf16(device) else None
-    return torch.bfloat16 if precision == "bfloat16" else None
+    return torch.bfloat16 if named == "bf16" else None

@@ -46,7 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def engine_of(run: Run) -> Engine:
-    return Engine(run.model, max_rows=6, precision="float32")
+    return Engine(run.model, max_rows=6, precision="fp32")
 
 
 def paintings(engine: Engine) -> list[np.ndarray]:

@@ -57,7 +57,7 @@ def model() -> TextToImage:
 
 @pytest.fixture
 def engine(model) -> Iterator[Engine]:
-    engine = Engine(model, max_rows=8, max_jobs=14, precision="float32")
+    engine = Engine(model, max_rows=8, max_jobs=14, precision="fp32")
     engine.start()
     yield engine
     engine.stop(drain_s=10)
@@ -112,7 +112,7 @@ def test_a_sampler_that_is_no_table_is_painted_alone_beside_the_others(model):
         seen.append(len(x_t))
         return model.denoise(x_t, t, cond)
 
-    engine = Engine(model, max_rows=8, precision="float32")
+    engine = Engine(model, max_rows=8, precision="fp32")
     engine.use(network)
     shown: list[int] = []
     jobs = [Job("red", seed=n, sampler=Euler(num_steps=4)) for n in range(2)]
@@ -180,7 +180,7 @@ def test_the_loop_has_the_cores_that_the_main_thread_left(model):
     try:
         cores = leave_cores()
         assert (cores, torch.get_num_threads()) == (before, 1)
-        engine = Engine(model, precision="float32", cores=cores + 1)
+        engine = Engine(model, precision="fp32", cores=cores + 1)
         engine.start()
         job = Job("x", seed=0, sampler=Euler(num_steps=4), previews=1)
         _results(engine.submit([job], on_preview=lambda *_: seen.append(torch.get_num_threads())))
@@ -240,7 +240,7 @@ def test_a_step_that_raises_fails_its_pictures_alone(model):
             return self.backbone(x, t, cond)
 
     model.backbone = Brittle(model.backbone)
-    engine = Engine(model, max_rows=8, precision="float32")
+    engine = Engine(model, max_rows=8, precision="fp32")
     engine.start()
     doomed = Job("doomed", seed=0, sampler=Euler(num_steps=2))  # asks at 1 and 1/2
     fine = [Job("fine", seed=n, sampler=Euler(num_steps=3)) for n in range(3)]
@@ -252,7 +252,7 @@ def test_a_step_that_raises_fails_its_pictures_alone(model):
 
 
 def test_stopping_finishes_what_there_is_and_takes_nothing_more(model):
-    engine = Engine(model, max_rows=4, precision="float32")
+    engine = Engine(model, max_rows=4, precision="fp32")
     engine.start()
     tickets = engine.submit(JOBS)
     stopper = threading.Thread(target=engine.stop)
@@ -265,7 +265,7 @@ def test_stopping_finishes_what_there_is_and_takes_nothing_more(model):
 
 
 def test_what_takes_too_long_to_finish_is_told_so(model):
-    engine = Engine(model, max_rows=4, precision="float32")
+    engine = Engine(model, max_rows=4, precision="fp32")
     engine.start()
     (ticket,) = engine.submit([Job("x", seed=0, sampler=Euler(num_steps=10_000))])
     engine.stop(drain_s=0.05)
@@ -278,7 +278,7 @@ def test_captions_are_encoded_once(model):
     encoded = []
     inner = model.text_encoder.encode
     model.text_encoder.encode = lambda captions: encoded.extend(captions) or inner(captions)
-    engine = Engine(model, max_rows=8, precision="float32")
+    engine = Engine(model, max_rows=8, precision="fp32")
     engine.start()
     for _ in range(3):
         jobs = [Job("twice", seed=n, sampler=SAMPLERS[0], guidance_scale=2.0) for n in range(2)]
@@ -288,7 +288,7 @@ def test_captions_are_encoded_once(model):
 
 
 def test_bfloat16_stays_near(model):
-    engine = Engine(model, precision="bfloat16")
+    engine = Engine(model, precision="bf16")
     engine.start()
     (picture,) = _results(engine.submit(JOBS[:1]))
     engine.stop()
