@@ -60,7 +60,7 @@ def main(files: str = "100000", rounds: str = "5") -> None:
         root = Path(name)
         (root / "pictures").mkdir()
         make(root / "pictures", int(files))
-        asked = {"image_size_px": 16, "val_fraction": 0.1, "build": {"limit": _BUILT}}
+        asked = {"image_size_px": 16, "build": {"val_fraction": 0.1, "limit": _BUILT}}
         find = Shards(root / "pictures", root / "data", **asked).ready
         print(f"first: {timed(find):.2f} s, the build of {_BUILT} pictures included")
         ours, theirs = [], []

@@ -142,7 +142,7 @@ class Run:
     def sampler(self, sampler: Sampler | None = None, *, num_steps: int | None = None) -> Sampler:
         """The sampler of its grids, or the one given, in `num_steps` steps if given."""
         node = {"_target_": f"{by_name.__module__}.{by_name.__qualname__}"}  # for a config that holds only the word
-        chosen = sampler or build(node | (self.config.get("sampler") or {"name": "dpmpp_2m", "num_steps": 20}))
+        chosen = sampler or build(node | (self.config.get("sampler") or {"name": "dpmpp_2m"}))
         return chosen if num_steps is None else chosen.in_steps(num_steps)
 
     def guidance_scale(self, guidance_scale: float | None = None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class SampleGrid(Callback):
         guidance_scale: float = 1.0,
         guidance: dict[str, Any] | None = None,
         every_n_steps: int | None = 1000,
-        at_steps: list[int] | None = None,
+        at_steps: Sequence[int] = (),
         seed: int = 0,
         columns: int | None = None,
         batch_size: int = 16,
@@ -71,7 +71,7 @@ class SampleGrid(Callback):
         self.guidance_scale = guidance_scale
         self.guidance = tempering(**(guidance or {}))
         self.every_n_steps = interval(every_n_steps)
-        self.at_steps = set(at_steps or ())
+        self.at_steps = set(at_steps)
         self.seed = seed
         self.columns = columns
         self.batch_size = batch_size

@@ -139,7 +139,7 @@ class StreamDataModule(LightningDataModule):
         image_size_px: int,
         global_batch_size: int,
         val_samples: int = 1024,
-        num_workers: int = 1,
+        num_workers: int,
         seed: int = 0,
         augmentation: Augmentation | None = None,
         curriculum: Curriculum | None = None,

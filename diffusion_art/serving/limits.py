@@ -19,23 +19,23 @@ _LEAST = {"rate_per_minute": 1.0, "max_body_bytes": 1024, "max_predict_body_byte
 class Limits:
     """What `conf/serve.yaml` says under `limits`. UserError for a number that would let nothing in."""
 
-    max_body_bytes: int = 262_144  # of a request
-    max_predict_body_bytes: int = 4_194_304  # of one to /predict, which may carry placeholder pictures
+    max_body_bytes: int = 262_144
+    max_predict_body_bytes: int = 4_194_304
     max_prompt_chars: int = 4000
-    max_n: int = 10  # pictures of a request
-    sizes: str = "any"  # any: the picture is enlarged to the size asked for | exact: only the model's own
-    max_size_px: int = 2048  # of a side, as enlarged
-    max_pixels: int = 20_971_520  # of all pictures of an answer, as enlarged
-    max_captions: int = 32  # of a request to /predict
+    max_n: int = 10
+    sizes: str = "any"
+    max_size_px: int = 2048
+    max_pixels: int = 20_971_520
+    max_captions: int = 32
     max_steps: int = 200
-    rate_per_minute: float | None = 240.0  # pictures for each token, as many at once; None: no limit
-    max_connections: int = 512  # when all are taken, the one that has kept silent longest goes
-    header_timeout_s: float = 10.0  # for a request's head, from its connection's first moment or its last answer
-    body_timeout_s: float = 20.0  # for its body
-    write_timeout_s: float = 30.0  # that a client may leave an answer unread
-    keep_alive_s: float = 15.0  # that an idle connection is kept
-    file_lifetime_s: float = 3600.0  # of pictures given out as a url
-    max_file_bytes: int = 67_108_864  # of all of them together; the oldest go first
+    rate_per_minute: float | None = 240.0
+    max_connections: int = 512
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 20.0
+    write_timeout_s: float = 30.0
+    keep_alive_s: float = 15.0
+    file_lifetime_s: float = 3600.0
+    max_file_bytes: int = 67_108_864
 
     def __post_init__(self) -> None:
         if self.sizes not in SIZES:

@@ -113,7 +113,7 @@ class Constant:
 
     memory: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, warmup_steps: int = 0) -> None:
+    def __init__(self, *, warmup_steps: int) -> None:
         self.warmup_steps = max(0, warmup_steps)
 
     def __call__(self, step: int) -> float:
@@ -132,7 +132,7 @@ class Cosine(Constant):
     Paper: Loshchilov & Hutter 2017, SGDR, https://arxiv.org/abs/1608.03983
     """
 
-    def __init__(self, *, total_steps: int, warmup_steps: int = 0, floor: float = 0.0) -> None:
+    def __init__(self, *, total_steps: int, warmup_steps: int, floor: float = 0.0) -> None:
         super().__init__(warmup_steps=warmup_steps)
         self.total_steps = total_steps
         self.floor = floor
@@ -163,7 +163,7 @@ class WarmupStableDecay(Constant):
         self,
         *,
         total_steps: int,
-        warmup_steps: int = 0,
+        warmup_steps: int,
         decay_fraction: float = 0.2,
         shape: str = "1-sqrt",
         floor: float = 0.0,
@@ -196,7 +196,7 @@ class Plateau(Constant):
     def __init__(
         self,
         *,
-        warmup_steps: int = 0,
+        warmup_steps: int,
         patience: int = 16,
         factor: float = 0.2,
         threshold: float = 1e-4,

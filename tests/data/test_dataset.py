@@ -221,7 +221,7 @@ def test_codecs_and_ways_give_identical_batches(painter_shards, tmp_path, worker
 
 def test_an_unknown_codec_is_refused(painter_shards):
     with pytest.raises(UserError, match=r"data\.payload=webp is not one of jpeg, u8"):
-        StreamDataModule(shards=painter_shards, image_size_px=16, global_batch_size=12, payload="webp")
+        StreamDataModule(shards=painter_shards, image_size_px=16, global_batch_size=12, num_workers=0, payload="webp")
 
 
 def test_bad_pictures_are_replaced_alike_whatever_the_codec(shards_with_a_bad_picture, tmp_path):

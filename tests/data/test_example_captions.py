@@ -11,7 +11,7 @@ from tests.streaming.eir.serving import EirStreamer, serving, streaming
 
 
 def data(path: Path | None = None, **options) -> StreamDataModule:
-    return StreamDataModule(shards=path or (), image_size_px=16, global_batch_size=8, **options)
+    return StreamDataModule(shards=path or (), image_size_px=16, global_batch_size=8, num_workers=0, **options)
 
 
 def test_they_are_of_validation_pictures_and_the_same_by_every_way(painter_shards):

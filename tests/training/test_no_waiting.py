@@ -118,7 +118,7 @@ def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingN
         module = DiffusionModule(
             TrainingStep(model.train(), Objective(times=LogitNormal(), weighting=NoWeighting()), noise=noise),
             optimizer=optimizer,
-            lr_schedule=Cosine(total_steps=STEPS),
+            lr_schedule=Cosine(total_steps=STEPS, warmup_steps=0),
             ema=Ema,
         )
         module._device = torch.device("cuda:0")

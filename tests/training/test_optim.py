@@ -72,11 +72,11 @@ def test_wsd_passes_its_landmarks(shape, half_way):
 
 
 def test_wsds_stable_part_does_not_know_the_length_of_the_run():
-    short, long = WarmupStableDecay(total_steps=100), WarmupStableDecay(total_steps=1000)
+    short, long = (WarmupStableDecay(total_steps=steps, warmup_steps=0) for steps in (100, 1000))
     assert [short(step) for step in range(81)] == [long(step) for step in range(81)]
     for wrong in ({"shape": "cosine"}, {"decay_fraction": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            WarmupStableDecay(total_steps=10, **wrong)
+            WarmupStableDecay(total_steps=10, warmup_steps=0, **wrong)
 
 
 def _scheduled(schedule: Constant, lr: float = 1.0) -> tuple[torch.optim.SGD, object]:
@@ -98,7 +98,8 @@ def test_a_resumed_run_has_the_rate_and_the_length_of_its_own_config():
     before = _rates(*cut, steps=10)
     whole = _rates(*_scheduled(WarmupStableDecay(total_steps=40, warmup_steps=3)), steps=40)
     states = [part.state_dict() for part in cut]
-    longer, halved = _scheduled(WarmupStableDecay(total_steps=40)), _scheduled(Constant(), lr=0.5)
+    longer = _scheduled(WarmupStableDecay(total_steps=40, warmup_steps=0))
+    halved = _scheduled(Constant(warmup_steps=0), lr=0.5)
     for optimizer, scheduler in (longer, halved):
         optimizer.load_state_dict(states[0])
         scheduler.load_state_dict(states[1])
@@ -108,7 +109,7 @@ def test_a_resumed_run_has_the_rate_and_the_length_of_its_own_config():
 
 def test_plateau_agrees_with_torch():
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
-    ours = Plateau(patience=2, factor=0.5)
+    ours = Plateau(warmup_steps=0, patience=2, factor=0.5)
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2, factor=0.5)
@@ -121,11 +122,11 @@ def test_plateau_agrees_with_torch():
 
 def test_plateau_memory_is_saved_with_the_scheduler():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    first = Plateau(patience=0, factor=0.5)
+    first = Plateau(warmup_steps=0, patience=0, factor=0.5)
     for loss in (1.0, 2.0, 2.0):
         first.observe(loss)
     state = attach(first, optimizer).state_dict()
-    second = Plateau(patience=0, factor=0.5)
+    second = Plateau(warmup_steps=0, patience=0, factor=0.5)
     attach(second, optimizer).load_state_dict(state)
     assert (second.scale, second.best) == (0.25, 1.0)
 

@@ -24,6 +24,8 @@ class Consistency(Tabular):
     name = "consistency"
     title = "LCM"
 
+    num_steps: int = 4
+
     def table(self, steps: Iterable[Step]) -> Iterator[Call]:
         for step in steps:
             yield Call(step.index, step.t, of_x=0.0, of_x0=step.alpha_next, of_noise=step.sigma_next)

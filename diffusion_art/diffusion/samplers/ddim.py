@@ -54,6 +54,8 @@ class Ancestral(Tabular):
     name = "ancestral"
     title = "Euler a"
 
+    num_steps: int = 100
+
     def table(self, steps: Iterable[Step]) -> Iterator[Call]:
         for step in steps:
             kept = step.alpha / step.alpha_next * (step.sigma_next / step.sigma) ** 2

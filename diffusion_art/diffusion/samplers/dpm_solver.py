@@ -32,6 +32,8 @@ class DPMSolverPP2M(Tabular):
     name = "dpmpp_2m"
     title = "DPM++ 2M"
 
+    num_steps: int = 20
+
     def table(self, steps: Iterable[Step]) -> Iterator[Call]:
         h_before = math.inf
         for step in steps:
@@ -59,6 +61,8 @@ class UniPC(Tabular):
 
     name = "unipc"
     title = "UniPC"
+
+    num_steps: int = 12
 
     def table(self, steps: Iterable[Step]) -> Iterator[Call]:
         h_before, news = math.inf, 0.0

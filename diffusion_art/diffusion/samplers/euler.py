@@ -51,6 +51,8 @@ class Heun(Tabular):
     name = "heun"
     title = "Heun"
 
+    num_steps: int = 20
+
     def table(self, steps: Iterable[Step]) -> Iterator[Call]:
         for step in steps:
             guess = euler_call(step)

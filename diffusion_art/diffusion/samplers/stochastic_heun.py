@@ -33,6 +33,7 @@ class StochasticHeun(Loop):
     name = "stochastic_heun"
     title = "Stochastic Heun"
 
+    spacing: str = "karras"
     s_churn: float = 40.0
     s_tmin: float = 0.05
     s_tmax: float = 50.0

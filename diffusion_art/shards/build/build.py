@@ -6,6 +6,7 @@ was killed and run again on the way.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
@@ -36,14 +37,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_bad": (0, math.inf),
     "max_megapixels": (0.001, 100_000.0),
 }
-_OF_A_PICTURE: dict[str, Any] = {  # the settings that change the shards, and their defaults
-    "image_size_px": None,
-    "fit": "crop",
-    "jpeg_quality": 92,
-    "val_fraction": 0.05,
-    "limit": None,
-    "max_megapixels": 50.0,
-}
+# the settings that change the shards
+_OF_A_PICTURE = ("image_size_px", "fit", "jpeg_quality", "val_fraction", "limit", "max_megapixels")
 
 
 def build_shards(
@@ -114,8 +109,9 @@ def identity_of(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     `settings` are those of `build_shards`: what is left out has its default, what changes no picture is ignored.
     """
-    chosen = {name: settings.get(name, default) for name, default in _OF_A_PICTURE.items()}
-    if chosen["max_megapixels"] == _OF_A_PICTURE["max_megapixels"]:
+    parameters = inspect.signature(build_shards).parameters
+    chosen = {name: settings[name] if name in settings else parameters[name].default for name in _OF_A_PICTURE}
+    if chosen["max_megapixels"] == parameters["max_megapixels"].default:
         del chosen["max_megapixels"]  # which is younger than many a shard folder
     return json.loads(json.dumps(chosen | {"source": source.describe()}))
 
@@ -132,7 +128,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             kind = "a number" if isinstance(low, float) else "a whole number"
             upper = f" to {high}" if high < math.inf else " or more"
             raise UserError(f"{name}={value} is out of range. Give {kind}, {low}{upper}.")
-    check_fit(settings["fit"])
+    if "fit" in settings:
+        check_fit(settings["fit"])
 
 
 def unfinished(out: str | Path) -> bool:

@@ -38,7 +38,7 @@ from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
-_CHOICES = ("image_size_px", "fit", "jpeg_quality", "val_fraction")
+_HOW = ("fit", "jpeg_quality", "val_fraction")  # to build, beside `data.build`
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +48,19 @@ class Shards:
     """Shards at `path`, built when they are first asked for from what lies there, or from `source`. `ready` gives them.
 
     What is built from a collection goes into a folder of its own in `data_dir`. `caption_template` is how captions are
-    made of the columns, None for the source's own or those of the shards; `build` holds further settings of
-    `build_shards`, `remote` says how an address is read. `source` opens a source, which may take a look at each of its
+    made of the columns, None for the source's own or those of the shards; `build` holds settings of `build_shards`,
+    `remote` says how an address is read. `source` opens a source, which may take a look at each of its
     files, or a download; its class is its `kind` (`config.Described`), and says by `opens_at_once` that this costs
     nothing.
     """
 
     # what is theirs alone of the `data` node
-    KEYS: ClassVar = ("path", "source", "fit", "jpeg_quality", "val_fraction", "build", "remote")
+    KEYS: ClassVar = ("path", "source", "build", "remote", *_HOW)
 
     path: str | Path | list[Any] | None
     data_dir: str | Path
     image_size_px: int
     source: Callable[[], Source] | None = None
-    fit: str = "crop"
-    jpeg_quality: int = 92
-    val_fraction: float = 0.05
     caption_template: str | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
     remote: RemoteSettings = field(default_factory=RemoteSettings)
@@ -71,9 +68,10 @@ class Shards:
     @classmethod
     def of(cls, data: Mapping[str, Any], data_dir: str | Path, *, source: Callable[[], Source] | None) -> Shards:
         """Those of the `data` node of a run's config."""
-        settings = {key: data[key] for key in (*_CHOICES, "path", "caption_template") if key in data}
+        settings = {key: data[key] for key in ("image_size_px", "path", "caption_template") if key in data}
+        build = {key: data[key] for key in _HOW if key in data} | (data.get("build") or {})
         remote = RemoteSettings.of(data.get("remote"))
-        return cls(**settings, data_dir=data_dir, source=source, build=data.get("build") or {}, remote=remote)
+        return cls(**settings, data_dir=data_dir, source=source, build=build, remote=remote)
 
     def ready(self) -> ShardSpec:
         """The folder of shards, found or built; where `path` is a list to mix, each of its entries in that way.
@@ -102,8 +100,8 @@ class Shards:
         template = wanted.caption_template if wanted.caption_template is not None else self.caption_template
         if isinstance(path, Address):
             return Component(path, wanted.weight, template)
-        settings = {name: getattr(self, name) for name in _CHOICES} | dict(self.build)
-        check_settings({"workers": None, "max_bad": 100, **settings})
+        settings = {"image_size_px": self.image_size_px, **self.build}
+        check_settings(settings)
         finished = (path / MANIFEST_FILE).is_file()
         if finished and not self._source_opens_at_once():
             return Component(path, wanted.weight, template)

@@ -18,12 +18,12 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on; each has a range of its own. UserError outside of it."""
+    """What `conf/stream.yaml` says under `limits`; each has a range of its own. UserError outside of it."""
 
-    max_connections: int = 1024  # over all processes; the next client gets HTTP 503 and tries again
-    max_message_bytes: int = MAX_MESSAGE_BYTES  # of what a client says
-    max_request_samples: int = MAX_COUNT  # in one request; clients are told, and split theirs
-    open_timeout_s: float = 10.0  # for a client's opening handshake, that of TLS included
+    max_connections: int = 1024
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_request_samples: int = MAX_COUNT
+    open_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -36,7 +36,9 @@ PROJECTION = "step.terms.alignment.projection."
 def module(*terms: Term, model: dict | None = None) -> DiffusionModule:
     objective = Objective(times=Stratified(), weighting=NoWeighting())
     step = TrainingStep(toy_model(**(model or {})).train(), objective, terms=terms)
-    return DiffusionModule(step, optimizer=partial(Muon, lr=1e-3), lr_schedule=Constant(), ema=partial(Ema, decay=0.9))
+    return DiffusionModule(
+        step, optimizer=partial(Muon, lr=1e-3), lr_schedule=Constant(warmup_steps=0), ema=partial(Ema, decay=0.9)
+    )
 
 
 def aligned(tower: SmallTower, *, model: dict | None = None, **changes) -> DiffusionModule:
