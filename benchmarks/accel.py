@@ -26,8 +26,9 @@ from record import claim, command, machine, write
 
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.cli import config_dir
+from diffusion_art.launching.fit import quieten
+from diffusion_art.launching.settle import settle
 from diffusion_art.tensors import Batch
-from diffusion_art.train import quieten, settle
 
 PARTS = {
     "upsample": "upsampling by a transposed convolution",

@@ -33,7 +33,7 @@ from gpu_sides.ground import FULL, SMOKE, Ground, Scale
 from gpu_sides.part import NotMeasured, Part, Raw, keep, kept
 from record import RESULTS, command, machine, write
 
-from diffusion_art.train import quieten
+from diffusion_art.launching.fit import quieten
 
 DEFAULT = (
     training_parts.ceilings,

@@ -30,7 +30,8 @@ from training import BATCH, batches, settings_of
 from diffusion_art.accel.cores import leave_cores
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.devices import computes_in_bf16
-from diffusion_art.train import build_module, quieten
+from diffusion_art.launching.fit import quieten
+from diffusion_art.training.build import build_module
 
 ROWS = (64, 58, 62, 50, 60, 56, 64, 54)  # of one call after the other
 WORK = {

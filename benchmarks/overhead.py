@@ -27,8 +27,10 @@ from record import claim, command, write
 
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.cli import config_dir
+from diffusion_art.launching.fit import quieten
+from diffusion_art.launching.settle import settle
 from diffusion_art.tensors import Batch
-from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 from diffusion_art.training.optim import clip
 
 

@@ -48,9 +48,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.cli import config_dir
 from diffusion_art.devices import computes_in_bf16
+from diffusion_art.launching.fit import quieten
+from diffusion_art.launching.settle import settle
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 
 BATCH = 32
 WARM_UP = 1

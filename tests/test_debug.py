@@ -86,7 +86,7 @@ def _captions_of_training(asked: list[str], tmp_path: Path) -> set[str]:
     """The captions of the batch that the run of the test above repeats."""
     from omegaconf import OmegaConf
 
-    from diffusion_art.train import build_datamodule
+    from diffusion_art.training.build import build_datamodule
 
     data = build_datamodule(OmegaConf.to_container(OmegaConf.load(tmp_path / "logs/overfit/o/config.yaml")))
     data.trainer = None

@@ -9,9 +9,9 @@ import torch
 from diffusion_art.cli import config_dir
 from diffusion_art.devices import DTYPES, TORCHS_NAMES, computes_in_bf16, pick_device, precision_named, widest
 from diffusion_art.errors import UserError
+from diffusion_art.launching.settle import settled_precision
 from diffusion_art.models.image_tower import Lite0
 from diffusion_art.serving.engine.engine import autocast_dtype
-from diffusion_art.train import settled_precision
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from diffusion_art.cli import config_dir
 from diffusion_art.config import allowed, build, is_a, targets
 from diffusion_art.experiments.edm import Edm
+from diffusion_art.launching.settle import settle
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import load_run
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.train import build_trainer, settle
-from diffusion_art.training.build import build_step
+from diffusion_art.training.build import build_step, build_trainer
 from tests.fakes import toy_run
 
 

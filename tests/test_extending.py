@@ -66,7 +66,7 @@ from diffusion_art.cli import config_dir
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.prepare import main as prepare
 from diffusion_art.tensors import Batch
-from diffusion_art.train import settle
+from diffusion_art.launching.settle import settle
 from diffusion_art.training.build import build_step
 from tests.fakes import write_checkpoint
 from tests.serving.running import serving

@@ -18,9 +18,9 @@ from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_
 from diffusion_art.errors import UserError
 from diffusion_art.posthoc_ema import up_to
 from diffusion_art.record import KEY
-from diffusion_art.train import checked_resume
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.posthoc import add_up, find_snapshots, mix, write_snapshot
+from diffusion_art.training.resume import checked_resume
 from tests.conftest import ROOT
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]

@@ -24,7 +24,7 @@ from diffusion_art.reports.training import TrainingReport
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
-from diffusion_art.train import build_datamodule
+from diffusion_art.training.build import build_datamodule
 from diffusion_art.watching.folder import RunFolder
 from tests.conftest import ROOT
 from tests.fakes import tiny_clip

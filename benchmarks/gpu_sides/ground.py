@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from diffusion_art.accel import switch
 from diffusion_art.cli import config_dir
 from diffusion_art.data.transforms import to_float
+from diffusion_art.launching.batches import settle_batch_size
+from diffusion_art.launching.settle import settle
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.train import settle, settle_batch_size
 from diffusion_art.training.provenance import commit
 
 CLIP = "ViT-B-32"

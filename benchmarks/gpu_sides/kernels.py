@@ -20,7 +20,7 @@ from diffusion_art.accel.norm import group_norm
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.serving.engine.batch import Stepper
 from diffusion_art.serving.engine.engine import Job, autocast_dtype
-from diffusion_art.train import build_module
+from diffusion_art.training.build import build_module
 from gpu_sides.ground import Ground, accelerated
 from gpu_sides.part import Part, Raw, Rows, compared
 from gpu_sides.steps import PLAIN, before_side, our_side

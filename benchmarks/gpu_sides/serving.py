@@ -16,7 +16,7 @@ from stream_sides.running import SideError, run
 
 from diffusion_art.exported import write_exported
 from diffusion_art.record import Record
-from diffusion_art.train import build_module
+from diffusion_art.training.build import build_module
 from gpu_sides.ground import Ground
 from gpu_sides.part import NotMeasured, Part, Raw, Rows, compared
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.train import settle
+from diffusion_art.launching.settle import settle
 
 EXPERIMENTS = config_dir() / "experiment"
 # what paints, measures or draws while training: the yardstick does that, outside the time

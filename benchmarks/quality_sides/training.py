@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.sample_grid import painting
-from diffusion_art.train import build_datamodule, build_module, build_trainer, checked_resume, quieten
+from diffusion_art.launching.fit import quieten
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer
+from diffusion_art.training.resume import checked_resume
 from quality_sides.recipes import Planned
 
 COUNT_EVERY = 100  # steps between countings of FLOPs, which may change in a run

@@ -12,7 +12,7 @@ import pytest
 from diffusion_art.accel import regions
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
-from diffusion_art.train import settled_compile
+from diffusion_art.launching.settle import settled_compile
 from tests.conftest import ROOT
 
 SAME = """
@@ -116,7 +116,7 @@ def test_so_are_they_by_inductor_which_keeps_what_it_made(tmp_path):
 )
 def test_auto_is_by_region_on_a_gpu_in_a_run_long_enough(monkeypatch, asked, gpu, max_steps, settled):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("diffusion_art.train.cannot_compile", lambda device: None)
+    monkeypatch.setattr("diffusion_art.launching.settle.cannot_compile", lambda device: None)
     assert settled_compile(asked, "auto", max_steps) is settled or asked == settled == "whole"
     assert settled_compile("auto", "cpu", max_steps) is False
 

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from diffusion_art.callbacks.guard import NonFiniteGuard
 from diffusion_art.errors import UserError
+from diffusion_art.launching.fit import quieten
 from diffusion_art.tensors import Batch
-from diffusion_art.train import quieten
 
 
 class Net(LightningModule):

@@ -14,7 +14,9 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+from diffusion_art.launching.fit import quieten
+from diffusion_art.launching.settle import settle
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 
 
 def main(folder: Path, words: list[str]) -> None:

@@ -12,9 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, open_dict
 
 from diffusion_art.cli import config_dir
+from diffusion_art.launching.fit import quieten
+from diffusion_art.launching.settle import settle
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
-from diffusion_art.train import build_datamodule, build_module, build_trainer, quieten, settle
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 from diffusion_art.training.module import DiffusionModule
 from tests.fakes import tiny_clip, toy_run
 

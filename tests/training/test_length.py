@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
+from diffusion_art.launching.settle import settle
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.streaming.server.process import ServerProcess
-from diffusion_art.train import build_trainer, settle
+from diffusion_art.training.build import build_trainer
 from diffusion_art.training.length import settled_steps
 
 

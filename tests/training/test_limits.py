@@ -17,7 +17,8 @@ from diffusion_art.callbacks.throughput import Throughput
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
-from diffusion_art.train import build_trainer, settle
+from diffusion_art.launching.settle import settle
+from diffusion_art.training.build import build_trainer
 from diffusion_art.training.limits import check_limits
 from diffusion_art.training.optim import Constant, build_optimizer
 from diffusion_art.training.timer import StepTimer

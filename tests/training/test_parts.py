@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.train import settle, settle_batch_size
+from diffusion_art.launching.batches import settle_batch_size
+from diffusion_art.launching.settle import settle
 from diffusion_art.training.parts import fitting_part, kept_bytes
 
 

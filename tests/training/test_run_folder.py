@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.train import fresh_folder, run_stamp
+from diffusion_art.launching.names import fresh_folder, run_stamp
 from diffusion_art.training.run_folder import HELD_VARIABLE, held, is_held
 from tests.conftest import ROOT
 

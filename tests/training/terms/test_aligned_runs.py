@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
+from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.tensors import Batch
-from diffusion_art.train import quieten
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon

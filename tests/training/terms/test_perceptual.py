@@ -16,10 +16,10 @@ from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
+from diffusion_art.launching.settle import settle
 from diffusion_art.models.image_tower import Lite0, OpenClipImage
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
-from diffusion_art.train import settle
 from diffusion_art.training.build import build_step
 from diffusion_art.training.step import Example, TrainingStep
 from diffusion_art.training.terms.alignment import Alignment

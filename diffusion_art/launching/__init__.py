@@ -1,0 +1,1 @@
+"""From a composed config to a run that trains: every choice settled, processes started, and the run itself."""

@@ -1,0 +1,109 @@
+"""One process of a run trains: Lightning's trainer, the endings it may have, and what is said of them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import seed_everything
+
+from diffusion_art.callbacks.graceful_stop import was_stopped
+from diffusion_art.checkpoints import find_checkpoint
+from diffusion_art.errors import UserError
+from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
+from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
+from diffusion_art.training.resume import steps_done
+from diffusion_art.training.stopping import Stopped, stop_request
+
+log = logging.getLogger(__name__)
+
+
+def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> float | None:
+    """Train to the end, from `checkpoint` on if there is one. Returns the value of `optimized_metric`.
+
+    Raises:
+        UserError: memory ran out, or Lightning refuses something.
+        Stopped: a signal asked to, and what was trained is saved.
+    """
+    quieten()
+    torch.set_float32_matmul_precision("high")
+    seed_everything(settings["seed"], workers=False, verbose=False)
+    datamodule = build_datamodule(settings)
+    module = build_module(settings)
+    trainer = build_trainer(settings)
+    log.info(
+        "run: %s (%s, %s, %s trainable weights)",
+        run_dir,
+        trainer.strategy.root_device,
+        settings["trainer"]["precision"],
+        f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}",
+    )
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
+        if is_out_of_memory(error):
+            saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
+            raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error
+        if is_lightnings(error):
+            raise refused(error) from error
+        raise
+    finally:
+        datamodule.teardown()  # Lightning leaves the server of a run that failed
+    if was_stopped(trainer):
+        raise Stopped(stop_request.number or signal.SIGTERM)
+    value = trainer.callback_metrics.get(settings["optimized_metric"])
+    return None if value is None else float(value)
+
+
+def last_value(run_dir: Path, metric: str) -> float | None:
+    """The last value of a metric in the `metrics.csv` of a run, if there is one."""
+    file = run_dir / "metrics.csv"
+    if not file.exists():
+        return None
+    with file.open(newline="") as rows:
+        values = [float(value) for row in csv.DictReader(rows) if (value := row.get(metric))]
+    return values[-1] if values else None
+
+
+def farewell(stopped: Stopped, run_dir: Path) -> str:
+    """Where a run was stopped, and how to go on with it."""
+    if not any(run_dir.glob("checkpoints/*.ckpt")):
+        return f"{stopped.name}: stopped before the first step; nothing to go on from"
+    step = steps_done(find_checkpoint(run_dir))
+    return f"{stopped.name}: stopped at step {step}, which is saved; go on with: ckpt_path={run_dir}"
+
+
+@contextmanager
+def errors_logged() -> Iterator[None]:
+    """The sentence that ends a run is kept in its train.log, not only on the screen."""
+    try:
+        yield
+    except UserError as error:
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), None)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+        raise
+
+
+def quieten() -> None:
+    """Hints of Lightning that do not hold here."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
+    warnings.filterwarnings("ignore", message=".*Dynamo detected a call to a `functools.lru_cache`.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

@@ -1,0 +1,79 @@
+"""The processes of a run on this machine: how many, and starting them where no launcher did."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+from diffusion_art.cli import config_dir
+from diffusion_art.config import verbatim
+from diffusion_art.errors import UserError
+from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
+from diffusion_art.training.run_folder import HELD_VARIABLE
+
+log = logging.getLogger(__name__)
+
+STOPPING = (  # options of torchrun: who stops the run waits for its checkpoint
+    f"--signals_to_handle=SIGHUP,SIGQUIT,{','.join(signal.Signals(number).name for number in SIGNALS)}",
+    "--shutdown_timeout=600",
+)
+
+
+def processes_wanted(trainer: Mapping[str, Any]) -> int:
+    """How many processes this machine should run and nobody has started: 1 under torchrun, SLURM or one device."""
+    started = {"LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+    return 1 if started else processes_of(trainer)
+
+
+def processes_of(trainer: Mapping[str, Any]) -> int:
+    """How many processes share the run on this machine, however they are started."""
+    devices = trainer["devices"]
+    if not str(trainer.get("strategy", "")).startswith(("ddp", "fsdp")):
+        return 1
+    if devices in ("auto", -1, "-1"):
+        return max(1, torch.cuda.device_count())
+    if isinstance(devices, str) and "," in devices:
+        return len(devices.split(","))
+    return int(devices) if isinstance(devices, int | str) else len(devices)
+
+
+def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
+    """Run the settled config in `processes` processes: none of them composes anything, so none can differ.
+
+    Stop signals that reach this process are passed on, and it ends as they do.
+
+    Raises:
+        UserError: one of them failed.
+    """
+    saved = (run_dir / "launch.yaml").resolve()
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
+    hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**verbatim(settings), "hydra": hydra})))
+    log.info("starting %d processes from %s", processes, saved)
+    os.environ[HELD_VARIABLE] = str(run_dir.resolve())
+    os.environ.pop("HYDRA_FULL_ERROR", None)  # ours (cli.py)
+    module = ["-m", "diffusion_art.train", "--config-path", str(saved.parent), "--config-name", saved.stem]
+    try:
+        torchrun(["--standalone", f"--nproc-per-node={processes}", *STOPPING, *module])
+    except SignalException as error:
+        raise SystemExit(exit_status(error.sigval)) from None
+    except ChildFailedError as error:
+        status = error.get_first_failure()[1].exitcode
+        if stop_signal(status):
+            raise SystemExit(status) from None
+        raise UserError(
+            f"the run of {processes} processes ended with status {status}; its messages are above."
+        ) from None
+    finally:
+        del os.environ[HELD_VARIABLE]

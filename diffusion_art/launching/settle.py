@@ -1,0 +1,167 @@
+"""What a composed config leaves open, settled before anything is built: length, precision, compiling, the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from diffusion_art.accel.regions import cannot_compile
+from diffusion_art.cli import config_dir
+from diffusion_art.config import class_of, plain
+from diffusion_art.devices import computes_in_bf16, precision_named
+from diffusion_art.errors import UserError
+from diffusion_art.launching import names
+from diffusion_art.prompts import read_prompts
+from diffusion_art.runs import load_run
+from diffusion_art.training.build import build_datamodule
+from diffusion_art.training.init_from import started_from
+from diffusion_art.training.length import settled_steps
+from diffusion_art.training.limits import check_limits
+from diffusion_art.training.terms.teacher import student_of
+from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial_steps
+
+log = logging.getLogger(__name__)
+
+WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
+EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
+
+
+def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> dict[str, Any]:
+    """The config as plain data with every choice made: run folder, length, precision, compiling, teacher, text encoder.
+
+    `typed` are the keys that were given on the command line. What it returns rides in the checkpoint and builds the
+    same run anywhere.
+
+    Raises:
+        UserError: a value out of range, or no length.
+    """
+    names.register()
+    with open_dict(config):
+        config.paths.run_dir = str(run_dir)
+        _settle_length(config, typed)
+        config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
+        config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
+        if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
+            _settle_teacher(config)
+        else:
+            _settle_text_encoder(config)
+        if config.get("init_from"):
+            _settle_start(config, typed)
+    settings = plain(config)
+    check_limits(settings)
+    _settle_prompts(settings)
+    return settings
+
+
+def _settle_prompts(settings: dict[str, Any]) -> None:
+    """The texts themselves, for the grids and for all that is painted from this run later."""
+    for asked in (settings, settings["callbacks"].get("samples") or {}):
+        if asked.get("prompts") == "auto":
+            asked["prompts"] = build_datamodule(settings).example_captions(EXAMPLES) or "wikiart"
+        if asked.get("prompts") is not None:
+            asked["prompts"] = read_prompts(asked["prompts"])
+
+
+def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
+    """`trainer.max_steps`, which all that depends on the run's length follows, whatever was given of it."""
+    trainer = plain(config.trainer)
+    check_trial(trainer)
+    if steps := trial_steps(trainer):
+        config.trainer = trial(trainer, steps)
+        config.logger = {}
+        config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}
+        log.info("trainer.fast_dev_run: %d steps, as many batches of validation, nothing logged or saved", steps)
+        return
+    known = {"data": plain(config.data), "paths": plain(config.paths), "trainer": trainer}
+    check_limits(known)
+    config.trainer.max_steps, said = settled_steps(
+        trainer,
+        typed=typed,
+        per_step=known["data"]["global_batch_size"] * trainer["accumulate_grad_batches"],
+        pictures=lambda: build_datamodule(known).training_samples(),
+    )
+    config.trainer.max_epochs = -1
+    if said:
+        log.info("%s", said)
+
+
+def settled_precision(asked: int | str, accelerator: str) -> int | str:
+    """What Lightning calls it: `bf16` is mixed precision there, `auto` the best that the processor computes in."""
+    if asked == "auto":
+        return best_precision(accelerator)
+    return {"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision_named(str(asked)), asked)
+
+
+def best_precision(accelerator: str) -> str:
+    """`bf16-mixed` where the processor computes in bf16, else full precision."""
+    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
+        return "bf16-mixed" if computes_in_bf16(torch.device("cuda")) else "32-true"
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return "32-true"
+    return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
+
+
+def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool | str:
+    """How the network is compiled: `auto` is by region (true) on a GPU, for a run long enough to gain by it.
+
+    Raises:
+        UserError: no such choice, or nothing to compile with.
+    """
+    if asked not in (False, True, "whole", "auto"):
+        raise UserError(f"compile={asked} is not known: choose auto, true (by region), whole (as one graph) or false.")
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    if not asked or (asked == "auto" and not (on_gpu and (max_steps < 0 or max_steps >= WORTH_COMPILING_STEPS))):
+        return False
+    lacking = cannot_compile("cuda" if on_gpu else "cpu")
+    if lacking and asked != "auto":
+        raise UserError(f"compile={str(asked).lower()} is not possible here: {lacking}. Or train with compile=false.")
+    if lacking:
+        log.warning("the network is not compiled, and trains slower: %s", lacking)
+        return False
+    return True if asked == "auto" else asked
+
+
+def _settle_text_encoder(config: DictConfig) -> None:
+    """Where the weights of the text encoder cannot be had and the experiment names another to go on with, take that
+    one, loudly.
+    """
+    fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
+    if fallback is None or class_of(encoder).reachable(plain(encoder)):
+        return
+    path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
+    if not path.is_file():
+        raise UserError(f"text_encoder_fallback={fallback} is no choice of model/text_encoder.")
+    log.warning(
+        "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) "
+        "takes their place; captions will be followed less well. To train with the real one, run once where the hub "
+        "can be reached, or give model.text_encoder.pretrained=<file>.",
+        encoder.model,
+        encoder.pretrained,
+        fallback,
+    )
+    config.model.text_encoder = OmegaConf.load(path)
+
+
+def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
+    """The shape of the model, where the run starts from a UNet of diffusers."""
+    folder = Path(config.init_from).expanduser()
+    if "teacher" in config.keys():  # noqa: SIM118 -- as above
+        raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
+    config.init_from = str(folder)
+    model = started_from(plain(config)["model"], folder, typed=typed)
+    config.model = model
+    log.info("starting from the UNet of %s: block_channels=%s", folder, model["backbone"]["block_channels"])
+
+
+def _settle_teacher(config: DictConfig) -> None:
+    """Which file the teacher is, and with it all that the student shares with it."""
+    run = load_run(plain(config)["teacher"])
+    config.teacher = str(run.checkpoint)
+    config.model = student_of(run.config["model"], chosen=plain(config.model), origin=run.checkpoint)
+    if config.teacher_guidance_scale is None:
+        config.teacher_guidance_scale = run.config["guidance_scale"]
