@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.accel.memory import keep_memory
+from diffusion_art.config import config_dir as config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import RENAMED, holds, refuse_renamed, renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
@@ -35,13 +36,6 @@ log = logging.getLogger(__name__)
 
 ADDRESSES = ("path", "real")  # keys whose values may be the address of shards
 FAILED_FILE = "failed.txt"  # in the folder of a job that failed
-
-
-def config_dir() -> Path:
-    """`conf/` of the checkout this package runs from, or the copy an installed wheel carries."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "conf"
-    return checkout if (checkout / "train.yaml").is_file() else package / "conf"
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import isclass, isfunction
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
@@ -59,6 +60,13 @@ MOVED = {  # where a class stands that older configs name elsewhere
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values
+
+
+def config_dir() -> Path:
+    """`conf/` of the checkout this package runs from, or the copy an installed wheel carries."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "train.yaml").is_file() else package / "conf"
 
 
 def allowed(target: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.sources.texts import read_text
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art import evaluate as command
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
+from diffusion_art.evaluation import evaluate_runs as command
 from diffusion_art.evaluation.work import FOLDER
 from diffusion_art.files import CACHE_VARIABLE
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint

@@ -11,8 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.cli import config_dir
-from diffusion_art.config import class_of, plain
+from diffusion_art.config import class_of, config_dir, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
