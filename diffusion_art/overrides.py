@@ -38,11 +38,12 @@ RENAMED = {
     "alignment.until": "alignment.stop_at_fraction",
     "alignment.relation": "alignment.similarity_weight",
     "pictures": "decode_pictures",
+    "teacher_guidance_scale": "teacher.guidance_scale",
 }
 PROSE = frozenset({"prompt", "prompts", "negative_prompt", "caption_template"})
 NAMES = frozenset(
     (
-        *("path", "paths", "run", "out", "name", "ckpt_path", "checkpoint", "weights", "guide", "teacher", "real"),
+        *("path", "paths", "run", "out", "name", "ckpt_path", "checkpoint", "weights", "guide", "real"),
         *("folder", "file", "filename", "dir", "cache", "ca", "certificate", "key", "state", "token", "public_url"),
         *("pretrained", "model", "repo_id", "revision", "host", "project", "entity", "group", "notes", "job_type"),
     )

@@ -23,7 +23,7 @@ def composed(run_here, name: str, *words: str):
         ("train", "data.path", ()),
         ("train", "callbacks.samples.folder", ()),
         ("train", "run", ()),
-        ("train", "teacher", ("+experiment=distill",)),
+        ("train", "teacher.run", ("+experiment=distill",)),
         ("train", "prompts", ("+experiment=openclipart",)),
         ("sample", "run", ()),
         ("sample", "negative_prompt", ("run=x",)),
@@ -115,7 +115,7 @@ def test_every_new_key_is_one(run_here):
     """And a key that has another meaning elsewhere is refused only where it was renamed."""
     words = ["+experiment=wikiart", "alignment=features", "logger=wandb"]
     known = [composed(run_here, "train", *words), composed(run_here, "sample", "run=x", "sampler=ddim")]
-    known += [composed(run_here, "shards", "info", "path=x")]
+    known += [composed(run_here, "shards", "info", "path=x"), composed(run_here, "train", "+experiment=distill")]
     plain = [OmegaConf.to_container(config, resolve=False) for config in known]
     for old, new in RENAMED.items():
         assert any(holds(config, new) for config in plain), new

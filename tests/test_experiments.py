@@ -34,7 +34,7 @@ def _settled(tmp_path: Path, *overrides: str) -> dict:
 @pytest.mark.parametrize("name", _choices("experiment"))
 def test_every_experiment_builds(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    wanted = {"distill": [f"teacher={toy_run(tmp_path / 'teacher')}", "data.image_size_px=16"]}  # to be complete
+    wanted = {"distill": [f"teacher.run={toy_run(tmp_path / 'teacher')}", "data.image_size_px=16"]}  # to be complete
     settings = _settled(tmp_path, f"+experiment={name}", "prompts=[a boat]", *wanted.get(name, []))
     assert settings["name"] == name
     with torch.device("meta"):

@@ -42,8 +42,8 @@ SAID = [
 ]
 KEYS = [
     *("source.path", "out", "ckpt_path", "caption_template", "path", "data.caption_template", "paths.data_dir", "name"),
-    *("callbacks.samples.folder", "model.text_encoder.pretrained", "+logger.wandb.name", "teacher", "guide", "real"),
-    *("checkpoint", "tls.certificate", "prompts", "token", "callbacks.samples.prompts"),
+    *("callbacks.samples.folder", "model.text_encoder.pretrained", "+logger.wandb.name", "guide", "real"),
+    *("teacher.run", "checkpoint", "tls.certificate", "prompts", "token", "callbacks.samples.prompts"),
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.config import class_of, config_dir, plain
+from diffusion_art.config import class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
@@ -21,7 +21,7 @@ from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.init_from import started_from
 from diffusion_art.training.length import settled_steps
 from diffusion_art.training.limits import check_limits
-from diffusion_art.training.terms.teacher import student_of
+from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial_steps
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
         _settle_length(config, typed)
         config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
-        if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is still missing
+        if config.get("teacher"):
             _settle_teacher(config)
         else:
             _settle_text_encoder(config)
@@ -149,7 +149,7 @@ def _settle_text_encoder(config: DictConfig) -> None:
 def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
     """The shape of the model, where the run starts from a UNet of diffusers."""
     folder = Path(config.init_from).expanduser()
-    if "teacher" in config.keys():  # noqa: SIM118 -- as above
+    if config.get("teacher"):
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
     config.init_from = str(folder)
     model = started_from(plain(config)["model"], folder, typed=typed)
@@ -159,8 +159,10 @@ def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
 
 def _settle_teacher(config: DictConfig) -> None:
     """Which file the teacher is, and with it all that the student shares with it."""
-    run = load_run(plain(config)["teacher"])
-    config.teacher = str(run.checkpoint)
+    if not is_a(config.teacher, Teacher):
+        raise UserError(f"teacher={config.teacher} is no teacher: name its run with teacher.run=... instead.")
+    run = load_run(plain(config)["teacher"]["run"])
+    config.teacher.run = str(run.checkpoint)
     config.model = student_of(run.config["model"], chosen=plain(config.model), origin=run.checkpoint)
-    if config.teacher_guidance_scale is None:
-        config.teacher_guidance_scale = run.config["guidance_scale"]
+    if config.teacher.guidance_scale is None:
+        config.teacher.guidance_scale = run.config["guidance_scale"]

@@ -10,7 +10,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from diffusion_art.checkpoints import checkpoint_id, load_text_to_image
 from diffusion_art.config import Described, build, class_of, is_a
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
@@ -58,7 +57,7 @@ def build_step(settings: dict[str, Any]) -> TrainingStep:
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:
         model.check_size(size_px)
-    if "teacher" in settings and len(sizes_px) > 1:
+    if settings.get("teacher") and len(sizes_px) > 1:
         raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
     return TrainingStep(
         model,
@@ -72,10 +71,11 @@ def build_step(settings: dict[str, Any]) -> TrainingStep:
 
 
 def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
-    """The teacher, if there is one, and the terms among the config's top-level keys."""
-    terms: list[Term] = [_teacher(settings, model)] if "teacher" in settings else []
+    """The terms among the config's top-level keys."""
+    terms: list[Term] = []
     towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
-    for node in (node for node in settings.values() if is_a(node, Term)):
+    nodes = [node for node in settings.values() if is_a(node, Term)]
+    for node in sorted(nodes, key=lambda node: not is_a(node, Teacher)):  # random weights of others are drawn after it
         given: dict[str, Any] = cast(type[Term], class_of(node)).of_model(model)
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
@@ -84,17 +84,6 @@ def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
         own = {key: value for key, value in node.items() if key not in given}
         terms.append(build({**own, "_partial_": True})(**given))
     return terms
-
-
-def _teacher(settings: dict[str, Any], model: TextToImage) -> Teacher:
-    """Its weights are where `model` starts, before an average of them begins."""
-    taught_by = load_text_to_image(settings["teacher"])
-    model.load_trainable_state(taught_by.trainable_state())
-    return Teacher(
-        taught_by,
-        teacher_id=checkpoint_id(settings["teacher"]),
-        guidance_scale=settings["teacher_guidance_scale"],
-    )
 
 
 def build_trainer(settings: dict[str, Any]) -> Trainer:

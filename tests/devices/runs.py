@@ -75,7 +75,7 @@ class Runs:
         with open_dict(config):
             self._complete(config, whole=whole)
         settings = settle(config, self.folder / name)
-        if "teacher" not in settings:  # which is narrow already
+        if not settings.get("teacher"):  # which is narrow already
             settings["model"] |= {part: narrow(settings["model"][part]) for part in ("backbone", "text_encoder")}
         if settings["alignment"] is not None:
             settings["alignment"]["total_steps"] = 100  # a share of one step is none
@@ -84,8 +84,8 @@ class Runs:
         return settings
 
     def _complete(self, config: DictConfig, *, whole: bool) -> None:
-        if "teacher" in config.keys():  # noqa: SIM118 -- `in config` is false for a value that is missing
-            config.teacher = self.teacher()
+        if config.get("teacher"):
+            config.teacher.run = self.teacher()
         towers = ((term or {}).get("tower") for term in (config.alignment, config.perceptual))
         for tower in (config.model.get("text_encoder"), *towers):
             if tower and "pretrained" in tower:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.config import build
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
@@ -17,7 +18,9 @@ from diffusion_art.training.terms.perceptual import Perceptual
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
 from tests.fakes import SmallTower, toy_model
+from tests.golden.trace import HERE
 
+OLD = HERE / "old" / "last.ckpt"
 PICTURES, NUMBER = 8, 3  # of a step, and which step
 
 
@@ -83,7 +86,9 @@ def aligned(seed: int, **changes) -> Alignment:
 
 
 def taught(by: str) -> Teacher:
-    return Teacher(toy_model(), teacher_id=by, guidance_scale=1.0)
+    term = Teacher(run=OLD, guidance_scale=1.0, student=load_text_to_image(OLD))
+    term.teacher_id = by
+    return term
 
 
 def step_of(*terms: Term) -> TrainingStep:
@@ -110,7 +115,7 @@ def test_terms_combine_and_each_goes_on_from_its_own_state():
         ([aligned(0)], [], "without the term alignment .* resume it with alignment=none"),
         ([], [taught("a")], "with the term teacher"),
         ([taught("a")], [], "without the term teacher .* its own experiment"),
-        ([taught("b")], [taught("a")], "was taught by a, and teacher=... is b"),
+        ([taught("b")], [taught("a")], "was taught by a, and that of teacher.run is b"),
         ([aligned(0)], [aligned(0, layer="up")], "with its up aligned, and here it is middle"),
         ([aligned(0), taught("a")], [aligned(0)], "without the term teacher"),
     ],

@@ -19,7 +19,7 @@ def distill(painter_shards, tmp_path) -> list[str]:
     """The command, short of run=NAME: four steps on 16 px pictures."""
     return [
         "+experiment=distill",
-        f"teacher={toy_run(tmp_path / 'teacher')}",
+        f"teacher.run={toy_run(tmp_path / 'teacher')}",
         *("data.source=null", f"data.path={painter_shards}", "data.image_size_px=16", "data.url=shards"),
         *("data.num_workers=0", "data.global_batch_size=8", "data.val_samples=8", "objective.teacher_steps=2"),
         *("trainer.max_steps=4", "trainer.val_check_interval=4", "callbacks.checkpoints.every_n_steps=2"),
@@ -46,8 +46,8 @@ def test_a_student_starts_as_its_teacher_and_says_how_it_is_sampled(distill, run
         assert torch.equal(weights[f"raw model.{name}"], value)
     ours = torch.load(find_checkpoint(student), weights_only=True)[KEY]
     assert ours["terms"]["teacher"]["id"] == checkpoint_id(find_checkpoint(teacher))
-    assert ours["config"]["teacher"] == str(find_checkpoint(teacher))
-    assert ours["config"]["teacher_guidance_scale"] == 2.0  # as the toy run ships
+    assert ours["config"]["teacher"]["run"] == str(find_checkpoint(teacher))
+    assert ours["config"]["teacher"]["guidance_scale"] == 2.0  # as the toy run ships
 
     run = load_run(student)
     assert run.sampler() == Consistency(num_steps=4)
@@ -70,7 +70,7 @@ def test_a_student_learns_from_its_teacher_and_resumes_exactly(distill, run_here
     assert any(not torch.equal(whole[f"raw model.{name}"], value) for name, value in teacher.items())
 
     write_checkpoint(tmp_path / "other.ckpt", toy_model(seed=1))
-    other = [f"teacher={tmp_path / 'other.ckpt'}", "trainer.max_steps=6", "ckpt_path=last"]
+    other = [f"teacher.run={tmp_path / 'other.ckpt'}", "trainer.max_steps=6", "ckpt_path=last"]
     status, _, complaints = run_here("train", *settings, "run=cut", *other)
     assert status == 1
     assert "was taught by step_00000005-" in complaints
@@ -79,8 +79,10 @@ def test_a_student_learns_from_its_teacher_and_resumes_exactly(distill, run_here
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["teacher=???"], ["`teacher` has no value", "teacher="]),
-        (["teacher=nowhere"], ["there is no run at nowhere"]),
+        (["teacher.run=???"], ["`teacher.run` has no value", "teacher.run="]),
+        (["teacher.run=nowhere"], ["there is no run at nowhere"]),
+        (["teacher=nowhere"], ["`teacher` is a section with the keys `run`, `guidance_scale`", "teacher.run=..."]),
+        (["+teacher_guidance_scale=2"], ["`teacher_guidance_scale` is called `teacher.guidance_scale` now"]),
         (["data.image_size_px=32"], ["data.image_size_px=16", "data.image_size_px=32"]),
         (["model/codec=pixel"], ["codec.Unshuffle2", "codec.Pixel", "Drop that override"]),
         (["model/schedule=flow", "model.schedule.shift=3"], ["model.schedule.shift=3"]),

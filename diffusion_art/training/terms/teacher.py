@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, load_text_to_image
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.terms.term import Term
@@ -14,22 +15,30 @@ from diffusion_art.training.terms.term import Term
 class Teacher(Term):
     """Tells the objective (`Distillation`) what the guided teacher answers. It adds no loss of its own.
 
-    The teacher's guidance becomes a part of the student, which is sampled at guidance_scale 1. The teacher is frozen,
-    and checkpoints name it (`teacher`, its id) and do not copy it.
+    `run` is the teacher's, or its checkpoint. The `student` starts with its weights, so a student is made before an
+    average of its weights begins. The teacher's guidance becomes a part of the student, which is sampled at
+    guidance_scale 1. The teacher is frozen, and checkpoints name it (`teacher`, its id) and do not copy it.
 
     Raises:
-        UserError: a checkpoint to resume whose student had another teacher.
+        UserError: no model at `run`, or a checkpoint to resume whose student had another teacher.
     """
 
     name = "teacher"
     off = "its own experiment"
     model: TextToImage
 
-    def __init__(self, model: TextToImage, *, teacher_id: str, guidance_scale: float) -> None:
+    def __init__(self, *, run: str | Path, guidance_scale: float, student: TextToImage) -> None:
         super().__init__()
-        self.hide("model", model)
-        self.teacher_id = teacher_id
+        checkpoint = find_checkpoint(run)
+        self.teacher_id = checkpoint_id(checkpoint)
         self.guidance_scale = guidance_scale
+        model = load_text_to_image(checkpoint)
+        student.load_trainable_state(model.trainable_state())  # before `hide` leaves none of them trainable
+        self.hide("model", model)
+
+    @classmethod
+    def of_model(cls, model: TextToImage) -> dict[str, Any]:
+        return {"student": model}
 
     def told(self, captions: Sequence[str]) -> dict[str, Any]:
         taught = self.model.encode_captions(captions)
@@ -41,8 +50,8 @@ class Teacher(Term):
     def resume(self, state: Mapping[str, Any]) -> None:
         if state["id"] != self.teacher_id:
             raise UserError(
-                f"the student in this checkpoint was taught by {state['id']}, and teacher=... is "
-                f"{self.teacher_id}. Resume it with the checkpoint of its teacher: teacher=RUN/checkpoints/NAME.ckpt."
+                f"the student in this checkpoint was taught by {state['id']}, and that of teacher.run is "
+                f"{self.teacher_id}. Resume it with its own: teacher.run=RUN/checkpoints/NAME.ckpt."
             )
 
 

@@ -43,7 +43,7 @@ class Term(nn.Module):
 
     @classmethod
     def of_model(cls, model: TextToImage) -> dict[str, Any]:
-        """Settings that are not in the config, since they are the model's."""
+        """What the class takes beside the settings of its node: of the model, or the model that is trained."""
         return {}
 
     def hide(self, name: str, frozen: nn.Module) -> None:

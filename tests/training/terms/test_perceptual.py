@@ -185,7 +185,7 @@ def weights_of(run: Path) -> dict[str, Tensor]:
 @pytest.mark.slow
 def test_a_student_with_alignment_and_perceptual_loss_resumes_exactly(painter_shards, run_here, tmp_path):
     settings = [
-        *("+experiment=distill", f"teacher={toy_run(tmp_path / 'teacher')}", "alignment=features"),
+        *("+experiment=distill", f"teacher.run={toy_run(tmp_path / 'teacher')}", "alignment=features"),
         *("perceptual=features", "data.source=null", f"data.path={painter_shards}", "data.image_size_px=16"),
         *("data.url=shards", "data.num_workers=0", "data.global_batch_size=8", "data.val_samples=8"),
         *("trainer.max_steps=4", "trainer.val_check_interval=4", "trainer.log_every_n_steps=1"),
