@@ -28,7 +28,7 @@ from diffusion_art.data.transforms import Augmentation, to_float
 from diffusion_art.data.workers import Crew, LostWorker
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import ShardSpec, open_shards
-from diffusion_art.shards.predecode import predecode
+from diffusion_art.shards.payloads import PAYLOADS, give, is_made
 from diffusion_art.streaming.client.line import OtherProtocol
 from diffusion_art.streaming.client.readers import ShardReader, StreamClient
 from diffusion_art.streaming.client.session import ReadRequest
@@ -36,7 +36,6 @@ from diffusion_art.streaming.eir.client import DIGEST as EIR_DIGEST
 from diffusion_art.streaming.eir.client import EirReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
-from diffusion_art.streaming.wire import CODECS
 from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)
@@ -152,8 +151,8 @@ class StreamDataModule(LightningDataModule):
         overfit_batches: float = 0,
     ) -> None:
         super().__init__()
-        if payload not in CODECS:
-            raise UserError(f"data.payload={payload} is not one of {', '.join(CODECS)}; leave it at jpeg if in doubt")
+        if payload not in PAYLOADS:
+            raise UserError(f"data.payload={payload} is not one of {', '.join(PAYLOADS)}; leave it at jpeg if in doubt")
         self.shards = shards
         self.url = url
         self.token = token
@@ -184,11 +183,11 @@ class StreamDataModule(LightningDataModule):
     # ------------------------------------------------------------------ set-up
 
     def prepare_data(self) -> None:
-        """Build, and for `u8` decode, the shards where that is missing. Lightning calls this in one process only."""
+        """Build the shards, and make the payload, where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
             spec = self._ready_shards()
-            if self.payload == "u8":
-                predecode(open_shards(spec), cache=self.cache)
+            if is_made(self.payload):
+                give(open_shards(spec), self.payload, cache=self.cache)
 
     def _ready_shards(self) -> ShardSpec:
         return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards
@@ -240,7 +239,7 @@ class StreamDataModule(LightningDataModule):
         else:
             urls = self.url
             if urls == "auto":
-                settings = Settings(decode=self.payload == "u8", cache=self.cache)
+                settings = Settings(decode=is_made(self.payload), cache=self.cache)
                 told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
                 self._server = ServerProcess(spec, settings=settings, told=told)
                 urls = self._server.url

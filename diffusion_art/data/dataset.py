@@ -20,7 +20,8 @@ from diffusion_art.data.ring import Parcel, Ring, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
-from diffusion_art.shards.pixels import UNPACK, BadPicture
+from diffusion_art.shards.payloads import PAYLOADS
+from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.tensors import Batch
@@ -154,7 +155,7 @@ class StreamDataset(IterableDataset):
     def _unpack(self, sample: Sample, row: np.ndarray) -> bool:
         """Whether `row` (h w 3) now holds the pixels of `sample`."""
         try:
-            UNPACK[self.codec](sample.image, row)
+            PAYLOADS[self.codec].unpack(sample.image, row)
             return True
         except BadPicture as error:
             self.bad += 1

@@ -165,7 +165,7 @@ class Mixture:
     @property
     def codecs(self) -> tuple[str, ...]:
         """The forms that every component has its pictures in; see ShardSet.codecs."""
-        return tuple(codec for codec in ("jpeg", "u8") if all(codec in part.codecs for part in self.components))
+        return tuple(name for name in self.components[0].codecs if all(name in part.codecs for part in self.components))
 
     def views(
         self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None

@@ -5,7 +5,6 @@ u8      RGB, one byte per channel, row after row: what decoding them gives
 """
 
 import math
-from collections.abc import Callable
 from io import BytesIO
 from typing import TypeAlias
 
@@ -116,10 +115,6 @@ def copy_into(data: Buffer, out: np.ndarray) -> None:
     if side == 0 or 3 * side * side != len(data):
         raise BadPicture(f"{len(data)} bytes are no square RGB picture")
     out[...] = fit(np.frombuffer(data, np.uint8).reshape(side, side, 3), out.shape[0])
-
-
-# How the bytes of a sample become a row of a batch, by the codec they were asked for in.
-UNPACK: dict[str, Callable[[Buffer, np.ndarray], None]] = {"jpeg": decode_into, "u8": copy_into}
 
 
 def _refuse_huge(pixels: int) -> None:

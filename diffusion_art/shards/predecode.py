@@ -39,7 +39,7 @@ def predecode(
     """
     cache = Path(cache) if cache is not None else cache_folder("decoded")
     for part in shards.components if isinstance(shards, Mixture) else (shards,):
-        part.decoded = _open(part, cache.expanduser(), workers or _cores(), progress)
+        part.forms["u8"] = _open(part, cache.expanduser(), workers or _cores(), progress)
 
 
 def _open(shards: ShardSet, cache: Path, workers: int, progress: bool) -> Decoded:
@@ -57,7 +57,7 @@ def _open(shards: ShardSet, cache: Path, workers: int, progress: bool) -> Decode
     except OSError as error:
         raise UserError(
             f"cannot keep the decoded pictures of {shards.name} in {cache} ({error.strerror or error}); name another "
-            f"folder with {CACHE_VARIABLE}=FOLDER, or serve and train with codec jpeg"
+            f"folder with {CACHE_VARIABLE}=FOLDER, or serve and train with data.payload=jpeg"
         ) from error
 
 
@@ -141,7 +141,7 @@ def _refuse_without_room(shards: ShardSet, cache: Path) -> None:
     if needed > free:
         raise UserError(
             f"the decoded pictures of {shards.name} take {needed / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB "
-            f"free; name a larger disk with {CACHE_VARIABLE}=FOLDER, or serve and train with codec jpeg"
+            f"free; name a larger disk with {CACHE_VARIABLE}=FOLDER, or serve and train with data.payload=jpeg"
         )
 
 

@@ -9,13 +9,12 @@ import contextlib
 import json
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from diffusion_art.shards.caption_table import CaptionTable
 from diffusion_art.shards.captioning import Recaptioner, alternatives_in
-from diffusion_art.shards.decoded import Decoded
 from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
@@ -37,6 +36,14 @@ class Sample(NamedTuple):
     caption: str
 
 
+class Form(Protocol):
+    """The pictures of one shard set in another form than the stored one. `samples` are numbers within a split."""
+
+    def views(self, split: str, samples: np.ndarray) -> list[memoryview | None]: ...
+
+    def prefetch(self, split: str, samples: np.ndarray) -> None: ...
+
+
 class ShardSet:
     """An opened shard folder. Reading is thread-safe; shards are mapped when first touched.
 
@@ -46,7 +53,7 @@ class ShardSet:
     def __init__(self, store: Store, index: dict[str, np.ndarray]) -> None:
         self.place, self.folder = store.place, store.folder  # as people know it, and where its files lie
         self.manifest = manifest = store.manifest
-        self.decoded: Decoded | None = None  # see predecode.py
+        self.forms: dict[str, Form] = {}  # of its pictures, beside the stored one (payloads.py)
         self._store = store
         self._index = index
         self._tables = {
@@ -176,8 +183,8 @@ class ShardSet:
 
     @property
     def codecs(self) -> tuple[str, ...]:
-        """In what forms `views` gives pictures: `jpeg`, as stored, and once they were decoded `u8`, their pixels."""
-        return ("jpeg",) if self.decoded is None else ("jpeg", "u8")
+        """In what forms `views` gives pictures: `jpeg`, as stored, and those that were made of it."""
+        return ("jpeg", *self.forms)
 
     def views(
         self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
@@ -189,8 +196,8 @@ class ShardSet:
         """
         rows = self._index[split].take(places)
         captions = self._captions(split, places, rows, draws)
-        if codec == "u8" and self.decoded is not None:
-            images = self.decoded.views(split, places)
+        if codec in self.forms:
+            images = self.forms[codec].views(split, places)
         else:
             images = self._members(split, rows, "image")
         if None in captions or None in images:
@@ -206,8 +213,8 @@ class ShardSet:
         """
         if not self._store.may_wait():
             return None
-        if codec == "u8" and self.decoded is not None:
-            self.decoded.prefetch(split, places)
+        if codec in self.forms:
+            self.forms[codec].prefetch(split, places)
         return self._store.prefetch(split, self._index[split][places])
 
     def _captions(

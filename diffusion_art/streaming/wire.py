@@ -35,7 +35,6 @@ from diffusion_art.streaming.frame import (
 )
 
 __all__ = [
-    "CODECS",
     "FRAME_BYTES",
     "FRAME_SAMPLES",
     "MAX_COUNT",
@@ -62,7 +61,6 @@ SUBPROTOCOL = "diffusion-art.v2"
 PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 2**10  # what a server takes at most: a request is a line of JSON
 MAX_COUNT = 4096  # the longest range of one request
-CODECS = ("jpeg", "u8")
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,22 @@ import errno
 import os
 import re
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards import predecode as predecoding
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.mixture import open_shards
-from diffusion_art.shards.pixels import decode
+from diffusion_art.shards.decoded import Decoded
+from diffusion_art.shards.mixture import components_of, open_shards
+from diffusion_art.shards.payloads import PAYLOADS, Payload
+from diffusion_art.shards.pixels import copy_into, decode
 from diffusion_art.shards.predecode import predecode
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
@@ -22,6 +27,7 @@ from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, Str
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from tests.shards.toy import write_toy
+from tests.streaming.running import running
 
 REQUESTS = [ReadRequest("train", 0, 40 * k, 40 * (k + 1)) for k in range(8)] + [ReadRequest("val", None, 0, 12)]
 
@@ -143,8 +149,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 def test_a_file_cut_while_it_is_served_gives_no_pictures(painter_shards: Path, tmp_path: Path):
     shards = ShardSet.open(painter_shards)
     predecode(shards, cache=tmp_path, progress=False)
-    assert shards.decoded is not None
-    os.truncate(shards.decoded.folder / "train.u8", 5000)
+    decoded = shards.forms["u8"]
+    assert isinstance(decoded, Decoded)
+    os.truncate(decoded.folder / "train.u8", 5000)
     assert shards.views("train", np.arange(3), "u8")[2] == [None] * 3
 
 
@@ -188,3 +195,41 @@ def test_a_server_without_the_codec_is_an_error_with_the_mend(painter_shards: Pa
         client = StreamClient(server.url, codec="u8")
         with pytest.raises(UserError, match=r"as jpeg, not as u8; .*decode=true`, or set data\.payload=jpeg"):
             list(client.read(REQUESTS))
+
+
+class Squeezed:
+    """A form of a test's own: pixels squeezed by zlib when they are asked for."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards = shards
+
+    def views(self, split: str, samples: np.ndarray) -> list[memoryview | None]:
+        _, _, images = self.shards.views(split, samples)
+        return [memoryview(zlib.compress(decode(image or b"").tobytes())) for image in images]
+
+    def prefetch(self, split: str, samples: np.ndarray) -> None:
+        """They lie nowhere."""
+
+
+def test_a_third_form_takes_an_entry_of_the_table_and_nothing_else(painter_shards, cache, monkeypatch):
+    def make(shards: ShardSet, *, cache: str | Path | None, progress: bool) -> None:
+        shards.forms["zlib"] = Squeezed(shards)
+
+    squeezed = Payload(lambda data, out: copy_into(zlib.decompress(data), out), make)
+    monkeypatch.setitem(PAYLOADS, "zlib", squeezed)
+
+    def images(payload: str, url: str) -> list[torch.Tensor]:
+        settings: dict = {"image_size_px": 16, "global_batch_size": 20, "num_workers": 0, "payload": payload}
+        module = StreamDataModule(shards=painter_shards, url=url, **settings)
+        module.setup()
+        try:
+            return [batch.images for batch, _ in zip(module.train_dataloader(), range(3))]
+        finally:
+            module.teardown()
+
+    served = Settings(decode=True, cache=str(cache)).open(components_of(painter_shards))
+    assert served.codecs == ("jpeg", "u8", "zlib")
+    with running(served) as url:
+        found = [images("jpeg", "shards"), images("zlib", "shards"), images("zlib", url)]
+    for stored, *others in zip(*found, strict=True):
+        assert all(torch.equal(stored, other) for other in others)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from diffusion_art.shards import pixels
-from diffusion_art.shards.pixels import UNPACK, BadPicture, copy_into, decode, decode_into, fit
+from diffusion_art.shards.payloads import PAYLOADS
+from diffusion_art.shards.pixels import BadPicture, copy_into, decode, decode_into, fit
 
 
 def encoded(picture: np.ndarray, kind: str) -> bytes:
@@ -123,6 +124,6 @@ def test_pixels_of_no_square_are_bad(length: int):
 def test_both_codecs_give_the_same_row():
     data = encoded(gradient(16, 16), "JPEG")
     rows = np.zeros((2, 16, 16, 3), np.uint8)
-    UNPACK["jpeg"](data, rows[0])
-    UNPACK["u8"](decode(data).tobytes(), rows[1])
+    PAYLOADS["jpeg"].unpack(data, rows[0])
+    PAYLOADS["u8"].unpack(decode(data).tobytes(), rows[1])
     np.testing.assert_array_equal(*rows)

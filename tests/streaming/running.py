@@ -16,12 +16,13 @@ from diffusion_art.streaming.server.settings import Settings
 
 
 @contextmanager
-def running(folder: Path, settings: Settings | None = None) -> Iterator[str]:
-    """The address of a server of `folder`."""
+def running(folder: Path | ShardSet, settings: Settings | None = None) -> Iterator[str]:
+    """The address of a server of `folder`, or of shards that are open."""
     settings = settings or Settings()
+    shards = folder if isinstance(folder, ShardSet) else ShardSet.open(folder)
     loop = asyncio.new_event_loop()
     try:
-        server = loop.run_until_complete(open_server(ShardSet.open(folder), settings=settings))
+        server = loop.run_until_complete(open_server(shards, settings=settings))
     except BaseException:
         loop.close()
         raise

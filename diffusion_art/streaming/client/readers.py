@@ -16,6 +16,7 @@ from typing import Any
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
 from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
+from diffusion_art.shards.payloads import give
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError
@@ -171,7 +172,7 @@ class StreamClient:
 class ShardReader:
     """Reads as StreamClient does, straight from the shards that `spec` names, opened when first read.
 
-    With codec `u8` the pictures are decoded into the folder `cache` where that was not done before (predecode.py).
+    A form that is not the stored one is made in the folder `cache` where that was not done before (payloads.py).
     """
 
     def __init__(self, spec: ShardSpec, *, codec: str = "jpeg", cache: str | Path | None = None) -> None:
@@ -215,10 +216,7 @@ class ShardReader:
     def _open(self) -> Shards:
         if self._shards is None:
             shards = open_shards(self._components)
-            if self.codec == "u8":
-                from diffusion_art.shards.predecode import predecode  # loads what is not needed otherwise
-
-                predecode(shards, cache=self._cache)
+            give(shards, self.codec, cache=self._cache)
             self._shards = shards
         return self._shards
 

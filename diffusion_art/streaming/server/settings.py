@@ -14,10 +14,10 @@ from diffusion_art.streaming.server.limits import Limits
 class Settings:
     """`token`: what clients must know. `tls`: None for a server without encryption.
 
-    `decode` adds the codec u8, from pictures decoded into the folder `cache` (decoded.py). EIR clients share one
-    stream of the training split, shuffled under `eir_seed`, that ends after `eir_epochs` (None: never); `eir_state` is
-    the file by which several processes, or a server and the one that replaces it, share its state (None: this process
-    alone).
+    `decode` adds the forms that are made of the stored one, kept in the folder `cache` (payloads.py). EIR clients share
+    one stream of the training split, shuffled under `eir_seed`, that ends after `eir_epochs` (None: never); `eir_state`
+    is the file by which several processes, or a server and the one that replaces it, share its state (None: this
+    process alone).
     """
 
     token: str | None = None
@@ -41,12 +41,13 @@ class Settings:
         return cls(**content, limits=limits, tls=tls and Tls(**tls))
 
     def open(self, components: Sequence[Component], *, progress: bool = False) -> Shards:
-        """The shards, with the codecs they are to be served in. UserError as from `open_shards` and `predecode`."""
+        """The shards, with the codecs they are to be served in. UserError as from `open_shards` and `give`."""
         shards = open_shards(components)
         if self.decode:
-            from diffusion_art.shards.predecode import predecode  # loads what a server can otherwise do without
+            from diffusion_art.shards.payloads import PAYLOADS, give  # loads what a server can otherwise do without
 
-            predecode(shards, cache=self.cache, progress=progress)
+            for name in PAYLOADS:
+                give(shards, name, cache=self.cache, progress=progress)
         return shards
 
     @property
