@@ -97,34 +97,34 @@ class Manifest:
     def load(cls, folder: Path) -> "Manifest":
         """Read `folder/manifest.json`. UserError when there is none, or one that this version cannot read."""
         path = folder / MANIFEST_FILE
-        mend = f"build it with {rebuild(folder)}"
+        remedy = f"build it with {rebuild(folder)}"
         if not folder.is_dir():
-            raise UserError(f"there is no shard folder {folder}; {mend}")
+            raise UserError(f"there is no shard folder {folder}; {remedy}")
         if not path.is_file():
             raise UserError(
-                f"{folder} has no {MANIFEST_FILE}: it is no shard folder, or its build did not finish; {mend}"
+                f"{folder} has no {MANIFEST_FILE}: it is no shard folder, or its build did not finish; {remedy}"
             )
-        return cls.parse(path.read_bytes(), path, mend)
+        return cls.parse(path.read_bytes(), path, remedy)
 
     @classmethod
-    def parse(cls, text: bytes, path: Path | str, mend: str) -> "Manifest":
-        """What the `text` of the manifest at `path` says; `mend` is what to do where it is none. UserError as from
+    def parse(cls, text: bytes, path: Path | str, remedy: str) -> "Manifest":
+        """What the `text` of the manifest at `path` says; `remedy` is what to do where it is none. UserError as from
         `load`.
         """
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not valid JSON ({error}); {mend}") from None
+            raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
         found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
         if found != (FORMAT, VERSION):
             raise UserError(
                 f"{path} has format {found[0]!r} version {found[1]!r}, this program reads {FORMAT!r} "
-                f"version {VERSION}; {mend}"
+                f"version {VERSION}; {remedy}"
             )
         try:
             return cls._of(content)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path} is incomplete or has a wrong entry ({error!r}); {mend}") from None
+            raise UserError(f"{path} is incomplete or has a wrong entry ({error!r}); {remedy}") from None
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> "Manifest":

@@ -29,7 +29,7 @@ class RemoteSettings:
     is `shard` where the whole data set fits into the cache. Up to `connections` ranges are read at once. What may pass
     is tried again for `retry_for_s`; an answer that stops coming is given up after `timeout_s`.
 
-    UserError for a value out of range, or a key that is none of these.
+    UserError for a value out of range, or a key that is not one of these.
     """
 
     cache: str | None = None

@@ -55,7 +55,7 @@ class Store:
     def tars(self, split: str, rows: np.ndarray) -> dict[int, memoryview]:
         """The shards that `rows` of the index lie in, each proved to be whole.
 
-        OSError where one is not, IndexError where there is none of that number.
+        OSError where one is not, IndexError where there is not one of that number.
         """
         infos = self.manifest.shards[split]
         return {shard: self._view(split, shard, end=infos[shard].bytes) for shard in set(rows["shard"].tolist())}

@@ -78,7 +78,7 @@ def test_lite0_says_what_it_needs():
     for side_px in (0, 100):
         with pytest.raises(UserError, match=f"image_size_px={side_px} .* multiple of 32"):
             Lite0(image_size_px=side_px)
-    with pytest.raises(UserError, match=r"stride=8 is none .* 32, 16"):
+    with pytest.raises(UserError, match=r"stride=8 is not one of .* 32, 16"):
         Lite0(stride=8)
     with pytest.raises(UserError, match="precision=fp16 is not one of fp32, bf16, auto"):
         Lite0(precision="fp16")

@@ -55,8 +55,9 @@ def test_a_path_is_never_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             open_source(path)
         with pytest.raises(UserError, match="there is no"):
             Tars(path)
-        with pytest.raises(UserError, match="there is no shard folder"):
-            ShardSet.open(path)
+        if not path.startswith("http"):  # shards may lie at an address
+            with pytest.raises(UserError, match="there is no shard folder"):
+                ShardSet.open(path)
     assert list(tmp_path.iterdir()) == []
 
 

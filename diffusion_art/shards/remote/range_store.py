@@ -61,7 +61,7 @@ class RangeStore(RemoteStore):
 
     def _there(self, split: str, spans: list[Span]) -> dict[int, memoryview]:
         """The copies of the shards of `spans`, flags and all, which have the bytes of these spans. OSError where a span
-        is none of its shard.
+        is not one of its shard.
         """
         for _ in range(_LOOKS):
             for future in [self._blocks(split, *run) for run in self._absent(split, spans)]:
