@@ -214,7 +214,7 @@ def alike() -> list[tuple[int, str]]:
 def parts_to_add() -> dict[str, int]:
     """Files outside tests that the diffs of docs/extending.md touch, by part; 1 where there is no diff."""
     sections = re.split(r"(?m)^## ", (ROOT / "docs" / "extending.md").read_text("utf-8"))[1:]
-    diffs = {section.partition("\n")[0]: re.findall(r"(?m)^diff --git a/(\S+)", section) for section in sections}
+    diffs = {section.partition("\n")[0]: re.findall(r"(?m)^\+\+\+ b/(\S+)", section) for section in sections}
     return {part: sum(not file.startswith("tests/") for file in files) or 1 for part, files in diffs.items()}
 
 
