@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu golden lint format bench docs stream serve watch sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ test-slow: install  ## the slow tests alone
 
 test-full: install  ## also the slow tests
 	$(PYTEST) -m "not gpu and not network" $(ARGS)
+
+test-oldest:  ## the default suite with the lowest versions that pyproject.toml takes, in .venv-oldest
+	test -x .venv-oldest/bin/uv || { $(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv; }
+	.venv-oldest/bin/uv pip compile --quiet pyproject.toml --extra dev --resolution lowest-direct \
+		--python .venv-oldest/bin/python --output-file .venv-oldest/floors.txt
+	PIP_CONSTRAINT=$(CURDIR)/.venv-oldest/floors.txt $(MAKE) test VENV=.venv-oldest/env
 
 golden: install  ## write the golden trace of tests/golden anew, on purpose
 	$(BIN)/python -m tests.golden.trace
@@ -74,4 +80,4 @@ notebooks: install  ## open the notebooks
 	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks
 
 clean:  ## remove the environment and caches, never data or runs
-	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
