@@ -19,9 +19,9 @@ from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import make_server
 from diffusion_art.serving.settings import Settings
-from diffusion_art.shards.__main__ import preview
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.places import RemoteSettings
+from diffusion_art.shards.preview import preview
 from diffusion_art.streaming.server.limits import Limits as StreamLimits
 from diffusion_art.streaming.server.settings import Settings as StreamSettings
 from diffusion_art.training.step import TrainingStep

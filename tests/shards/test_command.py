@@ -13,10 +13,12 @@ from PIL import Image
 
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.shards.__main__ import describe, preview, shards
+from diffusion_art.shards.__main__ import shards
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.preview import preview
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.shards.telling import describe
 from diffusion_art.sheets import read_metadata
 from diffusion_art.sources.base import LeftOut
 from tests.fakes_sources import Told

@@ -1,0 +1,114 @@
+"""What is in shards, and what is wrong with them, as JSON and for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from diffusion_art.shards.build.tally import NAMED_SPLITS, told
+from diffusion_art.shards.captioning import columns_of
+from diffusion_art.shards.lint.findings import RULES
+from diffusion_art.shards.lint.lint import Report
+from diffusion_art.shards.mixture import Mixture, Shards
+from diffusion_art.shards.reader import ShardSet
+
+log = logging.getLogger(__name__)
+
+
+def describe(shards: Shards) -> dict[str, Any]:
+    """What is in `shards`, as JSON: the whole, and each folder with its share of the shuffled training pictures."""
+    parts = shards.components if isinstance(shards, Mixture) else (shards,)
+    shares = (
+        shards.shares("train") if isinstance(shards, Mixture) and shards.splits.get("train") else [1.0] * len(parts)
+    )
+    return {
+        "name": shards.name,
+        "digest": shards.digest,
+        "image_size_px": shards.image_size_px,
+        "splits": dict(shards.splits),
+        "folders": [_describe_folder(part, share) for part, share in zip(parts, shares, strict=True)],
+    }
+
+
+def _describe_folder(part: ShardSet, share: float) -> dict[str, Any]:
+    manifest = part.manifest
+    return {
+        "folder": str(part.place),
+        "name": part.name,
+        "digest": part.digest,
+        "share": share,
+        "caption_template": part.caption_template,
+        "columns": sorted(columns_of(part)),
+        "counts": manifest.extra.get("counts"),
+        "splits_named": manifest.extra.get("splits") == NAMED_SPLITS,
+        "without_caption": part.without_caption(),
+        "builder_version": manifest.builder_version,
+        "settings": manifest.extra.get("settings"),
+        "splits": {
+            split: {
+                "samples": part.splits[split],
+                "several_captions": part.several(split),
+                "shards": len(infos),
+                "bytes": sum(info.bytes for info in infos),
+            }
+            for split, infos in manifest.shards.items()
+        },
+    }
+
+
+def tell_info(shards: Shards) -> None:
+    """`describe` for people, with what each build counted."""
+    content = describe(shards)
+    total = sum(content["splits"].values())
+    title = f"{content['name']}: {total:,} pictures of {content['image_size_px']} px, digest {content['digest']}"
+    log.info("%s", printable(title))
+    table = Table("split")
+    for heading in ("pictures", "shards", "MB", "kB each", "share"):
+        table.add_column(heading, justify="right")
+    for folder in content["folders"]:
+        table.add_section()
+        table.add_row(f"[bold]{escape(printable(folder['folder']))}")
+        for split, counts in folder["splits"].items():
+            figures = [
+                f"{counts['samples']:,}",
+                f"{counts['shards']:,}",
+                f"{counts['bytes'] / 1e6:,.1f}",
+                f"{counts['bytes'] / 1e3 / max(1, counts['samples']):.1f}",
+            ]
+            share = f"{100 * folder['share']:.1f} %" if split == "train" else ""
+            table.add_row(escape(printable(split)), *figures, share)
+    Console().print(table)
+    for part in shards.components if isinstance(shards, Mixture) else (shards,):
+        captions = "as their source has them" if part.caption_template is None else part.caption_template or "none"
+        log.info(
+            "%s", printable(f"captions of {part.name}: {captions}; columns: {', '.join(sorted(columns_of(part)))}")
+        )
+        for line in told(part.manifest):
+            log.info("    %s", printable(line))
+
+
+def tell_report(report: Report) -> None:
+    """The report for people: a line for each kind of fault with the first of them, and the verdict."""
+    findings = report.findings
+    for rule, (meaning, error) in RULES.items():
+        if count := findings.counts[rule]:
+            log.info("%s: %s, %s", "ERROR" if error else "warning", meaning, _times(count))
+            for where, what in findings.named[rule][:5]:
+                log.info("    %s", printable(f"{where} {what}"))
+            if count > 5:
+                log.info("    ...")
+    looked_at = f"{report.samples:,} samples in {report.files:,} files, {report.seconds:.1f} s"
+    log.info("%s: %s, %s", looked_at, _times(findings.errors, "error"), _times(findings.warnings, "warning"))
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal: names and captions may be a stranger's."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _times(count: int, noun: str = "time") -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

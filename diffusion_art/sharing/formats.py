@@ -1,0 +1,91 @@
+"""What a run is exported as: a file for the commands here, a folder for diffusers, a folder for onnxruntime."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.devices import DTYPES
+from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.errors import UserError
+from diffusion_art.exported import SUFFIX, write_exported
+from diffusion_art.extras import missing
+from diffusion_art.runs import Run
+from diffusion_art.sharing.painting import Painting, in_dtype
+
+log = logging.getLogger(__name__)
+
+
+def export_file(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """One file for the commands of this program."""
+    found = run.checkpoint
+    path = Path(asked["path"] or f"{_beside(found)}{SUFFIX}")
+    if path.suffix != SUFFIX:
+        raise UserError(f"path={path} must end in {SUFFIX}.")
+    if path.resolve() == found.resolve():
+        raise UserError(f"path={path} is the file to export from: give another.")
+    record = run.record
+    tensors = in_dtype(run.tensors, DTYPES[asked["dtype"]], origin=found)
+    if asked.get("sampler") or asked["num_steps"]:
+        record = replace(record, config={**record.config, "sampler": sampler.describe()})
+    source = run.checkpoint_id + ("" if asked["dtype"] == "fp32" else f"-{asked['dtype']}")
+    write_exported(path, record, tensors, weights=run.weights, checkpoint=source)
+    count = sum(value.numel() for value in tensors.values())
+    log.info("%.1f M weights, %.1f MB: %s", count / 1e6, path.stat().st_size / 1e6, path)
+    log.info("paint with it: python -m diffusion_art.sample run=%s", path)
+    return path
+
+
+def export_diffusers(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """A folder for diffusers."""
+    _check_installed("share", asked["format"])
+    from diffusion_art.sharing.diffusers_folder import write_diffusers
+
+    path = Path(asked["path"] or f"{_beside(run.checkpoint)}-diffusers")
+    write_diffusers(path, Painting(run, sampler, DTYPES[asked["dtype"]]))
+    log.info("a pipeline of diffusers: %s", path)
+    log.info(
+        "paint with it: diffusers.DiffusionPipeline.from_pretrained(%r, custom_pipeline=%r, trust_remote_code=True)",
+        str(path),
+        str(path),
+    )
+    return path
+
+
+def export_onnx(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
+    """A folder for onnxruntime."""
+    _check_installed("onnx", asked["format"])
+    from diffusion_art.sharing.onnx_folder import write_onnx
+
+    path = Path(asked["path"] or f"{_beside(run.checkpoint)}-onnx")
+    painting = Painting(run, sampler, DTYPES[asked["dtype"]])
+    write_onnx(path, painting)
+    log.info("two networks of ONNX and how to paint with them: %s", path)
+    log.info("paint with it: python examples/onnx_paint.py %s '%s'", path, painting.prompts[0])
+    return path
+
+
+FORMATS: dict[str, Callable[[dict[str, Any], Run, Sampler], Path]] = {
+    "file": export_file,
+    "diffusers": export_diffusers,
+    "onnx": export_onnx,
+}
+
+
+def _check_installed(extra: str, form: str) -> None:
+    if lacking := missing(extra):
+        raise UserError(
+            f"format={form} needs {', '.join(lacking)}, which is not installed. "
+            f"Install it: python -m pip install 'diffusion-art[{extra}]'"
+        )
+
+
+def _beside(checkpoint: Path) -> Path:
+    """In the checkpoint's run folder, by the run's name and the checkpoint's."""
+    real = checkpoint.resolve()
+    if real.parent.name != "checkpoints":
+        return checkpoint.with_suffix("")
+    return checkpoint.parent.parent / f"{checkpoint.parent.parent.resolve().name}_{real.stem}"
