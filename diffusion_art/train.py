@@ -38,9 +38,10 @@ from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.cli import command, config_dir
-from diffusion_art.config import class_of, plain, verbatim
+from diffusion_art.config import class_of, is_a, plain, verbatim
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
+from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
@@ -274,8 +275,8 @@ def _settle_text_encoder(config: DictConfig) -> None:
     """Where the weights of the text encoder cannot be had and the experiment names another to go on with, take that
     one, loudly.
     """
-    fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
-    if fallback is None or class_of(encoder).reachable(plain(encoder)):
+    fallback, encoder = config.text_encoder_fallback, config.model.get("text_encoder")
+    if fallback is None or encoder is None or class_of(encoder).reachable(plain(encoder)):
         return
     path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
     if not path.is_file():
@@ -294,6 +295,8 @@ def _settle_text_encoder(config: DictConfig) -> None:
 def _settle_start(config: DictConfig) -> None:
     """The shape of the model, where the run starts from a UNet of diffusers."""
     folder = Path(config.init_from).expanduser()
+    if is_a(config.model, Autoencoder):
+        raise UserError(f"init_from={folder} is for text-to-image models, and this run trains an autoencoder: drop it.")
     if "teacher" in config.keys():  # noqa: SIM118 -- as above
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
     config.init_from = str(folder)
@@ -405,7 +408,7 @@ def _fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> fl
     torch.set_float32_matmul_precision("high")
     seed_everything(settings["seed"], workers=False, verbose=False)
     datamodule = build_datamodule(settings)
-    module = build_module(settings)
+    module = build_module(settings, checkpoint=checkpoint)
     trainer = build_trainer(settings)
     log.info(
         "run: %s (%s, %s, %s trainable weights)",
