@@ -102,7 +102,7 @@ def build_terms(settings: dict[str, Any], model: TextToImage | Autoencoder) -> l
         kind = cast(type[Term], class_of(node))
         if isinstance(model, Autoencoder) and kind.of_model.__func__ is not Term.of_model.__func__:
             raise UserError(f"an autoencoder has no maps for {kind.name}: train it with {kind.name}=none.")
-        given = kind.of_model(cast(TextToImage, model))
+        given = {} if isinstance(model, Autoencoder) else kind.of_model(model)
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
             towers[asked] = towers.get(asked) or build(node["tower"])
