@@ -2,7 +2,8 @@
 
 A checkpoint is a Lightning one that `torch.load(weights_only=True)` reads. `state_dict` holds the raw
 trainable weights, their names beginning with `model.`; under `diffusion_art` stands a `Record` (`record.py`), so the
-file alone is enough to paint. Frozen encoders are named, not copied. A file that ends in .safetensors is a model
+file alone is enough to paint. Frozen text encoders, and a VAE of the hub, are named, not copied; one that lay in a
+folder is in it. A file that ends in .safetensors is a model
 exported from one (`exported.py`), and read as a checkpoint with these weights.
 """
 
@@ -13,15 +14,18 @@ import logging
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffusion_art.config import build
+from diffusion_art.config import build, class_of
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, read_about, read_exported
+from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
 
 log = logging.getLogger(__name__)
@@ -47,12 +51,51 @@ def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) ->
     """The model that a checkpoint read from `origin` describes, in eval mode on the CPU."""
     record = Record.of(checkpoint, origin=origin)
     chosen = weights_of(checkpoint, weights, origin=origin)
-    model = build(record.config["model"])
-    if not isinstance(model, TextToImage):
-        raise UserError(f"{origin} describes a {type(model).__name__}, not a text-to-image model.")
+    check_paints(record, origin)
+    model = build_model(record.config["model"], codec=record.codec)
     _check_text_encoder(model, record.text_encoder, origin)
+    check_codec(model, record.codec, origin)
     model.load_trainable_state(chosen)
     return model.eval()
+
+
+def check_paints(record: Record, origin: str | Path) -> None:
+    """UserError where what was trained is no text-to-image model."""
+    kind = class_of(record.config["model"])
+    if issubclass(kind, Autoencoder):
+        raise UserError(
+            f"{origin} is an autoencoder, which paints nothing by itself; a text-to-image model is trained on its "
+            f"latents: model/codec=vae model.codec.path=RUN."
+        )
+    if not issubclass(kind, TextToImage):
+        raise UserError(f"{origin} describes a {kind.__name__}, not a text-to-image model.")
+
+
+def build_model(node: Mapping[str, Any], *, codec: Mapping[str, Any] | None = None) -> TextToImage:
+    """The model of a config, random where it is trained. Of the weights of a `codec` that a checkpoint holds the codec
+    is made; its folder need not be there.
+    """
+    if not codec or "weights" not in codec:
+        return build(dict(node))
+    held = Vae.of_checkpoint(codec, node["codec"])
+    return build({**{key: value for key, value in node.items() if key != "codec"}, "_partial_": True})(codec=held)
+
+
+def held_codec(path: str | Path, node: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the checkpoint at `path` holds of the codec that a model's config asks for, if it is that one."""
+    record = Record.of(read_checkpoint(find_checkpoint(path)), origin=path)
+    return record.codec if record.config["model"].get("codec") == node.get("codec") else None
+
+
+def check_codec(model: TextToImage, trained_with: Mapping[str, Any] | None, origin: str | Path) -> None:
+    """UserError where a checkpoint was trained on the latents of other weights than the model's codec has here."""
+    here = model.codec.describe()
+    if trained_with and here and here["sha256"] != trained_with["sha256"]:
+        place = trained_with.get("path") or "a folder"
+        raise UserError(
+            f"{origin} was trained on latents of the VAE of {place}, weights {trained_with['sha256'][:12]}; those "
+            f"found here are {here['sha256'][:12]}. Give it the same: model.codec.path=..."
+        )
 
 
 def weights_of(checkpoint: dict[str, Any], weights: str, *, origin: str | Path) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from diffusion_art.checkpoints import check_paints
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import DTYPES, precision_named
@@ -40,6 +41,7 @@ def export(config: DictConfig) -> Path:
         if asked[name] not in choices:
             raise UserError(f"{name}={asked[name]} is not known: choose one of {', '.join(choices)}.")
     run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"])
+    check_paints(run.record, run.checkpoint)
     chosen = build(asked["sampler"]) if asked.get("sampler") else None
     sampler = run.sampler(chosen, num_steps=asked["num_steps"])
     return FORMATS[asked["format"]](asked, run, sampler)

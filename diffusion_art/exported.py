@@ -1,8 +1,8 @@
 """Models to hand on: one safetensors file each, with all that painting needs and nothing else.
 
-The tensors are the trainable weights by name, in the precision that they were written in. The file's metadata holds,
-under `diffusion_art`, a JSON object like that part of a checkpoint (`checkpoints.py`): format, config, step, versions,
-commit, text_encoder, and
+The tensors are the trainable weights by name, in the precision that they were written in, and as `codec.NAME` those of
+a VAE that the checkpoint holds. The file's metadata holds, under `diffusion_art`, a JSON object like that part of a
+checkpoint (`checkpoints.py`): format, config, step, versions, commit, text_encoder, codec, and
 
     weights         which of the checkpoint's weights these are, such as ema
     checkpoint      the id of the checkpoint that they are from
@@ -24,8 +24,15 @@ from diffusion_art.files import save_tensors
 from diffusion_art.record import KEY, Record
 
 SUFFIX = ".safetensors"
+CODEC = "codec."  # of the names of a VAE's weights
 TOLD = ("model", "sampler", "guidance_scale", "guidance", "prompts", "name", "data")  # of the config
-PLACES = ("path", "url", "token", "ca", "cache")  # of the config's data: another machine has its own
+PLACES = (
+    "path",
+    "url",
+    "token",
+    "ca",
+    "cache",
+)  # in the config's data, and of a VAE in the file
 
 
 def write_exported(
@@ -37,6 +44,12 @@ def write_exported(
         config["data"] = {name: value for name, value in config["data"].items() if name not in PLACES}
     about = record.plain()
     kept = {name: about[name] for name in ("format", "step", "versions", "commit", "text_encoder") if name in about}
+    if record.codec:
+        kept["codec"] = {name: value for name, value in record.codec.items() if name != "weights"}
+    if record.codec and (held := record.codec.get("weights")):
+        tensors = tensors | {CODEC + name: value for name, value in held.items()}
+        codec = {name: value for name, value in config["model"]["codec"].items() if name not in PLACES}
+        config["model"] = {**config["model"], "codec": codec}
     told = json.dumps({**kept, "config": config, "weights": weights, "checkpoint": checkpoint})
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, metadata={"format": "pt", KEY: told})
@@ -51,7 +64,9 @@ def read_exported(path: Path) -> dict[str, Any]:
     about = read_about(path)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    return {"state_dict": {}, KEY: {**about, "ema": tensors, "ema_name": about["weights"]}}
+    held = {name.removeprefix(CODEC): tensors.pop(name) for name in list(tensors) if name.startswith(CODEC)}
+    codec = {"codec": {**about["codec"], "weights": held}} if held else {}
+    return {"state_dict": {}, KEY: {**about, **codec, "ema": tensors, "ema_name": about["weights"]}}
 
 
 def read_about(path: Path) -> dict[str, Any]:

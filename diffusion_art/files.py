@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,21 @@ def written(path: Path, *, on_disk: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     publish(partial, path, on_disk=on_disk)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill. At the end of the block it takes the name `path`, and the place of what had it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.", ignore_cleanup_errors=True) as made:
+        folder = Path(made) / "new"
+        folder.mkdir()
+        yield folder
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for the owner alone
+        if path.exists():
+            path.rename(Path(made) / "former")
+        folder.rename(path)
 
 
 def publish(partial: Path, path: Path, *, on_disk: bool = False) -> None:

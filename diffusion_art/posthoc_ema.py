@@ -89,6 +89,7 @@ def _write(
     record = Record(
         config=trained.config,
         text_encoder=trained.text_encoder,
+        codec=trained.codec,
         ema=weights,
         ema_name=width_name(width),
         ema_updates=snapshots[-1].updates,

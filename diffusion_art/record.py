@@ -32,6 +32,7 @@ class Record:
     averages: dict[str, Weights] | None = None  # further ones by what they are called, such as sigma_rel_0.05
     step: int  # optimiser updates
     text_encoder: dict[str, Any] | None = None  # what `TextEncoder.describe` said
+    codec: dict[str, Any] | None = None  # what `Codec.describe` said, with the `weights` that it `kept`
     versions: dict[str, Any] | None = None  # of the libraries
     commit: str | None = None
     more: dict[str, Any] = field(default_factory=dict)  # what terms of the loss keep, and the like

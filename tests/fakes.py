@@ -139,3 +139,25 @@ class SmallTower(ImageTower):
     def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Of one earlier layer, the pictures themselves at half their size."""
         return [*(nn.functional.avg_pool2d(images, 2) for _ in layers), self(images)]
+
+
+def toy_vae(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+    """A folder of diffusers' AutoencoderKL with random weights: 4 channels, sides halved once."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    kind: Any = AutoencoderKL
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = kind(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            **settings,
+        )
+    net.save_pretrained(folder)
+    return folder
+
+
+def vae_config(folder: Path) -> dict[str, Any]:
+    return {"_target_": "diffusion_art.models.vae.Vae", "path": str(folder)}

@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.files import without_home, words_without_secrets
 from diffusion_art.reports.training import TrainingReport
 
@@ -64,7 +63,7 @@ class RunReport(Callback):
 
     def _show_new_grid(self, trainer: Trainer, pl_module: LightningModule) -> None:
         callbacks: list[Callback] = getattr(trainer, "callbacks", [])
-        painted = max((one.painted_at for one in callbacks if isinstance(one, SampleGrid)), default=-1)
+        painted = max((getattr(one, "painted_at", -1) for one in callbacks), default=-1)
         if painted > self._grid_shown and trainer.is_global_zero:
             self._grid_shown = painted
             self._show(trainer, pl_module, "running")

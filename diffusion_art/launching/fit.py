@@ -37,7 +37,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     torch.set_float32_matmul_precision("high")
     seed_everything(settings["seed"], workers=False, verbose=False)
     datamodule = build_datamodule(settings)
-    module = build_module(settings)
+    module = build_module(settings, checkpoint=checkpoint)
     trainer = build_trainer(settings)
     log.info(
         "run: %s (%s, %s, %s trainable weights)",

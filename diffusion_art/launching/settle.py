@@ -15,6 +15,7 @@ from diffusion_art.config import class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
+from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
 from diffusion_art.training.build import build_datamodule
@@ -129,8 +130,8 @@ def _settle_text_encoder(config: DictConfig) -> None:
     """Where the weights of the text encoder cannot be had and the experiment names another to go on with, take that
     one, loudly.
     """
-    fallback, encoder = config.text_encoder_fallback, config.model.text_encoder
-    if fallback is None or class_of(encoder).reachable(plain(encoder)):
+    fallback, encoder = config.text_encoder_fallback, config.model.get("text_encoder")
+    if fallback is None or encoder is None or class_of(encoder).reachable(plain(encoder)):
         return
     path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
     if not path.is_file():
@@ -149,6 +150,8 @@ def _settle_text_encoder(config: DictConfig) -> None:
 def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
     """The shape of the model, where the run starts from a UNet of diffusers."""
     folder = Path(config.init_from).expanduser()
+    if is_a(config.model, Autoencoder):
+        raise UserError(f"init_from={folder} is for text-to-image models, and this run trains an autoencoder: drop it.")
     if config.get("teacher"):
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
     config.init_from = str(folder)

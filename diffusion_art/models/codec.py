@@ -1,4 +1,4 @@
-"""Codecs: image <-> the space we diffuse in. Pixels count as such a space.
+"""Codecs: image <-> the space we diffuse in. Pixels count as such a space; `vae.py` has one with weights.
 
 A codec says how many `channels` its latents have, by what `factor` they are smaller than the image, and
 whether they are `bounded` to [-1, 1] like the image itself, so that an estimate of x_0 may be clipped.
@@ -6,27 +6,37 @@ whether they are `bounded` to [-1, 1] like the image itself, so that an estimate
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 
-@runtime_checkable
-class Codec(Protocol):
+class Codec(ABC):
     """What `TextToImage` asks of a codec."""
 
     channels: int  # of the latents
     factor: int  # image side / latent side
     bounded: bool  # whether latents stay in [-1, 1]
 
+    @abstractmethod
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]: ...
 
+    @abstractmethod
     def decode(self, latents: Float[Tensor, "b c h2 w2"]) -> Float[Tensor, "b 3 h w"]: ...
 
+    def describe(self) -> dict[str, Any] | None:
+        """Who it is, as plain data for a checkpoint, with a `sha256` of its weights; None where it has none."""
+        return None
 
-class Pixel:
+    def kept(self) -> dict[str, Tensor]:
+        """Its weights that a checkpoint has to hold, since other machines could not get them; empty: none."""
+        return {}
+
+
+class Pixel(Codec):
     """Diffuse the pixels themselves."""
 
     channels = 3
@@ -40,7 +50,7 @@ class Pixel:
         return latents
 
 
-class Unshuffle:
+class Unshuffle(Codec):
     """The same pixels with each block of `factor` x `factor` stacked into channels, nothing lost.
 
     latents[:, factor^2 c + factor i + j, y, x] = images[:, c, factor y + i, factor x + j].

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.guidance import Guidance
@@ -20,12 +20,13 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.codec import Codec
 from diffusion_art.models.text_encoder import TextEncoder
+from diffusion_art.models.trainable import Trainable
 from diffusion_art.tensors import Conditioning
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]  # (x_t [b c h w], t [b], cond) -> [b c h w]
 
 
-class TextToImage(nn.Module):
+class TextToImage(Trainable):
     """Backbone, schedule, prediction, text encoder and codec, checked against each other.
 
     `backbone` is either built, or still wants `channels`, `sample_size`, `cross_attention_dim` and
@@ -212,7 +213,8 @@ class TextToImage(nn.Module):
             )
         if guide.device != self.device:
             raise UserError(f"the guide is on {guide.device} and this model on {self.device}: load both on one device.")
-        if type(guide.codec) is not type(self.codec) or guide.latent_shape != self.latent_shape:
+        alike = type(guide.codec) is type(self.codec) and guide.codec.describe() == self.codec.describe()
+        if not alike or guide.latent_shape != self.latent_shape:
             raise UserError(
                 f"the guide diffuses {type(guide.codec).__name__} latents of shape {list(guide.latent_shape)}, and "
                 f"this model {type(self.codec).__name__} ones of {list(self.latent_shape)}: take one of the same data."
@@ -224,31 +226,6 @@ class TextToImage(nn.Module):
                 f"the guide was trained under {guide.schedule!r}, and this model under {self.schedule!r}: the same t "
                 "means other noise to it. Take a guide of the same model/schedule."
             )
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """The trainable weights by name: all that a checkpoint needs to hold."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
-
-    def load_trainable_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
-        """Copy weights in by name.
-
-        Raises:
-            UserError: with `strict`, missing or surplus names; in any case, a weight of another shape.
-        """
-        own = self.trainable_state()
-        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if strict and (missing or surplus):
-            raise UserError(
-                f"these weights belong to another model: {len(missing)} are missing{_example(missing)} and "
-                f"{len(surplus)} unknown{_example(surplus)}. Load them into the model of their own config."
-            )
-        for name in own.keys() & state.keys():
-            if own[name].shape != state[name].shape:
-                raise UserError(
-                    f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
-                    f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
-                )
-            own[name].copy_(state[name])
 
 
 def _check_request(
@@ -270,7 +247,3 @@ def _check_request(
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} is too small: it is the number of pictures painted at a time.")
     return prompts, seeds, negatives
-
-
-def _example(names: list[str]) -> str:
-    return f" (such as {names[0]})" if names else ""

@@ -1,6 +1,7 @@
 """A model as a folder of diffusers: each part under its own class, and `pipeline.py` that paints with them.
 
     unet/           UNet2DConditionModel
+    vae/            the VAE, of a model that paints latents
     scheduler/      one of diffusers' (schedulers.py)
     tokenizer/      transformers' CLIPTokenizer
     text_encoder/   transformers' CLIPTextModelWithProjection, or TextTower of the text_tower.py in it
@@ -12,6 +13,7 @@ Before it is written, the pipeline paints a picture beside the model itself, and
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
@@ -26,6 +28,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.unet import UNet
+from diffusion_art.models.vae import Vae
 from diffusion_art.sharing import pipeline, text_tower
 from diffusion_art.sharing.clip_text import clip_text_model
 from diffusion_art.sharing.folder import new_folder, write_cards
@@ -53,9 +56,10 @@ def write_diffusers(path: Path, painting: Painting) -> Path:
     pipe = diffusers_pipeline(painting)
     with new_folder(path, known_by=KNOWN_BY) as folder:
         _check(pipe, painting)
-        for name in ("unet", "text_encoder"):
+        vae = ("vae",) if pipe.vae is not None else ()
+        for name in ("unet", "text_encoder", *vae):
             torch.nn.Module.to(getattr(pipe, name), painting.dtype)  # diffusers' own has no types
-        for name in ("unet", "scheduler", "tokenizer", "text_encoder"):
+        for name in ("unet", "scheduler", "tokenizer", "text_encoder", *vae):
             getattr(pipe, name).save_pretrained(folder / name)
         write_tokenizer(folder / "tokenizer", painting.tokenizer)  # for older versions
         shutil.copyfile(str(pipeline.__file__), folder / "pipeline.py")
@@ -84,7 +88,9 @@ def diffusers_pipeline(painting: Painting) -> Any:
         scheduler=scheduler_of(painting.sampler, model.schedule),
         tokenizer=_tokenizer(painting.tokenizer),
         text_encoder=_text_encoder(model.text_encoder),
+        vae=copy.deepcopy(painting.vae.net).to(model.device) if painting.vae else None,
         painting={
+            **_latents(painting.vae),
             "schedule": painting.settings_of("schedule"),
             "prediction": painting.settings_of("prediction"),
             "unshuffle": painting.unshuffle,
@@ -95,6 +101,13 @@ def diffusers_pipeline(painting: Painting) -> Any:
             "guidance": painting.guidance,
         },
     )
+
+
+def _latents(vae: Vae | None) -> dict[str, Any]:
+    """How the pipeline undoes latents = (z - shift) scale."""
+    if vae is None:
+        return {}
+    return {"latents": {"scale": vae.scale.flatten().tolist(), "shift": vae.shift.flatten().tolist()}}
 
 
 def _tokenizer(tokenizer: ClipTokenizer) -> Any:
@@ -157,6 +170,7 @@ def _index(pipe: Any) -> dict[str, Any]:
         "text_encoder": ["text_tower" if ours else "transformers", type(pipe.text_encoder).__name__],
         "tokenizer": ["transformers", type(pipe.tokenizer).__name__],
         "unet": ["diffusers", type(pipe.unet).__name__],
+        **({"vae": ["diffusers", type(pipe.vae).__name__]} if pipe.vae is not None else {}),
     }
 
 

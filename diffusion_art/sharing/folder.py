@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.model_card import OURS, model_card, write_card
+from diffusion_art.files import written_folder
 from diffusion_art.sharing.painting import Painting
 
 CARD = "README.md"  # where a model hub looks for it
@@ -26,18 +26,10 @@ def new_folder(path: Path, *, known_by: Sequence[str]) -> Iterator[Path]:
     former = any((path / name).is_file() for name in known_by)
     if path.exists() and not former and (path.is_file() or any(path.iterdir())):
         raise UserError(f"path={path} holds something else: give a folder of its own.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.", ignore_cleanup_errors=True) as made:
-        folder = Path(made) / "new"
-        folder.mkdir()
+    with written_folder(path) as folder:
         if (path / CARD).is_file():
             shutil.copy2(path / CARD, folder)
         yield folder
-        for file in folder.rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes for the owner alone
-        if path.exists():
-            path.rename(Path(made) / "former")
-        folder.rename(path)
 
 
 def write_cards(folder: Path, painting: Painting, *, library: str, how: Sequence[str]) -> None:

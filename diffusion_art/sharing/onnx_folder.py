@@ -93,6 +93,8 @@ def write_onnx(path: Path, painting: Painting) -> Path:
     """
     if painting.dtype != torch.float32:
         raise UserError("format=onnx is written in fp32, and onnxruntime rounds it as asked: drop dtype.")
+    if painting.vae:
+        raise UserError("format=onnx has no place for the decoder of a VAE: take format=diffusers or format=file.")
     table = painting_table(painting)
     with new_folder(path, known_by=KNOWN_BY) as folder:
         parts = _parts(painting)

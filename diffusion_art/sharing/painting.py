@@ -17,6 +17,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel, Unshuffle
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.tokenizer import ClipTokenizer
+from diffusion_art.models.vae import Vae
 from diffusion_art.runs import Run
 
 
@@ -33,7 +34,7 @@ class Painting:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        if not isinstance(self.run.model.codec, Pixel | Unshuffle):
+        if not isinstance(self.run.model.codec, Pixel | Unshuffle | Vae):
             raise UserError(
                 f"{self.run.checkpoint} paints latents of {type(self.run.model.codec).__name__}, which only this "
                 "program decodes: export it with format=file."
@@ -52,9 +53,15 @@ class Painting:
         return encoder.tokenizer
 
     @property
+    def vae(self) -> Vae | None:
+        """The VAE whose latents are painted, if it is no pixels that are."""
+        codec = self.model.codec
+        return codec if isinstance(codec, Vae) else None
+
+    @property
     def unshuffle(self) -> int:
         """The side of the block of pixels that lies in the channels; 1: none."""
-        return self.model.codec.factor
+        return 1 if self.vae else self.model.codec.factor
 
     @property
     def guidance_scale(self) -> float:

@@ -3,8 +3,8 @@
     pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
     pipe("a red house", generator=torch.Generator().manual_seed(0)).images[0].save("house.png")
 
-No pipeline of diffusers itself does it: this UNet works on pixels, reads the caption's words by cross-attention and its
-pooled vector as `class_labels`.
+No pipeline of diffusers itself does it: this UNet works on pixels, or on a VAE's latents, reads the caption's words by
+cross-attention and its pooled vector as `class_labels`.
 
 The scheduler is one of diffusers'. It works in z = x_t / (alpha + sigma), in which every noise schedule is a straight
 path: z = (1 - s) x_0 + s noise with s = sigma / (alpha + sigma). The steps of DDIM, DPM-Solver++ and UniPC are the same
@@ -30,11 +30,14 @@ CLOSEST_TO_NOISE = 1 - 1e-6  # UniPC takes the logarithm of 1 - s
 class DiffusionArtPipeline(DiffusionPipeline):
     """Pictures from captions. `guidance_scale` 1 is none, 0 paints without the caption."""
 
-    model_cpu_offload_seq = "text_encoder->unet"
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _optional_components = ["vae"]  # noqa: RUF012 -- as diffusers has it
 
-    def __init__(self, unet: UNet2DConditionModel, scheduler, tokenizer, text_encoder, painting: dict | None = None):
+    def __init__(
+        self, unet: UNet2DConditionModel, scheduler, tokenizer, text_encoder, vae=None, painting: dict | None = None
+    ):
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder)
+        self.register_modules(unet=unet, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder, vae=vae)
         self.register_to_config(painting=painting)
 
     @torch.no_grad()
@@ -113,18 +116,22 @@ class DiffusionArtPipeline(DiffusionPipeline):
         return latents.to(device, torch.float32)
 
     def _x_0(self, x, t: float, alpha: float, sigma: float, cond, scale: float) -> torch.Tensor:
-        """The guided estimate of the picture, in [-1, 1]."""
+        """The guided estimate of the picture, in [-1, 1], or of its latents."""
         guidance, rows = self.config["painting"]["guidance"], len(x)
         low, high = guidance.get("interval") or (0, 1)
         if scale == 1 or not low <= t <= high:
-            return self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]).clamp(-1, 1)
+            return self._clipped(self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]), 0)
         if scale == 0 and not guidance.get("interval"):
-            return self._estimate(x, t, alpha, sigma, [part[rows:] for part in cond]).clamp(-1, 1)
+            return self._clipped(self._estimate(x, t, alpha, sigma, [part[rows:] for part in cond]), 0)
         told, null = self._estimate(torch.cat([x, x]), t, alpha, sigma, cond).chunk(2)
         guided = null + scale * (told - null)
         if rescale := guidance.get("rescale"):
             guided = guided * (1 + rescale * (_spread(told) / _spread(guided) - 1))
-        return _bounded(guided, guidance.get("threshold") or 0)
+        return self._clipped(guided, guidance.get("threshold") or 0)
+
+    def _clipped(self, x_0: torch.Tensor, threshold: float) -> torch.Tensor:
+        """Pixels have a range, and a VAE's latents have none."""
+        return x_0 if self.vae is not None else _bounded(x_0, threshold)
 
     def _estimate(self, x, t: float, alpha: float, sigma: float, cond) -> torch.Tensor:
         shown, clock, of_x, of_out = view(t, alpha, sigma, **self.config["painting"]["prediction"])
@@ -142,11 +149,19 @@ class DiffusionArtPipeline(DiffusionPipeline):
     def _pictures(self, z: torch.Tensor, output_type: str) -> Any:
         if output_type == "latent":
             return z
-        pictures = torch.nn.functional.pixel_shuffle(z, self.config["painting"]["unshuffle"]).clamp(-1, 1) / 2 + 0.5
+        pictures = self._decoded(z).clamp(-1, 1) / 2 + 0.5
         if output_type == "pt":
             return pictures
         pictures = pictures.permute(0, 2, 3, 1).cpu().numpy()
         return pictures if output_type == "np" else self.numpy_to_pil(pictures)
+
+    def _decoded(self, z: torch.Tensor) -> torch.Tensor:
+        settings = self.config["painting"]
+        if self.vae is None:
+            return torch.nn.functional.pixel_shuffle(z, settings["unshuffle"])
+        told = settings["latents"]
+        scale, shift = (torch.tensor(told[name], device=z.device)[:, None, None] for name in ("scale", "shift"))
+        return self.vae.decode((z / scale + shift).to(self.vae.dtype)).sample.float()
 
 
 def clean(text: str) -> str:

@@ -10,13 +10,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
+from diffusion_art.checkpoints import build_model, held_codec
 from diffusion_art.config import Described, build, class_of, is_a
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
+from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
 from diffusion_art.shards.build.locate import Shards
+from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
@@ -36,11 +39,12 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     return build({**node, "_partial_": True})(shards=shards)
 
 
-def build_module(settings: dict[str, Any]) -> DiffusionModule:
+def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) -> DiffusionModule:
+    """The module of a settled run. One that goes on from a `checkpoint` has the codec that this holds."""
     optim = dict(settings["optim"])
     weight_decay = optim.pop("weight_decay", 0.0)
     return DiffusionModule(
-        build_step(settings),
+        build_step(settings, checkpoint=checkpoint),
         optimizer=build(optim),
         lr_schedule=build(settings["lr_schedule"]),
         ema=build(settings["ema"]),
@@ -50,14 +54,18 @@ def build_module(settings: dict[str, Any]) -> DiffusionModule:
     )
 
 
-def build_step(settings: dict[str, Any]) -> TrainingStep:
-    model = build(settings["model"])
+def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> TrainingStep | AutoencoderStep:
+    if is_a(settings["model"], Autoencoder):
+        return _autoencoder_step(settings)
+    teacher = settings.get("teacher")
+    held = teacher["run"] if teacher else checkpoint
+    model = build_model(settings["model"], codec=held_codec(held, settings["model"]) if held else None)
     if settings.get("init_from"):
         load_from_diffusers(model, Path(settings["init_from"]))
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:
         model.check_size(size_px)
-    if settings.get("teacher") and len(sizes_px) > 1:
+    if teacher and len(sizes_px) > 1:
         raise UserError("a teacher knows pictures of its own size only: a student has curriculum=none.")
     return TrainingStep(
         model,
@@ -70,13 +78,31 @@ def build_step(settings: dict[str, Any]) -> TrainingStep:
     )
 
 
-def build_terms(settings: dict[str, Any], model: TextToImage) -> list[Term]:
-    """The terms among the config's top-level keys."""
+def _autoencoder_step(settings: dict[str, Any]) -> AutoencoderStep:
+    if settings["compile"]:
+        raise UserError(f"compile={settings['compile']} is for text-to-image models: an autoencoder has compile=false.")
+    model = build(settings["model"])
+    for size_px in build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"]):
+        model.check_size(size_px)
+    return AutoencoderStep(
+        model, build(settings["objective"]), terms=build_terms(settings, model), seed=settings["seed"]
+    )
+
+
+def build_terms(settings: dict[str, Any], model: TextToImage | Autoencoder) -> list[Term]:
+    """The terms among the config's top-level keys.
+
+    Raises:
+        UserError: a term that asks for what only a text-to-image model has.
+    """
     terms: list[Term] = []
     towers: dict[str, ImageTower] = {}  # one for all terms that ask for the same
     nodes = [node for node in settings.values() if is_a(node, Term)]
     for node in sorted(nodes, key=lambda node: not is_a(node, Teacher)):  # random weights of others are drawn after it
-        given: dict[str, Any] = cast(type[Term], class_of(node)).of_model(model)
+        kind = cast(type[Term], class_of(node))
+        if isinstance(model, Autoencoder) and kind.of_model.__func__ is not Term.of_model.__func__:
+            raise UserError(f"an autoencoder has no maps for {kind.name}: train it with {kind.name}=none.")
+        given = {} if isinstance(model, Autoencoder) else kind.of_model(model)
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
             towers[asked] = towers.get(asked) or build(node["tower"])

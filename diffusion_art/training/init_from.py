@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.config import class_of
+from diffusion_art.config import build, class_of
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.unet import UNet
@@ -24,7 +24,7 @@ def started_from(model: dict[str, Any], folder: Path, *, typed: Sequence[str]) -
         raise UserError(
             f"init_from={folder} is a UNet, and model.backbone a {kind.__name__}: model/backbone=unet_tiny."
         )
-    codec: Any = class_of(model["codec"])
+    codec = build(model["codec"])
     shape = {"backbone": unet_arguments(folder, sample_size=model["image_size_px"] // codec.factor)}
     tower = tower_arguments(folder) if issubclass(class_of(model["text_encoder"]), OpenClipScratch) else None
     if tower is not None:

@@ -11,9 +11,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
+from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.optim import Constant, attach, build_optimizer, clip
 from diffusion_art.training.step import TrainingStep
@@ -21,7 +23,7 @@ from diffusion_art.training.validation import Validation
 
 
 class DiffusionModule(LightningModule):
-    """Trains the model of a `TrainingStep`.
+    """Trains the model of a `TrainingStep` or an `AutoencoderStep`.
 
     `optimizer` makes an optimiser from parameter groups; `ema` makes an `Ema` from a module; `config` is the resolved
     run config as plain data, and rides in every checkpoint together with `provenance`.
@@ -29,7 +31,7 @@ class DiffusionModule(LightningModule):
 
     def __init__(
         self,
-        step: TrainingStep,
+        step: TrainingStep | AutoencoderStep,
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,
@@ -48,7 +50,7 @@ class DiffusionModule(LightningModule):
         self.ema = ema(step.model)
 
     @property
-    def model(self) -> TextToImage:
+    def model(self) -> TextToImage | Autoencoder:
         return self.step.model
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -105,7 +107,7 @@ class DiffusionModule(LightningModule):
         record = Record(
             config=self.config,
             step=self.global_step,
-            text_encoder=self.model.text_encoder.describe(),
+            **self.step.frozen(),
             more=self.step.saved(),
             **self.provenance,
             **self.ema.state_dict(),
@@ -114,5 +116,6 @@ class DiffusionModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = Record.of(checkpoint)
+        self.step.check(record)
         self.step.resume(record.more)
         self.ema.load_state_dict(record.plain())

@@ -44,7 +44,7 @@ def overrides(settings: dict[str, Any], *, world: int) -> list[tuple[str, str]]:
 
 
 def _all(settings: dict[str, Any], *, world: int) -> list[tuple[str, str] | None]:
-    network, trainer = settings["model"]["backbone"], settings["trainer"]
+    network, trainer = settings["model"].get("backbone") or {}, settings["trainer"]
     return [
         _smaller_parts(settings["data"]["global_batch_size"], trainer["accumulate_grad_batches"], world),
         ("model.backbone.gradient_checkpointing=true", "the same result, a third slower")

@@ -23,7 +23,7 @@ from diffusion_art.transfers import sent
 
 Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already
 
-TIMES, DROPOUT, NOISE, VAL_NOISE = range(4)  # streams: independent uses of one seed
+TIMES, DROPOUT, NOISE, VAL_NOISE, POSTERIOR = range(5)  # streams: independent uses of one seed
 
 
 def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -20,11 +20,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
+from diffusion_art.checkpoints import check_codec
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
+from diffusion_art.record import Record
 from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
@@ -197,6 +199,17 @@ class TrainingStep(nn.Module):
         return cast(list[Term], list(self.terms.values()))
 
     # ------------------------------------------------------------------ checkpoints
+
+    def frozen(self) -> dict[str, Any]:
+        """What a checkpoint says of the model's frozen parts, and holds of the codec."""
+        codec = self.model.codec.describe()
+        if codec and (kept := self.model.codec.kept()):
+            codec["weights"] = kept
+        return {"text_encoder": self.model.text_encoder.describe(), "codec": codec}
+
+    def check(self, record: Record) -> None:
+        """UserError where the run to go on with was trained on latents of other weights."""
+        check_codec(self.model, record.codec, "the checkpoint")
 
     def saved(self) -> dict[str, Any]:
         """What the terms go on with from a checkpoint, by name."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion_art.devices import widest
 from diffusion_art.tensors import Batch
+from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.step import TrainingStep
 
@@ -21,8 +22,9 @@ class Validation:
     Losses are added up in the widest float of the device, those of each third of the times apart.
     """
 
-    def __init__(self, step: TrainingStep, ema: Ema) -> None:
+    def __init__(self, step: TrainingStep | AutoencoderStep, ema: Ema) -> None:
         self._step = step
+        self._by_thirds = isinstance(step, TrainingStep)
         device = step.model.device
         self._sums = torch.zeros(2, len(THIRDS), dtype=widest(device), device=device)
         self._averaged = ema.averaged()
@@ -30,15 +32,17 @@ class Validation:
 
     def see(self, batch: Batch) -> None:
         example = self._step.validated(batch)
-        losses = self._step(example).per_picture.to(self._sums.dtype)
+        losses = self._step(example).per_picture.to(self._sums.dtype)  # pyright: ignore[reportArgumentType]
         third = (example.t * len(THIRDS)).long().clamp(max=len(THIRDS) - 1)
         self._sums[0].index_add_(0, third, losses)
         self._sums[1].index_add_(0, third, torch.ones_like(losses))
 
     def end(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The mean `loss`, and `loss_THIRD` of each that had pictures; `reduce` adds up what all processes have."""
+        """The mean `loss`, and of noised pictures `loss_THIRD` of each third that had some; `reduce` adds up what all
+        processes have.
+        """
         self._averaged.__exit__(None, None, None)
         losses, counts = reduce(self._sums)
         means = {"loss": float(losses.sum() / counts.sum().clamp(min=1))}
-        thirds = zip(THIRDS, losses.tolist(), counts.tolist())
+        thirds = zip(THIRDS, losses.tolist(), counts.tolist()) if self._by_thirds else ()
         return means | {f"loss_{name}": total / count for name, total, count in thirds if count}

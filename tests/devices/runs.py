@@ -18,7 +18,7 @@ from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 from diffusion_art.training.module import DiffusionModule
-from tests.fakes import tiny_clip, toy_run
+from tests.fakes import tiny_clip, toy_run, toy_vae
 
 NARROW: dict[str, dict[str, Any]] = {  # by a key that tells the kind of network: what replaces what its yaml says
     "block_channels": {
@@ -56,6 +56,7 @@ class Runs:
         self.folder = folder
         self.clip = cache(lambda: f"local-dir:{tiny_clip(folder / 'clip')}")
         self.teacher = cache(lambda: str(toy_run(folder / "teacher")))
+        self.vae = cache(lambda: str(toy_vae(folder / "vae")))
         self.shards = cache(self._shards)
 
     def _shards(self) -> str:
@@ -75,7 +76,7 @@ class Runs:
         with open_dict(config):
             self._complete(config, whole=whole)
         settings = settle(config, self.folder / name)
-        if not settings.get("teacher"):  # which is narrow already
+        if not settings.get("teacher") and "backbone" in settings["model"]:  # a teacher is narrow already
             settings["model"] |= {part: narrow(settings["model"][part]) for part in ("backbone", "text_encoder")}
         if settings["alignment"] is not None:
             settings["alignment"]["total_steps"] = 100  # a share of one step is none
@@ -92,6 +93,8 @@ class Runs:
                 tower.model, tower.pretrained = self.clip(), None
         if config.perceptual and "pretrained" in config.perceptual.tower:
             config.perceptual.layers = []  # the small tower has one block, its last
+        if "path" in (config.model.get("codec") or {}).keys():  # noqa: SIM118 -- as above
+            config.model.codec.path = self.vae()
         config.data.source = None
         config.data.path, config.data.image_size_px = self.shards(), SIZE_PX
         config.data.url, config.data.num_workers = "shards", 0
@@ -101,7 +104,8 @@ class Runs:
             config.noise.block = 2
         config.trainer.accumulate_grad_batches, config.trainer.log_every_n_steps = 1, 1
         config.prompts = ["red", "blue"]
-        config.sampler.num_steps = 2
+        if "sampler" in config:
+            config.sampler.num_steps = 2
         for name in (*SLOW, *([] if whole else WHOLE)):
             config.callbacks[name] = None
 

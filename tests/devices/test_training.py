@@ -17,7 +17,8 @@ GROUPS = ("model/backbone", "model/codec", "model/prediction", "model/schedule",
 SHELVES = {
     group: choices(group) for group in (*GROUPS, "objective", "noise", "alignment", "perceptual", "optim", "ema")
 }
-SHELVES["objective"].remove("distillation")  # that of a student
+for others in ("distillation", "reconstruction"):  # those of a student and of an autoencoder
+    SHELVES["objective"].remove(others)
 BESIDE = {"model/prediction=epsilon": {"model/schedule": "linear_beta"}}  # what a choice cannot do without
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from diffusion_art.config import build
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
-from tests.fakes import tiny_clip
+from tests.fakes import tiny_clip, toy_vae
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -47,9 +47,12 @@ def test_every_backbone_builds_at_its_sizes_and_is_as_large_as_it_says(name):
 
 
 @pytest.mark.parametrize("name", shelf("codec"))
-def test_every_codec_builds(name):
-    codec = build(load("codec", name))
-    assert codec.channels == 3 * codec.factor**2
+def test_every_codec_builds(name, tmp_path):
+    node = load("codec", name)
+    if name == "vae":
+        node.path = str(toy_vae(tmp_path))
+    codec = build(node)
+    assert codec.channels == (4 if name == "vae" else 3 * codec.factor**2)
 
 
 def test_every_text_encoder_builds(tmp_path):

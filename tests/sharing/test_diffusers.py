@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from diffusion_art.config import build
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.evaluation.model_card import OURS
+from diffusion_art.models.vae import Vae
 from diffusion_art.runs import Run, load_run
-from diffusion_art.sharing.diffusers_folder import diffusers_pipeline
+from diffusion_art.sharing.diffusers_folder import diffusers_pipeline, write_diffusers
 from diffusion_art.sharing.painting import Painting
-from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, tiny_clip, toy_run
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, tiny_clip, toy_run, toy_vae, vae_config
 from tests.sharing.clean import clean_python, run_clean
 from tests.sharing.toys import PROMPTS, checkpoint_of
 
@@ -81,6 +82,17 @@ def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     run = Run(checkpoint)
     sampler = build(SAMPLER_CONFIG)
     assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.2
+
+
+def test_a_vaes_latents_are_decoded_by_it(tmp_path):
+    codec = vae_config(toy_vae(tmp_path / "vae", scaling_factor=0.5, shift_factor=0.3))
+    run = Run(checkpoint_of(tmp_path, {"codec": codec}, guidance_scale=3.0))
+    sampler = build(SAMPLER_CONFIG)
+    painting = Painting(run, sampler)
+    assert apart(run, diffusers_pipeline(painting), sampler) < 0.2
+    folder = write_diffusers(tmp_path / "shared", painting)
+    assert Vae(path=str(folder)).encode(torch.zeros(1, 3, 16, 16)).isfinite().all()
+    assert json.loads((folder / "model_index.json").read_text())["vae"] == ["diffusers", "AutoencoderKL"]
 
 
 PAINT = """

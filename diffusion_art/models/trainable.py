@@ -1,0 +1,44 @@
+"""Models whose trainable weights are all that a checkpoint needs to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from diffusion_art.errors import UserError
+
+
+class Trainable(nn.Module):
+    """A module that is trained: its weights by name."""
+
+    image_size_px: int
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The trainable weights by name: all that a checkpoint needs to hold."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_trainable_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+        """Copy weights in by name.
+
+        Raises:
+            UserError: with `strict`, missing or surplus names; in any case, a weight of another shape.
+        """
+        own = self.trainable_state()
+        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if strict and (missing or surplus):
+            raise UserError(
+                f"these weights belong to another model: {len(missing)} are missing{_example(missing)} and "
+                f"{len(surplus)} unknown{_example(surplus)}. Load them into the model of their own config."
+            )
+        for name in own.keys() & state.keys():
+            if own[name].shape != state[name].shape:
+                raise UserError(
+                    f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
+                    f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
+                )
+            own[name].copy_(state[name])
+
+
+def _example(names: list[str]) -> str:
+    return f" (such as {names[0]})" if names else ""

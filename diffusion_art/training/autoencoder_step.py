@@ -1,0 +1,99 @@
+"""One training step of an autoencoder: pictures -> the loss of each picture and of each term.
+
+    z    = mean + std eps                                the latents, drawn from their posterior
+    loss = mean_i (|x_hat_i - x_i| + kl_weight KL_i) + sum_k weight_k term_k
+
+The noise of a picture belongs to its position in the endless order, so a resumed run draws the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusion_art.diffusion.reconstruction import Reconstruction
+from diffusion_art.errors import UserError
+from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.record import Record
+from diffusion_art.tensors import Batch
+from diffusion_art.training.seeding import POSTERIOR, noise_at
+from diffusion_art.training.step import Losses
+from diffusion_art.training.terms.term import Seen, Term
+
+
+@dataclass
+class Encoded:
+    """Pictures, the noise of their latents, and their times, which are 0: no noise is on them."""
+
+    images: Float[Tensor, "b 3 h w"]
+    eps: Float[Tensor, "b c h2 w2"]
+    t: Float[Tensor, " b"]
+
+
+class AutoencoderStep(nn.Module):
+    """The losses of an `Autoencoder` on batches of pictures; captions are not read.
+
+    `terms` see a decoded picture as x_0_hat at t = 0.
+
+    Raises:
+        UserError: two terms of one name.
+    """
+
+    def __init__(
+        self, model: Autoencoder, objective: Reconstruction, *, terms: Iterable[Term] = (), seed: int = 0
+    ) -> None:
+        super().__init__()
+        terms = list(terms)
+        if len({term.name for term in terms}) < len(terms):
+            raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
+        self.model = model
+        self.objective = objective
+        self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.seed = seed
+
+    def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Encoded:
+        """A batch with the noise of its positions."""
+        images, shape = batch.images, self.model.latent_shape(batch.images)
+        eps = noise_at(batch.positions, shape, seed=self.seed, stream=POSTERIOR, device=images.device)
+        return Encoded(images, eps, torch.zeros(len(batch), device=images.device))
+
+    def validated(self, batch: Batch) -> Encoded:
+        """A batch without noise: latents are the means of their posteriors, as a codec gives them."""
+        images = batch.images
+        eps = torch.zeros(len(batch), *self.model.latent_shape(images), device=images.device)
+        return Encoded(images, eps, torch.zeros(len(batch), device=images.device))
+
+    def forward(self, example: Encoded, *, step: int | None = None, every_weight: bool = False) -> Losses:
+        """`step` is how many optimiser updates went before; without one, no term adds its loss."""
+        mean, logvar = self.model.encode(example.images)
+        decoded = self.model.decode(mean + (logvar / 2).exp() * example.eps)
+        per_picture = self.objective(decoded, example.images, mean=mean, logvar=logvar)
+        seen = Seen(example.images, example.t, lambda: decoded, None)
+        active = [] if step is None else [term for term in self._terms() if term.active(step)]
+        found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
+        idle = [p for term in self._terms() if every_weight and term not in active for p in term.parameters()]
+        ended = [term.name for term in self._terms() if step is not None and term.until_step == step]
+        return Losses(per_picture, found, ended, idle)
+
+    def _terms(self) -> list[Term]:
+        return cast(list[Term], list(self.terms.values()))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def frozen(self) -> dict[str, Any]:
+        """It has no frozen parts."""
+        return {}
+
+    def check(self, record: Record) -> None:
+        """Nothing in it has to be the same elsewhere."""
+
+    def saved(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, ours: Mapping[str, Any]) -> None:
+        """It has no state besides its weights."""
