@@ -212,10 +212,13 @@ def alike() -> list[tuple[int, str]]:
 
 
 def parts_to_add() -> dict[str, int]:
-    """Files outside tests that the diffs of docs/extending.md touch, by part; 1 where there is no diff."""
+    """Files outside tests that docs/extending.md writes, by part: those of its diffs, those that stand above a block of
+    code, or the one that it names.
+    """
     sections = re.split(r"(?m)^## ", (ROOT / "docs" / "extending.md").read_text("utf-8"))[1:]
-    diffs = {section.partition("\n")[0]: re.findall(r"(?m)^\+\+\+ b/(\S+)", section) for section in sections}
-    return {part: sum(not file.startswith("tests/") for file in files) or 1 for part, files in diffs.items()}
+    named = r"(?m)^(?:\+\+\+ b/|`)((?:conf|diffusion_art|tests)/[^\s`]+\.\w+)"
+    written = {section.partition("\n")[0]: re.findall(named, section) for section in sections}
+    return {part: sum(not file.startswith("tests/") for file in files) or 1 for part, files in written.items()}
 
 
 def main(files: str = "false") -> None:
