@@ -55,10 +55,10 @@ def to_gif(
     factor = max(1, -(-side_px // frames.shape[-1]))
     size = (frames.shape[-1] * factor, frames.shape[-2] * factor)
     shown = [to_pil(frame).resize(size, Image.Resampling.NEAREST) for frame in frames]
+    if there_and_back:
+        shown += shown[-2:0:-1]
     durations = [round(1000 * frame_s)] * len(shown)
     if there_and_back:
-        shown = [*shown, *shown[-2:0:-1]]
-        durations = [round(1000 * frame_s)] * len(shown)
         durations[0] = durations[len(frames) - 1] = 500
     with written(Path(path)) as partial:
         shown[0].save(

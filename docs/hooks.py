@@ -11,8 +11,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import NonCallableMock
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -177,9 +177,10 @@ def _code(value: str) -> str:
 def openapi() -> dict[str, Any]:
     """The description that a server gives at `/openapi.json`. It depends on no model."""
     from diffusion_art.serving.api.app import create_app
+    from diffusion_art.serving.api.metrics import Metrics
     from diffusion_art.serving.settings import Settings
 
-    return create_app(NonCallableMock(settings=Settings())).openapi()
+    return create_app(SimpleNamespace(settings=Settings(), metrics=Metrics())).openapi()  # type: ignore[arg-type]
 
 
 def http_page(api: dict[str, Any]) -> Iterator[str]:

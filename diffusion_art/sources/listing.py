@@ -115,7 +115,7 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
     """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
     wanted = _READ | picture_suffixes()
     seen: set[tuple[int, int]] = set()
-    above = _above(root)
+    above = folders_above(root)
     real, linked = [(str(root), "")], []
     while real or linked:
         folder, prefix = real.pop() if real else linked.pop(0)
@@ -157,7 +157,7 @@ def _entries(
         return []
 
 
-def _above(root: Path) -> set[tuple[int, int]]:
+def folders_above(root: Path) -> set[tuple[int, int]]:
     """The folders that hold the collection: a link to one of them leads round, by way of everything else in it."""
     return {(facts.st_dev, facts.st_ino) for facts in map(os.stat, root.resolve().parents)}
 

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from diffusion_art.sources.listing import folders_above
+
 
 def fingerprint(path: Path) -> str:
     """128 bits (hex) of the files at and below `path`, links followed. OSError where nothing is there."""
@@ -33,7 +35,7 @@ def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     status = path.stat()
     yield str(path), status
     waiting = [str(path)] if path.is_dir() else []
-    seen = {(facts.st_dev, facts.st_ino) for facts in (status, *map(os.stat, path.resolve().parents))}
+    seen = {(status.st_dev, status.st_ino), *folders_above(path)}
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:

@@ -29,8 +29,8 @@ def open_remote(address: Address) -> RemoteStore:
     """
     settings, objects = address.settings, Objects(address)
     text = objects.whole(MANIFEST_FILE, retry_for_s=min(_OPEN_FOR_S, settings.retry_for_s))
-    mend = f"upload a folder that `python -m diffusion_art.prepare source=NAME out=FOLDER` built to {address}"
-    manifest = Manifest.parse(text, address / MANIFEST_FILE, mend)
+    remedy = f"upload a folder that `python -m diffusion_art.prepare source=NAME out=FOLDER` built to {address}"
+    manifest = Manifest.parse(text, address / MANIFEST_FILE, remedy)
     objects.look_for_ranges(MANIFEST_FILE, len(text))
     cache = Cache(Path(settings.cache).expanduser() if settings.cache else cache_folder("shards"), settings.cache_bytes)
     folder = cache.folder / hashlib.sha256(text).hexdigest()[:32]

@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
 from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
@@ -22,7 +24,7 @@ from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError
 from diffusion_art.streaming.client.patience import Patience, jitter
 from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of
-from diffusion_art.streaming.wire import StreamInfo
+from diffusion_art.streaming.wire import Read, StreamInfo
 
 __all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
 
@@ -187,24 +189,23 @@ class ShardReader:
     def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
         """The samples of each request, those of up to `window` brought from their disk or store at once."""
         shards = self._open()
-        source, waiting = iter(requests), deque[list[Part]]()
-        while True:
-            while len(waiting) < max(1, window) and (request := next(source, None)) is not None:
-                waiting.append(self._begun(shards, request))
-            if not waiting:
-                return
-            parts = waiting.popleft()
-            for part in parts:
-                read = part.read(0)
-                wanted, told = samples_at(shards, read), draws_at(shards, read)
-                part.samples += samples_of(*views(shards, part.split, wanted, self.codec, told))
-            yield [sample for part in parts for sample in part.samples]
+        info, waiting = describe(shards), deque[list[tuple[Read, np.ndarray]]]()
+        for request in requests:
+            waiting.append([self._begun(shards, part.read(0)) for part in parts_of(request, info)])
+            if len(waiting) >= window:
+                yield self._samples(shards, waiting.popleft())
+        while waiting:
+            yield self._samples(shards, waiting.popleft())
 
-    def _begun(self, shards: Shards, request: ReadRequest) -> list[Part]:
-        parts = parts_of(request, describe(shards))
-        for part in parts:
-            shards.prefetch(part.split, samples_at(shards, part.read(0)), self.codec)
-        return parts
+    def _begun(self, shards: Shards, read: Read) -> tuple[Read, np.ndarray]:
+        """The samples that `read` means, on their way."""
+        wanted = samples_at(shards, read)
+        shards.prefetch(read.split, wanted, self.codec)
+        return read, wanted
+
+    def _samples(self, shards: Shards, begun: list[tuple[Read, np.ndarray]]) -> list[Sample]:
+        found = (views(shards, read.split, wanted, self.codec, draws_at(shards, read)) for read, wanted in begun)
+        return [sample for seen in found for sample in samples_of(*seen)]
 
     def close(self) -> None:
         """Let go of the shards; reading opens them again."""

@@ -152,10 +152,11 @@ class _Talk:
             if not len(positions):
                 break
             barren += len(positions)
-            coming = self._shards.prefetch(SPLIT, self._state.numbers(positions))
+            numbers = self._state.numbers(positions)
+            coming = self._shards.prefetch(SPLIT, numbers)
             if coming is not None:  # over a network: other clients have their turn meanwhile
                 await asyncio.wrap_future(coming)
-            for used, sample in self._samples(positions):
+            for used, sample in self._samples(positions, numbers):
                 length, barren = sum(map(len, sample)), 0
                 if samples and size + length > MAX_REPLY_BYTES:
                     self._state.give_back(client, positions[used:], answer=answer)
@@ -173,10 +174,9 @@ class _Talk:
         self._sent = answer
         note_answer(self._connection, samples=len(samples), seconds=time.perf_counter() - began)
 
-    def _samples(self, positions: np.ndarray) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+    def _samples(self, positions: np.ndarray, numbers: np.ndarray) -> Iterator[tuple[int, tuple[bytes, ...]]]:
         """The samples at `positions` that a client may have, as JSON, and which position each of them was."""
-        numbers, told = self._state.numbers(positions), self._state.draws(positions)
-        keys, captions, images = views(self._shards, SPLIT, numbers, told=told)
+        keys, captions, images = views(self._shards, SPLIT, numbers, told=self._state.draws(positions))
         barred = self._state.excluded(keys)
         for i, (key, caption, image) in enumerate(zip(keys.tolist(), captions, images, strict=True)):
             if barred[i] or image is None:
