@@ -25,7 +25,7 @@ from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
-from diffusion_art.data.workers import Crew, LostWorker
+from diffusion_art.data.workers import Crew, LostWorker, someone_died
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import ShardSpec, open_shards
 from diffusion_art.shards.payloads import PAYLOADS, give, is_made
@@ -76,8 +76,9 @@ class TimedLoader(DataLoader):
             except UserError as error:
                 # A worker's error arrives with its traceback as text; its last line is what it had to say.
                 raise UserError(str(error).strip().splitlines()[-1].removeprefix(f"{_USER_ERROR}: ")) from None
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader worker"):
+            except (RuntimeError, OSError, EOFError) as error:
+                # Where torch saw it itself it says so; else the worker died while it handed its memory over.
+                if not str(error).startswith("DataLoader worker") and not someone_died(batches):
                     raise
                 raise LostWorker(
                     f"a worker that prepares the data was killed ({error}), most often for want of memory. "

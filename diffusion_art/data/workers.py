@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
@@ -22,10 +23,20 @@ from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, blocked, unblock
 
 _LOOK_S = 1.0  # between looks for the trainer
+_DYING_S = 1.0  # how long a killed process may take to end
 
 
 class LostWorker(UserError):
     """A worker was killed from outside; the trainer is between two steps."""
+
+
+def someone_died(batches: object) -> bool:
+    """Whether a worker behind this iterator of a `DataLoader` has ended, or does so just now.
+
+    A killed process closes its sockets a moment before its parent can see that it is dead, so this waits for that.
+    """
+    sentinels = [worker.sentinel for worker in getattr(batches, "_workers", ())]
+    return bool(sentinels and wait(sentinels, timeout=_DYING_S))
 
 
 class Crew:
