@@ -179,17 +179,15 @@ def lines_of(path: Path) -> int:
 
 
 def alike() -> list[tuple[int, str]]:
-    """(lines, places) of each run of `ALIKE` lines or more that stands in two functions of the package."""
+    """(lines, places) of each run of `ALIKE` lines or more that stands in two functions of the package.
+
+    Imports and parameter lists are not counted: one interface's functions have the same.
+    """
     places: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
     kept: dict[str, list[tuple[int, str]]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name, text = str(path.relative_to(PACKAGE)), path.read_text("utf-8")
-        skipped = {
-            n
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for n in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        }
+        skipped = {n for node in ast.walk(ast.parse(text)) for n in _boilerplate(node)}
         lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if number not in skipped)
         kept[name] = [(number, line) for number, line in lines if len(line) > 2]
         for first in range(len(kept[name]) - ALIKE + 1):
@@ -209,6 +207,15 @@ def alike() -> list[tuple[int, str]]:
                 length += 1
             runs.append((length, f"{one}:{kept[one][first][0]} {other}:{kept[other][first + shift][0]}"))
     return sorted(runs, reverse=True)
+
+
+def _boilerplate(node: ast.AST) -> range:
+    """The lines of an import, or of a function from its name to its body."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return range(node.lineno, node.body[0].lineno)
+    return range(0)
 
 
 def parts_to_add() -> dict[str, int]:
@@ -238,7 +245,7 @@ def main(files: str = "false") -> None:
     print(f"| files and lines of Python in the package | {len(package)}; {sum(map(lines_of, package)):,} |")
     print(f"| lines of the Lightning shell (training/module.py) | {lines_of(PACKAGE / 'training' / 'module.py')} |")
     print(f"| files to touch for {added} | {max(parts_to_add().values())} at most |")
-    print(f"| runs of {ALIKE} lines or more that stand twice | {len(runs)} |")
+    print(f"| runs of {ALIKE} lines or more that stand twice, imports and parameter lists aside | {len(runs)} |")
     for length, where in runs[:10] if files == "true" else []:
         print(f"  {length} lines: {where}")
 

@@ -17,13 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.diffusion.reconstruction import Reconstruction
-from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.seeding import POSTERIOR, noise_at
 from diffusion_art.training.step import Losses
-from diffusion_art.training.terms.term import Seen, Term
+from diffusion_art.training.terms.term import Seen, Term, by_name
 
 
 @dataclass
@@ -48,12 +47,9 @@ class AutoencoderStep(nn.Module):
         self, model: Autoencoder, objective: Reconstruction, *, terms: Iterable[Term] = (), seed: int = 0
     ) -> None:
         super().__init__()
-        terms = list(terms)
-        if len({term.name for term in terms}) < len(terms):
-            raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
         self.model = model
         self.objective = objective
-        self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.terms = by_name(terms)
         self.seed = seed
 
     def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Encoded:

@@ -31,7 +31,7 @@ from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 from diffusion_art.training.spans import span
-from diffusion_art.training.terms.term import Seen, Term
+from diffusion_art.training.terms.term import Seen, Term, by_name
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
 
@@ -102,13 +102,10 @@ class TrainingStep(nn.Module):
         compile_network: bool | str = False,
     ) -> None:
         super().__init__()
-        terms = list(terms)
-        if len({term.name for term in terms}) < len(terms):
-            raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
         self.model = model
         self.objective: Any = objective
         self.noise = noise or Iid()
-        self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.terms = by_name(terms)
         self.caption_dropout = caption_dropout
         self.seed = seed
         whole = compile_network == "whole"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
 
 
@@ -79,3 +80,15 @@ class Term(nn.Module):
         Raises:
             UserError: the checkpoint was trained with another one.
         """
+
+
+def by_name(terms: Iterable[Term]) -> nn.ModuleDict:
+    """The terms of one loss.
+
+    Raises:
+        UserError: two have one name.
+    """
+    terms = list(terms)
+    if len({term.name for term in terms}) < len(terms):
+        raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
+    return nn.ModuleDict({term.name: term for term in terms})
