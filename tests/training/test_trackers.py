@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 
 import pandas as pd
 import pytest
 
-from diffusion_art.files import without_secrets, words_without_secrets
+from diffusion_art.files import command_line, without_secrets, words_without_secrets
 from diffusion_art.training.trackers import run_name
 
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
@@ -108,3 +109,13 @@ def test_no_tracker_is_told_a_token():
         "data": {"url": "auto"},
         "mix": [{}],
     }
+
+
+def test_the_command_in_a_report_can_be_pasted_and_is_what_was_typed():
+    kept = ["optim.lr=tag(log,interval(1,2))", "prompts=['a b']", "name='a,b'", "x='$b'", "y='1e5'", "z='True'"]
+    words = ["run='logs/a'", "data.token=s", *kept]
+    said = command_line("train", words)
+    assert said.startswith("python -m diffusion_art.train run=logs/a ")
+    assert """ "prompts=['a b']" "name='a,b'" """ in said
+    assert "$b'\"'\"''" in said
+    assert shlex.split(said)[4:] == kept
