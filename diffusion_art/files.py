@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"  # what the name of a file ends with until it is whole
 CACHE_VARIABLE = "DIFFUSION_ART_CACHE"
-# a text that needs no quotes, and is no number and no word of yaml's without them
+# a text that means the same without its quotes: neither a number nor true, false or null
 _QUOTED = re.compile(
     r"^([^=']+=)'(?!(?:true|false|null|[-+\d_.]+|[\d.]+e[-+\d]+|[-+]?(?:nan|inf))'$)([\w./:@%-]+)'$", re.I
 )
