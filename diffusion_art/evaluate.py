@@ -12,7 +12,6 @@ from diffusion_art.extras import check_extra
 
 check_extra("train")
 
-import shlex
 import sys
 from typing import Any
 
@@ -28,7 +27,7 @@ from diffusion_art.evaluation.metrics import at_least, metrics_of
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.sweep import AXES
 from diffusion_art.evaluation.train_judge import train_judge
-from diffusion_art.files import without_home
+from diffusion_art.files import command_line
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     metrics = metrics_of(asked["metric"], asked["metrics"])
     for metric in metrics.values():
         metric.check(networks)
-    paths, typed = asked["run"], _typed()
+    paths, typed = asked["run"], command_line("evaluate", sys.argv[1:])
     if len(paths) == 1:
         return dict(evaluate_run(paths[0], metrics, asked, networks=networks, typed=typed).result)
     return evaluate_runs(paths, metrics, asked, networks=networks, typed=typed)
@@ -69,10 +68,6 @@ def _several_samplers() -> list[str] | None:
     if lists and more:
         raise UserError(f"{more[0]} is for one sampler, not for each of sampler={lists[-1]}. Evaluate it by itself.")
     return plain(OmegaConf.create(lists[-1])) if lists else None
-
-
-def _typed() -> str:
-    return without_home(f"python -m diffusion_art.evaluate {shlex.join(sys.argv[1:])}")
 
 
 main = command("evaluate")(evaluate)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"  # what the name of a file ends with until it is whole
 CACHE_VARIABLE = "DIFFUSION_ART_CACHE"
+# a text that means the same without its quotes: neither a number nor true, false or null
+_QUOTED = re.compile(
+    r"^([^=']+=)'(?!(?:true|false|null|[-+\d_.]+|[\d.]+e[-+\d]+|[-+]?(?:nan|inf))'$)([\w./:@%-]+)'$", re.I
+)
 SECRETS = ("token",)  # keys of the config that no tracker is told, no report and no page
 
 
@@ -89,6 +95,21 @@ def without_secrets(node: Any) -> Any:
 def words_without_secrets(words: Iterable[str]) -> list[str]:
     """What was typed as `key=value`, but for secrets."""
     return [word for word in words if word.partition("=")[0].lstrip("+").rpartition(".")[2] not in SECRETS]
+
+
+def command_line(name: str, words: Iterable[str]) -> str:
+    """`python -m diffusion_art.NAME ...`, to be pasted into a shell: without secrets and the home folder.
+
+    The quotes that `overrides.understood` puts round a text are left out where it would put them there again.
+    """
+    plain = (_QUOTED.sub(r"\1\2", word) for word in words_without_secrets(words))
+    return without_home(" ".join([f"python -m diffusion_art.{name}", *map(_shell_word, plain)]))
+
+
+def _shell_word(word: str) -> str:
+    if shlex.quote(word) == word or "'" not in word or set(word) & set('"$`\\!'):
+        return shlex.quote(word)
+    return f'"{word}"'
 
 
 def check_ours(folder: Path) -> None:

@@ -66,6 +66,8 @@ def small_bench(folder: Path) -> dict[str, str]:
         (run / "config.yaml").write_text(f"optim:\n  lr: {lr}\n  betas: [0.9, 0.99]\n")
         counts = {"style": lr * 5, "style_count": 24, "palette": 0.5, "palette_count": 24}
         (run / "caption_following.json").write_text(json.dumps(counts))
+        kid = {"kid": lr, "error": 0.05, "features": "judge", "pictures": 64}
+        (run / "evaluation.json").write_text(json.dumps({"kid": kid, "caption_following": counts}))
     build_shards(
         Painter(count=96, seed=1, image_size_px=16), folder / "shards", image_size_px=16, workers=1, progress=False
     )
@@ -101,3 +103,5 @@ def test_they_run_on_a_small_bench_and_show_as_many_pictures_as_they_do_here(tmp
     told = "\n".join(str(output) for output in outputs(whole))
     assert "optim.lr" in told  # what was changed between the runs
     assert "optim.betas" not in told
+    assert "KID ↓ (judge, 64 pictures)" in told  # what came of it
+    assert "0.2 ± 0.05" in told

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.files import without_home, words_without_secrets
+from diffusion_art.files import command_line
 from diffusion_art.reports.training import TrainingReport
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,10 @@ class RunReport(Callback):
         told = f"{state} at step {trainer.global_step:,} of {trainer.max_steps:,}, written {written}"
         try:
             self._page.write(
-                self.title(pl_module), command=command_line(), about=self.about(trainer, pl_module), state=told
+                self.title(pl_module),
+                command=_command(),
+                about=self.about(trainer, pl_module),
+                state=told,
             )
         except OSError as error:
             log.warning("report.html could not be written: %s", error)
@@ -83,7 +86,14 @@ class RunReport(Callback):
     # ------------------------------------------------------------------ report.md
 
     def text(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        lines = [f"# {self.title(pl_module)}", "", f"    {command_line()}", "", "| | |", "|---|---|"]
+        lines = [
+            f"# {self.title(pl_module)}",
+            "",
+            f"    {_command()}",
+            "",
+            "| | |",
+            "|---|---|",
+        ]
         rows = self.about(trainer, pl_module) + self._figures(trainer)
         lines += [f"| {name} | {value} |" for name, value in rows]
         grids = sorted((self.folder / "samples").glob("step_*.png"))
@@ -127,6 +137,5 @@ class RunReport(Callback):
         return rows
 
 
-def command_line() -> str:
-    """What was typed to train this run, without secrets."""
-    return without_home(" ".join(["python -m diffusion_art.train", *words_without_secrets(sys.argv[1:])]))
+def _command() -> str:
+    return command_line("train", sys.argv[1:])

@@ -125,7 +125,7 @@ def limits() -> list[Finding]:
 def trackers() -> list[Finding]:
     key = "WANDB_API_KEY" in os.environ or (Path.home() / ".netrc").exists()
     wandb = f"installed, {'a key is set' if key else 'no key: it keeps runs on this disk'}"
-    told = {"wandb": wandb, "tensorboard": "installed", "mlflow": "installed"}
+    told = {"wandb": wandb, "tensorboard": "installed", "trackio": "installed", "mlflow": "installed"}
     return [
         Finding(name, words) if find_spec(name) else Finding(name, "not installed", "ok", _tracker(name))
         for name, words in told.items()
@@ -133,4 +133,4 @@ def trackers() -> list[Finding]:
 
 
 def _tracker(name: str) -> str:
-    return f"logger={name} needs it: pip install diffusion-art[{'mlflow' if name == 'mlflow' else 'track'}]"
+    return f"logger={name} needs it: pip install diffusion-art[{'track' if name in ('wandb', 'tensorboard') else name}]"

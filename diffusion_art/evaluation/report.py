@@ -8,8 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from diffusion_art.config import config_dir, plain
 from diffusion_art.evaluation.curves import log_snr_curve, sweep_curves
-from diffusion_art.evaluation.metrics import Figure, Metric
+from diffusion_art.evaluation.metrics import Figure, Metric, metrics_of
 from diffusion_art.evaluation.metrics.memorisation import FILE as MEMORISATION
 from diffusion_art.reports.document import data_url, section
 
@@ -79,6 +82,20 @@ def comparison_text(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> 
         cells = (figure.told(entry.result[name]) if name in entry.result else "" for name, figure in columns)
         lines.append(f"| {entry.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def figures_told(result: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of an `evaluation.json` by what they are: `KID ↓ (efficientnet_lite0, 1,024 pictures)`.
+
+    A sweep has none of its own: they lie in its `points`.
+    """
+    nodes = plain(OmegaConf.load(config_dir() / "evaluate.yaml"))["metric"]
+    metrics = metrics_of(nodes, [name for name in nodes if name in result])
+    return {
+        f"{_head(figure)}{metric.about(result[name])}": figure.told(result[name]).replace("+-", "±")
+        for name, metric in metrics.items()
+        for figure in metric.figures
+    }
 
 
 # ---------------------------------------------------------------------- parts

@@ -10,10 +10,12 @@ import math
 import secrets
 from collections.abc import Sequence
 from functools import singledispatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -85,6 +87,66 @@ class RunMLFlow(MLFlowLogger):
         _remember(self._folder, "mlflow", str(self.run_id))
 
 
+class RunTrackio(Logger):
+    """A trackio run that goes on over all resumes of the run in `folder`.
+
+    `settings` are those of `trackio.init`: `space_id server_url group auto_log_cpu ...`. Without `space_id` and
+    `server_url` it writes to `$TRACKIO_DIR`, which is below the cache of the hub.
+
+    Raises:
+        UserError: trackio is not installed.
+    """
+
+    def __init__(self, *, folder: str, log_dir: str, project: str, **settings: Any) -> None:
+        super().__init__()
+        try:
+            self._trackio = import_module("trackio")
+        except ModuleNotFoundError as error:
+            raise UserError(f"logger=trackio needs trackio ({error}): pip install 'diffusion-art[trackio]'.") from None
+        self._folder, self._project, self._settings = folder, project, settings
+        self._name = run_name(folder, log_dir)
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        return self._project
+
+    @property
+    def version(self) -> str:
+        return self._name
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The `trackio.Run`."""
+        if self._run is None:
+            known = "trackio" in _ids(self._folder)
+            settings = {"name": self._name, "resume": "allow" if known else "never", "embed": False, **self._settings}
+            self._run = self._trackio.init(self._project, **settings)
+            _remember(self._folder, "trackio", str(self._run.id))
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.experiment.config.update(params)  # trackio sends it along with the first row
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.experiment.log(dict(metrics), step=step)
+
+    def pictures(self, named: dict[str, tuple[Image.Image, str]], *, step: int) -> None:
+        """Pictures with their captions, under their names."""
+        told = {name: self._trackio.Image(picture, caption=caption) for name, (picture, caption) in named.items()}
+        self.experiment.log(told, step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends the record, so that the next job of a sweep has one of its own."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+
 @rank_zero_only
 def tell_settings(logger: Logger, settings: dict[str, Any]) -> None:
     """Give a tracker the run's config, without secrets."""
@@ -116,6 +178,12 @@ def _(logger: TensorBoardLogger, grid: Image.Image, pictures: Sequence[Image.Ima
 @show_pictures.register
 def _(logger: MLFlowLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     logger.experiment.log_image(logger.run_id, grid, key="samples", step=step)
+
+
+@show_pictures.register
+def _(logger: RunTrackio, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    named = {f"samples/{row:02d}": pair for row, pair in enumerate(zip(pictures, captions))}
+    logger.pictures({"samples/grid": (grid, f"step {step:,}")} | named, step=step)
 
 
 def _ids(folder: str) -> dict[str, str]:

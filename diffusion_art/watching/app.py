@@ -6,10 +6,13 @@ Everything is read only. Behind the same gate as `serve`: a token where others c
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,11 +25,17 @@ from diffusion_art.serving.api import pages
 from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http
 from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.settings import Settings
+from diffusion_art.watching.folder import PAGE as REPORT_PAGE
 from diffusion_art.watching.folder import RunFolder
 from diffusion_art.watching.runs import Runs, differences
 
 COMPARED = 12  # runs at a time
 GUARDED = ("/api/",)
+# a report is a page of its own: it may come from somebody else, so it reads nothing of this server and asks for nothing
+REPORT_CSP = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'none'"
+)
 PAGE = Path(__file__).with_name("page")
 
 router = APIRouter()
@@ -37,6 +46,7 @@ def create_app(runs: Runs, settings: Settings) -> FastAPI:
     """The ASGI application that shows `runs`."""
     app = FastAPI(title="diffusion_art.watch", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.runs = runs
+    app.state.key = secrets.token_bytes(32)  # of the links to reports
     app.state.page = page_files()
     app.include_router(router)
     app.add_exception_handler(ApiError, answer_api_error)
@@ -61,7 +71,8 @@ def page_files() -> dict[str, tuple[bytes, str]]:
 @router.get("/api/runs")
 def list_runs(request: Request) -> Response:
     runs: Runs = request.app.state.runs
-    return _unless_known(request, {"root": runs.root.name, "runs": [asdict(run) for run in runs.summaries()]})
+    told = [asdict(run) | {"report": _report_link(request, run.id) if run.report else None} for run in runs.summaries()]
+    return _unless_known(request, {"root": runs.root.name, "runs": told})
 
 
 @router.get("/api/curves")
@@ -97,6 +108,27 @@ def grid(
     except OSError:  # it is gone, or half written
         pass
     raise ApiError(404, "This run has no grid at that step.", param="step", code="no_grid")
+
+
+@router.get("/report")
+def report(request: Request, id: Annotated[str, Query(alias="run")], key: str) -> Response:
+    """A run's report.html. A link carries no token, so it has a key, which only the list of runs tells."""
+    if hmac.compare_digest(key.encode(), _report_key(request, id).encode()):
+        (folder,) = _folders(request.app.state.runs, [id])
+        try:
+            headers = {"content-security-policy": REPORT_CSP, "cache-control": "no-cache"}
+            return Response((folder.path / REPORT_PAGE).read_bytes(), media_type="text/html", headers=headers)
+        except OSError:
+            pass
+    raise ApiError(404, "There is no such report (any more): open it from the list of runs.", code="no_report")
+
+
+def _report_link(request: Request, id: str) -> str:
+    return f"report?{urlencode({'run': id, 'key': _report_key(request, id)})}"
+
+
+def _report_key(request: Request, id: str) -> str:
+    return hmac.digest(request.app.state.key, id.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _folders(runs: Runs, ids: list[str]) -> list[RunFolder]:

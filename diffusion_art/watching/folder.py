@@ -19,7 +19,7 @@ from diffusion_art.reports.grids import grids_of
 from diffusion_art.reports.metrics_file import columns_of, row_of
 from diffusion_art.training.run_folder import LOCK_FILE, is_held
 
-METRICS, CONFIG, LOG, REPORT = "metrics.csv", "config.yaml", "train.log", "report.md"
+METRICS, CONFIG, LOG, REPORT, PAGE = "metrics.csv", "config.yaml", "train.log", "report.md", "report.html"
 SHOWN = ("train/loss", "val/loss", "time/images_per_s", CLOCK)  # newest values in the list of runs
 _TAIL_BYTES = (16_384, 262_144)  # of metrics.csv, read from its end until all of them are found
 _LOG_TAIL_BYTES = 8_192
@@ -40,6 +40,7 @@ class Summary:
     max_steps: int | None
     figures: dict[str, float]  # of SHOWN, those there are
     grid: int | None  # step of the newest
+    report: bool  # whether it has a report.html
     updated: float  # when it last wrote something, as Unix time
 
 
@@ -64,6 +65,7 @@ class RunFolder:
             max_steps=self._max_steps(stamps[CONFIG]),
             figures={name: newest[name] for name in SHOWN if name in newest},
             grid=max(grids, default=None),
+            report=self._stamp(PAGE) is not None,
             updated=max((stamp[1] / 1e9 for stamp in stamps.values() if stamp), default=0.0),
         )
 

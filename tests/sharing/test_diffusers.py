@@ -123,6 +123,7 @@ for folder in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here):
     clip = f"local-dir:{tiny_clip(tmp_path / 'clip')}"
     frozen = {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained", "model": clip, "pretrained": None}
@@ -145,6 +146,7 @@ def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here)
         assert (theirs - (ours / 2 + 0.5)).abs().max() <= 1 / 255, name
 
 
+@pytest.mark.slow
 def test_the_folder_and_its_card(tmp_path, run_here):
     run = toy_run(tmp_path / "logs" / "toy" / "first")
     words = [f"run={run}", "format=diffusers", "dtype=fp16"]
@@ -175,6 +177,7 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     assert "holds something else: give a folder of its own." in complaints
 
 
+@pytest.mark.slow
 def test_the_card_of_the_run_goes_along_with_its_pictures(tmp_path, run_here):
     run = toy_run(tmp_path / "logs" / "toy" / "first")
     checkpoint = load_run(run).checkpoint_id

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sqlite3
 
 import pandas as pd
 import pytest
 
-from diffusion_art.files import without_secrets, words_without_secrets
+from diffusion_art.files import command_line, without_secrets, words_without_secrets
 from diffusion_art.training.trackers import run_name
 
-mlflow = pytest.importorskip("mlflow")
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
 
 
@@ -31,6 +32,7 @@ def twice(run_command, painter_shards, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, as MLflow calls it
 def test_mlflow_goes_on_in_one_record_with_settings_and_pictures(twice, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
     twice("mlflow")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/logs/mlflow.db")
     (found,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
@@ -65,6 +67,27 @@ def test_wandb_goes_on_under_one_id_with_captions(twice):
 
 
 @pytest.mark.slow
+def test_trackio_goes_on_in_one_run_with_settings_and_captions(twice, tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    run = twice("trackio")
+    with sqlite3.connect(tmp_path / "trackio/diffusion_art.db") as kept:
+        rows = [
+            (id, step, json.loads(told)) for id, step, told in kept.execute("SELECT run_id, step, metrics FROM metrics")
+        ]
+        ((config,),) = kept.execute("SELECT config FROM configs")
+    assert {id for id, _, _ in rows} == {json.loads((run / "tracker_ids.json").read_text())["trackio"]}
+    steps = [step for _, step, told in rows if "train/loss" in told]
+    assert steps == sorted(set(steps))
+    assert max(steps) == 5
+    assert json.loads(config)["optim"]["lr"] == 0.0028
+    painted = [told["samples/00"] for _, _, told in rows if "samples/00" in told]
+    assert len(painted) == 3  # at steps 0, 4 and 6
+    assert all((tmp_path / "trackio/media" / picture["file_path"]).is_file() for picture in painted)
+    assert painted[0]["caption"]
+
+
+@pytest.mark.slow
 def test_each_job_of_a_sweep_has_a_wandb_record_of_its_own(run_command, painter_shards, tmp_path):
     common = [*RUN, f"data.path={painter_shards}", "data.num_workers=0", "data.url=shards", "trainer.max_steps=1"]
     said = run_command("train", "-m", *common, "logger=wandb", "seed=1,2", cwd=tmp_path)
@@ -86,3 +109,13 @@ def test_no_tracker_is_told_a_token():
         "data": {"url": "auto"},
         "mix": [{}],
     }
+
+
+def test_the_command_in_a_report_can_be_pasted_and_is_what_was_typed():
+    kept = ["optim.lr=tag(log,interval(1,2))", "prompts=['a b']", "name='a,b'", "x='$b'", "y='1e5'", "z='True'"]
+    words = ["run='logs/a'", "data.token=s", *kept]
+    said = command_line("train", words)
+    assert said.startswith("python -m diffusion_art.train run=logs/a ")
+    assert """ "prompts=['a b']" "name='a,b'" """ in said
+    assert "$b'\"'\"''" in said
+    assert shlex.split(said)[4:] == kept

@@ -42,6 +42,7 @@ def write_run(run: Path, *, lr: float, rows: int = 40, grids: tuple[int, ...] = 
     for step in grids:
         Image.new("RGB", (96, 64), (int(255 * lr), step, 90)).save(run / "samples" / f"step_{step:08d}.png")
     (run / "report.md").write_text("# night\n")
+    (run / "report.html").write_text(f"<h1>{run.name}</h1><script>document.title = 'drawn'</script>")
     return run
 
 

@@ -85,6 +85,21 @@ def test_a_grid_comes_as_it_is_or_small(client, logs):
     assert client.get("/api/grid", params={"run": FIRST, "step": 30, "small": "true"}).status_code == 404
 
 
+def test_a_report_opens_by_its_link_and_can_reach_nothing(client, logs):
+    link = listed(client)[FIRST]["report"]
+    answer = client.get(f"/{link}")
+    assert answer.content == (logs / FIRST / "report.html").read_bytes()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    assert "same-origin" not in policy
+    for other in (link.replace("first", "second"), link[:-1], link[:-1] + "é", f"report?run={FIRST}&key="):
+        assert client.get(f"/{other}").status_code == 404, other
+    assert client.get(f"/report?run={FIRST}").status_code == 400
+    (logs / FIRST / "report.html").unlink()
+    assert client.get(f"/{link}").status_code == 404
+    assert listed(client)[FIRST]["report"] is None
+
+
 def test_settings_differ_but_for_names_folders_and_secrets(client, logs):
     told = client.get("/api/differences", params={"run": [FIRST, SECOND]}).json()
     assert told == {"runs": [FIRST, SECOND], "keys": {"optim.lr": [0.1, 0.5]}}
@@ -135,6 +150,8 @@ def test_a_server_with_a_token_tells_its_holder_alone(logs):
             assert httpx2.get(asked, trust_env=False).status_code == 401
             allowed = httpx2.get(asked, trust_env=False, headers={"Authorization": f"Bearer {token}"})
             assert allowed.status_code == 200
+        told = httpx2.get(f"{url}/api/runs", trust_env=False, headers={"Authorization": f"Bearer {token}"}).json()
+        assert httpx2.get(f"{url}/{told['runs'][0]['report']}", trust_env=False).status_code == 200
 
 
 def test_the_command_refuses_an_open_address_without_a_token_and_a_folder_that_is_not_there(run_here, tmp_path: Path):

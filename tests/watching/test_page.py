@@ -44,6 +44,13 @@ def test_two_runs_are_compared_and_a_new_row_appears(visit, logs):
     expect(page.get_by_alt_text(f"samples of {SECOND} at step 10")).to_be_visible()
     expect(page.locator("#differences tr")).to_have_count(2)
     expect(page.locator("#differences tr").last).to_have_text("optim.lr0.50.1")  # as they were chosen
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name=f"Report of {FIRST}").click()
+    expect(opened.value.get_by_role("heading")).to_have_text("first")
+    expect(opened.value).to_have_title("drawn")  # its script may run
+    assert opened.value.evaluate("origin") == "null"  # of no server
+    opened.value.close()
+    expect(page.locator("#chosen li")).to_have_count(2)
     drawn = charts.first.locator("path").last.get_attribute("d")
     with (logs / FIRST / "metrics.csv").open("ab") as file:
         file.write(b"40,20.0,0.75,\r\n41,20.5,0.")

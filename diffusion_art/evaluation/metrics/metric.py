@@ -67,9 +67,13 @@ class Metric(ABC):
     def summary(self, result: Mapping[str, Any]) -> str:
         """`kid 0.01234 +- 0.0012 (efficientnet_lite0, 1024 pictures)` in one line."""
         told = ", ".join(f"{figure.label} {figure.told(result)}" for figure in self.figures)
-        about = [str(result["features"])] if "features" in result else []
-        about += [f"{count:,} pictures"] if (count := self.count(result)) is not None else []
-        return f"{told} ({', '.join(about)})" if about else told
+        return f"{told}{self.about(result)}"
+
+    def about(self, result: Mapping[str, Any]) -> str:
+        """` (efficientnet_lite0, 1,024 pictures)`: figures with another ending cannot be compared."""
+        told = [str(result["features"])] if "features" in result else []
+        told += [f"{count:,} pictures"] if (count := self.count(result)) is not None else []
+        return f" ({', '.join(told)})" if told else ""
 
     @classmethod
     def says(cls) -> str:

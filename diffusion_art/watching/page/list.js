@@ -37,6 +37,8 @@ export class List {
     row.bar = element("i");
     row.done = element("span", { className: "done" }, row.bar);
     row.loss = element("span", { className: "loss" });
+    row.report = element("a", { className: "report", target: "_blank", rel: "noopener" }, "report");
+    row.report.setAttribute("aria-label", `Report of ${id}`);
     const what = element("span", { className: "what" }, row.name, element("span", { className: "how" }, row.state, row.rest), row.done);
     row.line = element("li", {}, element("label", {}, row.box, row.thumb, what, row.loss));
     row.line.dataset.id = id;
@@ -56,7 +58,8 @@ export class List {
     if (!row.done.hidden) row.bar.style.width = `${Math.min(100, (100 * run.step) / run.max_steps)}%`;
     const [train, val] = [run.figures["train/loss"], run.figures["val/loss"]];
     const small = element("small", {}, val === undefined ? (train === undefined ? "" : "train/loss") : `val ${precise(val)}`);
-    row.loss.replaceChildren(train === undefined ? "" : precise(train), small);
+    row.loss.replaceChildren(train === undefined ? "" : precise(train), small, ...(run.report ? [row.report] : []));
+    if (run.report) row.report.href = run.report;
     if (row.visible) this.picture(row);
   }
 
