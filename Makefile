@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ sample: install  ## paint with the quickstart model, or ARGS="run=... 'prompts=[
 
 evaluate: install  ## measure caption following of the quickstart, or ARGS="run=..."
 	$(BIN)/python -m diffusion_art.evaluate $(or $(ARGS),run=logs/quickstart)
+
+wikiart: install  ## WikiArt into a served model, stage by stage, with an estimate first, or ARGS="until=estimate"
+	$(BIN)/python -m diffusion_art.end_to_end $(ARGS)
 
 notebooks: install  ## open the notebooks
 	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks
