@@ -19,6 +19,7 @@ from rich.table import Table
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.stages.plan import Training
+from diffusion_art.units import duration, size
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +76,14 @@ def lines(
 
     `evaluated` pictures are painted by the evaluation; `there` says that the shards are built already.
     """
-    size = training.image_size_px
+    pixels = training.image_size_px**2
     step = FORWARD * GUIDED * training.sampler_steps
     extra = training.painted * step + FORWARD * training.validated
     trained = training.steps * training.pictures_per_step
     built = 0 if there else pictures
     return [
         Line("download", download_bytes / DOWNLOAD_BYTES_PER_S, download_bytes, "at 20 MB/s, assumed"),
-        Line("shards", built / (PREPARED_PER_S * cores), built * size**2 * BYTES_PER_PIXEL, f"{pictures:,} pictures"),
+        Line("shards", built / (PREPARED_PER_S * cores), built * pixels * BYTES_PER_PIXEL, f"{pictures:,} pictures"),
         Line(
             "train",
             (trained + extra) / measured.images_per_s,
@@ -125,16 +126,3 @@ def check_disk(rows: list[Line], folder: Path) -> None:
     needed, free = sum(row.bytes for row in rows), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{size(needed)} are needed and {size(free)} are free in {folder}. Make room there first.")
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits: 40 s, 12 min, 3.5 h, 23 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
-
-
-def size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

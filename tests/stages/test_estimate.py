@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.stages.estimate import Measured, check_disk, duration, lines, on_paper, size
+from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
 from diffusion_art.stages.plan import Training, composed
+from diffusion_art.units import duration, size
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
 
