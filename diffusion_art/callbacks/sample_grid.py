@@ -96,9 +96,10 @@ class SampleGrid(Callback):
     def is_due(self, step: int) -> bool:
         return step in self.at_steps or bool(self.every_n_steps and step % self.every_n_steps == 0)
 
-    def due_steps(self, after: int, last: int) -> list[int]:
-        """The steps with a grid, later than `after`, in a run of `last` steps."""
-        return [step for step in range(after + 1, last + 1) if step == last or self.is_due(step)]
+    def due_steps(self, first: int, last: int) -> list[int]:
+        """The steps from `first` on with a grid that is not there yet, in a run of `last` steps."""
+        steps = range(max(first, self.painted_at + 1), last + 1)
+        return [step for step in steps if step == last or self.is_due(step)]
 
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
