@@ -7,20 +7,37 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate notebooks clean
+.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	$(PYTHON) -m venv $(VENV)
+
+# a CPU-only torch where there is no GPU and an index that has it is configured
+$(BIN)/torch.txt: | $(BIN)/python
+	@$(BIN)/python deploy/choose_torch.py > $@.part && mv $@.part $@
+
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c $(BIN)/torch.txt -e
+
+$(BIN)/.installed: pyproject.toml | $(BIN)/torch.txt
+	$(INSTALL) '.[dev]'
 	@touch $@
+
+$(BIN)/.trains: pyproject.toml | $(BIN)/torch.txt
+	@echo "1. installing what training, painting and serving need into $(VENV), once (torch is the largest part);"
+	@echo "2. then the command itself. A training says where to look, and after 20 steps how long it takes here."
+	$(INSTALL) '.[train,serve]'
+	@touch $@
+
+# what runs a model needs less than what tests the code; where all is installed, that is enough
+RUNS := $(if $(wildcard $(BIN)/.installed),$(BIN)/.installed,$(BIN)/.trains)
 
 install: $(BIN)/.installed  ## make .venv and install everything into it
 
-train: install  ## train the quickstart, or ARGS="+experiment=wikiart ..."
+train: $(RUNS)  ## train the quickstart, or ARGS="+experiment=wikiart ..."
 	$(BIN)/python -m diffusion_art.train $(or $(ARGS),+experiment=quickstart)
 
 test: install  ## the default test suite, minutes on two cores
@@ -61,20 +78,23 @@ bench: install  ## run every benchmark and write benchmarks/results/
 docs: install  ## build the site into site/, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
 
-stream: install  ## serve shards, those of the quickstart or ARGS="data.path=..."
+stream: $(RUNS)  ## serve shards, those of the quickstart or ARGS="data.path=..."
 	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)
 
-serve: install  ## serve the quickstart model with a page at http://127.0.0.1:8000, or ARGS="run=..."
+serve: $(RUNS)  ## serve the quickstart model with a page at http://127.0.0.1:8000, or ARGS="run=..."
 	$(BIN)/python -m diffusion_art.serve $(or $(ARGS),run=logs/quickstart)
 
-watch: install  ## show all runs under logs/ at http://127.0.0.1:8050, or ARGS="logs=..."
+watch: $(RUNS)  ## show all runs under logs/ at http://127.0.0.1:8050, or ARGS="logs=..."
 	$(BIN)/python -m diffusion_art.watch $(ARGS)
 
-sample: install  ## paint with the quickstart model, or ARGS="run=... 'prompts=[...]'"
+sample: $(RUNS)  ## paint with the quickstart model, or ARGS="run=... 'prompts=[...]'"
 	$(BIN)/python -m diffusion_art.sample $(or $(ARGS),run=logs/quickstart)
 
-evaluate: install  ## measure caption following of the quickstart, or ARGS="run=..."
+evaluate: $(RUNS)  ## measure caption following of the quickstart, or ARGS="run=..."
 	$(BIN)/python -m diffusion_art.evaluate $(or $(ARGS),run=logs/quickstart)
+
+wikiart: $(RUNS)  ## WikiArt into a served model, stage by stage, with an estimate first, or ARGS="until=estimate"
+	$(BIN)/python -m diffusion_art.end_to_end $(ARGS)
 
 notebooks: install  ## open the notebooks
 	$(BIN)/python -m pip install --quiet jupyterlab && $(BIN)/jupyter lab notebooks

@@ -35,13 +35,12 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build
+from diffusion_art.sources.hub import JPEG_BYTES  # ours at 128 px are smaller
 from diffusion_art.tensors import Conditioning
 
 PEAK_FLOPS = 989e12  # H100 SXM, bfloat16, dense, from NVIDIA's data sheet
 BANDWIDTH = 3.35e12  # bytes/s of its HBM3
 UTILISATIONS = (0.25, 0.40, 0.50)
-WIKIART_PICTURES = 103_250
-JPEG_BYTES = 1_711_766_693 / WIKIART_PICTURES  # of a picture as the hub has it; ours at 128 px are smaller
 # what gives another look at the same values, and moves no memory
 FREE = {"view", "_unsafe_view", "as_strided", "alias", "detach", "t", "transpose", "permute", "expand", "squeeze"}
 FREE |= {"unsqueeze", "slice", "select", "split", "chunk", "unbind", "empty"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -105,3 +107,25 @@ def test_a_cancelled_slurm_job_stops_its_training_and_stays_out_of_the_queue(job
     job.terminate()
     assert job.wait(10) == 1
     assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize(
+    ("wheels", "chosen"),
+    [
+        (("torch-2.15.0+cpu", "torch-2.14.1+cpu", "torch-2.14.1", "torchvision-0.29.1+cpu"), "2.14.1 0.29.1"),
+        (("torch-2.13.0+cpu", "torchvision-0.28.0+cpu", "torch-2.15.0", "torchvision-0.30.0"), ""),
+    ],
+)
+def test_without_a_gpu_the_cpu_only_torch_of_a_configured_index_is_chosen(
+    wheels, chosen, tmp_path, capsys, monkeypatch
+):
+    for name in wheels:
+        (tmp_path / f"{name}-py3-none-any.whl").touch()
+    choose = runpy.run_path(str(DEPLOY / "choose_torch.py"))
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    choose["main"].__globals__["has_gpu"] = lambda: False
+    choose["main"]()
+    said, complaints = capsys.readouterr()
+    assert re.findall(r"[\d.]+(?=\+cpu)", said) == chosen.split()
+    assert ("CUDA's libraries come along" in complaints) == (not chosen)

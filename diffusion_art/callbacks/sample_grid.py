@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,7 @@ class SampleGrid(Callback):
         self.columns = columns
         self.batch_size = batch_size
         self.painted_at = -1  # step of the newest grid
+        self.took_s = 0.0  # to paint and write it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
@@ -84,20 +86,26 @@ class SampleGrid(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        due = step in self.at_steps or (self.every_n_steps and step % self.every_n_steps == 0)
-        if due and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if self.is_due(trainer.global_step) and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.paint(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not was_stopped(trainer):  # who stopped the run wants to go
             self.paint(trainer, pl_module)
 
+    def is_due(self, step: int) -> bool:
+        return step in self.at_steps or bool(self.every_n_steps and step % self.every_n_steps == 0)
+
+    def due_steps(self, first: int, last: int) -> list[int]:
+        """The steps from `first` on with a grid that is not there yet, in a run of `last` steps."""
+        steps = range(max(first, self.painted_at + 1), last + 1)
+        return [step for step in steps if step == last or self.is_due(step)]
+
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
         if not trainer.is_global_zero or step == self.painted_at or not self.prompts:
             return
-        self.painted_at = step
+        self.painted_at, began = step, time.perf_counter()
         seeds = [self.seed + row for row in range(len(self.prompts))]
         model: Any = pl_module.model
         with painting(trainer, pl_module):
@@ -127,4 +135,5 @@ class SampleGrid(Callback):
         pictures = [to_pil(image) for image in images]
         for logger in trainer.loggers:
             show_pictures(logger, sheet, pictures, self.prompts, step)
+        self.took_s = time.perf_counter() - began
         log.info("step %d: samples in %s", step, path)

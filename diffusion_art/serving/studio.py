@@ -24,6 +24,7 @@ from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
+from diffusion_art.serving.about import better, trained
 from diffusion_art.serving.api.encode import encode
 from diffusion_art.serving.api.errors import ApiError, internal, of_mistake, out_of_service, shown, too_many
 from diffusion_art.serving.api.metrics import Metrics
@@ -321,12 +322,15 @@ class Studio:
 
     def _describe(self) -> Model:
         limits, sampler, interval = self.settings.limits, self._sampler, self.guidance["interval"]
+        run = self.run.name if self.run.checkpoint.parent.name == "checkpoints" else "NAME/RUN"
         return Model(
             id=self.settings.name or self.run.name,
             created=int(self.run.checkpoint.stat().st_mtime),
             size=self.size,
             checkpoint=self.run.checkpoint_id,
             step=self.run.step,
+            trained=trained(self.run.config, self.run.step),
+            better=better(self.run.config, self.run.step, run=f"logs/{run}"),
             samplers=list(SAMPLERS),
             defaults=Defaults(
                 num_inference_steps=sampler.num_steps,

@@ -1,8 +1,9 @@
-"""Look at shards: `python -m diffusion_art.shards lint|info|preview path=data/wikiart-128px`.
+"""Look at shards: `python -m diffusion_art.shards lint|info|preview|statistics path=data/wikiart-128px`.
 
 `info` says what a folder, or a weighted list of them, holds. `lint` reads every byte and decodes every picture, and
 ends with status 1 when something would spoil a training; it also judges tars of others before `prepare` reads them.
-`preview` paints a captioned contact sheet of the pictures that a run would see first.
+`preview` paints a captioned contact sheet of the pictures that a run would see first. `statistics` counts the values of
+columns: which styles, artists and genres there are, and how many pictures of each.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from diffusion_art.shards.lint.lint import lint
 from diffusion_art.shards.mixture import open_shards, with_remote
 from diffusion_art.shards.places import RemoteSettings
 from diffusion_art.shards.preview import preview
-from diffusion_art.shards.telling import describe, tell_info, tell_report
+from diffusion_art.shards.statistics import statistics
+from diffusion_art.shards.telling import describe, tell_info, tell_report, tell_statistics
 
 log = logging.getLogger(__name__)
 
-ACTIONS = ("lint", "info", "preview")
+ACTIONS = ("lint", "info", "preview", "statistics")
 
 
 def shards(config: DictConfig) -> None:
@@ -43,6 +45,9 @@ def shards(config: DictConfig) -> None:
         found = open_shards(spec)
         content = describe(found)
         tell_info(found)
+    elif action == "statistics":
+        content = statistics(open_shards(spec), settings["by"])
+        tell_statistics(content, top=settings["top"])
     else:
         asked = {"pictures": settings["decode_pictures"], "workers": settings["workers"]}
         report = lint(spec, **asked, progress=settings["progress"])

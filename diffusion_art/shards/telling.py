@@ -105,6 +105,21 @@ def tell_report(report: Report) -> None:
     log.info("%s: %s, %s", looked_at, _times(findings.errors, "error"), _times(findings.warnings, "warning"))
 
 
+def tell_statistics(content: dict[str, Any], *, top: int) -> None:
+    """The values of each column that the training split has most pictures of, and their shares."""
+    split = "train" if "train" in content["splits"] else next(iter(content["splits"]))
+    samples = content["samples"][split]
+    for column, found in content["splits"][split].items():
+        table = Table(column, box=None, pad_edge=False, header_style="bold")
+        for heading in ("pictures", "share"):
+            table.add_column(heading, justify="right")
+        for value, count in list(found["counts"].items())[:top]:
+            table.add_row(escape(printable(value)), f"{count:,}", f"{100 * count / samples:.1f} %")
+        without = f", {found['without']:,} pictures without one" if found["without"] else ""
+        log.info("%s", printable(f"{column} of {split}: {found['different']:,} different{without}"))
+        Console().print(table)
+
+
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: names and captions may be a stranger's."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

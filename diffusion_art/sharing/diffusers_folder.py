@@ -114,7 +114,9 @@ def _tokenizer(tokenizer: ClipTokenizer) -> Any:
     from transformers import CLIPTokenizer  # pyright: ignore[reportMissingImports]  -- of the extra [share]
 
     return CLIPTokenizer(
-        vocab=vocabulary(tokenizer), merges=merges(tokenizer), model_max_length=tokenizer.context_length
+        vocab=vocabulary(tokenizer),
+        merges=merges(tokenizer),  # pyright: ignore[reportArgumentType]  -- pairs, as it reads them from a file
+        model_max_length=tokenizer.context_length,
     )
 
 

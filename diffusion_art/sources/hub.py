@@ -6,6 +6,8 @@ before (`hf download Artificio/WikiArt --repo-type dataset`) needs no network at
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.parquet import Parquet
 
 WIKIART = "Artificio/WikiArt"
+WIKIART_PICTURES = 103_250
+JPEG_BYTES = 1_711_766_693 / WIKIART_PICTURES  # of a picture as the hub has it
 
 
 class WikiArt(Parquet):
@@ -48,20 +52,55 @@ class WikiArt(Parquet):
 def download(repo_id: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
     """The local folder with a data set's parquet files, from the cache or from the hub."""
     import huggingface_hub as hub  # here: it takes half a second, and other sources do without
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    try:
+    with _explained(repo_id):
         folder = hub.snapshot_download(
             repo_id, repo_type="dataset", revision=revision, allow_patterns="*.parquet", endpoint=endpoint
         )
+    return Path(folder)
+
+
+def cached(repo_id: str, *, revision: str | None = None) -> bool:
+    """Whether a data set's parquet files are in the hub's cache, as far as that can tell without the hub."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = hub.snapshot_download(
+            repo_id, repo_type="dataset", revision=revision, allow_patterns="*.parquet", local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return False
+    return any(Path(folder).rglob("*.parquet"))
+
+
+def hub_bytes(repo_id: str, *, revision: str | None = None, endpoint: str | None = None) -> int:
+    """The size of a data set's parquet files, as the hub tells it. UserError as from `download`."""
+    import huggingface_hub as hub
+
+    with _explained(repo_id):
+        info = hub.HfApi(endpoint=endpoint).dataset_info(repo_id, revision=revision, files_metadata=True)
+    return sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(".parquet"))
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """What the hub's library raises, as a UserError."""
+    from huggingface_hub.errors import (
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # the hub has httpx or httpx2
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        yield
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the hub has no public data set `{repo_id}`. Check source.repo_id, or `hf auth login`."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(how_to_get(repo_id, reason)) from error
-    return Path(folder)
 
 
 def how_to_get(repo_id: str, reason: str) -> str:

@@ -140,7 +140,10 @@ def _cells(before: Reading, now: Reading) -> list[str]:
 def show(
     urls: Sequence[str], *, token: str | None, ca: str | None, once: bool, every_s: float, console: Console
 ) -> bool:
-    """Print the table once, or draw it anew every `every_s` until interrupted; whether all servers answered."""
+    """Print the table once, or draw it anew every `every_s` until interrupted; whether all servers answered.
+
+    Where nobody's terminal is, it is printed each time, below the last one.
+    """
     scrapers = [Scraper(url, token=token, ca=ca) for url in urls]
     with ThreadPoolExecutor(len(scrapers)) as pool:
 
@@ -154,6 +157,11 @@ def show(
             console.print(draw(urls, earlier, later))
             return not any(reading.trouble for reading in later)
         later = earlier
+        if not console.is_terminal:  # a pipe or a file: one table below the other
+            while True:
+                time.sleep(every_s)
+                earlier, later = later, read()
+                console.print(draw(urls, earlier, later))
         with Live(draw(urls, earlier, later), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(every_s)

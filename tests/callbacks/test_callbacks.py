@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -103,3 +104,15 @@ def test_losses_are_drawn(tmp_path):
 def test_config_digests_tell_configs_apart():
     assert config_digest({"a": 1, "b": [1, 2]}) == config_digest({"b": [1, 2], "a": 1})
     assert config_digest({"a": 1}) != config_digest({"a": 2})
+
+
+def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_takes(tiny, run_here, tmp_path):
+    words = [word for word in tiny if word != "callbacks.samples=null"]
+    status, said, complaints = run_here("train", *words, "run=told", "callbacks.forecast.after_steps=5")
+    assert status == 0, said + complaints
+    folder = "logs/tiny/told"
+    begun = said.index(f"12 steps to go. Look at {folder}/samples as it trains, and at {folder}/report.html.")
+    assert begun < said.index("step 0: samples in")
+    told = re.search(r"about \d+ s to go: 6 steps of [\d.e-]+ s, sample grids of [\d.e-]+ s at 2 of them\.", said)
+    assert told is not None, said
+    assert told.start() < said.index("step 6: samples in")

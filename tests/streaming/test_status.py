@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,14 +77,23 @@ def test_a_server_of_something_else_is_no_stream_server(toy: Path):
             Scraper(url, token=None, ca=None)
 
 
-def test_the_command_shows_a_table(toy: Path, server: ServerProcess):
+def test_the_command_shows_tables_in_a_pipe_until_it_is_interrupted(toy: Path, server: ServerProcess):
     list(StreamClient(server.url).read([ReadRequest("train", 0, 0, 100)]))
-    command = [sys.executable, "-m", "diffusion_art.stream", "--status", server.url, "--once", "--every", "0.2"]
+    command = [sys.executable, "-m", "diffusion_art.stream", "--status", server.url, "--every", "0.2"]
     environment = {**os.environ, "COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"processes\s+clients\s+samples/s", done.stdout)
-    assert "toy-0" in done.stdout.replace("\n", "")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment)
+    assert process.stdout is not None
+    late = threading.Timer(60, process.kill)
+    late.start()
+    lines = [process.stdout.readline() for _ in range(4)]
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    late.cancel()
+    assert (process.returncode, complaints) == (0, "")
+    for heading, row in (lines[:2], lines[2:]):
+        assert re.search(r"processes\s+clients\s+samples/s", heading)
+        assert "toy-0" in row
 
 
 def test_the_command_ends_with_one_sentence_for_an_address_that_is_none():

@@ -197,6 +197,8 @@ class Model(BaseModel):
     size: str
     checkpoint: str
     step: int
+    trained: str = Field(description="On what and how long, in a sentence.")
+    better: str = Field(description="What to type for a better model.")
     samplers: list[str]
     defaults: Defaults
     limits: Bounds

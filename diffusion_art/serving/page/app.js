@@ -173,6 +173,9 @@ async function introduce() {
     composer.setModel(model);
     const step = model.step ? `step ${model.step.toLocaleString("en")}` : "";
     $("model").textContent = [model.id, step, `${sidePx} px`].filter(Boolean).join(", ");
+    $("trained").textContent = model.trained ?? "";
+    $("better").textContent = model.better ?? "";
+    $("about").hidden = !model.trained;
     const choices = await api.suggestions();
     composer.setSuggestions(choices);
     ideas = (choices.prompts ?? []).slice(0, IDEAS);

@@ -368,6 +368,8 @@ def test_models(client):
         "sampler": "euler",
     }
     assert model["samplers"] == list(SAMPLERS)
+    assert model["trained"].startswith("Trained for 5 ")
+    assert model["better"]
     assert client.get("/v1/models/toy").json() == model
     assert client.get("/v1/models/dall-e-3").json() == model
     assert client.get("/v1/models/other").status_code == 404

@@ -1,0 +1,70 @@
+"""What a run will do and where to look, told as it begins; how long it takes here, told after its first steps."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diffusion_art.callbacks.sample_grid import SampleGrid
+from diffusion_art.units import duration
+
+log = logging.getLogger(__name__)
+
+WARM_UP_STEPS = 3  # loaders start and buffers are made: not like the steps that follow
+
+
+class Forecast(Callback):
+    """Logs steps, places and times. `after_steps` are taken before the time is told; a shorter run tells none.
+
+    The time is the median of those steps, times the steps left, and the last sample grid's time for each grid to come.
+    Validation is not in it.
+    """
+
+    def __init__(self, *, folder: str, after_steps: int = 20) -> None:
+        self.folder = Path(folder)
+        self.after_steps = after_steps
+        self._seen: list[tuple[int, float]] = []  # (step, when it was over)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            left = trainer.max_steps - trainer.global_step
+            log.info(
+                "%s steps to go. Look at %s as it trains, and at %s. How long it takes is told after %d steps.",
+                f"{left:,}",
+                self.folder / "samples",
+                self.folder / "report.html",
+                self.after_steps,
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if len(self._seen) > self.after_steps or not trainer.is_global_zero:
+            return
+        if not self._seen or self._seen[-1][0] != trainer.global_step:  # else a part of a step
+            self._seen.append((trainer.global_step, time.perf_counter()))
+        if len(self._seen) == self.after_steps + 1 and trainer.global_step < trainer.max_steps:
+            log.info("%s", self._told(trainer))
+
+    def _told(self, trainer: Trainer) -> str:
+        ends = [when for _, when in self._seen[WARM_UP_STEPS:]]
+        step_s = statistics.median(later - before for before, later in pairwise(ends))
+        at, left = trainer.global_step, trainer.max_steps - trainer.global_step
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        grids = next((each for each in callbacks if isinstance(each, SampleGrid) and each.prompts), None)
+        steps_of_grids = [] if grids is None else grids.due_steps(at, trainer.max_steps)
+        seconds = left * step_s + (0.0 if grids is None else len(steps_of_grids) * grids.took_s)
+        told = f"about {duration(seconds)} to go: {left:,} steps of {step_s:.2g} s"
+        if grids is None or not steps_of_grids:
+            return told
+        next_s = (steps_of_grids[0] - at) * step_s + grids.took_s
+        return (
+            f"{told}, sample grids of {grids.took_s:.2g} s at {len(steps_of_grids)} of them. "
+            f"The next grid is there in {duration(next_s)}, after step {steps_of_grids[0]:,}."
+        )

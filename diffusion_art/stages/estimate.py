@@ -1,0 +1,128 @@
+"""What the stages will take: time, disk and money, from a measurement of a few steps on this machine.
+
+A training step of a picture costs three forward passes of the network; painting one costs a pass for each of the
+sampler's steps, twice with guidance; validation costs one. All are told in trained pictures, whose rate was measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from diffusion_art.config import config_dir
+from diffusion_art.errors import UserError
+from diffusion_art.stages.plan import Training
+from diffusion_art.units import duration, size
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_BYTES_PER_S = 20e6  # assumed
+PREPARED_PER_S = 970.0  # pictures a core: half of what benchmarks/prepare.py measured with two
+BYTES_PER_PIXEL = 0.6  # of a JPEG of quality 92, rounded up
+FORWARD = 1 / 3  # of a training step's cost
+GUIDED = 2.0  # network calls of a guided step
+SHARES = ("at 25%", "at 50%")  # of an H100's peak, the rows of benchmarks/paper.py
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of the measurement: trained pictures a second after the first steps, and the size of a checkpoint."""
+
+    images_per_s: float
+    checkpoint_bytes: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Measured:
+        """Of the measurement's run, below `folder`. UserError where it left nothing to read."""
+        files = sorted(folder.rglob("metrics.csv"))
+        checkpoints = [path for path in folder.rglob("*.ckpt") if not path.is_symlink()]
+        rates = []
+        for file in files:
+            with file.open(newline="") as rows:
+                rates += [float(value) for row in csv.DictReader(rows) if (value := row.get("time/images_per_s"))]
+        if not rates or not checkpoints:
+            raise UserError(f"the measurement left no rate in {folder}; remove that folder and start again.")
+        return cls(rates[-1], max(path.stat().st_size for path in checkpoints))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the estimate: a stage, seconds, bytes that stay on the disk, and what the figures come from."""
+
+    stage: str
+    seconds: float
+    bytes: float
+    says: str
+
+
+def lines(
+    training: Training,
+    measured: Measured,
+    *,
+    pictures: int,
+    download_bytes: float,
+    evaluated: int,
+    cores: int,
+    there: bool,
+) -> list[Line]:
+    """The rows of all stages but the last, which runs until it is stopped.
+
+    `evaluated` pictures are painted by the evaluation; `there` says that the shards are built already.
+    """
+    pixels = training.image_size_px**2
+    step = FORWARD * GUIDED * training.sampler_steps
+    extra = training.painted * step + FORWARD * training.validated
+    trained = training.steps * training.pictures_per_step
+    built = 0 if there else pictures
+    return [
+        Line("download", download_bytes / DOWNLOAD_BYTES_PER_S, download_bytes, "at 20 MB/s, assumed"),
+        Line("shards", built / (PREPARED_PER_S * cores), built * pixels * BYTES_PER_PIXEL, f"{pictures:,} pictures"),
+        Line(
+            "train",
+            (trained + extra) / measured.images_per_s,
+            training.kept_checkpoints * measured.checkpoint_bytes,
+            f"{training.steps:,} steps of {training.pictures_per_step} pictures, "
+            f"{measured.images_per_s:,.1f} a second measured",
+        ),
+        Line("evaluate", evaluated * step / measured.images_per_s, 0, f"{evaluated:,} pictures painted"),
+        Line("export", 0, measured.checkpoint_bytes, "no larger than a checkpoint"),
+    ]
+
+
+def on_paper(experiment: str, trained: int) -> list[tuple[str, float]]:
+    """(share of an H100's peak, hours) by benchmarks/paper.py, where this is a checkout and it counted `experiment`."""
+    path = config_dir().parent / "benchmarks" / "results" / "paper.json"
+    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    rates = {row["measure"]: row["ours"] for row in rows if f"experiment={experiment} " in f"{row.get('command')} "}
+    found = [(share, name) for share in SHARES for name in rates if name.startswith(share) and "images/s" in name]
+    return [(share, trained / rates[name] / 3600) for share, name in found]
+
+
+def tell(rows: list[Line], *, price_per_hour: float, paper: list[tuple[str, float]]) -> None:
+    """The table, its sum in money, and the hours of an H100 on paper."""
+    table = Table("stage", "time", "disk", "from", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row.stage, duration(row.seconds), size(row.bytes), row.says)
+    seconds, disk = sum(row.seconds for row in rows), sum(row.bytes for row in rows)
+    table.add_row("all", duration(seconds), size(disk), "", style="bold")
+    Console(width=120).print(table)
+    money = seconds / 3600 * price_per_hour
+    log.info("US$ %s at %.2f an hour (price_per_hour)", f"{money:,.2f}", price_per_hour)
+    if paper:
+        hours = " to ".join(f"{hours:.2g}" for _, hours in reversed(paper))
+        log.info("the training alone on an H100, on paper (benchmarks/paper.py): %s hours", hours)
+
+
+def check_disk(rows: list[Line], folder: Path) -> None:
+    """UserError where less is free than the stages will write."""
+    folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    needed, free = sum(row.bytes for row in rows), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{size(needed)} are needed and {size(free)} are free in {folder}. Make room there first.")

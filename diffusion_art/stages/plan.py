@@ -1,0 +1,122 @@
+"""The stages from a collection to a served model, and the facts of the training among them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_art.config import config_dir
+from diffusion_art.stages.marks import Stage
+
+NAMES = ("shards", "statistics", "train", "evaluate", "export", "serve")
+MEASURED_ON = 256  # painted pictures that the measurement trains on
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the estimate and the stages need to know of a composed training."""
+
+    run_dir: Path
+    image_size_px: int
+    fit: str
+    steps: int
+    pictures_per_step: int
+    painted: int  # pictures in its sample grids, from step 0 to the end
+    validated: int  # pictures that its validations look at
+    sampler_steps: int
+    kept_checkpoints: int
+
+    @classmethod
+    def of(cls, config: DictConfig, *, pictures: int) -> Training:
+        """Of a composed `train`. `pictures` of the collection give the length where the run is told in epochs."""
+        trainer, data, callbacks = config.trainer, config.data, config.callbacks
+        per_step = int(data.global_batch_size) * int(trainer.accumulate_grad_batches)
+        steps = int(trainer.max_steps)
+        if steps < 0:
+            steps = max(1, int(trainer.get("max_epochs") or 1) * pictures // per_step)
+        grids = _visits(callbacks.get("samples"), steps) + len((callbacks.get("samples") or {}).get("at_steps") or [])
+        checkpoints = callbacks.get("checkpoints") or {}
+        return cls(
+            run_dir=Path(config.paths.run_dir),
+            image_size_px=int(data.image_size_px),
+            fit=str(data.fit),
+            steps=steps,
+            pictures_per_step=per_step,
+            painted=12 * grids,
+            validated=int(data.val_samples) * (steps // max(1, int(trainer.val_check_interval or steps) or steps)),
+            sampler_steps=int(config.sampler.num_steps),
+            kept_checkpoints=int(checkpoints.get("keep_last", 0)) + int(checkpoints.get("keep_best", 0)),
+        )
+
+
+def _visits(samples: Any, steps: int) -> int:
+    return 0 if samples is None else 1 + steps // max(1, int(samples.get("every_n_steps") or steps))
+
+
+def training_words(asked: dict[str, Any]) -> list[str]:
+    """The words that choose the training, without its data."""
+    return [f"+experiment={asked['training']}", f"run={asked['run']}", *words_of(asked["train"])]
+
+
+def composed(words: Sequence[str]) -> DictConfig:
+    """The config of `train` with `words`, beside the one that this process runs with."""
+    singleton = GlobalHydra.instance()
+    before = singleton.hydra
+    singleton.clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return compose("train", overrides=list(words))
+    finally:
+        singleton.clear()
+        if before is not None:
+            singleton.initialize(before)
+
+
+def words_of(more: str | Sequence[str] | None) -> list[str]:
+    """The words of a line as a shell reads them, or of a list."""
+    return shlex.split(more) if isinstance(more, str) else [str(word) for word in more or []]
+
+
+def measurement(asked: dict[str, Any], training: Training, folder: Path, *, pictures: int) -> Stage:
+    """A short training on painted pictures of the same size: nothing of the collection is needed for it."""
+    chosen = [word for word in words_of(asked["train"]) if not word.startswith(("data=", "run=", "data.path="))]
+    steps, size = int(asked["measure"]["steps"]), training.image_size_px
+    words = [
+        *(f"+experiment={asked['training']}", *chosen, "run=measure", "data=painter", f"data.image_size_px={size}"),
+        *(f"data.source.count={MEASURED_ON}", f"data.path={folder / f'painter-{size}px'}"),
+        *(f"data.global_batch_size={pictures}", f"data.val_samples={pictures}", f"paths.log_dir={folder / 'logs'}"),
+        *(f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}", "trainer.log_every_n_steps=1"),
+        *(f"callbacks.{name}=null" for name in ("samples", "loss_plot", "report", "progress", "caption_following")),
+        *(f"callbacks.throughput.every_n_steps={max(1, steps // 4)}", f"callbacks.checkpoints.every_n_steps={steps}"),
+        *("callbacks.checkpoints.keep_best=0", "lr_schedule.warmup_steps=1", "logger=csv"),
+    ]
+    return Stage("measure", "train", tuple(words))
+
+
+def stages(asked: dict[str, Any], training: Training, folder: Path, *, source: list[str], shards: Path) -> list[Stage]:
+    """From the collection's shards to the server. `source` are the words that choose the collection."""
+    size, run = training.image_size_px, str(training.run_dir)
+    statistics, model = folder / "statistics.json", folder / "model.safetensors"
+    figures = training.run_dir / "evaluation.json"
+    prepare = [*source, f"out={shards}", f"image_size_px={size}", f"fit={training.fit}", *words_of(asked["prepare"])]
+    train = [*training_words(asked), f"data.path={shards}", "ckpt_path=auto"]
+    return [
+        Stage("shards", "prepare", tuple(prepare), shards / "manifest.json"),
+        Stage("statistics", "shards", ("statistics", f"path={shards}", f"out={statistics}"), statistics),
+        Stage("train", "train", tuple(train), training.run_dir / "checkpoints"),
+        Stage("evaluate", "evaluate", (f"run={run}", *words_of(asked["evaluate"])), figures),
+        Stage("export", "export", (f"run={run}", f"path={model}", *words_of(asked["export"])), model),
+        Stage("serve", "serve", (f"run={model}", *words_of(asked["serve"]))),
+    ]
+
+
+def defaults_of(command: str) -> dict[str, Any]:
+    """The yaml of a command, without what its groups add."""
+    return dict(OmegaConf.to_container(OmegaConf.load(config_dir() / f"{command}.yaml"), resolve=False))  # type: ignore[arg-type]

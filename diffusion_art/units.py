@@ -1,0 +1,16 @@
+"""Seconds and bytes as people read them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits: 40 s, 12 min, 3.5 h, 23 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,56 @@
+"""The arithmetic of the estimate, with the figures of a measurement that was really written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.errors import UserError
+from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
+from diffusion_art.stages.plan import Training, composed
+from diffusion_art.units import duration, size
+
+ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
+
+
+def test_the_facts_of_a_training_are_those_of_its_config():
+    training = Training.of(composed(ASKED), pictures=103_250)
+    assert training.run_dir == Path("logs/wikiart/first")
+    assert (training.image_size_px, training.steps, training.pictures_per_step) == (128, 1000, 128)
+    assert training.painted == 12 * (2 + 3)  # steps 0 and 1,000, and 100, 250, 500
+    assert training.validated == 1024
+    by_epochs = composed((*ASKED[:2], "trainer.max_steps=-1", "trainer.max_epochs=3"))
+    assert Training.of(by_epochs, pictures=1280).steps == 30
+
+
+def test_time_and_disk_follow_from_the_measurement():
+    training = Training.of(composed(ASKED), pictures=103_250)
+    known = {"pictures": 103_250, "evaluated": 1024, "cores": 2}
+    measured = Measured(images_per_s=100.0, checkpoint_bytes=10**9)
+    rows = {row.stage: row for row in lines(training, measured, download_bytes=1.7e9, there=False, **known)}
+    assert rows["download"].seconds == pytest.approx(85)
+    assert rows["train"].bytes == 4e9
+    steps = training.sampler_steps
+    assert rows["train"].seconds == pytest.approx((128_000 + 60 * 2 * steps / 3 + 1024 / 3) / 100)
+    assert rows["evaluate"].seconds == pytest.approx(1024 * 2 * steps / 300)
+    again = {row.stage: row for row in lines(training, measured, download_bytes=0, there=True, **known)}
+    assert again["shards"].seconds == again["download"].bytes == 0
+    with pytest.raises(UserError, match="are needed and"):
+        check_disk(lines(training, Measured(1.0, 10**18), download_bytes=0, there=True, **known), Path("nowhere"))
+
+
+def test_paper_has_figures_for_the_experiment_it_counted():
+    assert [share for share, _ in on_paper("wikiart", 6_400_000)] == ["at 25%", "at 50%"]
+    assert on_paper("wikiart", 6_400_000)[0][1] == pytest.approx(1.517, abs=0.01)
+    assert on_paper("quickstart", 1000) == []
+
+
+def test_a_measurement_that_left_nothing_is_told(tmp_path):
+    with pytest.raises(UserError, match="left no rate"):
+        Measured.of(tmp_path)
+
+
+def test_units():
+    assert [duration(seconds) for seconds in (40, 720, 12_600, 2e6)] == ["40 s", "12 min", "3.5 h", "23 days"]
+    assert [size(count) for count in (3e6, 2.1e9)] == ["3 MB", "2.1 GB"]
