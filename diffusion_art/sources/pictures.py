@@ -134,7 +134,8 @@ def _load(
     turned = image.getexif().get(_ORIENTATION, 1) >= 5
     size = _wanted(*((height, width) if turned else (width, height)), image_size_px, buckets)
     if image.format in ("JPEG", "MPO"):
-        image.draft(None, _draft_size(image, size[::-1] if turned else size, fit, max_megapixels))
+        as_stored = (size[1], size[0]) if turned else size
+        image.draft(None, _draft_size(image, as_stored, fit, max_megapixels))
     if image.width * image.height > max_megapixels * 1e6:
         raise BadPictureError(f"{width} x {height} pixels, over the cap of {max_megapixels:g} megapixels")
     profile = image.info.get("icc_profile")
