@@ -32,7 +32,7 @@ class ImageRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=10)] | None = Field(None, description="Pictures. Null: 1.")
     size: str | None = Field(
         None,
-        description='"WIDTHxHEIGHT", to which a picture is enlarged if the model does not paint it; "auto": its square.',
+        description='"WIDTHxHEIGHT", to which a picture is enlarged if the model paints another; "auto": its square.',
         examples=["auto"],
     )
     response_format: Literal["url", "b64_json"] | None = Field(
