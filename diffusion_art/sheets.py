@@ -29,13 +29,13 @@ PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
 
 
 def contact_sheet(
-    pictures: Sequence[UInt8[np.ndarray, "h w c"]],
+    pictures: Sequence[UInt8[np.ndarray, "_h _w c"]],
     captions: Sequence[str],
     *,
     columns: int | None = None,
     title: str | None = None,
 ) -> Image.Image:
-    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
+    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit; they may differ in size."""
     if len(pictures) != len(captions):
         raise ValueError(f"{len(pictures)} pictures came with {len(captions)} captions")
     columns = min(columns or nice_columns(len(pictures)), len(pictures))

@@ -72,7 +72,7 @@ def test_a_model_of_several_sizes_paints_the_nearest_shape():
     assert margins.shape == (130, 200, 3)
     assert (margins[:5] == 255).all()
     assert (margins[5:125] == 7).all()
-    with pytest.raises(ApiError, match="paints 12x20, 16x16, 20x12, not 16x20"):
+    with pytest.raises(ApiError, match="paints 12x20, 16x16, 20x12, not '16x20'"):
         found("16x20", "exact")
 
 
