@@ -82,14 +82,15 @@ def save_grid(
 
 
 def grid(
-    images: Float[Tensor, "b c h w"],
+    images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _h _w"]],
     captions: Sequence[str],
     *,
     columns: int | None = None,
     title: str | None = None,
 ) -> Image.Image:
-    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
-    return contact_sheet(list(to_uint8(images)), captions, columns=columns, title=title)
+    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit; they may differ in size."""
+    pixels = list(to_uint8(images)) if isinstance(images, Tensor) else [to_uint8(image) for image in images]
+    return contact_sheet(pixels, captions, columns=columns, title=title)
 
 
 def film_strip(

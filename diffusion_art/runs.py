@@ -8,6 +8,7 @@ run(["a red square on white"], seed=3, guidance_scale=4)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record, Weights
 from diffusion_art.reports.grids import grids_of
+from diffusion_art.sizes import Size, named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,6 +174,22 @@ class Run:
             "software": f"diffusion_art {__version__}",
         }
 
+    def size_of(self, asked: str | None) -> Size:
+        """The size (width, height) of that name, one that it was trained on; its square if not given.
+
+        Raises:
+            UserError: it does not paint that size.
+        """
+        own = (self.model.image_size_px, self.model.image_size_px)
+        if asked is None:
+            return own
+        found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(asked), flags=re.ASCII)
+        if found is None:
+            raise UserError(f"size={asked} is no size: write it as WIDTHxHEIGHT, such as size={named(own)}.")
+        size = int(found[1]), int(found[2])
+        self.model.latent_shape_of(size)
+        return size
+
     def parameters(
         self,
         *,
@@ -180,11 +198,11 @@ class Run:
         seed: int,
         sampler: Sampler,
         guidance_scale: float,
+        size: Size | None = None,
         model: str | None = None,
         more: dict[str, Any] | None = None,
     ) -> str:
         """The same as the text that AUTOMATIC1111's tools read (see `infotext`)."""
-        side = self.model.image_size_px
         return infotext(
             prompt=prompt,
             negative_prompt=negative_prompt,
@@ -192,7 +210,7 @@ class Run:
             sampler=sampler.title,
             num_steps=sampler.num_steps,
             guidance_scale=guidance_scale,
-            size=f"{side}x{side}",
+            size=named(size or self.size_of(None)),
             model=model or self.name,
             checkpoint=self.checkpoint_id,
             software=f"diffusion_art {__version__}",
@@ -210,6 +228,7 @@ class Run:
         guide: TextToImage | None = None,
         num_steps: int | None = None,
         sampler: Sampler | None = None,
+        size: str | None = None,
         batch_size: int = 16,
         callback: Callback | None = None,
         progress: bool = False,
@@ -217,7 +236,7 @@ class Run:
         """Pictures in [-1, 1] for these prompts; picture i is painted from seed + i.
 
         What is not given is as in the run's own sample grids. `guidance` holds any of interval, rescale and threshold;
-        `guide` is a worse model to lead away from (autoguidance).
+        `guide` is a worse model to lead away from (autoguidance). `size` is one that it was trained on (`160x96`).
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         return self.model.generate(
@@ -228,6 +247,7 @@ class Run:
             **self.guidance(**(guidance or {})),
             guide=guide,
             sampler=self.sampler(sampler, num_steps=num_steps),
+            size=self.size_of(size),
             batch_size=batch_size,
             callback=callback,
             progress=progress,

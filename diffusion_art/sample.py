@@ -54,6 +54,7 @@ def sample(config: DictConfig) -> Path:
         load_run(settings["guide"], weights=settings["weights"], device=str(run.device)) if settings["guide"] else None
     )
 
+    size = run.size_of(settings["size"])
     started = time.monotonic()
     images = run.model.generate(
         prompts,
@@ -64,6 +65,7 @@ def sample(config: DictConfig) -> Path:
         guide=guide.model if guide else None,
         network=Captured.of(run.model.backbone) if run.device.type == "cuda" and switch.ACCELERATES else None,
         negative_prompts=[negative_prompt] * len(prompts),
+        size=size,
         batch_size=settings["batch_size"],
         progress=sys.stderr.isatty(),
     )
@@ -78,7 +80,7 @@ def sample(config: DictConfig) -> Path:
     }
     for number, (image, prompt, seed) in enumerate(zip(images, prompts, seeds)):
         asked = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
-        parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale)
+        parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale, size=size)
         story = {INFOTEXT: parameters, **asked, **shared}
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"

@@ -29,13 +29,13 @@ PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
 
 
 def contact_sheet(
-    pictures: Sequence[UInt8[np.ndarray, "h w c"]],
+    pictures: Sequence[UInt8[np.ndarray, "_h _w c"]],
     captions: Sequence[str],
     *,
     columns: int | None = None,
     title: str | None = None,
 ) -> Image.Image:
-    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit."""
+    """Pictures in rows of `columns`, each with its caption below, wrapped and cut to fit; they may differ in size."""
     if len(pictures) != len(captions):
         raise ValueError(f"{len(pictures)} pictures came with {len(captions)} captions")
     columns = min(columns or nice_columns(len(pictures)), len(pictures))
@@ -134,16 +134,20 @@ Tile = tuple[Image.Image, list[str], str]  # picture, caption lines, the whole c
 
 def tile(pixels: UInt8[np.ndarray, "h w c"], caption: str) -> Tile:
     picture = Image.fromarray(pixels)
-    factor = max(1, -(-TILE_PX // picture.width))
+    factor = max(1, -(-TILE_PX // round((picture.width * picture.height) ** 0.5)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     lines = wrap(caption, width_px=picture.width, max_lines=CAPTION_LINES)
     return picture, lines or ["(no caption)"], caption
 
 
 def sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
+    """Rows of tiles; where they differ in size, each stands in the middle of its column, on its row's line."""
     line_px = CAPTION_PX + 3
-    width_px, height_px = rows[0][0][0].size
-    heights = [height_px + 4 + line_px * max(len(lines) for _, lines, _ in row) for row in rows]
+    width_px = max(picture.width for row in rows for picture, _, _ in row)
+    tallest = [max(picture.height for picture, _, _ in row) for row in rows]
+    heights = [
+        height_px + 4 + line_px * max(len(lines) for _, lines, _ in row) for row, height_px in zip(rows, tallest)
+    ]
     top = GAP_PX + (TITLE_PX + GAP_PX if title else 0)
     page = Image.new(
         "RGB",
@@ -154,10 +158,10 @@ def sheet(rows: list[list[Tile]], title: str | None) -> Image.Image:
     if title:
         pen.text((GAP_PX, GAP_PX - 2), title, font=_font(TITLE_PX), fill=INK)
     y = top
-    for row, height in zip(rows, heights):
+    for row, height, height_px in zip(rows, heights, tallest):
         for place, (picture, lines, caption) in enumerate(row):
             x = GAP_PX + place * (width_px + GAP_PX)
-            page.paste(picture, (x, y))
+            page.paste(picture, (x + (width_px - picture.width) // 2, y + height_px - picture.height))
             ink = INK if caption.strip() else FADED
             for number, line in enumerate(lines):
                 pen.text((x, y + height_px + 2 + number * line_px), line, font=_font(CAPTION_PX), fill=ink)

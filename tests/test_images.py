@@ -129,3 +129,12 @@ def test_a_gif_plays_there_and_back(tmp_path):
         assert film.info["loop"] == 0
     assert [duration for _, duration in seen] == [500, 200, 200, 500, 200, 200]
     assert [value for value, _ in seen] == pytest.approx([0, 128, 191, 255, 191, 128], abs=2)
+
+
+def test_pictures_of_several_sizes_stand_on_their_rows_line():
+    shapes = [(16, 16), (12, 20), (20, 12), (16, 16)]
+    images = [torch.full((3, height, width), -1.0) for width, height in shapes]
+    pixels = np.asarray(grid(images, ["a", "b", "c", "d"], columns=2))
+    black = (pixels[:, :, :3] == 0).all(axis=2)
+    tiles = [width * height * (-(-144 // round((width * height) ** 0.5))) ** 2 for width, height in shapes]
+    assert black.sum() == sum(tiles)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import grid, to_pil, to_png
+from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.sizes import Size, named, nearest
 from diffusion_art.training.limits import interval
 from diffusion_art.training.trackers import show_pictures
 
@@ -109,14 +113,7 @@ class SampleGrid(Callback):
         seeds = [self.seed + row for row in range(len(self.prompts))]
         model: Any = pl_module.model
         with painting(trainer, pl_module):
-            images = model.generate(
-                self.prompts,
-                seeds=seeds,
-                sampler=self.sampler,
-                guidance_scale=self.guidance_scale,
-                **self.guidance,
-                batch_size=self.batch_size,
-            )
+            images = self._painted(model, seeds)
         name = f"step_{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.png"
@@ -131,9 +128,42 @@ class SampleGrid(Callback):
             "sampler": self.sampler.describe(),
             "weights": "ema",
         }
+        if model.sizes:
+            asked["sizes"] = [named((image.shape[2], image.shape[1])) for image in images]
         (self.folder / f"{name}.json").write_text(json.dumps(asked, indent=1, ensure_ascii=False))
         pictures = [to_pil(image) for image in images]
         for logger in trainer.loggers:
             show_pictures(logger, sheet, pictures, self.prompts, step)
         self.took_s = time.perf_counter() - began
         log.info("step %d: samples in %s", step, path)
+
+    def _painted(self, model: TextToImage, seeds: list[int]) -> list[Float[Tensor, "3 _h _w"]]:
+        """A picture for each prompt. A model of several sizes paints them square, standing and lying in turn."""
+        shapes = shown_sizes(model.sizes)
+        images: list[Any] = [None] * len(seeds)
+        for first, size in enumerate(shapes):
+            rows = range(first, len(seeds), len(shapes))
+            found = (
+                model.generate(
+                    [self.prompts[row] for row in rows],
+                    seeds=[seeds[row] for row in rows],
+                    sampler=self.sampler,
+                    guidance_scale=self.guidance_scale,
+                    **self.guidance,
+                    size=size,
+                    batch_size=self.batch_size,
+                )
+                if rows
+                else []
+            )
+            for row, image in zip(rows, found, strict=True):
+                images[row] = image
+        return images
+
+
+def shown_sizes(sizes: Sequence[Size]) -> list[Size | None]:
+    """The square, and the sizes nearest to 3:4 and 4:3; None for the square of a model that has no other."""
+    if not sizes:
+        return [None]
+    square = next(size for size in sizes if size[0] == size[1])
+    return list(dict.fromkeys([square, nearest(3, 4, sizes), nearest(4, 3, sizes)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -59,7 +60,7 @@ class Throughput(Callback):
         values = {
             "time/images_per_s": self.images_per_s,
             "time/data_wait_share": self.data_wait_share,
-            "image_size_px": float(batch.images.shape[-1]),
+            "image_size_px": math.sqrt(batch.images.shape[-2] * batch.images.shape[-1]),
             "images_seen": float(batch.cursor * datamodule.global_batch_size),
         }
         # tensors of the host: Lightning would send plain numbers to the device and wait for each to arrive

@@ -23,12 +23,14 @@ from torch.utils.data import DataLoader
 
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
+from diffusion_art.data.plan import Bucketed, BucketsOnce
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation, to_float
 from diffusion_art.data.workers import Crew, LostWorker, someone_died
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import ShardSpec, open_shards
 from diffusion_art.shards.payloads import PAYLOADS, give, is_made
+from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named
 from diffusion_art.streaming.client.line import OtherProtocol
 from diffusion_art.streaming.client.readers import ShardReader, StreamClient
 from diffusion_art.streaming.client.session import ReadRequest
@@ -210,15 +212,36 @@ class StreamDataModule(LightningDataModule):
             raise UserError(f"{info.name} does not say how many samples it has; set trainer.max_steps instead")
         return info.splits["train"]
 
+    def sizes(self) -> list[str]:
+        """The sizes (`160x96`) that the run trains on where pictures keep their shape, the square among them; empty
+        where all are squares. No server is started; shards that are missing are built.
+
+        Raises:
+            UserError: at `image_size_px` a side of a bucket is no whole number of pixels.
+        """
+        with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
+            info = reader.info()
+            asked = {"stored_px": info.image_size_px, "asked_px": self.image_size_px}
+            refuse_fractions(info.buckets, **asked)
+            found = {name for counts in info.buckets.values() for name in counts}
+            square = (self.image_size_px, self.image_size_px)
+            scaled = {scaled_to(size_named(name), **asked) for name in found} | ({square} if found else set())
+            return [named(size) for size in sorted(scaled, key=log_ratio)]
+        return []
+
+    def _plain_reader(self) -> ShardReader | StreamClient:
+        """One that asks for the shards, or a server that runs already."""
+        if self.url in ("auto", "shards"):
+            return ShardReader(self._ready_shards())
+        return StreamClient(self.url, token=self.token, ca=self.ca)
+
     def example_captions(self, count: int) -> list[str]:
         """Up to `count` different captions from all over the validation split, always the same ones; of a data set
         without it, from the training split, and with `overfit_batches` those of the pictures trained on. Empty where no
         picture has a caption, and for an EIR server, whose samples can be read only once. No server is started; shards
         that are missing are built.
         """
-        ours = self.url in ("auto", "shards")
-        reader = ShardReader(self._ready_shards()) if ours else StreamClient(self.url, token=self.token, ca=self.ca)
-        with closing(reader), suppress(OtherProtocol):
+        with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
             splits = reader.info().splits
             split, size, seed = ("val", splits["val"], None) if splits.get("val") else ("train", splits["train"], None)
             if asked := self.overfit_batches:
@@ -261,6 +284,7 @@ class StreamDataModule(LightningDataModule):
         else:
             self._check_captions()
         self._check_restored()
+        self._check_buckets()
         world = self._world()[1]
         if self.global_batch_size % world:
             raise UserError(
@@ -298,6 +322,23 @@ class StreamDataModule(LightningDataModule):
                 "%d of %d pictures have no caption: they teach what pictures look like, not what words mean",
                 self.without_caption,
                 sum(self.info.splits.values()),
+            )
+
+    def _check_buckets(self) -> None:
+        """Warn of buckets so small that a batch shows their pictures several times."""
+        for asked in self.curriculum.sizes_px(self.image_size_px):
+            refuse_fractions(self.info.buckets, stored_px=self.info.image_size_px, asked_px=asked)
+        counts = self.info.buckets.get("train", {})
+        small = [name for name, samples in counts.items() if samples < self.global_batch_size]
+        if small:
+            log.warning(
+                "%d of %d buckets have fewer training pictures than a batch of %d, which then shows some of them "
+                "several times (%s). No picture is seen more often than others for that; larger steps "
+                "(bucket_step_px) or a smaller bucket_max_ratio give fewer buckets",
+                len(small),
+                len(counts),
+                self.global_batch_size,
+                ", ".join(f"{name}: {counts[name]}" for name in small[:5]),
             )
 
     def _open_eir(self) -> Callable[[], EirReader]:
@@ -339,6 +380,7 @@ class StreamDataModule(LightningDataModule):
             last_batch=batches,
             first_batch=lambda: self.cursor,
             repeat=self._repeated(),
+            plan=self._training_plan(),
             augmentation=self.augmentation,
             sizes=self.curriculum.batch_sizes(
                 self.image_size_px,
@@ -357,12 +399,22 @@ class StreamDataModule(LightningDataModule):
     def _validation(self) -> dict[str, Any] | None:
         """What is validated on, if anything."""
         if repeated := self._repeated():
-            return {"split": "train", "seed": self.seed, "last_batch": repeated}
+            return {"split": "train", "seed": self.seed, "last_batch": repeated, "plan": self._training_plan()}
         samples = min(self.val_samples, self.info.splits.get("val", 0))
         if samples == 0:
             return None
-        batches = -(-samples // self.global_batch_size)
-        return {"split": "val", "seed": None, "last_batch": batches, "samples": samples}
+        asked = {"split": "val", "seed": None, "samples": samples}
+        if buckets := self.info.buckets.get("val"):
+            plan = BucketsOnce("val", buckets, samples, self.global_batch_size)
+            return {**asked, "last_batch": len(plan), "plan": plan}
+        return {**asked, "last_batch": -(-samples // self.global_batch_size)}
+
+    def _training_plan(self) -> Bucketed | None:
+        """How training goes through the buckets, where pictures keep their shape."""
+        buckets = self.info.buckets.get("train")
+        if not buckets:
+            return None
+        return Bucketed("train", buckets, self.global_batch_size, seed=self.seed, digest=self.info.digest)
 
     def _repeated(self) -> int | None:
         """How many batches are trained on again and again; None: all there are."""
@@ -395,6 +447,7 @@ class StreamDataModule(LightningDataModule):
             samples=samples or self.info.splits.get(split, 0),
             global_batch_size=self.global_batch_size,
             image_size_px=self.image_size_px,
+            stored_size_px=self.info.image_size_px,
             rank=rank,
             world=world,
             window=self.window,

@@ -1,14 +1,16 @@
 """The stream as a PyTorch data set: whole batches, each knowing its place.
 
-Global batch `k` is the positions `[k B, (k+1) B)` of the endless order. Rank `r` takes its slice of every global
-batch, loader worker `w` of `W` prepares every `W`-th batch; what a run sees depends on neither. Pictures are decoded
-straight into their place in the batch, and travel as bytes: they become floats on the device (datamodule.py).
+Global batch `k` is the positions `[k B, (k+1) B)` of the endless order, or what the plan says. Rank `r` takes its slice
+of every global batch, loader worker `w` of `W` prepares every `W`-th batch; what a run sees depends on neither.
+Pictures are decoded straight into their place in the batch, and travel as bytes: they become floats on the device
+(datamodule.py).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from diffusion_art.data.curriculum import BatchSizes
+from diffusion_art.data.plan import Consecutive, Plan, Stretch
 from diffusion_art.data.ring import Parcel, Ring, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
@@ -23,6 +26,7 @@ from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.payloads import PAYLOADS
 from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import Sample
+from diffusion_art.sizes import Size, scaled_to
 from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.tensors import Batch
 
@@ -45,7 +49,7 @@ class StreamDataset(IterableDataset):
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
     `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
     and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
-    `sizes` says of their batch.
+    `sizes` says of their batch; where the `plan` says another size it is that of its bucket, as much smaller.
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -71,6 +75,8 @@ class StreamDataset(IterableDataset):
         codec: str = "jpeg",
         ring: Ring | None = None,
         repeat: int | None = None,
+        plan: Plan | None = None,
+        stored_size_px: int | None = None,
     ) -> None:
         self.open_reader = open_reader
         self.split = split
@@ -88,6 +94,8 @@ class StreamDataset(IterableDataset):
         self.codec = codec
         self.ring = ring
         self.repeat = repeat
+        self.plan = plan or Consecutive(split, samples, global_batch_size, once=seed is None)
+        self.stored_size_px = stored_size_px or image_size_px  # to which the sizes of a plan belong
         self.start = 0
         self.bad = 0  # unreadable pictures met so far, in this process
 
@@ -109,45 +117,51 @@ class StreamDataset(IterableDataset):
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         numbers = range(self.start + offset, self.last_batch, stride)
         if self.seed is None:  # ranks may have nothing of the last global batch
-            numbers = [k for k in numbers if self._slice(k)[1] > self._slice(k)[0]]
+            numbers = [k for k in numbers if self._part(k).stop > self._part(k).start]
         reader = self.open_reader()
         try:
-            answers = reader.read((self._request(*self._origin(k)) for k in numbers), window=self.window)
+            answers = reader.read((self._request(self._origin(k)) for k in numbers), window=self.window)
             for k, samples in zip(numbers, answers, strict=True):
-                yield self._batch(list(samples), *self._origin(k), cursor=k + 1)
+                yield self._batch(list(samples), self._origin(k), cursor=k + 1)
         finally:
             reader.close()
 
-    def _slice(self, k: int) -> tuple[int, int]:
-        start, stop = rank_slice(k, self.global_batch_size, self.rank, self.world)
-        if self.seed is None:  # one pass: the last global batch may be short
-            start, stop = min(start, self.samples), min(stop, self.samples)
-        return start, stop
+    def _part(self, k: int) -> Stretch:
+        """This rank's share of global batch `k`; in one pass that may be short, or empty."""
+        whole = self.plan(k)
+        first, last = rank_slice(0, self.global_batch_size, self.rank, self.world)
+        start, stop = min(whole.start + first, whole.stop), min(whole.start + last, whole.stop)
+        return replace(whole, start=start, stop=stop, position=whole.position + start - whole.start)
 
-    def _origin(self, k: int) -> tuple[int, int]:
+    def _origin(self, k: int) -> Stretch:
         """Where the pictures of batch `k` are read."""
-        return self._slice(k % self.repeat if self.repeat else k)
+        return self._part(k % self.repeat if self.repeat else k)
 
-    def _request(self, start: int, stop: int) -> ReadRequest:
-        return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
+    def _request(self, part: Stretch) -> ReadRequest:
+        return ReadRequest(split=part.split, seed=self.seed, start=part.start, stop=part.stop)
 
-    def _batch(self, samples: list[Sample], start: int, stop: int, *, cursor: int) -> Batch:
-        size_px = self.sizes(cursor - 1)
-        home = self.ring and self.ring.take(len(samples), size_px)
-        images = home.images if home else _empty_images(len(samples), size_px)
+    def _size(self, k: int, bucket: Size | None) -> Size:
+        """The size of the pictures of batch `k`: the square, or their bucket's, as much smaller as the square is."""
+        side = self.sizes(k)
+        return (side, side) if bucket is None else scaled_to(bucket, stored_px=self.stored_size_px, asked_px=side)
+
+    def _batch(self, samples: list[Sample], part: Stretch, *, cursor: int) -> Batch:
+        width, height = self._size(cursor - 1, part.size)
+        home = self.ring and self.ring.take(len(samples), height, width)
+        images = home.images if home else _empty_images(len(samples), height, width)
         rows = images.numpy()
-        for row, position in enumerate(range(start, stop)):
+        for row, position in enumerate(range(part.start, part.stop)):
             while not self._unpack(samples[row], rows[row]):
                 position += 1
-                samples[row] = self._replacement(position)
-        positions = np.arange(start, stop)
+                samples[row] = self._replacement(part, position)
+        positions = part.position + np.arange(len(samples))
         if self.augmentation is not None:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
         batch = Batch(
             images=images.permute(0, 3, 1, 2),
             captions=[sample.caption for sample in samples],
             keys=[sample.key for sample in samples],
-            positions=(positions + self._slice(cursor - 1)[0] - start).tolist(),
+            positions=(positions + self._part(cursor - 1).position - part.position).tolist(),
             cursor=cursor,
         )
         return Parcel.of(batch, home) if home else batch
@@ -174,17 +188,18 @@ class StreamDataset(IterableDataset):
             )
             return False
 
-    def _replacement(self, position: int) -> Sample:
+    def _replacement(self, part: Stretch, position: int) -> Sample:
         if self.seed is None:
-            position %= self.samples
+            position %= part.samples
+        wanted = self._request(replace(part, start=position, stop=position + 1))
         reader = self.open_reader()
         try:
-            return next(iter(reader.read([self._request(position, position + 1)], window=1)))[0]
+            return next(iter(reader.read([wanted], window=1)))[0]
         finally:
             reader.close()
 
 
-def _empty_images(count: int, size_px: int) -> Tensor:
+def _empty_images(count: int, height: int, width: int) -> Tensor:
     """Room for pictures (uint8, b h w 3); in a loader worker in memory that need not be copied for the trainer."""
-    shape = (count, size_px, size_px, 3)
+    shape = (count, height, width, 3)
     return private(*shape) if get_worker_info() is None else shared(*shape)

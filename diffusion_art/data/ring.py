@@ -39,7 +39,7 @@ class Ring:
     def __init__(self, *, workers: int, slots: int) -> None:
         self.name = f"{os.getpid()}-{next(_numbers)}"
         self._flags = shared(workers, slots)
-        self._slots: dict[tuple[int, int], Tensor] = {}  # by worker and number, as far as they are mapped here
+        self._slots: dict[tuple[int, int], Tensor] = {}  # bytes by worker and number, as far as they are mapped here
         _rings[self.name] = self
 
     def __getstate__(self) -> dict:
@@ -50,7 +50,7 @@ class Ring:
     def _taken(self) -> np.ndarray:
         return self._flags.numpy()
 
-    def take(self, count: int, size_px: int) -> Place | None:
+    def take(self, count: int, height: int, width: int) -> Place | None:
         """A free place (uint8) for `count` pictures, None when there is none, or outside of a worker."""
         worker = get_worker_info()
         if worker is None or worker.id >= len(self._taken):
@@ -58,19 +58,19 @@ class Ring:
         for slot, state in enumerate(self._taken[worker.id].tolist()):
             if state == _FREE:
                 self._taken[worker.id, slot] = _TAKEN
-                old, shape = self._slots.get((worker.id, slot)), (count, size_px, size_px, 3)
-                if old is not None and len(old) >= count and old.shape[1:] == shape[1:]:
-                    return Place(self.name, worker.id, slot, old[:count], fresh=False)
-                self._slots[worker.id, slot] = made = shared(*shape)
-                return Place(self.name, worker.id, slot, made, fresh=True)
+                memory, shape = self._slots.get((worker.id, slot)), (count, height, width, 3)
+                fresh = memory is None or len(memory) < prod(shape)
+                if memory is None or fresh:
+                    self._slots[worker.id, slot] = memory = shared(prod(shape))
+                return Place(self.name, worker.id, slot, memory[: prod(shape)].view(shape), memory if fresh else None)
         return None
 
-    def lend(self, worker: int, slot: int, count: int, fresh: Tensor | None) -> Tensor:
+    def lend(self, worker: int, slot: int, shape: tuple[int, ...], fresh: Tensor | None) -> Tensor:
         """The pictures in a slot; it is given back when the last tensor on them is gone. `fresh`: its new memory."""
         if fresh is not None:
             self._slots[worker, slot] = fresh
         # Torch keeps this very array for as long as the storage made from it lives.
-        array = self._slots[worker, slot].numpy()[:count]
+        array = self._slots[worker, slot].numpy()[: prod(shape)].reshape(shape)
         weakref.finalize(array, _give_back, self._taken, worker, slot).atexit = False
         return torch.from_numpy(array)
 
@@ -83,7 +83,7 @@ class Place:
     worker: int
     slot: int
     images: Tensor
-    fresh: bool  # not yet known to the trainer
+    fresh: Tensor | None  # the slot's memory, where the trainer does not know it yet
 
 
 @dataclass
@@ -99,9 +99,8 @@ class Parcel(Batch):
 
     def __reduce__(self) -> tuple:
         place = self.place
-        fresh = place.images if place.fresh else None
         rest = (self.captions, self.keys, self.positions, self.cursor)
-        return _arrive, ((place.ring, place.worker, place.slot, len(self), fresh), rest)
+        return _arrive, ((place.ring, place.worker, place.slot, tuple(place.images.shape), place.fresh), rest)
 
 
 def private(*shape: int) -> Tensor:

@@ -19,7 +19,7 @@ class Augmentation:
     """Mirror and random zoom of training pictures, each drawn from the sample's position.
 
     `horizontal_flip` is the probability of a mirror image. `min_crop` below 1 cuts a random square of side
-    between `min_crop` and 1 of the picture's and resizes it back.
+    between `min_crop` and 1 of the picture's and resizes it back; of a picture that is no square, a piece of its shape.
     """
 
     def __init__(self, *, horizontal_flip: float = 0.0, min_crop: float = 1.0) -> None:
@@ -41,11 +41,12 @@ class Augmentation:
             images[mirrored] = images[mirrored, :, ::-1]
 
     def _crop(self, image: np.ndarray, side: float, left: float, top: float) -> np.ndarray:
-        size = image.shape[0]
-        cut = max(1, round(size * (self.min_crop + (1.0 - self.min_crop) * side)))
-        x, y = round((size - cut) * left), round((size - cut) * top)
-        piece = Image.fromarray(np.ascontiguousarray(image[y : y + cut, x : x + cut]))
-        return np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC))
+        height, width = image.shape[:2]
+        share = self.min_crop + (1.0 - self.min_crop) * side
+        rows, columns = max(1, round(height * share)), max(1, round(width * share))
+        x, y = round((width - columns) * left), round((height - rows) * top)
+        piece = Image.fromarray(np.ascontiguousarray(image[y : y + rows, x : x + columns]))
+        return np.asarray(piece.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def to_float(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

@@ -16,6 +16,7 @@ from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
 from diffusion_art.training.build import build_datamodule
@@ -55,6 +56,8 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     settings = plain(config)
     check_limits(settings)
     _settle_prompts(settings)
+    if is_a(settings["model"], TextToImage) and (sizes := build_datamodule(settings).sizes()):
+        settings["model"]["sizes"] = sizes
     return settings
 
 

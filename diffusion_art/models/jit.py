@@ -21,6 +21,7 @@ from diffusion_art.accel.token_norm import rms_norm
 from diffusion_art.errors import UserError
 from diffusion_art.models.attention import Attend
 from diffusion_art.models.backbone import Backbone
+from diffusion_art.models.size_embedding import SizeEmbedding
 from diffusion_art.tensors import Conditioning
 
 TIME_SCALE = 1000.0  # the sinusoids resolve a clock of 0..1000
@@ -37,7 +38,8 @@ class JiT(Backbone):
     caption scale, shift and gate every block through one shared linear map and a table of each block's own
     (PixArt's adaLN-single), zero at the start. The caption's tokens join the picture's after `context_from`
     blocks, without rotation; padding is never attended to. The last map starts at zero, so an untrained network
-    answers zero. With patches of many more dimensions than pictures fill, pair it with `model/prediction=x0`.
+    answers zero. With `size_conditioning` an embedding of the latents' sides joins that of the time
+    (`size_embedding.py`). With patches of many more dimensions than pictures fill, pair it with `model/prediction=x0`.
 
     Papers: Li & He 2025 (JiT), https://arxiv.org/abs/2511.13720; Chen et al. 2023 (adaLN-single),
     https://arxiv.org/abs/2310.00426; Heo et al. 2024 (axial rotary positions), https://arxiv.org/abs/2403.13298
@@ -63,6 +65,7 @@ class JiT(Backbone):
         bottleneck: int = 128,
         mlp_ratio: float = 8 / 3,
         context_from: int = 1,
+        size_conditioning: bool = False,
     ):
         super().__init__()
         _check(sample_size, patch_size, width, head_channels)
@@ -89,6 +92,7 @@ class JiT(Backbone):
         self.out_modulation = nn.Linear(width, 2 * width)
         self.to_patches = nn.Linear(width, patch)
         self._initialise()
+        self.size_embedding = SizeEmbedding(width, sample_size) if size_conditioning else None
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -111,7 +115,8 @@ class JiT(Backbone):
         p = self.patch_size
         rows, columns = x_t.shape[2] // p, x_t.shape[3] // p
         x = self.patch_embedding(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
-        c = F.silu(self.time_embedding(waves(t * TIME_SCALE).to(x.dtype)) + self.pooled_embedding(cond.pooled))
+        c = self.time_embedding(waves(t * TIME_SCALE).to(x.dtype)) + self.pooled_embedding(cond.pooled)
+        c = F.silu(c if self.size_embedding is None else c + self.size_embedding(*x_t.shape[2:]))
         shared = rearrange(self.modulation(c), "b (k d) -> b k 1 d", k=6)
         turn = rotation(rows, columns, self.head_channels, x.device)
         bias, middle = None, x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.codec import Codec
 from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.models.trainable import Trainable
+from diffusion_art.sizes import Size, named, size_named
 from diffusion_art.tensors import Conditioning
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]  # (x_t [b c h w], t [b], cond) -> [b c h w]
@@ -31,11 +33,11 @@ class TextToImage(Trainable):
 
     `backbone` is either built, or still wants `channels`, `sample_size`, `cross_attention_dim` and
     `pooled_dim`, which are then those of the codec, the image size and the text encoder: so another text
-    encoder is one override.
+    encoder is one override. `sizes` are those of the pictures where they are not all squares (`160x96`).
 
     Raises:
-        UserError: sizes that do not agree (both numbers are named), or epsilon prediction under a schedule
-            that leaves no signal at t = 1.
+        UserError: sizes that do not agree (both numbers are named), sizes of pictures that do not fit the backbone, or
+            epsilon prediction under a schedule that leaves no signal at t = 1.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class TextToImage(Trainable):
         text_encoder: TextEncoder,
         codec: Codec,
         image_size_px: int,
+        sizes: Sequence[str] = (),
     ):
         super().__init__()
         check_prediction(prediction, schedule)
@@ -55,14 +58,14 @@ class TextToImage(Trainable):
                 f"image_size_px={image_size_px} is not a multiple of {codec.factor}, by which the codec "
                 f"{type(codec).__name__} shrinks images. Choose another image_size_px, or model/codec=pixel."
             )
-        sizes = {
+        agreed = {
             "channels": codec.channels,
             "sample_size": image_size_px // codec.factor,
             "cross_attention_dim": text_encoder.dim,
             "pooled_dim": text_encoder.pooled_dim,
         }
-        self.backbone = backbone if isinstance(backbone, Backbone) else backbone(**sizes)
-        for name, wanted in sizes.items():
+        self.backbone = backbone if isinstance(backbone, Backbone) else backbone(**agreed)
+        for name, wanted in agreed.items():
             if (built := getattr(self.backbone, name)) != wanted:
                 raise UserError(
                     f"the backbone was built for {name}={built}, and its neighbours need {wanted} ("
@@ -74,6 +77,9 @@ class TextToImage(Trainable):
         self.text_encoder = text_encoder
         self.codec = codec
         self.image_size_px = image_size_px
+        self.sizes: tuple[Size, ...] = tuple(map(size_named, sizes))
+        for size in self.sizes:
+            self._check_fits(size)
 
     @property
     def device(self) -> torch.device:
@@ -85,10 +91,32 @@ class TextToImage(Trainable):
         side = self.image_size_px // self.codec.factor
         return self.codec.channels, side, side
 
-    def check_size(self, image_size_px: int) -> None:
-        """UserError where the backbone cannot train on pictures of this size besides its own."""
+    def latent_shape_of(self, size: Size) -> tuple[int, int, int]:
+        """c h w of what a picture of this size is painted in.
+
+        Raises:
+            UserError: the model was not trained on that size.
+        """
+        own = (self.image_size_px, self.image_size_px)
+        if size != own and size not in self.sizes:
+            known = ", ".join(map(named, self.sizes or (own,)))
+            raise UserError(f"this model does not paint {named(size)}: it was trained on {known}. Take one of these.")
+        return self.codec.channels, size[1] // self.codec.factor, size[0] // self.codec.factor
+
+    def _check_fits(self, size: Size) -> None:
         multiple = self.codec.factor * self.backbone.side_multiple
-        if image_size_px % multiple:
+        if size[0] % multiple or size[1] % multiple:
+            raise UserError(
+                f"pictures of {named(size)} px do not fit {type(self.backbone).__name__} and "
+                f"{type(self.codec).__name__}, which take sides that are multiples of {multiple} px: build the shards "
+                f"with bucket_step_px={multiple} (data.build.bucket_step_px of a training)."
+            )
+
+    def check_size(self, image_size_px: int) -> None:
+        """UserError where the backbone cannot train on pictures of this size besides its own, or on their buckets."""
+        multiple = self.codec.factor * self.backbone.side_multiple
+        sides = {side * image_size_px for size in self.sizes for side in size}
+        if image_size_px % multiple or any(side % (multiple * self.image_size_px) for side in sides):
             raise UserError(
                 f"pictures of {image_size_px} px do not fit {type(self.backbone).__name__} and "
                 f"{type(self.codec).__name__}, which take multiples of {multiple} px: shrink them less in "
@@ -96,8 +124,14 @@ class TextToImage(Trainable):
             )
 
     def schedule_of(self, latents: Float[Tensor, "b c h w"]) -> Schedule:
-        """The schedule for latents of another size: a time hides as much of a small picture as of a large one."""
-        ratio = latents.shape[-1] / self.latent_shape[-1]
+        """The schedule for latents of another size: a time hides as much of a small picture as of a large one.
+
+        Buckets have nearly the area of their square, and its schedule. What shrinks them are whole numbers.
+        """
+        height, width = latents.shape[-2:]
+        ratio = math.sqrt(height * width) / self.latent_shape[-1]
+        if height != width:
+            ratio = 1 / max(1, math.floor(1 / ratio + 1e-6))
         return self.schedule if ratio == 1 else self.schedule.resized(ratio)
 
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
@@ -164,11 +198,13 @@ class TextToImage(Trainable):
         threshold: float = 0.0,
         guide: TextToImage | None = None,
         network: Network | None = None,
+        size: Size | None = None,
         batch_size: int = 16,
         callback: Callback | None = None,
         progress: bool = False,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Pictures in [-1, 1], one per prompt, on the CPU in float32.
+        """Pictures in [-1, 1], one per prompt, on the CPU in float32, of one `size` (width, height) out of `sizes`; the
+        square if not given.
 
         Each image has its own seed and generator, so row 7 is the same picture alone, in any batch and at
         any `batch_size`. An empty prompt asks for any picture (no caption); one longer than the text encoder
@@ -179,12 +215,14 @@ class TextToImage(Trainable):
         `network` may stand in for the backbone, such as one whose calls are replayed.
 
         Raises:
-            UserError: no prompts, prompts that are not text, another number of seeds or negative prompts, or a guide
-                that works in another space or on another schedule, or comes with negative prompts.
+            UserError: no prompts, prompts that are not text, another number of seeds or negative prompts, a size that
+                the model was not trained on, or a guide that works in another space or on another schedule, or comes
+                with negative prompts.
         """
         prompts, seeds, negatives = _check_request(prompts, seeds, negative_prompts, batch_size)
         if guide is not None:
             self._check_guide(guide, negatives)
+        shape = self.latent_shape if size is None else self.latent_shape_of(size)
         starts = range(0, len(prompts), batch_size)
         images = []
         for start in track(starts, "painting", disable=not progress, transient=True):
@@ -199,7 +237,7 @@ class TextToImage(Trainable):
                 threshold=threshold,
                 network=network,
             )
-            noise = NoiseSource(seeds[rows], self.latent_shape, device=self.device)
+            noise = NoiseSource(seeds[rows], shape, device=self.device)
             x_0 = sampler.sample(denoiser, noise.x_T(), noise=noise, callback=callback)
             images.append(self.codec.decode(x_0).float().clamp(-1, 1).cpu())
         return torch.cat(images)

@@ -25,6 +25,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.attention import Attention
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.residual import NormOut, ResidualBlock, Upsample
+from diffusion_art.models.size_embedding import SizeEmbedding
 from diffusion_art.models.transformer import Transformer
 from diffusion_art.tensors import Conditioning
 
@@ -41,6 +42,8 @@ class UNet(Backbone):
     Latents of another side are taken too, where it can be halved as often: `side_multiple` divides it.
     The caption's pooled vector is embedded and added to the time embedding, which scales and shifts every
     residual block. The last convolution starts at zero, so an untrained network answers zero.
+
+    With `size_conditioning` an embedding of the latents' sides is added there too (`size_embedding.py`).
 
     With `gradient_checkpointing` each block keeps its input only, and computes the rest again for its gradients, which
     are the same to the bit: Chen et al. 2016, https://arxiv.org/abs/1604.06174
@@ -69,6 +72,7 @@ class UNet(Backbone):
         norm_groups: int = 8,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        size_conditioning: bool = False,
     ):
         super().__init__()
         sides = [sample_size // 2**level for level in range(len(block_channels))]
@@ -114,6 +118,8 @@ class UNet(Backbone):
                 self.net.set_submodule(name, ours[type(block)](block))
         assert self.net.conv_norm_out is not None
         self.net.conv_norm_out, self.net.conv_act = NormOut(self.net.conv_norm_out), nn.Identity()
+        width = 4 * block_channels[0]  # diffusers' choice for the embedding of the time
+        self.size_embedding = SizeEmbedding(width, sample_size) if size_conditioning else None
         for parameter in self.net.conv_out.parameters():
             nn.init.zeros_(parameter)
         if gradient_checkpointing:
@@ -130,10 +136,14 @@ class UNet(Backbone):
         """diffusers' own network, blocks and attention, of the same settings and with the same weights.
 
         It is called with t * 1000 for the time, and with a caption's tokens, mask and pooled vector as
-        `encoder_hidden_states`, `encoder_attention_mask` and `class_labels`.
+        `encoder_hidden_states`, `encoder_attention_mask` and `class_labels`. Of a network that is told its size this
+        is the one for squares.
         """
         net = UNet2DConditionModel(**{k: v for k, v in self.net.config.items() if not k.startswith("_")})
         net.load_state_dict(self.net.state_dict())
+        if self.size_embedding is not None:
+            told: Any = net.class_embedding
+            told.linear_2.bias += self.size_embedding(self.sample_size, self.sample_size)
         return net.eval()
 
     def with_map(
@@ -148,6 +158,8 @@ class UNet(Backbone):
         net: Any = self.net
         dtype = x_t.dtype
         temb = net.time_embedding(net.time_proj(t * TIME_SCALE).to(dtype)) + net.class_embedding(cond.pooled).to(dtype)
+        if self.size_embedding is not None:
+            temb = temb + self.size_embedding(x_t.shape[2], x_t.shape[3]).to(dtype)
         told = {
             "encoder_hidden_states": cond.tokens if cond.tokens.requires_grad else cond.tokens.to(computed_in(x_t)),
             "encoder_attention_mask": (1 - cond.mask.to(computed_in(x_t)))[:, None] * -10000.0,  # on logits of padding

@@ -35,6 +35,8 @@ from diffusion_art.serving.engine.job import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.files import Files
 from diffusion_art.serving.limits import Rates
 from diffusion_art.serving.settings import Settings
+from diffusion_art.sizes import Size as Painted
+from diffusion_art.sizes import named
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +125,9 @@ class Studio:
         sampler = self.sampler_of(request.sampler, request.num_inference_steps, request.times)
         asked = {"negative_prompt": request.negative_prompt, "guidance_scale": request.guidance_scale}
         guidance, looks = self.guidance_of(request), (request.partial_images or 0) if request.stream else 0
+        painted = self.size_of(request.size, count).painted
         return [
-            self.job(request.prompt, seed, sampler, **asked, guidance=guidance, previews=looks)
+            self.job(request.prompt, seed, sampler, **asked, guidance=guidance, previews=looks, size=painted)
             for seed in seeds_from(request.seed, count)
         ]
 
@@ -138,11 +141,12 @@ class Studio:
         guidance_scale: float | None = None,
         guidance: dict[str, Any] | None = None,
         previews: int = 0,
+        size: Painted | None = None,
     ) -> Job:
         """One picture; what is not given is the run's own."""
         scale = self._guidance_scale if guidance_scale is None else float(guidance_scale)
         tempered = self.guidance if guidance is None else guidance
-        return Job(prompt, seed, sampler, scale, negative_prompt or "", **tempered, previews=previews)
+        return Job(prompt, seed, sampler, scale, negative_prompt or "", **tempered, previews=previews, size=size)
 
     def output_of(self, request: ImageRequest) -> Output:
         """How the pictures of a request are answered. ApiError 400 for a size that is not given here."""
@@ -151,8 +155,21 @@ class Studio:
 
     def size_of(self, asked: str | None, pictures: int) -> Size:
         """The size of so many pictures. ApiError 400 for one that is not given here."""
-        own = self.run.model.image_size_px
-        return size_of(asked, painted_px=own, pictures=pictures, limits=self.settings.limits)
+        model = self.run.model
+        asked_of = {"painted_px": model.image_size_px, "others": model.sizes}
+        return size_of(asked, **asked_of, pictures=pictures, limits=self.settings.limits)
+
+    def painted_size(self, asked: str | None) -> Painted:
+        """A size that the model paints, its square where none is asked for. ApiError 400 for another."""
+        size = self.size_of(asked, 1)
+        if size.enlarged:
+            raise ApiError(
+                400,
+                f"This model paints {', '.join(self.model.painted_sizes)}, and floats are not enlarged.",
+                param="size",
+                code="invalid_size",
+            )
+        return size.painted
 
     def answers_with_url(self, request: ImageRequest) -> bool:
         """As asked; where nothing is said, as OpenAI's: the dall-e models with a url, the others in base64."""
@@ -310,7 +327,7 @@ class Studio:
         asked = {"prompt": job.prompt, "negative_prompt": job.negative_prompt, "seed": job.seed}
         guidance = {"interval": job.interval, "rescale": job.rescale, "threshold": job.threshold}
         how = {"sampler": job.sampler, "guidance_scale": job.guidance_scale}
-        parameters = self.run.parameters(**asked, **how, model=self.model.id, more=size.story())
+        parameters = self.run.parameters(**asked, **how, size=size.painted, model=self.model.id, more=size.story())
         return {INFOTEXT: parameters, **asked, **self.run.story(**how, guidance=guidance)}
 
     def _painted(self, num_steps: int, began: float) -> Callable[[Future[np.ndarray]], None]:
@@ -327,6 +344,7 @@ class Studio:
             id=self.settings.name or self.run.name,
             created=int(self.run.checkpoint.stat().st_mtime),
             size=self.size,
+            painted_sizes=[named(size) for size in self.run.model.sizes] or [self.size],
             checkpoint=self.run.checkpoint_id,
             step=self.run.step,
             trained=trained(self.run.config, self.run.step),

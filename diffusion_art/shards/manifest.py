@@ -5,12 +5,14 @@ A shard folder holds, besides its `<split>-<number>.tar` files,
     manifest.json        this description; written last, so a folder that has one is whole
     index-<split>.npy    one row per sample: where in which shard it lies (index.py)
     captions-<split>.bin only where samples have several captions: all of them (caption_table.py)
+    buckets-<split>.npy  only where pictures keep their shape: the samples of each size (buckets.py)
 
 100 million samples are 10 thousand manifest entries and a 4.8 GB index, read only where asked.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -22,6 +24,7 @@ from diffusion_art.shards.files import rebuild
 
 FORMAT = "diffusion-art-shards"
 VERSION = 1
+BUCKETED = 2  # the version of a folder with buckets: an earlier program would crop its pictures to squares
 MANIFEST_FILE = "manifest.json"
 
 
@@ -36,9 +39,17 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class BucketInfo:
+    """The table of a split's samples by bucket, and how many each has, by its name (`160x96`), from tall to wide."""
+
+    table: ShardInfo
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a shard folder holds: per split its shards and index, and the table of its captions where some samples
-    have several. `extra` is the builder's own plain JSON.
+    """What a shard folder holds: per split its shards and index, the table of its captions where some samples have
+    several, and its buckets where pictures keep their shape. `extra` is the builder's own plain JSON.
     """
 
     name: str
@@ -49,6 +60,7 @@ class Manifest:
     indexes: Mapping[str, ShardInfo]
     extra: Mapping[str, Any] = field(default_factory=dict)
     captions: Mapping[str, ShardInfo] = field(default_factory=dict)
+    buckets: Mapping[str, BucketInfo] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> dict[str, int]:
@@ -56,9 +68,10 @@ class Manifest:
         return {split: sum(shard.samples for shard in shards) for split, shards in self.shards.items()}
 
     def files(self, split: str) -> tuple[ShardInfo, ...]:
-        """All files of a split: its shards, its index, and its table of captions."""
-        table = (self.captions[split],) if split in self.captions else ()
-        return (*self.shards[split], self.indexes[split], *table)
+        """All files of a split: its shards, its index, and its tables of captions and buckets."""
+        captions = (self.captions[split],) if split in self.captions else ()
+        buckets = (self.buckets[split].table,) if split in self.buckets else ()
+        return (*self.shards[split], self.indexes[split], *captions, *buckets)
 
     @cached_property
     def digest(self) -> str:
@@ -79,11 +92,12 @@ class Manifest:
                 "shards": [asdict(shard) for shard in shards],
             }
             | ({"captions": asdict(self.captions[split])} if split in self.captions else {})
+            | ({"buckets": _plain_buckets(self.buckets[split])} if split in self.buckets else {})
             for split, shards in self.shards.items()
         }
         content = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": BUCKETED if self.buckets else VERSION,
             "name": self.name,
             "image_size_px": self.image_size_px,
             "caption_template": self.caption_template,
@@ -116,10 +130,10 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
         found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
-        if found != (FORMAT, VERSION):
+        if found not in ((FORMAT, VERSION), (FORMAT, BUCKETED)):
             raise UserError(
                 f"{path} has format {found[0]!r} version {found[1]!r}, this program reads {FORMAT!r} "
-                f"version {VERSION}; {remedy}"
+                f"version {VERSION} or {BUCKETED}; {remedy}"
             )
         try:
             return cls._of(content)
@@ -143,13 +157,32 @@ class Manifest:
             indexes={split: _info(part["index"]) for split, part in splits.items()},
             extra=content["extra"],
             captions={split: _info(part["captions"]) for split, part in splits.items() if "captions" in part},
+            buckets={split: _buckets(part["buckets"]) for split, part in splits.items() if "buckets" in part},
         )
         for split, part in splits.items():
             counts = {part["samples"], manifest.splits[split], manifest.indexes[split].samples}
             counts |= {manifest.captions[split].samples} if split in manifest.captions else set()
+            if split in manifest.buckets:
+                counts |= {manifest.buckets[split].table.samples, sum(manifest.buckets[split].counts.values())}
             if len(counts) != 1:
                 raise ValueError(f"sample counts of split {split!r} disagree: {sorted(counts)}")
         return manifest
+
+
+def _plain_buckets(info: BucketInfo) -> dict[str, Any]:
+    return {**asdict(info.table), "sizes": [[name, samples] for name, samples in info.counts.items()]}
+
+
+def _buckets(entry: dict[str, Any]) -> BucketInfo:
+    """The entry of a split's buckets; ValueError where a name is no size, or a count none."""
+    table = {name: value for name, value in entry.items() if name != "sizes"}
+    counts = dict(entry["sizes"])
+    for name, samples in counts.items():
+        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", name, flags=re.ASCII):
+            raise ValueError(f"{name!r} is no size of a bucket")
+        if type(samples) is not int or samples < 1:
+            raise ValueError(f"bucket {name} has {samples!r} samples")
+    return BucketInfo(_info(table), counts)
 
 
 def _info(entry: dict[str, Any]) -> ShardInfo:

@@ -10,7 +10,8 @@ positions as there are samples, and the order is a pure function of (digest, spl
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from itertools import accumulate
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.buckets import BucketOrder, of_bucket, split_of
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.shards.order import EpochOrder, Order, OrderMemo
 from diffusion_art.shards.reader import ShardSet
@@ -32,6 +34,7 @@ from diffusion_art.shards.spec import (
     with_template,
 )
 from diffusion_art.shards.store import all_of
+from diffusion_art.sizes import log_ratio, size_named
 
 __all__ = [
     "Component",
@@ -114,6 +117,9 @@ class Mixture:
 
     def order(self, split: str, seed: int | None, epoch: int) -> Order:
         """Place -> sample of one epoch: mixed by weight, or shuffled all together, or (seed None) interleaved."""
+        name, bucket = split_of(split)
+        if bucket is not None:
+            return self._bucket_order(name, bucket, seed, epoch)
         sizes, quotas = self._sizes[split], self._quotas[split]
         if seed is None:
             return InterleavedOrder(sizes)
@@ -128,6 +134,29 @@ class Mixture:
             digests=[part.digest for part in self.components],
             digest=self.digest,
         )
+
+    def _bucket_order(self, split: str, bucket: str, seed: int | None, epoch: int) -> Order:
+        members = [part.members(split, bucket) for part in self.components]
+        name, sizes = of_bucket(split, bucket), [len(own) for own in members]
+        order = (
+            InterleavedOrder(sizes)
+            if seed is None
+            else EpochOrder(sum(sizes), seed=seed, epoch=epoch, split=name, digest=self.digest)
+        )
+        parts = list(zip(members, self._offsets[split].tolist(), strict=False))
+        return BucketOrder(order, parts, samples_of_split=self.splits[split])
+
+    @cached_property
+    def buckets(self) -> dict[str, Mapping[str, int]]:
+        """Per split the samples of each bucket, all components together."""
+        found: dict[str, Counter[str]] = {}
+        for part in self.components:
+            for split, counts in part.buckets.items():
+                found.setdefault(split, Counter()).update(counts)
+        return {
+            split: {name: counts[name] for name in sorted(counts, key=lambda name: log_ratio(size_named(name)))}
+            for split, counts in found.items()
+        }
 
     def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
         """The samples (int64, numbers for `views`) at places [start, stop) of that order."""
@@ -187,6 +216,7 @@ class Mixture:
 
     def _by_component(self, split: str, places: np.ndarray) -> Iterator[tuple[ShardSet, np.ndarray, np.ndarray]]:
         """Of each component that has some of `places`: itself, which ones, and their numbers within it."""
+        split, _ = split_of(split)
         offsets = self._offsets[split]
         owners = np.searchsorted(offsets, places, side="right") - 1
         for number in np.unique(owners).tolist():
@@ -214,6 +244,17 @@ class Mixture:
                     f"{part.image_size_px} px; mix shards of one size (`python -m diffusion_art.prepare source=NAME "
                     f"image_size_px={first.image_size_px}`)"
                 )
+        bucketed = [part for part in self.components if part.buckets]
+        if bucketed and (square := next((part for part in self.components if not part.buckets), None)):
+            raise UserError(
+                f"{bucketed[0].place} holds pictures in buckets and {square.place} squares: build both in one way "
+                "(bucket_step_px of prepare) to mix them"
+            )
+        if bucketed and self.weights is not None:
+            raise UserError(
+                f"{bucketed[0].place} holds pictures in buckets, which are mixed without weights: leave the weights "
+                "out of data.path, so that every picture comes once per epoch"
+            )
 
 
 Shards: TypeAlias = ShardSet | Mixture

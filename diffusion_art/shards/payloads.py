@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.pixels import Buffer, copy_into, decode_into
 
@@ -48,7 +49,12 @@ def give(shards: Shards, name: str, *, cache: str | Path | None = None, progress
     """Let `shards` give their pictures in this form too.
 
     Raises:
-        UserError: no room for it in `cache`, or no leave to write there.
+        UserError: no room for it in `cache`, or no leave to write there; or pictures of several sizes.
     """
     if (make := PAYLOADS[name].make) is not None:
+        if shards.buckets:
+            raise UserError(
+                f"{shards.name} holds pictures in buckets, which travel as they are stored: set data.payload=jpeg, or "
+                "start the server without decode=true"
+            )
         make(shards, cache=cache, progress=progress)

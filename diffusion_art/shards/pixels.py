@@ -12,6 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from diffusion_art.sizes import Size
+
 JPEG_MAGIC = b"\xff\xd8"
 MAX_PIXELS = 50_000_000  # a header promising more is refused before a byte of it is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")  # never EPS: it would run an interpreter
@@ -48,24 +50,25 @@ def decode(data: Buffer) -> np.ndarray:
         raise BadPicture(str(error)) from error
 
 
-def fit(image: np.ndarray, size_px: int) -> np.ndarray:
-    """Square `size_px` picture: untouched when it already is, else centre-cropped and resized.
+def fit(image: np.ndarray, size: Size) -> np.ndarray:
+    """The picture in this size: untouched when it has it already, else centre-cropped to its shape and resized.
 
-    Where the square is a whole number of times larger, each pixel is the mean of a block, else resampled (Lanczos).
+    Where what is kept is a whole number of times larger, each pixel is the mean of a block, else resampled (Lanczos).
     """
     height, width = image.shape[:2]
-    if height == width == size_px:
+    if (width, height) == size:
         return image
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    if side % size_px == 0:
-        return np.asarray(square.reduce(side // size_px))
-    return np.asarray(square.resize((size_px, size_px), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    kept = min(width, height * size[0] // size[1]), min(height, width * size[1] // size[0])
+    top, left = (height - kept[1]) // 2, (width - kept[0]) // 2
+    piece = Image.fromarray(image[top : top + kept[1], left : left + kept[0]])
+    times = kept[0] // size[0]
+    if kept == (times * size[0], times * size[1]):
+        return np.asarray(piece.reduce(times))
+    return np.asarray(piece.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def decode_into(data: Buffer, out: np.ndarray) -> None:
-    """`fit(decode(data), s)` into `out` (uint8 [s s 3], contiguous), in place where the picture has that size.
+    """`fit(decode(data), size)` into `out` (uint8 [h w 3], contiguous), in place where the picture has that size.
 
     A JPEG that is 2, 4 or 8 times larger is decoded small, in place and in less time: of its blocks' frequencies those
     are left out that the smaller picture cannot show. That is their mean, but for edges, which stay a little sharper.
@@ -74,7 +77,7 @@ def decode_into(data: Buffer, out: np.ndarray) -> None:
         BadPicture: as from `decode`; `out` then holds anything.
     """
     if data[:2] != JPEG_MAGIC:
-        out[...] = fit(decode(data), out.shape[0])
+        out[...] = fit(decode(data), _size_of(out))
         return
     try:
         image = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out, strict=True)
@@ -85,18 +88,18 @@ def decode_into(data: Buffer, out: np.ndarray) -> None:
         if _decode_small(data, out):
             return
         image = decode(data)
-    out[...] = fit(image, out.shape[0])
+    out[...] = fit(image, _size_of(out))
 
 
 def _decode_small(data: Buffer, out: np.ndarray) -> bool:
     """Whether the JPEG was 2, 4 or 8 times as large as `out` and sound, and is now in it."""
-    size_px = len(out)
+    rows, columns = out.shape[:2]
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        if height != width or height not in (2 * size_px, 4 * size_px, 8 * size_px):
+        if (height, width) not in ((times * rows, times * columns) for times in (2, 4, 8)):
             return False
         _refuse_huge(int(height) * int(width))
-        simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=size_px, min_width=size_px, buffer=out, strict=True)
+        simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, buffer=out, strict=True)
     except ValueError:
         return False
     return True
@@ -114,7 +117,11 @@ def copy_into(data: Buffer, out: np.ndarray) -> None:
     side = math.isqrt(len(data) // 3)
     if side == 0 or 3 * side * side != len(data):
         raise BadPicture(f"{len(data)} bytes are no square RGB picture")
-    out[...] = fit(np.frombuffer(data, np.uint8).reshape(side, side, 3), out.shape[0])
+    out[...] = fit(np.frombuffer(data, np.uint8).reshape(side, side, 3), _size_of(out))
+
+
+def _size_of(out: np.ndarray) -> Size:
+    return out.shape[1], out.shape[0]
 
 
 def _refuse_huge(pixels: int) -> None:

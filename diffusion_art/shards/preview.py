@@ -42,8 +42,8 @@ def preview(
     pictures, texts = [], []
     for number, key, image in zip(numbers.tolist(), keys.tolist(), images, strict=True):
         try:
-            picture, captions = fit(decode(image or b""), found.image_size_px), found.captions(split, number)
-            pictures.append(picture)
+            captions = found.captions(split, number)
+            pictures.append(fit(decode(image or b""), (found.image_size_px, found.image_size_px)))
             texts.append(" | ".join(captions))
         except (BadPicture, OSError, ValueError, RecursionError) as error:
             log.warning("picture %016x cannot be read and is left out: %s", key, error)

@@ -7,12 +7,14 @@ the door to them all.
 
 import contextlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from diffusion_art.shards.buckets import BucketOrder, BucketTable, split_of
 from diffusion_art.shards.caption_table import CaptionTable
 from diffusion_art.shards.captioning import Recaptioner, alternatives_in
 from diffusion_art.shards.index import index_shard, open_index
@@ -59,6 +61,9 @@ class ShardSet:
         self._tables = {
             split: CaptionTable(store.folder, info, manifest.splits[split]) for split, info in manifest.captions.items()
         }
+        self._tables_of_buckets = {
+            split: BucketTable(store.folder, info, manifest.splits[split]) for split, info in manifest.buckets.items()
+        }
         self._recaptioner: Recaptioner | None = None
         self._memo = OrderMemo(self.order)
 
@@ -104,8 +109,23 @@ class ShardSet:
         return self.manifest.digest
 
     def order(self, split: str, seed: int | None, epoch: int) -> Order:
-        """Place -> sample of one epoch of `split`; `seed` None is the order of the index."""
-        return epoch_order(self.splits[split], seed=seed, epoch=epoch, split=split, digest=self.digest)
+        """Place -> sample of one epoch of `split`, or of a bucket of one; `seed` None is the order of the index."""
+        name, bucket = split_of(split)
+        if bucket is None:
+            return epoch_order(self.splits[split], seed=seed, epoch=epoch, split=split, digest=self.digest)
+        members = self.members(name, bucket)
+        order = epoch_order(len(members), seed=seed, epoch=epoch, split=split, digest=self.digest)
+        return BucketOrder(order, [(members, 0)], samples_of_split=self.splits[name])
+
+    @property
+    def buckets(self) -> dict[str, Mapping[str, int]]:
+        """Per split the samples of each bucket, by its name; empty where all pictures are squares."""
+        return {split: info.counts for split, info in self.manifest.buckets.items()}
+
+    def members(self, split: str, bucket: str) -> np.ndarray:
+        """The samples (int64) of a bucket, in the order of the index; none where a split has not that bucket."""
+        table = self._tables_of_buckets.get(split)
+        return np.empty(0, np.int64) if table is None else table.members(bucket)
 
     def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
         """The samples (int64, numbers for `views`) at places [start, stop) of that order."""
@@ -153,7 +173,7 @@ class ShardSet:
 
     def tells_several(self, split: str) -> bool:
         """Whether a sample may have several captions, so that `views` is to be given draws."""
-        return split in self._tables or self._recaptioner is not None
+        return split_of(split)[0] in self._tables or self._recaptioner is not None
 
     def several(self, split: str) -> int:
         """How many samples have several captions in store."""
@@ -192,8 +212,10 @@ class ShardSet:
         """Keys (uint64), captions (UTF-8) and images of many samples, as views into the shards: no copy.
 
         Of several captions the first, or the one on which a sample's draw falls (order.draws). A sample that cannot
-        be read (its shard was cut or taken away since `open`) is None, None.
+        be read (its shard was cut or taken away since `open`) is None, None. `split` may be a bucket of one: the
+        numbers are those within the split all the same.
         """
+        split, _ = split_of(split)
         rows = self._index[split].take(places)
         captions = self._captions(split, places, rows, draws)
         if codec in self.forms:
@@ -213,6 +235,7 @@ class ShardSet:
         """
         if not self._store.may_wait():
             return None
+        split, _ = split_of(split)
         if codec in self.forms:
             self.forms[codec].prefetch(split, places)
         return self._store.prefetch(split, self._index[split][places])

@@ -17,6 +17,7 @@ import numpy as np
 import diffusion_art
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL, publish, written
+from diffusion_art.shards.buckets import write_buckets
 from diffusion_art.shards.caption_table import write_captions
 from diffusion_art.shards.index import BLOCK, MEMBERS, write_index
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo
@@ -126,8 +127,11 @@ def write_manifest(
     caption_template: str | None,
     shards: Mapping[str, Sequence[ShardInfo]],
     extra: Mapping[str, Any] | None = None,
+    bucketed: bool = False,
 ) -> Manifest:
     """Index the shards and captions of each split and write `manifest.json`, last: it makes `folder` a whole data set.
+
+    With `bucketed` their pictures differ in size, and a table of each split says which has what.
 
     UserError when a shard is not what its ShardInfo says, or when two samples, whatever their split, share
     a key.
@@ -146,6 +150,9 @@ def write_manifest(
         indexes={split: info for split, (info, _) in indexed.items()},
         extra=dict(extra or {}),
         captions={split: info for split, info in captions.items() if info is not None},
+        buckets={split: write_buckets(folder, split, indexed[split][0], infos) for split, infos in shards.items()}
+        if bucketed
+        else {},
     )
     for stray in folder.glob(f"*{PARTIAL}"):  # left by builds that were killed
         stray.unlink()

@@ -1,6 +1,6 @@
 """Any picture file -> upright sRGB uint8 of the size training wants -> JPEG, encoded once.
 
-    header checks -> decode -> upright -> over white -> resize -> sRGB -> uint8 [s s 3]
+    header checks -> decode -> upright -> over white -> resize -> sRGB -> uint8 [s s 3], or of its bucket's size
 
 Colour management runs after the resize, on a few thousand pixels instead of millions. JPEGs are decoded at
 1/2, 1/4 or 1/8 scale where that still leaves twice the wanted resolution for the resize to filter, and where that
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal, get_args
@@ -21,6 +21,7 @@ import simplejpeg
 from PIL import Image, ImageCms, ImageOps
 
 from diffusion_art.errors import UserError
+from diffusion_art.sizes import Size, nearest
 from diffusion_art.sources.formats import is_heic, no_reader, open_heic
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -58,13 +59,18 @@ def check_fit(fit: str) -> Fit:
 
 
 def load_picture(
-    data: bytes | np.ndarray, *, image_size_px: int, fit: Fit = "crop", max_megapixels: float = MAX_MEGAPIXELS
+    data: bytes | np.ndarray,
+    *,
+    image_size_px: int,
+    fit: Fit = "crop",
+    max_megapixels: float = MAX_MEGAPIXELS,
+    buckets: Sequence[Size] = (),
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """The picture as uint8 RGB [s s 3], and its original upright (width, height).
 
     `crop` keeps the largest centred square, `letterbox` keeps everything on a white square, `stretch` ignores
-    the aspect ratio. An array that already has the wanted size is returned as it is. A JPEG of more than
-    `max_megapixels` is decoded at a smaller scale.
+    the aspect ratio. With `buckets` the picture gets the size of the one that crops it least. An array that already
+    has the wanted size is returned as it is. A JPEG of more than `max_megapixels` is decoded at a smaller scale.
 
     Raises:
         BadPictureError: broken, of no known format, empty, or of more than `max_megapixels` in another format.
@@ -73,16 +79,16 @@ def load_picture(
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape:
             raise BadPictureError(f"an array of {data.dtype} {list(data.shape)} is not uint8 [h w 3]")
         height, width = data.shape[:2]
-        if (height, width) == (image_size_px, image_size_px):
+        size = _wanted(width, height, image_size_px, buckets)
+        if (width, height) == size:
             return np.ascontiguousarray(data), (width, height)
-        image = Image.fromarray(data)
-        return np.asarray(_resize(image, image_size_px, fit)), (width, height)
+        return np.asarray(_resize(Image.fromarray(data), size, fit)), (width, height)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; we check the size ourselves
             with _own_cap(), _opened(data) as opened:
                 _check_plausible(opened, len(data), max_megapixels)
-                return _load(opened, image_size_px, fit, max_megapixels)
+                return _load(opened, image_size_px, fit, max_megapixels, buckets)
     except (BadPictureError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
@@ -92,8 +98,8 @@ def load_picture(
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 92) -> bytes:
-    """uint8 RGB [h w 3] as JPEG; full chroma resolution up to `FULL_CHROMA_UP_TO_PX`, 4:2:0 above."""
-    subsampling = "444" if max(image.shape[:2]) <= FULL_CHROMA_UP_TO_PX else "420"
+    """uint8 RGB [h w 3] as JPEG; full chroma resolution up to the area of `FULL_CHROMA_UP_TO_PX`, 4:2:0 above."""
+    subsampling = "444" if image.shape[0] * image.shape[1] <= FULL_CHROMA_UP_TO_PX**2 else "420"
     return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=subsampling)
 
 
@@ -121,21 +127,30 @@ def _check_plausible(image: Image.Image, data_bytes: int, max_megapixels: float)
         raise BadPictureError(f"{image.width} x {image.height} pixels, {over}, in {data_bytes} bytes")
 
 
-def _load(image: Image.Image, size: int, fit: Fit, max_megapixels: float) -> tuple[np.ndarray, tuple[int, int]]:
+def _load(
+    image: Image.Image, image_size_px: int, fit: Fit, max_megapixels: float, buckets: Sequence[Size]
+) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = image.size
+    turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    size = _wanted(*((height, width) if turned else (width, height)), image_size_px, buckets)
     if image.format in ("JPEG", "MPO"):
-        image.draft(None, _draft_size(image, size, fit, max_megapixels))
+        as_stored = (size[1], size[0]) if turned else size
+        image.draft(None, _draft_size(image, as_stored, fit, max_megapixels))
     if image.width * image.height > max_megapixels * 1e6:
         raise BadPictureError(f"{width} x {height} pixels, over the cap of {max_megapixels:g} megapixels")
     profile = image.info.get("icc_profile")
-    if image.getexif().get(_ORIENTATION, 1) >= 5:
+    if turned:
         width, height = height, width
     upright = ImageOps.exif_transpose(image)
     small = _resize(_over_white(_eight_bit(upright)), size, fit)
     return np.asarray(_to_srgb(small, profile)), (width, height)
 
 
-def _draft_size(image: Image.Image, size: int, fit: Fit, max_megapixels: float) -> tuple[int, int]:
+def _wanted(width: int, height: int, image_size_px: int, buckets: Sequence[Size]) -> Size:
+    return nearest(width, height, buckets) if buckets else (image_size_px, image_size_px)
+
+
+def _draft_size(image: Image.Image, size: Size, fit: Fit, max_megapixels: float) -> tuple[int, int]:
     """The (width, height) at or above which a JPEG is to be decoded: twice what is wanted, or what the cap leaves."""
     width, height = image.size
     times = width * height / (max_megapixels * 1e6)
@@ -177,30 +192,30 @@ def _over_white(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
-def _inner_size(width: int, height: int, size: int, fit: Fit) -> tuple[int, int]:
+def _inner_size(width: int, height: int, size: Size, fit: Fit) -> tuple[int, int]:
     """(width, height) the whole picture would have at the scale it is resized to."""
     if fit == "stretch":
-        return size, size
-    scale = size / (min(width, height) if fit == "crop" else max(width, height))
+        return size
+    scale = (max if fit == "crop" else min)(size[0] / width, size[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Antialiased (Lanczos) to exactly size x size."""
+def _resize(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
+    """Antialiased (Lanczos) to exactly that size."""
     width, height = image.size
     if fit == "letterbox":
         inner = _inner_size(width, height, size, fit)
         small = image.resize(inner, Image.Resampling.LANCZOS)
         white = {"L": 255, "RGB": WHITE, "CMYK": (0, 0, 0, 0)}[image.mode]
-        page = Image.new(image.mode, (size, size), white)
-        page.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        page = Image.new(image.mode, size, white)
+        page.paste(small, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
         return page
     if fit == "stretch":
-        return image.resize((size, size), Image.Resampling.LANCZOS)
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+        return image.resize(size, Image.Resampling.LANCZOS)
+    kept = min(width, height * size[0] / size[1]), min(height, width * size[1] / size[0])
+    left, top = (width - kept[0]) / 2, (height - kept[1]) / 2
+    box = (left, top, left + kept[0], top + kept[1])
+    return image.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

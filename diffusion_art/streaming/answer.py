@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from diffusion_art.shards.buckets import samples_in
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.order import draws_between
 from diffusion_art.streaming.frame import Buffer, frame_parts
@@ -33,12 +34,13 @@ def describe(shards: Shards) -> StreamInfo:
         image_size_px=shards.image_size_px,
         caption_template=shards.caption_template,
         codecs=shards.codecs,
+        buckets=shards.buckets,
     )
 
 
 def refusal(shards: Shards, read: Read, *, max_count: int = MAX_COUNT) -> Error | None:
     """Why `read` cannot be answered, or None when it can."""
-    samples = shards.splits.get(read.split)
+    samples = samples_in(read.split, shards.splits, shards.buckets)
     if samples is None:
         return Error(read.id, "unknown_split", f"no split {read.split!r}, there are {sorted(shards.splits)}")
     if not read.start < read.stop <= samples:

@@ -19,7 +19,7 @@ in order. A long answer comes as several frames (frame.py) with rising positions
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeAlias
 
 from diffusion_art.streaming.frame import (
@@ -74,7 +74,8 @@ class Hello:
 class StreamInfo:
     """Which data set a server holds. `splits` are sample counts, `digest` names the samples in order.
 
-    `codecs` are the forms in which it gives the pictures.
+    `codecs` are the forms in which it gives the pictures. `buckets` are the samples of each bucket of a split, where
+    pictures keep their shape: `train/160x96` is read as a split. A data set of squares does not tell of any.
     """
 
     name: str
@@ -85,6 +86,7 @@ class StreamInfo:
     max_count: int = MAX_COUNT
     version: int = VERSION
     codecs: tuple[str, ...] = ("jpeg",)
+    buckets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,10 @@ Message: TypeAlias = Hello | StreamInfo | Read | Error
 _MESSAGES: dict[str, type[Message]] = {"hello": Hello, "info": StreamInfo, "read": Read, "error": Error}
 _KINDS = {kind: name for name, kind in _MESSAGES.items()}
 _NAMES = {  # all, and those that may not be left out
-    kind: ({field.name for field in fields(kind)}, {field.name for field in fields(kind) if field.default is MISSING})
+    kind: (
+        {entry.name for entry in fields(kind)},
+        {entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING},
+    )
     for kind in _KINDS
 }
 _INTEGERS = {
@@ -133,7 +138,10 @@ _INTEGERS = {
 
 def pack_message(message: Message) -> str:
     """A control message as JSON text."""
-    return json.dumps({"type": _KINDS[type(message)], **vars(message)}, ensure_ascii=False, default=dict)
+    content = {"type": _KINDS[type(message)], **vars(message)}
+    if not content.get("buckets", True):  # earlier clients know no such key
+        del content["buckets"]
+    return json.dumps(content, ensure_ascii=False, default=dict)
 
 
 def unpack_message(text: str) -> Message:
@@ -170,5 +178,12 @@ def _fits(kind: type[Message], name: str, value: Any) -> bool:
     if name in _INTEGERS:
         return type(value) is int and 0 <= value < 2 ** _INTEGERS[name]
     if name == "splits":
-        return isinstance(value, dict) and all(type(n) is int and 0 <= n < 2**62 for n in value.values())
+        return _counts(value)
+    if name == "buckets":
+        return isinstance(value, dict) and all(_counts(counts) for counts in value.values())
     return isinstance(value, str)
+
+
+def _counts(value: Any) -> bool:
+    """Whether these are numbers of samples by name."""
+    return isinstance(value, dict) and all(type(n) is int and 0 <= n < 2**62 for n in value.values())

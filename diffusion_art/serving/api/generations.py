@@ -27,6 +27,7 @@ from diffusion_art.serving.api.schema import (
 )
 from diffusion_art.serving.engine.job import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, post
+from diffusion_art.sizes import named
 
 KEEP_ALIVE_S = 10.0  # an SSE comment goes out when nothing else has for so long, so that proxies do not give up
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -100,7 +101,7 @@ async def _picture(studio: Studio, output: Output, job: Job, ticket: Ticket, bas
 
 
 def _about(studio: Studio, output: Output) -> dict[str, Any]:
-    return {"size": str(output.size), "painted_size": studio.size, "output_format": output.format}
+    return {"size": str(output.size), "painted_size": named(output.size.painted), "output_format": output.format}
 
 
 @router.post("/v1/images/edits", include_in_schema=False)

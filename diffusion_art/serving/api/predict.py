@@ -39,7 +39,10 @@ async def predict(
     for item in items:
         studio.check_prompt(item.caption, "caption")
     seeds = (secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed for item in items)
-    jobs = [studio.job(item.caption, seed, studio.sampler_of()) for item, seed in zip(items, seeds, strict=True)]
+    jobs = [
+        studio.job(item.caption, seed, studio.sampler_of(), size=studio.painted_size(item.size))
+        for item, seed in zip(items, seeds, strict=True)
+    ]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))
     work = asyncio.gather(*(_floats(studio, ticket) for ticket in tickets))
     pictures: Any = await unless_gone(request, tickets, work)

@@ -32,7 +32,7 @@ class ImageRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=10)] | None = Field(None, description="Pictures. Null: 1.")
     size: str | None = Field(
         None,
-        description='"WIDTHxHEIGHT", to which the picture is enlarged if the model paints another; "auto": its own.',
+        description='"WIDTHxHEIGHT", to which a picture is enlarged if the model paints another; "auto": its square.',
         examples=["auto"],
     )
     response_format: Literal["url", "b64_json"] | None = Field(
@@ -195,6 +195,7 @@ class Model(BaseModel):
     created: int
     owned_by: str = "diffusion_art"
     size: str
+    painted_sizes: list[str] = Field(description="What it was trained on, from tall to wide: `size` alone, or buckets.")
     checkpoint: str
     step: int
     trained: str = Field(description="On what and how long, in a sentence.")
@@ -217,6 +218,7 @@ class CaptionItem(BaseModel):
     caption: str
     image: str | None = None
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = None
+    size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
 
 
 class FloatPicture(BaseModel):

@@ -31,6 +31,7 @@ from diffusion_art.serving.api.sdapi_work import Work, Works
 from diffusion_art.serving.api.sizes import Size
 from diffusion_art.serving.engine.job import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, seeds_from
+from diffusion_art.sizes import named
 
 LOOKS = 3  # at the first picture, for /progress
 router = APIRouter(prefix=PREFIX, tags=[TAG])
@@ -83,8 +84,9 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
     sampler = studio.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
     asked = {"negative_prompt": body.negative_prompt, "guidance_scale": body.cfg_scale}
+    painted = _output_of(studio, body).size.painted
     return [
-        studio.job(body.prompt, seed, sampler, **asked, previews=0 if number else LOOKS)
+        studio.job(body.prompt, seed, sampler, **asked, previews=0 if number else LOOKS, size=painted)
         for number, seed in enumerate(seeds_from(body.seed, count))
     ]
 
@@ -110,7 +112,7 @@ def _info(studio: Studio, first: Job, jobs: list[Job], size: Size) -> dict[str, 
         "subseed_strength": 0,
         "width": size.width,
         "height": size.height,
-        "painted_size": studio.size,
+        "painted_size": named(size.painted),
         "sampler_name": first.sampler.title,
         "cfg_scale": first.guidance_scale,
         "steps": first.sampler.num_steps,
@@ -134,7 +136,8 @@ async def progress(request: Request, skip_current_image: bool = False) -> Progre
     studio = _studio(request)
     found, work = _works(request).progress(request.scope.get("customer"))
     if work is not None and (look := work.look) is not None and not skip_current_image:
-        output = Output(studio.size_of(None, 1))
+        own = work.jobs[0].size
+        output = Output(studio.size_of(None if own is None else named(own), 1))
         content = await studio.off_the_loop(lambda: studio.encoded(look, work.jobs[0], output, story=False))
         found.current_image = as_base64(content)
     return found

@@ -1,13 +1,15 @@
-"""Sizes that clients ask for and the model does not paint: its picture, enlarged.
+"""Sizes that clients ask for: those that the model paints, and for others its picture of the nearest shape, enlarged.
 
-By a whole factor each pixel becomes a square; otherwise the picture is resampled (Lanczos). Where the sides asked for
-differ, the picture stands whole in the middle of white paper, as `fit=letterbox` does.
+By a whole factor each pixel becomes a square; otherwise the picture is resampled (Lanczos). Where it has not the shape
+asked for, it stands whole in the middle of white paper, as `fit=letterbox` does.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,29 +18,36 @@ from PIL import Image
 from diffusion_art.serving.api.errors import ApiError, shown
 from diffusion_art.serving.limits import Limits
 from diffusion_art.sheets import PAPER
+from diffusion_art.sizes import Size as Painted
+from diffusion_art.sizes import named, nearest
 
 LEAST_PX = 16
 
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels of an answer's picture, of which `painted_px` a side are the model's own."""
+    """Pixels of an answer's picture, and of the one that the model paints for it (width, height)."""
 
     width: int
     height: int
-    painted_px: int
+    painted: Painted
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
     @property
     def enlarged(self) -> bool:
-        return (self.width, self.height) != (self.painted_px, self.painted_px)
+        return (self.width, self.height) != self.painted
 
     @property
     def whole(self) -> bool:
         """Whether the picture is enlarged by a whole factor."""
-        return min(self.width, self.height) % self.painted_px == 0
+        return self._factor.denominator == 1
+
+    @property
+    def _factor(self) -> Fraction:
+        """What the painted picture is enlarged by so that it still fits."""
+        return min(Fraction(self.width, self.painted[0]), Fraction(self.height, self.painted[1]))
 
     def story(self) -> dict[str, str]:
         """What the picture's file says of it, in AUTOMATIC1111's words."""
@@ -50,29 +59,37 @@ class Size:
         """The picture in this size."""
         if not self.enlarged:
             return pixels
-        side = min(self.width, self.height)
+        width, height = (max(1, round(side * self._factor)) for side in self.painted)
         filter = Image.Resampling.NEAREST if self.whole else Image.Resampling.LANCZOS
-        picture = Image.fromarray(pixels).resize((side, side), filter)
-        if self.width == self.height:
+        picture = Image.fromarray(pixels).resize((width, height), filter)
+        if (width, height) == (self.width, self.height):
             return np.asarray(picture)
         sheet = Image.new("RGB", (self.width, self.height), PAPER)
-        sheet.paste(picture, ((self.width - side) // 2, (self.height - side) // 2))
+        sheet.paste(picture, ((self.width - width) // 2, (self.height - height) // 2))
         return np.asarray(sheet)
 
 
-def size_of(asked: str | None, *, painted_px: int, pictures: int, limits: Limits) -> Size:
-    """The size of an answer's pictures: the one asked for, or the model's own.
+def size_of(
+    asked: str | None, *, painted_px: int, pictures: int, limits: Limits, others: Sequence[Painted] = ()
+) -> Size:
+    """The size of an answer's pictures: the one asked for, or the model's square. `others` are painted too.
 
     Raises:
         ApiError: 400 for what is no size, is too small or large, or, with `limits.sizes=exact`, is another.
     """
-    own = Size(painted_px, painted_px, painted_px)
-    if asked in (None, "", "auto", str(own)):
-        return own
+    square = (painted_px, painted_px)
+    own = {named(size): Size(*size, size) for size in (square, *others)}
+    if asked in (None, "", "auto"):
+        return own[named(square)]
+    if asked in own:
+        return own[asked]
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", asked or "", flags=re.ASCII)
     if limits.sizes == "exact" or found is None:
-        raise _refusal(f"This model paints {own}, not {shown(asked) or 'that'}: say '{own}' or 'auto'.")
-    size, most = Size(int(found[1]), int(found[2]), painted_px), limits.max_size_px
+        paints = ", ".join(map(named, others)) if others else named(square)
+        raise _refusal(f"This model paints {paints}, not {shown(asked) or 'that'}: say '{named(square)}' or 'auto'.")
+    width, height = int(found[1]), int(found[2])
+    shape = nearest(width, height, others) if others and width and height else square
+    size, most = Size(width, height, shape), limits.max_size_px
     if not LEAST_PX <= min(size.width, size.height) <= max(size.width, size.height) <= most:
         raise _refusal(f"A side may have {LEAST_PX} to {most} pixels here, which {size} does not fit.")
     if pictures * size.width * size.height > limits.max_pixels:

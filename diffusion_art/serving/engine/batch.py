@@ -127,7 +127,8 @@ class Stepper:
     def slot(self, job: Job) -> Slot | LoopSlot:
         """The place of a new picture, its captions encoded."""
         self.captions.warm({job.prompt, job.negative_prompt} if job.guidance_scale != 1 else {job.prompt})
-        noise = NoiseSource([job.seed], self.model.latent_shape, device=self.model.device)
+        shape = self.model.latent_shape if job.size is None else self.model.latent_shape_of(job.size)
+        noise = NoiseSource([job.seed], shape, device=self.model.device)
         x = noise.x_T()
         if isinstance(job.sampler, Tabular):
             return Slot(job, self.calls(job.sampler), x, torch.zeros_like(x), noise)
@@ -136,7 +137,8 @@ class Stepper:
 
     @torch.no_grad()
     def advance(self, slots: Sequence[Slot], *, batch_size: int) -> None:
-        """One network call of `batch_size` rows; every slot is one call further on. All or nothing on an error.
+        """One network call of `batch_size` rows for slots of one size, each one call further on. All or nothing on an
+        error.
 
         The first rows are the slots' own, then come the nulls of those that are guided, then padding.
         """

@@ -27,14 +27,16 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from diffusion_art import __version__, accel, models
 from diffusion_art.accel.ahead_of_time import CompiledNetwork
 from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours
-from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
+from diffusion_art.tensors import Conditioning
 
 KEPT = 8  # compiled networks, the ones used last
 WORTH_S = 60.0  # of painting, after which a server is likely to go on long enough for compiling to pay
@@ -93,7 +95,7 @@ class Compilation:
 
     def _run(self) -> None:
         try:
-            self.engine.use(CompiledNetwork(self._made(), dtype=self.dtype))
+            self.engine.use(for_squares(CompiledNetwork(self._made(), dtype=self.dtype), self.run.model))
         except (OSError, RuntimeError) as error:
             if not self._ending.is_set():
                 level = logging.INFO if self.after_s else logging.WARNING
@@ -154,6 +156,15 @@ class Compilation:
         if status:
             lines = said.read_text().strip().splitlines() or [f"its process ended with status {status}"]
             raise RuntimeError(lines[-1])
+
+
+def for_squares(compiled: Network, model: TextToImage) -> Network:
+    """The compiled network for latents of the shape that it was compiled for, the network as it is for others."""
+
+    def network(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        return (compiled if tuple(x_t.shape[1:]) == model.latent_shape else model.denoise)(x_t, t, cond)
+
+    return network if model.sizes else compiled
 
 
 def fingerprint(model: TextToImage, config: dict, dtype: torch.dtype, max_rows: int) -> str:

@@ -32,6 +32,7 @@ from diffusion_art.serving.engine.batch import LoopSlot, Slot, Stepper
 from diffusion_art.serving.engine.job import Busy, EngineStats, Job, Stopping, Ticket
 from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
 from diffusion_art.serving.engine.timing import TickTime
+from diffusion_art.sizes import Size
 
 __all__ = ["Busy", "Engine", "EngineStats", "Job", "Stopping", "Ticket"]
 
@@ -299,10 +300,13 @@ class Engine:
 
 
 def _sharing(chosen: Sequence[_Entry]) -> list[list[_Entry]]:
-    """Who shares a network call: all that can, and each of the others by itself."""
+    """Who shares a network call: all of one size that can, and each of the others by itself."""
     alone = [[entry] for entry in chosen if entry.alone]
-    together = [entry for entry in chosen if not entry.alone] if alone else list(chosen)
-    return [together, *alone] if together else alone
+    together: dict[Size | None, list[_Entry]] = {}
+    for entry in chosen:
+        if not entry.alone:
+            together.setdefault(entry.job.size, []).append(entry)
+    return [*together.values(), *alone]
 
 
 def _settle(ticket: Ticket, outcome: np.ndarray | Exception) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.sizes import Size
 
 
 class Busy(Exception):
@@ -27,7 +28,8 @@ class Job:
     """One picture: what to paint and how.
 
     `interval`, `rescale` and `threshold` are guidance's (see `diffusion/guidance.py`). `previews` looks at x_0_hat are
-    shown on the way, evenly spread, the first after the second network call at the latest.
+    shown on the way, evenly spread, the first after the second network call at the latest. `size` (width, height) is
+    one that the model was trained on; None: its square.
     """
 
     prompt: str
@@ -39,6 +41,7 @@ class Job:
     rescale: float = 0.0
     threshold: float = 0.0
     previews: int = 0
+    size: Size | None = None
 
     def guided_at(self, t: float) -> bool:
         """Whether the network call at t is guided, and so costs two rows."""

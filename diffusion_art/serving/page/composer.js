@@ -13,6 +13,7 @@ export class Composer {
   #prompts = [];
   #choices = {};
   #samplers = [];
+  #sizes = [];
   #defaults = { steps: 20, guidance: 1, sampler: "" };
   #kept = keptForm();
 
@@ -51,6 +52,7 @@ export class Composer {
       sampler: defaults.sampler ?? samplers[0] ?? "",
     };
     this.#samplers = samplers;
+    this.#setSizes(model);
     $("count").max = limits.n ?? 10;
     $("caption").maxLength = limits.prompt_characters ?? 1000;
     for (const version of VERSIONS) {
@@ -95,6 +97,7 @@ export class Composer {
     versions.forEach((settings, place) => this.#putSettings(VERSIONS[place], settings));
     if (versions.length) {
       $("negative").value = versions[0].negative ?? "";
+      if (this.#sizes.includes(versions[0].size)) $("size").value = versions[0].size;
       $("compare").checked = versions.length > 1;
       this.#compareChanged();
     }
@@ -158,7 +161,17 @@ export class Composer {
       guidance: decimal($(`guidance-${version}`), this.#defaults.guidance),
       sampler: $(`sampler-${version}`).value || this.#defaults.sampler,
       negative: $("negative").value.trim(),
+      ...(this.#sizes.length > 1 && { size: $("size").value }),
     };
+  }
+
+  /** The sizes that the model was trained on; no choice where there is but one. */
+  #setSizes({ size, painted_sizes: sizes = [] }) {
+    const chosen = $("size").value || this.#kept?.a?.size;
+    this.#sizes = sizes;
+    $("size").replaceChildren(...sizes.map((name) => element("option", {}, name)));
+    $("size").value = sizes.includes(chosen) ? chosen : size;
+    for (const part of [$("size"), document.querySelector('label[for="size"]')]) part.hidden = sizes.length < 2;
   }
 
   #putSettings(version, { steps, guidance, sampler }) {

@@ -55,6 +55,7 @@ export function fileName(caption, panel, { suffix = "" } = {}) {
 export function requestOf(caption, settings, seed, count = 1) {
   const request = { prompt: caption, n: count, seed, num_inference_steps: settings.steps, guidance_scale: settings.guidance };
   if (settings.sampler) request.sampler = settings.sampler;
+  if (settings.size) request.size = settings.size;
   if (settings.negative) request.negative_prompt = settings.negative;
   return request;
 }

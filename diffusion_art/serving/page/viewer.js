@@ -103,6 +103,7 @@ export class Viewer {
       ["Steps", (panel) => panel.settings.steps],
       ["Guidance", (panel) => panel.settings.guidance],
       ["Sampler", (panel) => panel.settings.sampler],
+      ["Size", (panel) => panel.settings.size],
       ["Without", (panel) => panel.settings.negative],
       ["Took", (panel) => (panel.tookS ? `${panel.tookS.toFixed(1)} s` : "")],
     ];

@@ -24,6 +24,7 @@ from diffusion_art.shards.build.pool import WorkerDiedError
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Tally, summary
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.shards.reader import write_manifest
+from diffusion_art.sizes import bucket_sizes
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.sources.pictures import check_fit
@@ -36,9 +37,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "workers": (1, math.inf),
     "max_bad": (0, math.inf),
     "max_megapixels": (0.001, 100_000.0),
+    "bucket_step_px": (1, 4096),
+    "bucket_max_ratio": (1.0, 8.0),
 }
+_YOUNGER = ("max_megapixels", "bucket_step_px", "bucket_max_ratio")  # than many a shard folder, which names none
 # the settings that change the shards
-_OF_A_PICTURE = ("image_size_px", "fit", "jpeg_quality", "val_fraction", "limit", "max_megapixels")
+_OF_A_PICTURE = ("image_size_px", "fit", "jpeg_quality", "val_fraction", "limit", *_YOUNGER)
 
 
 def build_shards(
@@ -54,6 +58,8 @@ def build_shards(
     workers: int | None = None,
     max_bad: int = 100,
     max_megapixels: float = 50.0,
+    bucket_step_px: int | None = None,
+    bucket_max_ratio: float = 3.0,
     allow_no_captions: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -65,7 +71,9 @@ def build_shards(
     source names is the one; else it is `val_fraction` of the pictures. Bad pictures are skipped and named in
     `bad_pictures.txt`; more than `max_bad` of them stop the build. `limit` keeps the first so many good ones.
     `workers` None uses every core. A build that was interrupted goes on where it stopped. `caption_template` "" gives
-    no captions. `again` is the command that called, for the error where `out` holds something else.
+    no captions. With `bucket_step_px` pictures keep their shape: each is stored at the size, of about the area of
+    the square, that crops it least; sides are multiples of it, at most `bucket_max_ratio` to one (buckets.py).
+    `again` is the command that called, for the error where `out` holds something else.
 
     Raises:
         UserError: a setting out of range; `out` in use by something else, or by a build of other settings
@@ -79,11 +87,14 @@ def build_shards(
         "val_fraction": val_fraction,
         "limit": limit,
         "max_megapixels": max_megapixels,
+        "bucket_step_px": bucket_step_px,
+        "bucket_max_ratio": bucket_max_ratio,
     }
     check_settings(given | {"workers": workers, "max_bad": max_bad})
     template = caption_template if caption_template is not None else source.caption_template
     settings = identity_of(source, given) | {"caption_template": template}
-    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels))
+    buckets = bucket_sizes(image_size_px, step_px=bucket_step_px, max_ratio=bucket_max_ratio) if bucket_step_px else ()
+    encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels), buckets)
     folder = OutFolder(Path(out), settings, overwrite=overwrite, again=again)
     if (manifest := folder.finished()) is not None:
         return manifest
@@ -111,8 +122,9 @@ def identity_of(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     parameters = inspect.signature(build_shards).parameters
     chosen = {name: settings[name] if name in settings else parameters[name].default for name in _OF_A_PICTURE}
-    if chosen["max_megapixels"] == parameters["max_megapixels"].default:
-        del chosen["max_megapixels"]  # which is younger than many a shard folder
+    plain = {name for name in _YOUNGER if chosen[name] == parameters[name].default}
+    plain |= {"bucket_max_ratio"} if not chosen["bucket_step_px"] else set()
+    chosen = {name: value for name, value in chosen.items() if name not in plain}
     return json.loads(json.dumps(chosen | {"source": source.describe()}))
 
 
@@ -121,7 +133,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name in [name for name in _RANGES if name in settings]:
         low, high = _RANGES[name]
         value: Any = settings[name]
-        if value is None and name in ("limit", "workers"):
+        if value is None and name in ("limit", "workers", "bucket_step_px"):
             continue
         right_kind = isinstance(value, (int, float) if isinstance(low, float) else int)
         if not right_kind or isinstance(value, bool) or not low <= value <= high:
@@ -130,6 +142,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{name}={value} is out of range. Give {kind}, {low}{upper}.")
     if "fit" in settings:
         check_fit(settings["fit"])
+        if settings.get("bucket_step_px") and settings["fit"] != "crop":
+            raise UserError(
+                f"fit={settings['fit']} is for squares, and with bucket_step_px pictures keep their shape: leave fit "
+                "at crop, which cuts what the nearest bucket cannot hold."
+            )
 
 
 def unfinished(out: str | Path) -> bool:
@@ -176,6 +193,7 @@ def _build(
             "columns": tally.column_names(),
             **({"splits": NAMED_SPLITS} if tally.named_val else {}),
         },
+        bucketed=bool(encoder.buckets),
     )
     if tally.bad:
         _write_bad_pictures(folder.staging, tally)

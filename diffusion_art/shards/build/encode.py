@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from diffusion_art.shards.captioning import CAPTIONS, Captioning, distinct
+from diffusion_art.sizes import Size
 from diffusion_art.sources.base import BadPicture, LeftOut, Picture, Source
 from diffusion_art.sources.pictures import BadPictureError, Fit, encode_jpeg, load_picture
 
@@ -52,6 +53,7 @@ class Encoder:
     jpeg_quality: int
     caption_template: str | None
     max_megapixels: float = 50.0
+    buckets: tuple[Size, ...] = ()  # none: squares
     captioning: Captioning = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +65,11 @@ class Encoder:
     def _encoded(self, picture: Picture) -> Encoded | BadPicture:
         try:
             image, (width, height) = load_picture(
-                picture.image, image_size_px=self.image_size_px, fit=self.fit, max_megapixels=self.max_megapixels
+                picture.image,
+                image_size_px=self.image_size_px,
+                fit=self.fit,
+                max_megapixels=self.max_megapixels,
+                buckets=self.buckets,
             )
         except BadPictureError as error:
             return BadPicture(picture.name, str(error))

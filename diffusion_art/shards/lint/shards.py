@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from diffusion_art.shards.lint.findings import NAMED, Findings
 from diffusion_art.shards.manifest import MANIFEST_FILE
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.sizes import named
 
 _AT_ONCE = 256  # samples whose views are held
 
@@ -53,7 +54,8 @@ def lint_folder(shards: ShardSet, hashes: Mapping[str, np.ndarray], findings: Fi
     `hashes` are those of `lint_shard`, per split; twins are found among the shards that could be read.
     """
     manifest, folder = shards.manifest, shards.folder
-    for info in (*manifest.indexes.values(), *manifest.captions.values()):
+    tables = [info.table for info in manifest.buckets.values()]
+    for info in (*manifest.indexes.values(), *manifest.captions.values(), *tables):
         _lint_checksum(folder, info, findings)
     known = {info.file for split in manifest.shards for info in manifest.files(split)}
     known |= {MANIFEST_FILE, BAD_PICTURES_FILE}
@@ -90,7 +92,7 @@ def _lint_samples(
     shards: ShardSet, split: str, numbers: np.ndarray, findings: Findings, *, pictures: bool
 ) -> list[int]:
     """Look at these samples; the hashes of their pictures' bytes."""
-    fraction = _val_fraction(shards)
+    fraction, sizes = _val_fraction(shards), _sizes(shards, split)
     keys, captions, images = shards.views(split, numbers)
     hashes = []
     for i, key, caption, image in zip(numbers.tolist(), keys.tolist(), captions, images, strict=True):
@@ -103,7 +105,7 @@ def _lint_samples(
         if not shards.captions_agree(split, i):
             findings.add("captions", where, "has other captions in its metadata than in the table of captions")
         if pictures:
-            _lint_picture(image, shards.image_size_px, where, findings)
+            _lint_picture(image, sizes, where, findings)
     return hashes
 
 
@@ -122,14 +124,19 @@ def _lint_metadata(shards: ShardSet, split: str, i: int, where: str, findings: F
         findings.add("metadata", where, str(error)[:200])
 
 
-def _lint_picture(image: memoryview | None, size_px: int, where: str, findings: Findings) -> None:
+def _sizes(shards: ShardSet, split: str) -> Collection[str]:
+    """Those that its pictures may have."""
+    return shards.buckets.get(split) or {named((shards.image_size_px, shards.image_size_px))}
+
+
+def _lint_picture(image: memoryview | None, sizes: Collection[str], where: str, findings: Findings) -> None:
     try:
         height, width, _ = decode(image or b"").shape
     except BadPicture as error:
         findings.add("picture", where, str(error)[:200])
     else:
-        if (width, height) != (size_px, size_px):
-            findings.add("size", where, f"is {width} x {height} px, the manifest says {size_px}")
+        if named((width, height)) not in sizes:
+            findings.add("size", where, f"is {width} x {height} px, the manifest says {', '.join(sizes)}")
 
 
 def _repeated(columns: Sequence[np.ndarray]) -> list[tuple[int, int]]:

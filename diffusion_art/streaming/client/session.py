@@ -7,6 +7,7 @@ from itertools import count
 import numpy as np
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.buckets import samples_in
 from diffusion_art.shards.order import spans
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import Line, LineError
@@ -88,8 +89,8 @@ class Session:
 
 def parts_of(request: ReadRequest, info: StreamInfo) -> list[Part]:
     """`request` by epochs, and by what a server gives at once."""
-    samples = info.splits.get(request.split, 0)
-    if samples == 0:
+    samples = samples_in(request.split, info.splits, info.buckets)
+    if not samples:
         has = ", ".join(f"{n} in {split!r}" for split, n in info.splits.items())
         raise UserError(f"data set {info.name!r} has no samples in split {request.split!r}, but {has}")
     return [

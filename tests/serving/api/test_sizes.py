@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from diffusion_art.errors import UserError
-from diffusion_art.serving.api.sizes import Size
+from diffusion_art.serving.api.errors import ApiError
+from diffusion_art.serving.api.sizes import Size, size_of
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.settings import Settings
 from tests.serving.api.test_app import GENERATIONS, events_of, pixels_of
@@ -48,10 +49,31 @@ def test_other_shapes_stand_whole_on_white(client, size, side, left, top):
 def test_what_is_no_whole_factor_is_resampled():
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:, 8:] = 255
-    filled = Size(40, 40, 16).fill(pixels)
+    filled = Size(40, 40, (16, 16)).fill(pixels)
     assert len(np.unique(filled)) > 2  # an edge of many greys
-    assert len(np.unique(Size(48, 48, 16).fill(pixels))) == 2
-    assert Size(16, 16, 16).fill(pixels) is pixels
+    assert len(np.unique(Size(48, 48, (16, 16)).fill(pixels))) == 2
+    assert Size(16, 16, (16, 16)).fill(pixels) is pixels
+
+
+def test_a_model_of_several_sizes_paints_the_nearest_shape():
+    others = [(12, 20), (16, 16), (20, 12)]
+
+    def found(asked: str | None, sizes: str = "any") -> Size:
+        return size_of(asked, painted_px=16, pictures=1, limits=Limits(sizes=sizes), others=others)
+
+    assert found("20x12", "exact") == Size(20, 12, (20, 12))
+    assert not found("20x12").enlarged
+    assert found(None) == Size(16, 16, (16, 16))
+    assert found("1200x720") == Size(1200, 720, (20, 12))
+    assert found("640x1000").painted == (12, 20)
+    pixels = np.full((12, 20, 3), 7, np.uint8)
+    assert (found("1200x720").fill(pixels) == 7).all()
+    margins = found("200x130").fill(pixels)
+    assert margins.shape == (130, 200, 3)
+    assert (margins[:5] == 255).all()
+    assert (margins[5:125] == 7).all()
+    with pytest.raises(ApiError, match="paints 12x20, 16x16, 20x12, not '16x20'"):
+        found("16x20", "exact")
 
 
 def test_the_file_says_what_was_painted(client):

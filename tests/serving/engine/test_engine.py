@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,7 @@ def _alone(model: TextToImage, job: Job) -> np.ndarray:
         interval=job.interval,
         rescale=job.rescale,
         threshold=job.threshold,
+        size=job.size,
     )
     return to_uint8(images[0])
 
@@ -327,3 +329,19 @@ def _wait_until(condition, timeout_s: float = 30.0) -> None:
             return
         done.wait(0.01)
     raise AssertionError("it did not happen")
+
+
+def test_pictures_of_several_sizes_are_painted_as_if_alone():
+    model = toy_model(sizes=["12x20", "16x16", "20x12"])
+    engine = Engine(model, max_rows=8, max_jobs=14, precision="fp32")
+    sizes = [(20, 12), (16, 16), (12, 20), (20, 12), None, (16, 16), (12, 20)]
+    jobs = [replace(job, size=size) for job, size in zip(JOBS, sizes, strict=True)]
+    engine.start()
+    try:
+        found = [ticket.result.result(timeout=60) for ticket in engine.submit(jobs)]
+    finally:
+        engine.stop()
+    for job, picture in zip(jobs, found, strict=True):
+        alone = _alone(model, job)
+        assert picture.shape == alone.shape == ((job.size or (16, 16))[1], (job.size or (16, 16))[0], 3)
+        assert np.abs(picture.astype(int) - alone.astype(int)).max() <= 1
