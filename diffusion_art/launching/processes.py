@@ -18,6 +18,8 @@ from torch.distributed.run import main as torchrun
 from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
+from diffusion_art.training.peers import Lost, said_of
+from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -68,11 +70,22 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     except SignalException as error:
         raise SystemExit(exit_status(error.sigval)) from None
     except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
-        if stop_signal(status):
-            raise SystemExit(status) from None
-        raise UserError(
-            f"the run of {processes} processes ended with status {status}; its messages are above."
-        ) from None
+        raise ended(error, processes=processes, run_dir=run_dir) from None
     finally:
         del os.environ[HELD_VARIABLE]
+
+
+def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemExit | UserError:
+    """How a run ends whose processes failed. One that was killed is the reason, since the others end for its sake."""
+    killed = next(((rank, each.exitcode) for rank, each in error.failures.items() if _is_kill(each.exitcode)), None)
+    if killed is not None:
+        why = f"it was killed by {signal.Signals(-killed[1]).name}"
+        return UserError(said_of(Lost(killed[0], why), world=processes, go_on=go_on_from(run_dir)))
+    status = error.get_first_failure()[1].exitcode
+    if stop_signal(status):
+        return SystemExit(status)
+    return UserError(f"the run of {processes} processes ended with status {status}; its messages are above.")
+
+
+def _is_kill(status: int) -> bool:
+    return status < 0 and not stop_signal(status)

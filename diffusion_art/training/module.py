@@ -57,8 +57,16 @@ class DiffusionModule(LightningModule):
         size = getattr(getattr(self.trainer, "datamodule", None), "global_batch_size", len(batch))
         example = self.step.drawn(batch, global_batch_size=size, parts=self.trainer.accumulate_grad_batches)
         losses = self.step(example, step=self.global_step, every_weight=self.trainer.world_size > 1)
-        self.log_dict({f"train/{name}": loss for name, loss in losses.by_name().items()}, batch_size=len(batch))
+        self._log_losses({f"train/{name}": loss for name, loss in losses.by_name().items()}, len(batch))
         return losses.total()
+
+    def _log_losses(self, losses: dict[str, Tensor], pictures: int) -> None:
+        """The means over all pictures of the batch; of several processes each has as many of them."""
+        if self.trainer.world_size > 1:
+            means = torch.stack([loss.to(self.device).float() for loss in losses.values()]) / self.trainer.world_size
+            torch.distributed.all_reduce(means)  # Lightning's own `reduce` waits for the device
+            losses = dict(zip(losses, means.unbind()))
+        self.log_dict(losses, batch_size=pictures)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
