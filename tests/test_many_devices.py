@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import psutil
 import pytest
 import torch
 
+from diffusion_art.checkpoints import load_text_to_image, read_checkpoint
+from diffusion_art.errors import UserError
 from tests.conftest import ROOT
 from tests.test_train import TINY, _assert_equal, _wait_for, _weights
 
@@ -146,3 +149,38 @@ def test_torchrun_starts_a_killed_run_again_which_ends_as_one_never_killed(tiny,
     assert "resuming from" in output
     _assert_equal(_weights(runs / "whole"), _weights(runs / "cut"))
     _assert_same_losses(runs / "whole", runs / "cut")
+
+
+@pytest.mark.slow
+def test_shared_weights_go_on_with_any_number_of_processes_and_become_one_file(tiny, run_command, tmp_path):
+    """With grids and validations, whose last batch has a picture for one process only."""
+    tiny = [word for word in tiny if word != "callbacks.samples=null"]
+    asked = ["trainer.val_check_interval=3", "data.val_samples=9", "lr_schedule.total_steps=9", "prompts=[red]"]
+    said = run_command("train", *tiny, *asked, "trainer.max_steps=9", "run=one", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    runs = tmp_path / "logs/tiny"
+    for until, processes in ((3, _processes(2, "fsdp")), (6, _processes(4, "fsdp")), (9, [])):
+        more = [f"trainer.max_steps={until}", "ckpt_path=auto", "run=many", *processes]
+        said = run_command("train", *tiny, *asked, *more, cwd=tmp_path, timeout=600)
+        assert said.returncode == 0, said.stdout + said.stderr
+    _assert_same_losses(runs / "one", runs / "many")
+    _assert_close(_weights(runs / "one"), _weights(runs / "many"))
+    folder = runs / "many/checkpoints/step_00000006.ckpt"
+    assert folder.is_dir()
+    held = load_text_to_image(folder).trainable_state()
+    said = run_command("consolidate", f"run={folder}", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert folder.is_file()
+    _assert_equal(held, load_text_to_image(folder).trainable_state())
+    again = run_command("train", *tiny, *asked, "trainer.max_steps=9", "run=again", f"ckpt_path={folder}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    _assert_equal(_weights(runs / "many"), _weights(runs / "again"))
+
+
+def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
+    folder = tmp_path / "step_00000001.ckpt"
+    folder.mkdir()
+    torch.save({}, folder / "plain.pt")
+    (folder / ".metadata").write_bytes(pickle.dumps(print))
+    with pytest.raises(UserError, match=r"builtins.print, which could run code"):
+        read_checkpoint(folder)

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import grid, to_pil, to_png
 from diffusion_art.training.limits import interval
+from diffusion_art.training.sharded import ShardedStrategy
 from diffusion_art.training.trackers import show_pictures
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random
-    state too.
+    state too. Where the processes of a run share its weights out, all of them have to enter.
     """
     module: Any = pl_module
     training = pl_module.training
@@ -41,6 +43,11 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
             yield
     finally:
         pl_module.train(training)
+
+
+def paints(trainer: Trainer) -> bool:
+    """Whether this process has to be there when the first one paints."""
+    return trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
 
 
 class SampleGrid(Callback):
@@ -95,20 +102,30 @@ class SampleGrid(Callback):
 
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or step == self.painted_at or not self.prompts:
+        if not paints(trainer) or step == self.painted_at or not self.prompts:
             return
         self.painted_at = step
+        with painting(trainer, pl_module):
+            if not trainer.is_global_zero:
+                return
+            images, seeds = self._painted(pl_module)
+        self._keep(trainer, images, seeds)
+
+    def _painted(self, pl_module: LightningModule) -> tuple[Tensor, list[int]]:
         seeds = [self.seed + row for row in range(len(self.prompts))]
         model: Any = pl_module.model
-        with painting(trainer, pl_module):
-            images = model.generate(
-                self.prompts,
-                seeds=seeds,
-                sampler=self.sampler,
-                guidance_scale=self.guidance_scale,
-                **self.guidance,
-                batch_size=self.batch_size,
-            )
+        images = model.generate(
+            self.prompts,
+            seeds=seeds,
+            sampler=self.sampler,
+            guidance_scale=self.guidance_scale,
+            **self.guidance,
+            batch_size=self.batch_size,
+        )
+        return images, seeds
+
+    def _keep(self, trainer: Trainer, images: Tensor, seeds: list[int]) -> None:
+        step = self.painted_at
         name = f"step_{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.png"

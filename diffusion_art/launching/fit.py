@@ -19,6 +19,7 @@ from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.callbacks.peers import verdict_of
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.errors import UserError
+from diffusion_art.launching.processes import join_again
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.resume import steps_done
@@ -50,6 +51,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     )
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
+    join_again(trainer.strategy)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -77,7 +78,9 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
 
 def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemExit | UserError:
     """How a run ends whose processes failed. One that was killed is the reason, since the others end for its sake."""
-    killed = next(((rank, each.exitcode) for rank, each in error.failures.items() if _is_kill(each.exitcode)), None)
+    first = min(each.timestamp for each in error.failures.values())  # in seconds; the last ones torchrun itself kills
+    failed = [(rank, each.exitcode) for rank, each in error.failures.items() if each.timestamp == first]
+    killed = next((each for each in failed if _is_kill(each[1])), None)
     if killed is not None:
         why = f"it was killed by {signal.Signals(-killed[1]).name}"
         return UserError(said_of(Lost(killed[0], why), world=processes, go_on=go_on_from(run_dir)))
@@ -89,3 +92,23 @@ def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemEx
 
 def _is_kill(status: int) -> bool:
     return status < 0 and not stop_signal(status)
+
+
+def join_again(strategy: Strategy) -> None:
+    """Make the process group of a run that torchrun starts again, before Lightning would.
+
+    torchrun 2.14 keeps its store between attempts, and gloo finds the addresses of dead processes in it, so this
+    attempt has a part of the store for itself.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or torch.distributed.is_initialized():
+        return
+    store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    on_gpu = strategy.root_device.type == "cuda"
+    torch.distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=torch.distributed.PrefixStore(f"attempt_{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        device_id=strategy.root_device if on_gpu else None,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.guidance import Guidance
@@ -74,6 +74,10 @@ class TextToImage(Trainable):
         self.text_encoder = text_encoder
         self.codec = codec
         self.image_size_px = image_size_px
+
+    @property
+    def shards(self) -> Sequence[nn.Module]:
+        return self.backbone.shards
 
     @property
     def device(self) -> torch.device:

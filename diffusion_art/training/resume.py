@@ -10,7 +10,6 @@ from typing import Any
 from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
 from diffusion_art.errors import UserError
 
-
 ATTEMPTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say of a run that they start again
 
 
