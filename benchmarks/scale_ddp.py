@@ -4,7 +4,8 @@
 
 Pictures per second of one process of one thread and of two (gloo, one thread each), whose runs take turns; and the
 bytes of weights, optimiser and averages that a process holds under `trainer=fsdp`, as a share of those that each holds
-under `trainer=ddp`, which are all. Each run is the real command on the painter's pictures. The result is `benchmarks/results/scale_ddp.json`.
+under `trainer=ddp`, which are all. Each run is the real command on the painter's pictures. The result is
+`benchmarks/results/scale_ddp.json`.
 """
 
 from __future__ import annotations
