@@ -27,6 +27,7 @@ from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
+from diffusion_art.shared_checkpoint import is_shared_checkpoint, read_shared, shared_id
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: not there, truncated, holding more than plain data, or of another program or version.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not _is_one(path):
         raise UserError(f"there is no checkpoint at {path}. {TRAIN_ONE}")
     checkpoint = read_exported(path) if path.suffix == SUFFIX else _read_ours(path)
     Record.of(checkpoint, origin=path)
@@ -135,6 +136,8 @@ def _read_ours(path: Path) -> Any:
             f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
             "should). Use another one of its run, or copy it again."
         )
+    if path.is_dir():
+        return read_shared(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -153,7 +156,7 @@ def find_run(path: str | Path) -> Path:
         UserError: nothing there, or no run in it.
     """
     path = Path(path).expanduser()
-    if path.is_file() and path.parent.name == "checkpoints":
+    if _is_one(path) and path.parent.name == "checkpoints":
         return path.parent.parent
     if _checkpoint_files(path):
         return path
@@ -175,14 +178,14 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
         UserError: nothing there, or nothing whole.
     """
     path = Path(path).expanduser()
-    if path.is_file():
+    if _is_one(path):
         return path
     if path.suffix == ".ckpt":
         raise UserError(f"there is no checkpoint at {path}. Give a run folder for its newest one.")
     run = find_run(path)
     if which != "last":
         named = run / "checkpoints" / (which if which.endswith(".ckpt") else f"{which}.ckpt")
-        if not named.is_file():
+        if not _is_one(named):
             present = ", ".join(file.stem for file in _named_files(run))
             raise UserError(f"{run} has no checkpoint named {which!r}; it has {present}.")
         return named
@@ -197,7 +200,11 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint file ends as it should: its table of contents, written last, is there and fits."""
+    """Whether a checkpoint file ends as it should: its table of contents, written last, is there and fits. Or a folder
+    that several processes wrote has all its parts.
+    """
+    if path.is_dir():
+        return is_shared_checkpoint(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -213,10 +220,17 @@ def checkpoint_id(path: str | Path) -> str:
     path = Path(path).resolve()
     if path.suffix == SUFFIX:
         return str(read_about(path)["checkpoint"])
+    if path.is_dir():
+        return f"{path.stem}-{shared_id(path)}"
     with zipfile.ZipFile(path) as archive:
         parts = [f"{entry.filename.partition('/')[2]} {entry.CRC} {entry.file_size}" for entry in archive.infolist()]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return f"{path.stem}-{digest[:8]}"
+
+
+def _is_one(path: Path) -> bool:
+    """A file, or a folder that the processes of a run wrote together."""
+    return path.is_file() or (path.suffix == ".ckpt" and path.is_dir())
 
 
 def _checkpoint_files(run: Path) -> list[Path]:
@@ -225,7 +239,7 @@ def _checkpoint_files(run: Path) -> list[Path]:
 
 
 def _named_files(run: Path) -> list[Path]:
-    return sorted(file for file in run.glob("checkpoints/*.ckpt") if file.is_file())
+    return sorted(file for file in run.glob("checkpoints/*.ckpt") if _is_one(file))
 
 
 def _newest_first(run: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_art.callbacks.sample_grid import painting
+from diffusion_art.callbacks.sample_grid import painting, paints
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.evaluation.caption_following import (
@@ -53,10 +53,12 @@ class CaptionFollowing(Callback):
         self.batch_size = batch_size
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.global_step < trainer.max_steps:
+        if not paints(trainer) or trainer.global_step < trainer.max_steps:
             return
         log.info("measuring caption following on %d unseen captions", self.count + self.held_out_count)
         with painting(trainer, pl_module):
+            if not trainer.is_global_zero:
+                return
             result = caption_following(
                 self._generate(pl_module),
                 count=self.count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,9 @@ class RunCheckpoints(Checkpoint):
             return
         keep = {name for _, name in self.best}
         steps = sorted(self.folder.glob("step_*.ckpt"))
-        for path in steps[: len(steps) - max(1, self.keep_last)]:
+        for path in steps[: max(0, len(steps) - max(1, self.keep_last))]:
             if path.name not in keep:
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": [list(entry) for entry in self.best]}

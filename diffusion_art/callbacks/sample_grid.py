@@ -22,6 +22,7 @@ from diffusion_art.images import grid, to_pil, to_png
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.sizes import Size, named, nearest
 from diffusion_art.training.limits import interval
+from diffusion_art.training.sharded import ShardedStrategy
 from diffusion_art.training.trackers import show_pictures
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """Inside the block: averaged weights, eval mode, the run's precision. After it, all is as before, random
-    state too.
+    state too. Where the processes of a run share its weights out, all of them have to enter.
     """
     module: Any = pl_module
     training = pl_module.training
@@ -46,6 +47,11 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
             yield
     finally:
         pl_module.train(training)
+
+
+def paints(trainer: Trainer) -> bool:
+    """Whether this process has to be there when the first one paints."""
+    return trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
 
 
 class SampleGrid(Callback):
@@ -107,12 +113,14 @@ class SampleGrid(Callback):
 
     def paint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or step == self.painted_at or not self.prompts:
+        if not paints(trainer) or step == self.painted_at or not self.prompts:
             return
         self.painted_at, began = step, time.perf_counter()
         seeds = [self.seed + row for row in range(len(self.prompts))]
         model: Any = pl_module.model
         with painting(trainer, pl_module):
+            if not trainer.is_global_zero:
+                return
             images = self._painted(model, seeds)
         name = f"step_{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)

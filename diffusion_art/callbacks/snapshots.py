@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.accel.shares import gathered
 from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
@@ -37,6 +38,7 @@ class AverageSnapshots(Callback):
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.dtype = dtype
+        self._saved = 0  # the step of the newest
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
@@ -82,9 +84,12 @@ class AverageSnapshots(Callback):
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write this step's snapshot, unless it is there."""
         step = trainer.global_step
-        if not trainer.is_global_zero or step == 0 or snapshot_path(self.folder, step).exists():
+        if step in (0, self._saved):
             return
+        self._saved = step
         ema: Any = pl_module.ema
-        write_snapshot(
-            self.folder, ema.averages, widths=ema.sigma_rel, step=step, updates=ema.updates, dtype=self.dtype
-        )
+        averages = {name: {key: gathered(value) for key, value in ema.averages[name].items()} for name in ema.sigma_rel}
+        if trainer.is_global_zero and not snapshot_path(self.folder, step).exists():
+            write_snapshot(
+                self.folder, averages, widths=ema.sigma_rel, step=step, updates=ema.updates, dtype=self.dtype
+            )

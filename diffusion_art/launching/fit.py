@@ -16,8 +16,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import seed_everything
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
+from diffusion_art.callbacks.peers import verdict_of
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.errors import UserError
+from diffusion_art.launching.processes import join_again
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.resume import steps_done
@@ -32,6 +34,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     Raises:
         UserError: memory ran out, or Lightning refuses something.
         Stopped: a signal asked to, and what was trained is saved.
+        SystemExit: another process of the run was lost, which others tell.
     """
     quieten()
     torch.set_float32_matmul_precision("high")
@@ -48,9 +51,12 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     )
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
+    join_again(trainer.strategy)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
+        if (verdict := verdict_of(trainer)) is not None:
+            raise verdict from None
         if is_out_of_memory(error):
             saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
             raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error

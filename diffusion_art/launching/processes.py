@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -18,6 +19,8 @@ from torch.distributed.run import main as torchrun
 from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
+from diffusion_art.training.peers import Lost, said_of
+from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -68,11 +71,44 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     except SignalException as error:
         raise SystemExit(exit_status(error.sigval)) from None
     except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
-        if stop_signal(status):
-            raise SystemExit(status) from None
-        raise UserError(
-            f"the run of {processes} processes ended with status {status}; its messages are above."
-        ) from None
+        raise ended(error, processes=processes, run_dir=run_dir) from None
     finally:
         del os.environ[HELD_VARIABLE]
+
+
+def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemExit | UserError:
+    """How a run ends whose processes failed. One that was killed is the reason, since the others end for its sake."""
+    first = min(each.timestamp for each in error.failures.values())  # in seconds; the last ones torchrun itself kills
+    failed = [(rank, each.exitcode) for rank, each in error.failures.items() if each.timestamp == first]
+    killed = next((each for each in failed if _is_kill(each[1])), None)
+    if killed is not None:
+        why = f"it was killed by {signal.Signals(-killed[1]).name}"
+        return UserError(said_of(Lost(killed[0], why), world=processes, go_on=go_on_from(run_dir)))
+    status = error.get_first_failure()[1].exitcode
+    if stop_signal(status):
+        return SystemExit(status)
+    return UserError(f"the run of {processes} processes ended with status {status}; its messages are above.")
+
+
+def _is_kill(status: int) -> bool:
+    return status < 0 and not stop_signal(status)
+
+
+def join_again(strategy: Strategy) -> None:
+    """Make the process group of a run that torchrun starts again, before Lightning would.
+
+    torchrun 2.14 keeps its store between attempts, and gloo finds the addresses of dead processes in it, so this
+    attempt has a part of the store for itself.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or torch.distributed.is_initialized():
+        return
+    store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    on_gpu = strategy.root_device.type == "cuda"
+    torch.distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=torch.distributed.PrefixStore(f"attempt_{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        device_id=strategy.root_device if on_gpu else None,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -25,6 +26,11 @@ class Backbone(nn.Module, ABC):
     pooled_dim: int  # of a caption's pooled vector
     maps: dict[str, int]  # channels of the maps that `with_map` gives, by place; the best to align comes first
     regions: tuple[type[nn.Module], ...]  # the kinds of blocks that are compiled one by one
+
+    @property
+    @abstractmethod
+    def shards(self) -> Sequence[nn.Module]:
+        """Blocks that follow each other and hold most of the weights."""
 
     @abstractmethod
     def forward(

@@ -9,6 +9,7 @@ Paper: Li & He 2025, Back to Basics: Let Denoising Generative Models Denoise (Ji
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,10 @@ class JiT(Backbone):
                     nn.init.zeros_(module.bias)
         for module in (self.modulation, self.out_modulation, self.to_patches):
             nn.init.zeros_(module.weight)
+
+    @property
+    def shards(self) -> Sequence[nn.Module]:
+        return list(self.blocks)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.guidance import Guidance
@@ -80,6 +80,10 @@ class TextToImage(Trainable):
         self.sizes: tuple[Size, ...] = tuple(map(size_named, sizes))
         for size in self.sizes:
             self._check_fits(size)
+
+    @property
+    def shards(self) -> Sequence[nn.Module]:
+        return self.backbone.shards
 
     @property
     def device(self) -> torch.device:

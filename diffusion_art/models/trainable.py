@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from diffusion_art.accel.shares import copy_into
 from diffusion_art.errors import UserError
 
 
@@ -13,6 +14,11 @@ class Trainable(nn.Module):
     """A module that is trained: its weights by name."""
 
     image_size_px: int
+
+    @property
+    def shards(self) -> Sequence[nn.Module]:
+        """The blocks that are gathered one by one where the weights are shared out among processes."""
+        return ()
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The trainable weights by name: all that a checkpoint needs to hold."""
@@ -37,7 +43,7 @@ class Trainable(nn.Module):
                     f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
                     f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
                 )
-            own[name].copy_(state[name])
+            copy_into(own[name], state[name])
 
 
 def _example(names: list[str]) -> str:

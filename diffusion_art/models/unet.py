@@ -126,6 +126,11 @@ class UNet(Backbone):
             self.net.enable_gradient_checkpointing()
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def shards(self) -> Sequence[nn.Module]:
+        net: Any = self.net
+        return [*net.down_blocks, net.mid_block, *net.up_blocks]
+
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c h w"]:

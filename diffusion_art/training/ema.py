@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_art.accel.lists import lerp
+from diffusion_art.accel.shares import copy_into, own
 from diffusion_art.errors import UserError
 from diffusion_art.training.power_profile import gamma_of, power_decay
 
@@ -48,6 +49,7 @@ class Ema:
             average: {name: p.detach().float().clone() for name, p in self._parameters.items()}
             for average in self._decay_at
         }
+        self.gathering: Callable[[], AbstractContextManager[None]] = nullcontext  # whole weights, where they are shared
         self._swapped = False
 
     @property
@@ -65,9 +67,9 @@ class Ema:
         """Take the current weights into the averages. Called once per optimiser step."""
         self.updates += 1
         self._follow_device()
-        weights = [p if p.dtype == torch.float32 else p.float() for p in self._parameters.values()]
+        weights = [p if p.dtype == torch.float32 else p.float() for p in map(own, self._parameters.values())]
         for name, decay_at in self._decay_at.items():
-            lerp(list(self.averages[name].values()), weights, 1.0 - decay_at(self.updates))
+            lerp([own(value) for value in self.averages[name].values()], weights, 1.0 - decay_at(self.updates))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -79,7 +81,8 @@ class Ema:
         self._load(self.shadow)
         self._swapped = True
         try:
-            yield
+            with self.gathering():
+                yield
         finally:
             self._load(raw)
             self._swapped = False
@@ -119,7 +122,7 @@ class Ema:
             if unfit := shadow.keys() ^ found.keys():
                 raise KeyError(f"the averaged weights do not fit this model: {sorted(unfit)[:3]} ...")
             for name, value in found.items():
-                shadow[name].copy_(value)
+                copy_into(shadow[name], value)
         self.updates = int(state["ema_updates"])
 
 

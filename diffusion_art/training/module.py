@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
+from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
@@ -18,6 +20,7 @@ from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.optim import Constant, attach, build_optimizer, clip
+from diffusion_art.training.sharded import ShardedStrategy, shard, whole
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
 
@@ -47,7 +50,19 @@ class DiffusionModule(LightningModule):
         self.weight_decay = weight_decay
         self.config = config or {}
         self.provenance = provenance or {}
+        self._ema_of = ema
         self.ema = ema(step.model)
+
+    def configure_model(self) -> None:
+        """Where the strategy shares weights out among processes, so are their averages."""
+        strategy: Any = self.trainer.strategy
+        if not isinstance(strategy, ShardedStrategy) or isinstance(self.step, FSDPModule):
+            return
+        if self.config.get("compile") == "whole":
+            raise UserError("compile=whole makes one graph of what is gathered block by block: take compile=true.")
+        shard(self.step, list(self.step.model.shards), strategy.shared_by)
+        self.ema = self._ema_of(self.step.model)
+        self.ema.gathering = partial(whole, self.step)
 
     @property
     def model(self) -> TextToImage | Autoencoder:
@@ -57,8 +72,16 @@ class DiffusionModule(LightningModule):
         size = getattr(getattr(self.trainer, "datamodule", None), "global_batch_size", len(batch))
         example = self.step.drawn(batch, global_batch_size=size, parts=self.trainer.accumulate_grad_batches)
         losses = self.step(example, step=self.global_step, every_weight=self.trainer.world_size > 1)
-        self.log_dict({f"train/{name}": loss for name, loss in losses.by_name().items()}, batch_size=len(batch))
+        self._log_losses({f"train/{name}": loss for name, loss in losses.by_name().items()}, len(batch))
         return losses.total()
+
+    def _log_losses(self, losses: dict[str, Tensor], pictures: int) -> None:
+        """The means over all pictures of the batch; of several processes each has as many of them."""
+        if self.trainer.world_size > 1:
+            means = torch.stack([loss.to(self.device).float() for loss in losses.values()]) / self.trainer.world_size
+            torch.distributed.all_reduce(means)  # Lightning's own `reduce` waits for the device
+            losses = dict(zip(losses, means.unbind()))
+        self.log_dict(losses, batch_size=pictures)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

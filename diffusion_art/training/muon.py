@@ -28,6 +28,7 @@ from torch.optim.adamw import adamw
 from diffusion_art.accel.lists import divide, lerp, lerped
 from diffusion_art.accel.muon_stacks import move
 from diffusion_art.accel.orthogonalise import as_matrix
+from diffusion_art.accel.shares import as_shared, copy_into, gathered, is_shared, own
 from diffusion_art.devices import computes_in_bf16
 
 
@@ -92,19 +93,23 @@ class Muon(Optimizer):
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
             return
-        gradients = [_gradient(p) for p in parameters]
+        gradients = [own(_gradient(p)) for p in parameters]
         if self.grad_scale is not None:
             divide(gradients, self.grad_scale)
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        momenta = [self.state[p]["momentum"] for p in parameters]
+        momenta = [own(self.state[p]["momentum"]) for p in parameters]
         lerp(momenta, gradients, 1 - group["momentum"])
         updates = lerped(gradients, momenta, group["momentum"])
-        weights = [as_matrix(p, like=p) for p in parameters]  # views
-        updates = [as_matrix(update, like=p) for p, update in zip(parameters, updates)]
         dtype = torch.bfloat16 if computes_in_bf16(parameters[0].device) else torch.float32
         settings = {"lr": group["lr"], "weight_decay": group["weight_decay"], "steps": group["steps"], "dtype": dtype}
+        if any(is_shared(p) for p in parameters):
+            for p, update in zip(parameters, updates):
+                _move_shared(p, update, **settings)
+            return
+        weights = [as_matrix(p, like=p) for p in parameters]  # views
+        updates = [as_matrix(update, like=p) for p, update in zip(parameters, updates)]
         move(weights, updates, **settings, found_inf=self.found_inf)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -133,6 +138,13 @@ class Muon(Optimizer):
             grad_scale=self.grad_scale,
             found_inf=self.found_inf,
         )
+
+
+def _move_shared(p: Any, update: Tensor, **settings: Any) -> None:
+    """A matrix of which each process has rows is orthogonalised as a whole, one at a time, by all of them alike."""
+    weight, whole = gathered(p).clone(), gathered(as_shared(update, p))
+    move([as_matrix(weight, like=weight)], [as_matrix(whole, like=weight)], **settings)
+    copy_into(p, weight)
 
 
 def _gradient(p: Tensor) -> Tensor:

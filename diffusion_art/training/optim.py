@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from diffusion_art.accel.lists import multiply
+from diffusion_art.accel.shares import is_shared, own
 from diffusion_art.errors import UserError
 from diffusion_art.training.muon import Muon
 
@@ -69,6 +71,8 @@ def scales_in_step(optimizer: Optimizer) -> bool:
 
     Both are attributes that hold device scalars. The fused optimisers of torch have them, and ours.
     """
+    if any(is_shared(p) for group in optimizer.param_groups for p in group["params"]):
+        return False  # of shares the norm is known to all processes together
     return isinstance(optimizer, Muon) or getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
@@ -93,7 +97,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """
     parameters = list(parameters)
     norm = _norm(parameters)
-    if norm.device.type != "cpu" or not limit / (norm + 1e-6) >= 1:  # as torch divides; a NaN reaches the gradients
+    if any(is_shared(p) for p in parameters):
+        multiply([own(p.grad) for p in parameters if p.grad is not None], (limit / (norm + 1e-6)).clamp(max=1.0))
+    elif norm.device.type != "cpu" or not limit / (norm + 1e-6) >= 1:  # as torch divides; a NaN reaches the gradients
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
@@ -101,6 +107,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
 def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The 2-norm of all gradients together."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if any(is_shared(gradient) for gradient in gradients):
+        square = torch.nn.utils.get_total_norm([own(gradient) for gradient in gradients]).square()
+        torch.distributed.all_reduce(square)
+        return square.sqrt()
     together = True if gradients and gradients[0].device.type == "cuda" else None  # None: as torch likes it
     return torch.nn.utils.get_total_norm(gradients, foreach=together)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
 from diffusion_art.errors import UserError
 
+ATTEMPTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say of a run that they start again
+
 
 def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
-    """`resume_from`, and the file is one of ours and whole."""
-    found = resume_from(wanted, run_dir)
+    """`resume_from`, and the file is one of ours and whole. A run that its launcher starts again goes on from what it
+    has saved itself, if anything, whatever it began from.
+    """
+    again = any(os.environ.get(name, "0") not in ("", "0") for name in ATTEMPTS)
+    found = resume_from("last" if again and any(run_dir.glob("checkpoints/*.ckpt")) else wanted, run_dir)
     if found is not None and "optimizer_states" not in read_checkpoint(found):
         raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
     return found
@@ -21,6 +27,13 @@ def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
 def steps_done(checkpoint: Path) -> int:
     """Optimiser steps behind a checkpoint."""
     return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def go_on_from(run_dir: Path) -> str:
+    """How to go on with a run that ended early."""
+    if not any(run_dir.glob("checkpoints/*.ckpt")):
+        return "Nothing was saved before that; start it again."
+    return f"Step {steps_done(find_checkpoint(run_dir))} is saved; go on with: ckpt_path={run_dir}"
 
 
 def resume_from(wanted: str | None, run_dir: Path) -> Path | None:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.accel.resize import resized
+from diffusion_art.accel.shares import copy_into
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
@@ -105,7 +106,8 @@ class Alignment(Term):
                     f"{list(saved[name].shape)}, and here it is {list(own[name].shape)}. Resume it with its own "
                     "alignment.tower and alignment.hidden."
                 )
-        self.load_state_dict(saved)
+        for name, value in saved.items():
+            copy_into(own[name], value)
 
 
 def _check(

@@ -1,0 +1,71 @@
+"""Of several processes none waits for one that is gone."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diffusion_art.errors import UserError
+from diffusion_art.training.peers import Lost, Peers, leave_at_once, said_of, speaks
+from diffusion_art.training.resume import go_on_from
+from diffusion_art.training.run_folder import HELD_VARIABLE
+
+
+class WatchPeers(Callback):
+    """Ends this process when another one of the run was killed, crashed or met an error, within half a minute.
+
+    One process on each machine says which it was and why, unless the run's own launcher does. `folder` is the run's.
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+        self.peers: Peers | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        world = trainer.world_size
+        if world == 1 or self.peers is not None:
+            return
+        self.peers = Peers(rank=trainer.global_rank, world=world, leave=self._leave)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        self.peers.connect(partial(trainer.strategy.broadcast, src=0), one_machine=here == world)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What went wrong here is told to the others, unless it is one of them that went wrong."""
+        if self.peers is None:
+            return
+        suffers = isinstance(exception, RuntimeError) and self.peers.who_was_lost() is not None
+        if not suffers and not isinstance(exception, SystemExit):
+            first = str(exception).strip().partition("\n")[0]
+            name = "" if isinstance(exception, UserError) else f"{type(exception).__name__}: "
+            self.peers.close(f"{name}{first}")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.peers is not None:
+            self.peers.close()
+
+    def verdict(self) -> BaseException | None:
+        """How this process ends because of another one, if it does."""
+        if self.peers is None or self.peers.lost is None:
+            return None
+        self.peers.close()
+        sentence = self._sentence(self.peers.lost)
+        return SystemExit(1) if sentence is None else UserError(sentence)
+
+    def _leave(self, lost: Lost) -> None:
+        leave_at_once(self._sentence(lost))
+
+    def _sentence(self, lost: Lost) -> str | None:
+        """What this process says of it, if it is the one that does."""
+        if HELD_VARIABLE in os.environ or self.peers is None or not speaks(lost):
+            return None
+        return said_of(lost, world=self.peers.world, go_on=go_on_from(self.folder))
+
+
+def verdict_of(trainer: Trainer) -> BaseException | None:
+    """How this process of a run ends because of another one, if it does."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    watching = (callback for callback in callbacks if isinstance(callback, WatchPeers))
+    return next((found for callback in watching if (found := callback.verdict())), None)

@@ -1,0 +1,125 @@
+"""A checkpoint as a folder, of which each process wrote its share (torch.distributed.checkpoint).
+
+`plain.pt` holds all that is no shared tensor, and for each of these its name; they lie in `*.distcp`, and `.metadata`
+says where. Any number of processes reads it, one too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_art.accel.shares import is_shared
+from diffusion_art.errors import UserError
+
+PLAIN, METADATA = "plain.pt", ".metadata"
+SHARED = "shared tensor"  # the one key of what stands for it
+
+
+def is_shared_checkpoint(path: Path) -> bool:
+    """Whether it is such a folder, and whole: it gets its name when all is written."""
+    return path.is_dir() and (path / PLAIN).is_file() and (path / METADATA).is_file()
+
+
+def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: Callable[[], Any]) -> None:
+    """Write a checkpoint; every process has to. The `first` one writes what is not shared.
+
+    It is written under another name, so that a kill leaves a whole folder or none. `wait` waits for all processes.
+    """
+    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    if first:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True)
+    wait()
+    tensors: dict[str, Tensor] = {}
+    plain = _without(checkpoint, tensors, "")
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save(tensors, checkpoint_id=partial)
+    if first:
+        torch.save(plain, partial / PLAIN)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    wait()
+
+
+def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """`node` with the names of its shared tensors in their places; these are put into `tensors`."""
+    if isinstance(node, Tensor) and is_shared(node):
+        tensors[name] = node.detach()
+        return {SHARED: name}
+    if isinstance(node, dict):
+        return {key: _without(value, tensors, f"{name}/{key}") for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_without(value, tensors, f"{name}/{number}") for number, value in enumerate(node))
+    return node
+
+
+def read_shared(path: Path) -> dict[str, Any]:
+    """All that a shared checkpoint holds, its tensors whole and on the CPU."""
+    import torch.distributed.checkpoint as dcp  # most commands never meet one, and it takes a second to import
+
+    class Reader(dcp.FileSystemReader):
+        """torch's unpickles `.metadata`; this one lets nothing but descriptions of tensors be made of it."""
+
+        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+            return described(path)
+
+    plain = torch.load(path / PLAIN, map_location="cpu", weights_only=True)
+    tensors: dict[str, Any] = {
+        name: torch.empty(about.size, dtype=about.properties.dtype)
+        for name, about in described(path).state_dict_metadata.items()
+    }
+    with warnings.catch_warnings():  # one process reads all, which is what we want
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
+        dcp.load(tensors, storage_reader=Reader(path), no_dist=True)
+    return _with(plain, tensors)
+
+
+def shared_id(path: Path) -> str:
+    """A hash of what it holds, as far as the descriptions tell."""
+    return hashlib.sha256((path / METADATA).read_bytes() + (path / PLAIN).read_bytes()).hexdigest()[:8]
+
+
+def _with(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, dict):
+        if node.keys() == {SHARED}:
+            return tensors[node[SHARED]]
+        return {key: _with(value, tensors) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_with(value, tensors) for value in node)
+    return node
+
+
+def described(path: Path) -> Any:
+    """What `.metadata` says of the tensors."""
+    try:
+        return _Descriptions(io.BytesIO((path / METADATA).read_bytes())).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint ({error}). Copy it again.") from error
+
+
+class _Descriptions(pickle.Unpickler):
+    """Makes descriptions of tensors, and nothing that could run code."""
+
+    DESCRIBED = "torch.distributed.checkpoint."
+    NAMES = frozenset({("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")})
+
+    def find_class(self, module: str, name: str) -> Any:
+        described = module in (f"{self.DESCRIBED}metadata", f"{self.DESCRIBED}filesystem") and "." not in name
+        kind = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if described or kind or (module, name) in self.NAMES:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which could run code")

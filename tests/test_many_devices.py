@@ -1,0 +1,186 @@
+"""Several processes train what one does, none waits for one that is gone, and a run goes on with any number of them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+from diffusion_art.checkpoints import load_text_to_image, read_checkpoint
+from diffusion_art.errors import UserError
+from tests.conftest import ROOT
+from tests.test_train import TINY, _assert_equal, _wait_for, _weights
+
+EXACT = [  # what differs between numbers of processes is the order of sums, which these do not enlarge
+    "trainer.precision=32-true",
+    "optim=adamw",  # Muon's bfloat16 makes steps out of differences in rounding
+    "optim.lr=1e-4",  # the baseline's
+    "alignment=none",  # its relation is between the pictures of one process
+]
+QUIET = ["callbacks.samples=null", "callbacks.loss_plot=null", "callbacks.report=null", "trainer.val_check_interval=25"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
+@pytest.fixture
+def tiny(painter_shards) -> list[str]:
+    return [*TINY, *EXACT, *QUIET, f"data.path={painter_shards}", "data.url=shards", "data.num_workers=0"]
+
+
+def _processes(count: int, strategy: str = "ddp") -> list[str]:
+    return [f"trainer={strategy}", f"trainer.devices={count}", "trainer.accelerator=cpu"] if count > 1 else []
+
+
+def _assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        if not name.startswith("adam"):
+            torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def _losses(run: Path) -> pd.DataFrame:
+    metrics = pd.read_csv(run / "metrics.csv").set_index("step")
+    return metrics[["train/loss", "val/loss"]]
+
+
+def _assert_same_losses(one: Path, other: Path) -> None:
+    pd.testing.assert_frame_equal(_losses(one), _losses(other), rtol=0, atol=1e-5)
+
+
+def _train(*arguments: str) -> list[str]:
+    return ["-m", "diffusion_art.train", *arguments]
+
+
+def _start(command: list[str], cwd: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _rank(process: subprocess.Popen, rank: int) -> psutil.Process:
+    """The process of that rank among those that a launcher started."""
+    found = [child for child in psutil.Process(process.pid).children(recursive=True) if child.is_running()]
+    return next(child for child in found if child.environ().get("RANK") == str(rank))
+
+
+def _newest(run: Path) -> int:
+    return max((int(path.stem[5:]) for path in run.glob("checkpoints/step_*.ckpt")), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_what_one_does_for_fifty_steps(count, tiny, run_command, tmp_path):
+    for name, processes in (("one", 1), ("many", count)):
+        said = run_command(
+            "train", *tiny, "trainer.max_steps=50", f"run={name}", *_processes(processes), cwd=tmp_path, timeout=600
+        )
+        assert said.returncode == 0, said.stdout + said.stderr
+    runs = tmp_path / "logs/tiny"
+    assert len(_losses(runs / "one")["train/loss"].dropna()) == 50
+    _assert_same_losses(runs / "one", runs / "many")
+    _assert_close(_weights(runs / "one"), _weights(runs / "many"))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_two_then_four_then_one_process_and_sees_the_same_pictures(tiny, run_command, tmp_path):
+    said = run_command("train", *tiny, "trainer.max_steps=18", "run=one", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    for until, count in ((6, 2), (12, 4), (18, 1)):
+        asked = [f"trainer.max_steps={until}", "lr_schedule.total_steps=18", "ckpt_path=auto", "run=many"]
+        said = run_command("train", *tiny, *asked, *_processes(count), cwd=tmp_path, timeout=600)
+        assert said.returncode == 0, said.stdout + said.stderr
+    runs = tmp_path / "logs/tiny"
+    one, many = (_losses(runs / name)["train/loss"].dropna() for name in ("one", "many"))
+    pd.testing.assert_series_equal(one, many, rtol=0, atol=1e-5)
+    _assert_close(_weights(runs / "one"), _weights(runs / "many"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", ["by us", "by torchrun"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_process_is_killed_the_others_say_so_and_end_and_the_run_resumes(launched, victim, tiny, tmp_path):
+    asked = [*tiny, *_processes(2), "trainer.max_steps=400", "run=cut"]
+    command = [sys.executable] if launched == "by us" else [*TORCHRUN, "--nproc-per-node=2"]
+    process = _start([*command, *_train(*asked)], tmp_path)
+    run = tmp_path / "logs/tiny/cut"
+    _wait_for(lambda: _newest(run) >= 3, process, timeout=300)
+    _rank(process, victim).kill()
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert process.returncode != 0
+    said = [line for line in output.splitlines() if line.startswith(f"error: process {victim} of 2 ended")]
+    assert len(said) == 1, output
+    assert "killed" in said[0]
+    step = _newest(run)
+    assert said[0].endswith(f"Step {step} is saved; go on with: ckpt_path=logs/tiny/cut")
+    if launched == "by us":
+        assert "Traceback" not in output
+        assert "SIGKILL" in said[0]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_run_again_which_ends_as_one_never_killed(tiny, run_command, tmp_path):
+    asked = [*tiny, *_processes(2), "trainer.max_steps=60"]
+    said = run_command("train", *asked, "run=whole", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    elastic = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", *_train(*asked, "run=cut")]
+    process = _start(elastic, tmp_path)
+    runs = tmp_path / "logs/tiny"
+    _wait_for(lambda: _newest(runs / "cut") >= 3, process, timeout=300)
+    _rank(process, 1).send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "resuming from" in output
+    _assert_equal(_weights(runs / "whole"), _weights(runs / "cut"))
+    _assert_same_losses(runs / "whole", runs / "cut")
+
+
+@pytest.mark.slow
+def test_shared_weights_go_on_with_any_number_of_processes_and_become_one_file(tiny, run_command, tmp_path):
+    """With grids and validations, whose last batch has a picture for one process only."""
+    tiny = [word for word in tiny if word != "callbacks.samples=null"]
+    asked = ["trainer.val_check_interval=3", "data.val_samples=9", "lr_schedule.total_steps=9", "prompts=[red]"]
+    said = run_command("train", *tiny, *asked, "trainer.max_steps=9", "run=one", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    runs = tmp_path / "logs/tiny"
+    for until, processes in ((3, _processes(2, "fsdp")), (6, _processes(4, "fsdp")), (9, [])):
+        more = [f"trainer.max_steps={until}", "ckpt_path=auto", "run=many", *processes]
+        said = run_command("train", *tiny, *asked, *more, cwd=tmp_path, timeout=600)
+        assert said.returncode == 0, said.stdout + said.stderr
+    _assert_same_losses(runs / "one", runs / "many")
+    _assert_close(_weights(runs / "one"), _weights(runs / "many"))
+    folder = runs / "many/checkpoints/step_00000006.ckpt"
+    assert folder.is_dir()
+    held = load_text_to_image(folder).trainable_state()
+    said = run_command("consolidate", f"run={folder}", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert folder.is_file()
+    _assert_equal(held, load_text_to_image(folder).trainable_state())
+    again = run_command("train", *tiny, *asked, "trainer.max_steps=9", "run=again", f"ckpt_path={folder}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    _assert_equal(_weights(runs / "many"), _weights(runs / "again"))
+
+
+def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
+    folder = tmp_path / "step_00000001.ckpt"
+    folder.mkdir()
+    torch.save({}, folder / "plain.pt")
+    (folder / ".metadata").write_bytes(pickle.dumps(print))
+    with pytest.raises(UserError, match=r"builtins.print, which could run code"):
+        read_checkpoint(folder)
