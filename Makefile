@@ -72,7 +72,7 @@ format: install  ## let ruff repair what it can
 	$(BIN)/ruff format .
 
 bench: install  ## run every benchmark and write benchmarks/results/
-	for script in $(filter-out benchmarks/record.py benchmarks/quality.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/record.py benchmarks/quality.py benchmarks/trainings.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 	$(BIN)/python benchmarks/quality.py short=true
 
 docs: install  ## build the site into site/, with warnings as errors

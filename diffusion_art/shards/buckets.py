@@ -36,7 +36,7 @@ def split_of(name: str) -> tuple[str, str | None]:
 
 
 def samples_in(name: str, splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]]) -> int | None:
-    """How many samples a split, or a bucket of one, has; None where there is none of that name."""
+    """How many samples a split, or a bucket of one, has; None where that name is not known."""
     split, bucket = split_of(name)
     return splits.get(split) if bucket is None else buckets.get(split, {}).get(bucket)
 
