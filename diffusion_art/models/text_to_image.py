@@ -38,6 +38,8 @@ class TextToImage(Trainable):
             that leaves no signal at t = 1.
     """
 
+    called, use = "a text-to-image model", "it paints"
+
     def __init__(
         self,
         *,
