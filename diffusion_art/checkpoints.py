@@ -254,7 +254,9 @@ def _called(described: Mapping[str, Any]) -> str:
     """What `TextEncoder.describe` named, in a sentence."""
     if "encoders" in described:
         return " and ".join(map(_called, described["encoders"].values()))
-    return str(described["path"]) if "path" in described else f"{described.get('model')} / {described.get('pretrained')}"
+    return (
+        str(described["path"]) if "path" in described else f"{described.get('model')} / {described.get('pretrained')}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

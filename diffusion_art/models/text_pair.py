@@ -63,8 +63,8 @@ class TextPair(TextEncoder):
 
     @property
     def truncated(self) -> int:
-        """A caption that is too long for two encoders counts twice."""
-        return sum(encoder.truncated for encoder in self._parts)
+        """Of the encoder that cut most."""
+        return max(encoder.truncated for encoder in self._parts)
 
     def describe(self) -> dict[str, Any]:
         told = {name: encoder.describe() for name, encoder in self.encoders.items()}  # pyright: ignore[reportCallIssue]
