@@ -139,7 +139,7 @@ class PreNormBlock(nn.Module):
 
 
 class OpenClipPretrained(FrozenTextEncoder):
-    """The frozen text tower of a pretrained open_clip model; how captions are read and remembered says `frozen_text.py`.
+    """The frozen text tower of an open_clip model; how captions are read and remembered is said in `frozen_text.py`.
 
     Token states come out of the last LayerNorm, the pooled vector from CLIP's own projection. `model` is an open_clip
     name with a tag or file as `pretrained`, or `hf-hub:ORG/REPO`, or `local-dir:FOLDER`, which may be a run of

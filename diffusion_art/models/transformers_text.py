@@ -29,7 +29,7 @@ POOLING = ("auto", "mean", "first", "last")
 
 
 class Transformers(FrozenTextEncoder):
-    """A text encoder of transformers, frozen; how captions are read and remembered says `frozen_text.py`.
+    """A text encoder of transformers, frozen; how captions are read and remembered is said in `frozen_text.py`.
 
     `path` is a folder that transformers wrote, or a name on the hub. In either, `subfolder` may say where, such as the
     `text_encoder_2` of a pipeline, whose tokenizer is that of `tokenizer_2`. A caption is cut to `context_length`

@@ -105,7 +105,8 @@ def _tower(place: str, subfolder: str | None, dtype: torch.dtype) -> Any:
         found.pooler, lacking = None, {name for name in lacking if not name.startswith("pooler.")}
     if lacking:
         raise UserError(
-            f"the weights of {place} are not all there: {len(lacking)} are missing, such as {min(lacking)}. {mends(place)}"
+            f"the weights of {place} are not all there: {len(lacking)} are missing, such as {min(lacking)}. "
+            f"{mends(place)}"
         )
     encodes_only = _kind(config) in (transformers.AutoModelForTextEncoding, *_clips())
     return found.get_encoder() if config.is_encoder_decoder and not encodes_only else found
