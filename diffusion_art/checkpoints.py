@@ -23,8 +23,8 @@ import torch
 from diffusion_art.config import build, class_of
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, read_about, read_exported
-from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
 from diffusion_art.shared_checkpoint import is_shared_checkpoint, read_shared, shared_id
@@ -63,13 +63,11 @@ def model_of(checkpoint: dict[str, Any], *, weights: str, origin: str | Path) ->
 def check_paints(record: Record, origin: str | Path) -> None:
     """UserError where what was trained is no text-to-image model."""
     kind = class_of(record.config["model"])
-    if issubclass(kind, Autoencoder):
-        raise UserError(
-            f"{origin} is an autoencoder, which paints nothing by itself; a text-to-image model is trained on its "
-            f"latents: model/codec=vae model.codec.path=RUN."
-        )
-    if not issubclass(kind, TextToImage):
-        raise UserError(f"{origin} describes a {kind.__name__}, not a text-to-image model.")
+    if issubclass(kind, TextToImage):
+        return
+    if issubclass(kind, Trainable):
+        raise UserError(f"{origin} is {kind.called}, which paints nothing by itself; {kind.use}.")
+    raise UserError(f"{origin} describes a {kind.__name__}, not a text-to-image model.")
 
 
 def build_model(node: Mapping[str, Any], *, codec: Mapping[str, Any] | None = None) -> TextToImage:
@@ -260,10 +258,19 @@ def _check_text_encoder(model: TextToImage, trained_with: dict[str, Any] | None,
     here = model.text_encoder.describe()
     if trained_with and here.get("sha256") != trained_with.get("sha256"):
         raise UserError(
-            f"{origin} was trained with the text encoder {trained_with.get('model')} / "
-            f"{trained_with.get('pretrained')}, weights {str(trained_with.get('sha256'))[:12]}; those found here "
-            f"are {str(here.get('sha256'))[:12]}. Give it the same weights."
+            f"{origin} was trained with the text encoder {_called(trained_with)}, weights "
+            f"{str(trained_with.get('sha256'))[:12]}; those found here are {str(here.get('sha256'))[:12]}. "
+            "Give it the same weights."
         )
+
+
+def _called(described: Mapping[str, Any]) -> str:
+    """What `TextEncoder.describe` named, in a sentence."""
+    if "encoders" in described:
+        return " and ".join(map(_called, described["encoders"].values()))
+    return (
+        str(described["path"]) if "path" in described else f"{described.get('model')} / {described.get('pretrained')}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

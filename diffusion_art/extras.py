@@ -9,6 +9,7 @@ NEEDED = {
     "paint": ("torch", "diffusers", "open_clip"),
     "train": ("torch", "diffusers", "open_clip", "lightning"),
     "share": ("transformers",),
+    "transformers": ("transformers",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("torch", "diffusers", "open_clip", "fastapi", "uvicorn"),
 }

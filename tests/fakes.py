@@ -161,3 +161,49 @@ def toy_vae(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
 
 def vae_config(folder: Path) -> dict[str, Any]:
     return {"_target_": "diffusion_art.models.vae.Vae", "path": str(folder)}
+
+
+def tiny_transformer(folder: Path, kind: str = "bert", *, seed: int = 0) -> Path:
+    """A folder of transformers with random weights and a tokenizer of few words: bert, t5, qwen3 or clip."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *["a", "x", "red", "blue", "green", "house", "of", "planes", "caption"],
+    ]
+    tokenizer: Any = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind != "qwen3":  # which marks no ends
+        ends = [("[CLS]", 2), ("[SEP]", 3)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    named = {"pad_token": "[PAD]", "eos_token": "[SEP]", "unk_token": "[UNK]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        _tiny_tower(kind, vocab_size=len(words)).save_pretrained(folder)
+    return folder
+
+
+def _tiny_tower(kind: str, *, vocab_size: int) -> Any:
+    import transformers
+
+    narrow = {"vocab_size": vocab_size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads: dict[str, Any] = {**narrow, "num_attention_heads": 2, "max_position_embeddings": 40}
+    if kind == "t5":
+        sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+        return transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=vocab_size, **sizes))
+    if kind == "qwen3":
+        return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**heads, num_key_value_heads=1, head_dim=8))
+    if kind == "clip":
+        ends = {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0, "projection_dim": 12}
+        return transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**heads, **ends))
+    return transformers.BertModel(transformers.BertConfig(**heads))
+
+
+def transformers_config(folder: Path, **settings: Any) -> dict[str, Any]:
+    target = "diffusion_art.models.transformers_text.Transformers"
+    return {"_target_": target, "path": str(folder), "context_length": 16, **settings}

@@ -14,6 +14,7 @@ from diffusion_art.config import allowed, build, is_a, targets
 from diffusion_art.experiments.edm import Edm
 from diffusion_art.launching.settle import settle
 from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import load_run
 from diffusion_art.sources.painter import Painter
@@ -41,7 +42,7 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     with torch.device("meta"):
         model = build(settings["model"])
         optimizer = build(settings["optim"])([torch.nn.Parameter(torch.zeros(1))])
-    assert isinstance(model, Autoencoder if name == "autoencoder" else TextToImage)
+    assert isinstance(model, {"autoencoder": Autoencoder, "clip": TrainableClip}.get(name, TextToImage))
     assert model.image_size_px == settings["data"]["image_size_px"]
     assert optimizer.defaults["lr"] == settings["optim"]["lr"]
     build(settings["objective"])

@@ -15,7 +15,6 @@ from diffusion_art.config import class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
-from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
@@ -134,27 +133,36 @@ def _settle_text_encoder(config: DictConfig) -> None:
     one, loudly.
     """
     fallback, encoder = config.text_encoder_fallback, config.model.get("text_encoder")
-    if fallback is None or encoder is None or class_of(encoder).reachable(plain(encoder)):
+    if fallback is None or encoder is None or not (lacking := _unreachable(plain(encoder))):
         return
     path = config_dir() / "model" / "text_encoder" / f"{fallback}.yaml"
     if not path.is_file():
         raise UserError(f"text_encoder_fallback={fallback} is no choice of model/text_encoder.")
     log.warning(
-        "WARNING: the weights of open_clip %s / %s cannot be reached, so a text tower trained from scratch (%s) "
-        "takes their place; captions will be followed less well. To train with the real one, run once where the hub "
-        "can be reached, or give model.text_encoder.pretrained=<file>.",
-        encoder.model,
-        encoder.pretrained,
+        "WARNING: the weights of %s cannot be reached, so a text tower trained from scratch (%s) takes their place; "
+        "captions will be followed less well. To train with the real one, run once where the hub can be reached, or "
+        "give model.text_encoder.%s=<file>.",
+        " and ".join(lacking),
         fallback,
+        "path" if "path" in encoder else "pretrained",
     )
     config.model.text_encoder = OmegaConf.load(path)
+
+
+def _unreachable(encoder: dict[str, Any]) -> list[str]:
+    """What those weights of a text encoder's settings are called that cannot be had; of a pair, of each."""
+    if "encoders" in encoder:
+        return [name for part in encoder["encoders"].values() for name in _unreachable(part)]
+    kind = class_of(encoder)
+    return [] if kind.reachable(encoder) else [kind.called(encoder)]
 
 
 def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
     """The shape of the model, where the run starts from a UNet of diffusers."""
     folder = Path(config.init_from).expanduser()
-    if is_a(config.model, Autoencoder):
-        raise UserError(f"init_from={folder} is for text-to-image models, and this run trains an autoencoder: drop it.")
+    if not is_a(config.model, TextToImage):
+        kind = class_of(config.model).called
+        raise UserError(f"init_from={folder} is for text-to-image models, and this run trains {kind}: drop it.")
     if config.get("teacher"):
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
     config.init_from = str(folder)

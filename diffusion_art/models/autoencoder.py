@@ -23,6 +23,8 @@ class Autoencoder(Trainable):
         UserError: pictures whose sides the levels cannot halve, or widths that are no multiples of `norm_groups`.
     """
 
+    called = "an autoencoder"
+    use = "a text-to-image model is trained on its latents: model/codec=vae model.codec.path=RUN"
     outer = ("net.encoder.conv_in", "net.decoder.conv_out")  # which Muon leaves to AdamW
 
     def __init__(

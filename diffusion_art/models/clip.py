@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion_art.models.open_clip_weights import called, load_clip
+from diffusion_art.models.open_clip_weights import called, load_clip, local_dir_of_run
 
 BATCH = 64  # captions at a time
 
@@ -36,7 +36,7 @@ class Clip(nn.Module):
         super().__init__()
         self.name = called(model, pretrained)
         self.net: Any = load_clip(model, pretrained)
-        self._tokenize = open_clip.get_tokenizer(model, context_length=self.net.context_length)
+        self._tokenize = open_clip.get_tokenizer(local_dir_of_run(model), context_length=self.net.context_length)
         settings, size = self.net.visual.preprocess_cfg, self.net.visual.image_size
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.interpolation = "bilinear" if settings["interpolation"] == "bilinear" else "bicubic"

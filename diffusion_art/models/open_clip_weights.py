@@ -9,10 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import open_clip
-from huggingface_hub import try_to_load_from_cache
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import get_model_config, parse_model_name
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transformer import TextTransformer
@@ -20,9 +18,9 @@ from torch import nn
 
 from diffusion_art.devices import precision_named
 from diffusion_art.errors import UserError
+from diffusion_art.models.hub import REACH_TIMEOUT_S, on_hub
 
 LOCAL_DIR = "local-dir:"
-REACH_TIMEOUT_S = 5.0
 MENDS = (
     "Run once where the Hugging Face hub can be reached (the weights are then cached), or give a file of "
     "them: model.text_encoder.pretrained=FILE, or train a small text tower along instead: "
@@ -121,10 +119,21 @@ def called(model: str, pretrained: str | None) -> str:
     return f"{model} / {pretrained}" if pretrained else model
 
 
+def local_dir_of_run(model: str) -> str:
+    """The name itself; of `local-dir:RUN`, a run of `+experiment=clip` or a folder of such runs, the newest `clip/`."""
+    home = Path(model.removeprefix(LOCAL_DIR)).expanduser()
+    if not model.startswith(LOCAL_DIR) or (home / HF_CONFIG_NAME).is_file():
+        return model
+    newest = sorted(home.glob("*/clip"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    found = [folder for folder in (home / "clip", *newest) if (folder / HF_CONFIG_NAME).is_file()]
+    return f"{LOCAL_DIR}{found[0]}" if found else model
+
+
 def _local_dir_is_a_model(model: str, pretrained: str | None) -> tuple[str, str | None]:
     """open_clip takes a local folder as the model's name, but people give it as the weights too."""
     if pretrained and pretrained.startswith(LOCAL_DIR):
-        return pretrained, None
+        return local_dir_of_run(pretrained), None
+    model = local_dir_of_run(model)
     return model, None if parse_model_name(model)[0] else pretrained
 
 
@@ -156,13 +165,7 @@ def _check_tokenizer(model: str) -> None:
 def _on_hub(repo: str, filename: str) -> bool:
     names = [filename or HF_WEIGHTS_NAME, HF_SAFE_WEIGHTS_NAME]
     names += [str(Path(name).with_suffix(".safetensors")) for name in names[:1]]
-    if any(isinstance(try_to_load_from_cache(repo, name), str) for name in names):
-        return True
-    try:
-        huggingface_hub.HfApi().model_info(repo, timeout=REACH_TIMEOUT_S)
-    except Exception:  # offline, refused, renamed: in each case not reachable
-        return False
-    return True
+    return on_hub(repo, names)
 
 
 def _at_url(url: str) -> bool:

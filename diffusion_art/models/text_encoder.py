@@ -1,17 +1,13 @@
 """Text encoders: captions -> token states for cross-attention and one pooled vector for the time embedding.
 
-`""` is the caption of no caption: what training shows in place of a dropped caption, and what guidance
-compares with. Padding is masked, so a caption's conditioning does not depend on its batch.
+Others stand in `transformers_text.py` and `text_pair.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import repeat
@@ -20,48 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from diffusion_art.accel.text_attention import few_tokens
-from diffusion_art.devices import computes_in_bf16
-from diffusion_art.errors import UserError
-from diffusion_art.models.caption_cache import CaptionCache, Encoded
-from diffusion_art.models.tokenizer import ClipTokenizer, round_up
+from diffusion_art.models.frozen_text import FrozenTextEncoder
+from diffusion_art.models.text import TextEncoder
+from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.tensors import Conditioning
 from diffusion_art.transfers import sent
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
 
-CHUNK = 8  # captions a frozen tower reads at a time on a CPU, always as many: the same shapes give the same bits
 CAPTION_BYTES = 60_000  # what `cache_mb` counted a caption of ViT-B-32 as
-
-
-class TextEncoder(nn.Module, ABC):
-    """What `TextToImage` asks of a text encoder."""
-
-    dim: int  # of a token state
-    pooled_dim: int  # of the pooled vector
-    context_length: int  # tokens it reads; a longer caption is cut, counted and reported
-    trainable: bool  # False: frozen, its weights stay out of checkpoints, averages and optimisers
-    outer: ClassVar[tuple[str, ...]] = ()  # its look-up tables, which Muon leaves to AdamW
-
-    @classmethod
-    def reachable(cls, settings: Mapping[str, Any]) -> bool:
-        """Whether the weights that it starts from can be had here, of one with these settings. Asked before it is made,
-        where a run knows another encoder to go on with.
-        """
-        return True
-
-    @abstractmethod
-    def encode(self, captions: list[str]) -> Conditioning:
-        """One row per caption, padded to the longest, rounded up to a multiple of 8 tokens."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Who it is, as plain data for a checkpoint."""
-
-    @property
-    @abstractmethod
-    def truncated(self) -> int:
-        """How many distinct captions did not fit so far."""
 
 
 class OpenClipScratch(TextEncoder):
@@ -174,18 +138,12 @@ class PreNormBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class OpenClipPretrained(TextEncoder):
-    """The frozen text tower of a pretrained open_clip model, the first captions read once and remembered.
+class OpenClipPretrained(FrozenTextEncoder):
+    """The frozen text tower of an open_clip model; how captions are read and remembered is said in `frozen_text.py`.
 
-    Token states come out of the last LayerNorm, the pooled vector from CLIP's own projection. The tower is
-    not a submodule: it follows the device, but optimisers, averages and checkpoints never see it.
-    `describe()` holds the hash of its weights, by which a checkpoint knows its tower again.
-
-    On a CPU captions are read in chunks of a fixed shape, so the values do not depend on the batch, on the cache or on
-    the precision of training, to the bit. A CUDA device reads all new captions of a batch at once, padded to the
-    longest: there a value depends on the batch by the rounding of the tower's precision, and no answer leaves the
-    device. `precision` is `auto`, which is bf16 on a CUDA device that computes in it and fp32 elsewhere, or one of
-    open_clip's: fp32, bf16 or fp16. What comes out is float32 in any case.
+    Token states come out of the last LayerNorm, the pooled vector from CLIP's own projection. `model` is an open_clip
+    name with a tag or file as `pretrained`, or `hf-hub:ORG/REPO`, or `local-dir:FOLDER`, which may be a run of
+    `+experiment=clip`. `precision` is `auto` or one of open_clip's: fp32, bf16 or fp16.
 
     `cache_captions` are remembered on the tower's device: of ViT-B-32, a caption of 25 tokens takes 26 kB there in
     bf16 and 53 kB in float32. `cache_mb`, which checkpoints of earlier versions have in its place, is counted in
@@ -198,7 +156,6 @@ class OpenClipPretrained(TextEncoder):
             than no captions.
     """
 
-    trainable = False
     tower: TextTransformer
 
     @classmethod
@@ -206,6 +163,10 @@ class OpenClipPretrained(TextEncoder):
         from diffusion_art.models.open_clip_weights import weights_reachable  # open_clip takes three seconds to import
 
         return weights_reachable(settings["model"], settings["pretrained"])
+
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str:
+        return f"open_clip {settings['model']} / {settings['pretrained']}"
 
     def __init__(
         self,
@@ -216,107 +177,27 @@ class OpenClipPretrained(TextEncoder):
         cache_captions: int = 16384,
         cache_mb: int | None = None,
     ):
-        super().__init__()
         from diffusion_art.models.open_clip_weights import load_text_tower  # open_clip takes three seconds to import
 
         if cache_mb is not None:
             cache_captions = cache_mb * 2**20 // CAPTION_BYTES
-        if cache_captions < 0:
-            raise UserError(
-                f"cache_captions={cache_captions} is not a number of captions; 0 remembers none: "
-                "model.text_encoder.cache_captions=0"
-            )
+        tower = load_text_tower(model, pretrained, precision="fp32" if precision == "auto" else precision)
+        tokenizer = ClipTokenizer(context_length=tower.context_length)
+        super().__init__(tower, tokenizer=tokenizer, precision=precision, cache_captions=cache_captions)
         self.model = model
         self.pretrained = pretrained
-        self.precision = precision
-        tower = load_text_tower(model, pretrained, precision="fp32" if precision == "auto" else precision)
-        object.__setattr__(self, "tower", tower)  # past nn.Module's registry
-        self._in_bf16: dict[str, Tensor] | None = None
         self.dim = tower.width
         self.pooled_dim = tower.output_dim or tower.width
-        self.context_length = tower.context_length
-        self.tokenizer = ClipTokenizer(context_length=tower.context_length)
-        self.cache = CaptionCache(most=cache_captions)
+        self.trims = tower.attn_mask is not None and tower.pool_type in ("argmax", "eos")  # later tokens unseen
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OpenClipPretrained:
-        self.tower._apply(fn, recurse)
-        self._in_bf16 = None
-        self.cache.clear()
-        return super()._apply(fn, recurse)
-
-    @torch.no_grad()
-    def encode(self, captions: list[str]) -> Conditioning:
-        with torch.inference_mode(mode=False):  # or what is remembered in validation could not be added to in training
-            return self._encode(captions)
-
-    def _encode(self, captions: list[str]) -> Conditioning:
-        ids = {caption: self.tokenizer.ids(caption) for caption in captions}
-        places = {caption: (0, *place) for caption in ids if (place := self.cache.place(caption))}
-        missing = {caption: row for caption, row in ids.items() if caption not in places}
-        sources: list[Encoded] = [self.cache.encoded] if places and self.cache.encoded else []
-        fresh = self._read(list(missing.values())) if missing else None
-        if fresh is not None:
-            tokens, pooled = fresh
-            places |= {c: (len(sources), row * tokens.shape[1], row) for row, c in enumerate(missing)}
-            sources.append(Encoded(tokens.flatten(0, 1), pooled))
-        cond = _gathered(sources, [(*places[c], len(ids[c])) for c in captions], context_length=self.context_length)
-        if fresh is not None:
-            self.cache.keep(list(missing), [len(row) for row in missing.values()], *fresh)
-        return cond
-
-    def _read(self, rows: list[list[int]]) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
-        """The tower's answer to captions of these ids, on its device; states of padding mean nothing."""
-        if self._device.type == "cuda":
-            longest = max(len(row) for row in rows)
-            trims = self.tower.attn_mask is not None and self.tower.pool_type in (
-                "argmax",
-                "eos",
-            )  # later tokens unseen
-            return self._ask(rows, round_up(longest, self.context_length) if trims else self.context_length)
-        empty = self.tokenizer.ids("")
-        answers = []
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            tokens, pooled = self._ask(chunk + [empty] * (CHUNK - len(chunk)), self.context_length)
-            answers.append((tokens[: len(chunk)], pooled[: len(chunk)]))
-        all_tokens, all_pooled = zip(*answers)
-        return torch.cat(all_tokens), torch.cat(all_pooled)
-
-    def _ask(self, rows: list[list[int]], length: int) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
-        ids = torch.tensor([row + [self.tokenizer.pad_id] * (length - len(row)) for row in rows])
-        instead = self._weights
+    def answer(
+        self, ids: Int[Tensor, "m l"], mask: Bool[Tensor, "m l"], weights: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
+        length = ids.shape[1]
         if length < self.context_length and self.tower.attn_mask is not None:
-            instead = {**instead, "attn_mask": self.tower.attn_mask[:length, :length]}
-        with torch.autocast(self._device.type, enabled=False):
-            ids = sent(ids, self._device)
-            pooled, tokens = functional_call(self.tower, instead, ids) if instead else self.tower(ids)
+            weights = {**weights, "attn_mask": self.tower.attn_mask[:length, :length]}
+        pooled, tokens = functional_call(self.tower, weights, ids) if weights else self.tower(ids)
         return tokens, pooled
-
-    @property
-    def _weights(self) -> dict[str, Tensor]:
-        """What stands in for the tower's own weights while it reads: on a CUDA device their values in bf16."""
-        if self.precision != "auto" or self._device.type != "cuda" or not computes_in_bf16(self._device):
-            return {}
-        if self._in_bf16 is None:
-            self._in_bf16 = {name: weight.to(torch.bfloat16) for name, weight in self.tower.named_parameters()}
-        return self._in_bf16
-
-    @property
-    def _device(self) -> torch.device:
-        return self.tower.positional_embedding.device
-
-    @property
-    def truncated(self) -> int:
-        return self.tokenizer.truncated
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the tower's weights, names and values."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.tower.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -325,31 +206,3 @@ class OpenClipPretrained(TextEncoder):
             "pretrained": self.pretrained,
             "sha256": self.sha256,
         }
-
-
-def _gathered(sources: list[Encoded], places: list[tuple[int, int, int, int]], *, context_length: int) -> Conditioning:
-    """The rows of a batch from one or two sources; a place is the source's number, where the caption's states begin,
-    its row of `pooled` and how many tokens it has.
-    """
-    device = sources[0].pooled.device
-    length = round_up(max(tokens for *_, tokens in places), context_length)
-    source, starts, rows, lengths = sent(torch.tensor(places).T.contiguous(), device)
-    mask = torch.arange(length, device=device) < lengths[:, None]
-    tokens, pooled = sources[0].gather(*_rows_of(0, source, starts, rows, mask))
-    for number, encoded in enumerate(sources[1:], 1):
-        more_tokens, more_pooled = encoded.gather(*_rows_of(number, source, starts, rows, mask))
-        tokens = torch.where(source[:, None, None] == number, more_tokens, tokens)
-        pooled = torch.where(source[:, None] == number, more_pooled, pooled)
-    return Conditioning(tokens.float(), mask, pooled.float())
-
-
-def _rows_of(
-    number: int,
-    source: Int[Tensor, " b"],
-    starts: Int[Tensor, " b"],
-    rows: Int[Tensor, " b"],
-    mask: Bool[Tensor, "b l"],
-) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"], Bool[Tensor, "b l"]]:
-    """Where to look in one source; the rows of others look at its first."""
-    here = source == number
-    return starts * here, rows * here, mask & here[:, None]

@@ -40,6 +40,8 @@ class TextToImage(Trainable):
             epsilon prediction under a schedule that leaves no signal at t = 1.
     """
 
+    called, use = "a text-to-image model", "it paints"
+
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from diffusion_art.errors import UserError
 class Trainable(nn.Module):
     """A module that is trained: its weights by name."""
 
+    called: ClassVar[str]  # in a sentence, such as `an autoencoder`
+    use: ClassVar[str]  # what it is for, where somebody asks it to paint
     image_size_px: int
 
     @property

@@ -25,7 +25,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from diffusion_art.errors import UserError
-from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
+from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.unet import UNet
 from diffusion_art.models.vae import Vae
@@ -124,11 +124,6 @@ def _text_encoder(encoder: Any) -> Any:
     """transformers' model of a frozen CLIP; of a tower trained along, the class that travels with the folder."""
     if isinstance(encoder, OpenClipPretrained):
         return clip_text_model(encoder)
-    if not isinstance(encoder, OpenClipScratch):
-        raise UserError(
-            f"the text encoder is a {type(encoder).__name__}, and the folder could hold OpenClipPretrained or "
-            "OpenClipScratch: export the run with format=file."
-        )
     tower = TextTower(
         width=encoder.dim,
         layers=len(encoder.blocks),

@@ -15,6 +15,7 @@ from diffusion_art.devices import precision_named
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Pixel, Unshuffle
+from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.vae import Vae
@@ -26,7 +27,8 @@ class Painting:
     """A run's model with its sampler and guidance. Its weights are those that `dtype` can hold, in float32.
 
     Raises:
-        UserError: a codec that other programs cannot undo, or a weight that `dtype` cannot hold.
+        UserError: a codec that other programs cannot undo, a text encoder that they do not have, or a weight that
+            `dtype` cannot hold.
     """
 
     run: Run
@@ -38,6 +40,11 @@ class Painting:
             raise UserError(
                 f"{self.run.checkpoint} paints latents of {type(self.run.model.codec).__name__}, which only this "
                 "program decodes: export it with format=file."
+            )
+        if not isinstance(encoder := self.run.model.text_encoder, OpenClipPretrained | OpenClipScratch):
+            raise UserError(
+                f"{self.run.checkpoint} has the text encoder {type(encoder).__name__}, and the folder could hold "
+                "OpenClipPretrained or OpenClipScratch: export it with format=file."
             )
 
     @cached_property

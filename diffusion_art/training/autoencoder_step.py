@@ -8,9 +8,9 @@ The noise of a picture belongs to its position in the endless order, so a resume
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from diffusion_art.diffusion.reconstruction import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
-from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.seeding import POSTERIOR, noise_at
 from diffusion_art.training.step import Losses
 from diffusion_art.training.terms.term import Seen, Term, by_name
+from diffusion_art.training.weights_alone import WeightsAlone
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Encoded:
     t: Float[Tensor, " b"]
 
 
-class AutoencoderStep(nn.Module):
+class AutoencoderStep(WeightsAlone):
     """The losses of an `Autoencoder` on batches of pictures; captions are not read.
 
     `terms` see a decoded picture as x_0_hat at t = 0.
@@ -78,18 +78,3 @@ class AutoencoderStep(nn.Module):
 
     def _terms(self) -> list[Term]:
         return cast(list[Term], list(self.terms.values()))
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def frozen(self) -> dict[str, Any]:
-        """It has no frozen parts."""
-        return {}
-
-    def check(self, record: Record) -> None:
-        """Nothing in it has to be the same elsewhere."""
-
-    def saved(self) -> dict[str, Any]:
-        return {}
-
-    def resume(self, ours: Mapping[str, Any]) -> None:
-        """It has no state besides its weights."""

@@ -15,11 +15,14 @@ from diffusion_art.config import Described, build, class_of, is_a
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
 from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
@@ -54,9 +57,11 @@ def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) ->
     )
 
 
-def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> TrainingStep | AutoencoderStep:
-    if is_a(settings["model"], Autoencoder):
-        return _autoencoder_step(settings)
+def build_step(
+    settings: dict[str, Any], *, checkpoint: Path | None = None
+) -> TrainingStep | AutoencoderStep | ClipStep:
+    if not is_a(settings["model"], TextToImage):
+        return _plain_step(settings)
     teacher = settings.get("teacher")
     held = teacher["run"] if teacher else checkpoint
     model = build_model(settings["model"], codec=held_codec(held, settings["model"]) if held else None)
@@ -78,18 +83,21 @@ def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> T
     )
 
 
-def _autoencoder_step(settings: dict[str, Any]) -> AutoencoderStep:
+def _plain_step(settings: dict[str, Any]) -> AutoencoderStep | ClipStep:
+    """Of what paints nothing."""
+    kind: type[Trainable] = class_of(settings["model"])
     if settings["compile"]:
-        raise UserError(f"compile={settings['compile']} is for text-to-image models: an autoencoder has compile=false.")
+        raise UserError(f"compile={settings['compile']} is for text-to-image models: {kind.called} has compile=false.")
     model = build(settings["model"])
     for size_px in build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"]):
         model.check_size(size_px)
-    return AutoencoderStep(
-        model, build(settings["objective"]), terms=build_terms(settings, model), seed=settings["seed"]
-    )
+    objective, terms = build(settings["objective"]), build_terms(settings, model)
+    if isinstance(model, Autoencoder):
+        return AutoencoderStep(model, objective, terms=terms, seed=settings["seed"])
+    return ClipStep(model, objective)
 
 
-def build_terms(settings: dict[str, Any], model: TextToImage | Autoencoder) -> list[Term]:
+def build_terms(settings: dict[str, Any], model: Trainable) -> list[Term]:
     """The terms among the config's top-level keys.
 
     Raises:
@@ -100,9 +108,11 @@ def build_terms(settings: dict[str, Any], model: TextToImage | Autoencoder) -> l
     nodes = [node for node in settings.values() if is_a(node, Term)]
     for node in sorted(nodes, key=lambda node: not is_a(node, Teacher)):  # random weights of others are drawn after it
         kind = cast(type[Term], class_of(node))
-        if isinstance(model, Autoencoder) and kind.of_model.__func__ is not Term.of_model.__func__:
-            raise UserError(f"an autoencoder has no maps for {kind.name}: train it with {kind.name}=none.")
-        given = {} if isinstance(model, Autoencoder) else kind.of_model(model)
+        if not isinstance(model, TextToImage) and kind.of_model.__func__ is not Term.of_model.__func__:
+            raise UserError(f"{model.called} has no maps for {kind.name}: train it with {kind.name}=none.")
+        if isinstance(model, TrainableClip):
+            raise UserError(f"{model.called} makes no pictures for {kind.name}: train it with {kind.name}=none.")
+        given = kind.of_model(model) if isinstance(model, TextToImage) else {}
         if "tower" in node:
             asked = json.dumps(node["tower"], sort_keys=True)
             towers[asked] = towers.get(asked) or build(node["tower"])

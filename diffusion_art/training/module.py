@@ -14,10 +14,12 @@ from torch.distributed.fsdp import FSDPModule
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.optim import Constant, attach, build_optimizer, clip
 from diffusion_art.training.sharded import ShardedStrategy, shard, whole
@@ -26,7 +28,7 @@ from diffusion_art.training.validation import Validation
 
 
 class DiffusionModule(LightningModule):
-    """Trains the model of a `TrainingStep` or an `AutoencoderStep`.
+    """Trains the model of a `TrainingStep`, an `AutoencoderStep` or a `ClipStep`.
 
     `optimizer` makes an optimiser from parameter groups; `ema` makes an `Ema` from a module; `config` is the resolved
     run config as plain data, and rides in every checkpoint together with `provenance`.
@@ -34,7 +36,7 @@ class DiffusionModule(LightningModule):
 
     def __init__(
         self,
-        step: TrainingStep | AutoencoderStep,
+        step: TrainingStep | AutoencoderStep | ClipStep,
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,
@@ -65,7 +67,7 @@ class DiffusionModule(LightningModule):
         self.ema.gathering = partial(whole, self.step)
 
     @property
-    def model(self) -> TextToImage | Autoencoder:
+    def model(self) -> TextToImage | Autoencoder | TrainableClip:
         return self.step.model
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

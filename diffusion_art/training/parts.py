@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from diffusion_art.config import build, is_a
+from diffusion_art.config import build, class_of, is_a
 from diffusion_art.errors import UserError
-from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.backbone import Backbone
+from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Conditioning
 from diffusion_art.training.batch_size import GPU_SHARE, usable_sizes
 
@@ -56,9 +56,10 @@ def fitting_part(settings: dict[str, Any], *, limit: int, world: int) -> tuple[i
 
 def kept_bytes(model: dict[str, Any]) -> tuple[int, int]:
     """Bytes that the network of a model's config takes in training: whatever the batch, and for each picture."""
-    if is_a(model, Autoencoder):
+    if not is_a(model, TextToImage):
         raise UserError(
-            "find_batch_size=auto knows text-to-image models only: an autoencoder takes find_batch_size=true."
+            f"find_batch_size=auto knows text-to-image models only: {class_of(model).called} takes "
+            "find_batch_size=true."
         )
     codec = build(model["codec"])
     side = model["image_size_px"] // codec.factor

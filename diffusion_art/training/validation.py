@@ -10,6 +10,7 @@ from torch import Tensor
 from diffusion_art.devices import widest
 from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.step import TrainingStep
 
@@ -22,7 +23,7 @@ class Validation:
     Losses are added up in the widest float of the device, those of each third of the times apart.
     """
 
-    def __init__(self, step: TrainingStep | AutoencoderStep, ema: Ema) -> None:
+    def __init__(self, step: TrainingStep | AutoencoderStep | ClipStep, ema: Ema) -> None:
         self._step = step
         self._by_thirds = isinstance(step, TrainingStep)
         device = step.model.device

@@ -18,7 +18,7 @@ from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer
 from diffusion_art.training.module import DiffusionModule
-from tests.fakes import tiny_clip, toy_run, toy_vae
+from tests.fakes import tiny_clip, tiny_transformer, toy_run, toy_vae
 
 NARROW: dict[str, dict[str, Any]] = {  # by a key that tells the kind of network: what replaces what its yaml says
     "block_channels": {
@@ -43,7 +43,9 @@ def choices(group: str) -> list[str]:
 
 
 def narrow(network: dict[str, Any]) -> dict[str, Any]:
-    """The same kind of network, small."""
+    """The same kind of network, small; of a pair, each of them."""
+    if "encoders" in network:
+        return network | {"encoders": {name: narrow(part) for name, part in network["encoders"].items()}}
     found = [network | changes for key, changes in NARROW.items() if key in network]
     (changed,) = found or [network]
     return changed
@@ -57,6 +59,7 @@ class Runs:
         self.clip = cache(lambda: f"local-dir:{tiny_clip(folder / 'clip')}")
         self.teacher = cache(lambda: str(toy_run(folder / "teacher")))
         self.vae = cache(lambda: str(toy_vae(folder / "vae")))
+        self.bert = cache(lambda: str(tiny_transformer(folder / "bert")))
         self.shards = cache(self._shards)
 
     def _shards(self) -> str:
@@ -88,9 +91,12 @@ class Runs:
         if config.get("teacher"):
             config.teacher.run = self.teacher()
         towers = ((term or {}).get("tower") for term in (config.alignment, config.perceptual))
-        for tower in (config.model.get("text_encoder"), *towers):
+        text = config.model.get("text_encoder") or {}
+        for tower in (text, *text.get("encoders", {}).values(), *towers):
             if tower and "pretrained" in tower:
                 tower.model, tower.pretrained = self.clip(), None
+            if tower and str(tower.get("_target_")).endswith(".Transformers"):
+                tower.path = self.bert()
         if config.perceptual and "pretrained" in config.perceptual.tower:
             config.perceptual.layers = []  # the small tower has one block, its last
         if "path" in (config.model.get("codec") or {}).keys():  # noqa: SIM118 -- as above

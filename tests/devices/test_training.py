@@ -17,7 +17,7 @@ GROUPS = ("model/backbone", "model/codec", "model/prediction", "model/schedule",
 SHELVES = {
     group: choices(group) for group in (*GROUPS, "objective", "noise", "alignment", "perceptual", "optim", "ema")
 }
-for others in ("distillation", "reconstruction"):  # those of a student and of an autoencoder
+for others in ("distillation", "reconstruction", "contrastive"):  # those of a student, an autoencoder and a CLIP
     SHELVES["objective"].remove(others)
 BESIDE = {"model/prediction=epsilon": {"model/schedule": "linear_beta"}}  # what a choice cannot do without
 

@@ -56,7 +56,7 @@ def test_every_codec_builds(name, tmp_path):
 
 
 def test_every_text_encoder_builds(tmp_path):
-    assert shelf("text_encoder") == ["open_clip_pretrained", "open_clip_scratch"]
+    assert shelf("text_encoder") == ["open_clip_pretrained", "open_clip_scratch", "pair", "transformers"]
     scratch = build(load("text_encoder", "open_clip_scratch"))
     assert isinstance(scratch, OpenClipScratch)
     assert 1e6 < sum(p.numel() for p in scratch.parameters()) < 2e6

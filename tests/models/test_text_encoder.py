@@ -11,7 +11,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache
 from diffusion_art.models.open_clip_weights import weights_reachable
 from diffusion_art.models.text_encoder import OpenClipPretrained, OpenClipScratch
-from tests.fakes import tiny_clip
+from diffusion_art.models.transformers_text import Transformers
+from tests.fakes import tiny_clip, tiny_transformer
 from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
 
 CAPTIONS = ["a red house", "", "a much longer caption of blue and yellow planes by nobody in particular"]
@@ -28,14 +29,21 @@ def clip_folder(tmp_path_factory):
     return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
-@pytest.fixture(params=["scratch", "pretrained"])
-def encoder(request, clip_folder):
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory):
+    return tiny_transformer(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(params=["scratch", "pretrained", "transformers"])
+def encoder(request, clip_folder, bert_folder):
     if request.param == "scratch":
         return scratch().eval()
+    if request.param == "transformers":
+        return Transformers(path=str(bert_folder), context_length=32)
     return OpenClipPretrained(model=f"local-dir:{clip_folder}")
 
 
-# ---------------------------------------------------------------------- laws of both
+# ---------------------------------------------------------------------- laws of all
 
 
 def test_shapes_are_as_announced(encoder):
