@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_art.diffusion.reconstruction import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
