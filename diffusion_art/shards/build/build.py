@@ -18,6 +18,7 @@ from rich.console import Console
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoder
+from diffusion_art.shards.build.engine import Engine, engine_named
 from diffusion_art.shards.build.out_folder import OutFolder
 from diffusion_art.shards.build.passes import write_shards
 from diffusion_art.shards.build.pool import WorkerDiedError
@@ -52,6 +53,8 @@ def build_shards(
     caption_template: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    engine: str = "local",
+    ray: Mapping[str, Any] | None = None,
     max_bad: int = 100,
     max_megapixels: float = 50.0,
     allow_no_captions: bool = False,
@@ -64,8 +67,9 @@ def build_shards(
     A picture whose original bytes come twice is kept once, with the captions of both. A validation split that the
     source names is the one; else it is `val_fraction` of the pictures. Bad pictures are skipped and named in
     `bad_pictures.txt`; more than `max_bad` of them stop the build. `limit` keeps the first so many good ones.
-    `workers` None uses every core. A build that was interrupted goes on where it stopped. `caption_template` "" gives
-    no captions. `again` is the command that called, for the error where `out` holds something else.
+    `workers` None uses every core; `engine` and `ray` say whose (engine.py). A build that was interrupted goes on where
+    it stopped. `caption_template` "" gives no captions. `again` is the command that called, for the error where `out`
+    holds something else.
 
     Raises:
         UserError: a setting out of range; `out` in use by something else, or by a build of other settings
@@ -81,6 +85,7 @@ def build_shards(
         "max_megapixels": max_megapixels,
     }
     check_settings(given | {"workers": workers, "max_bad": max_bad})
+    runs_on = engine_named(engine, workers=workers, ray=ray)
     template = caption_template if caption_template is not None else source.caption_template
     settings = identity_of(source, given) | {"caption_template": template}
     encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels))
@@ -94,7 +99,7 @@ def build_shards(
     )
     try:
         with folder.locked():
-            manifest = _build(encoder, folder, settings, tally, workers=workers, progress=progress)
+            manifest = _build(encoder, folder, settings, tally, engine=runs_on, progress=progress)
     except OSError as error:
         raise UserError(f"the build of {out} stopped: {error}. The same command goes on from there.") from error
     if progress and tally.seen:
@@ -148,14 +153,14 @@ def _build(
     settings: dict[str, Any],
     tally: Tally,
     *,
-    workers: int | None,
+    engine: Engine,
     progress: bool,
 ) -> Manifest:
     try:
         if (manifest := folder.finished()) is not None:  # by another process, while this one waited
             folder.abandon()
             return manifest
-        shards = write_shards(encoder, folder, settings, tally, workers=workers, progress=progress)
+        shards = write_shards(encoder, folder, settings, tally, engine=engine, progress=progress)
     except WorkerDiedError:
         raise
     except UserError:
