@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from diffusion_art.data.curriculum import BatchSizes
-from diffusion_art.data.ring import Parcel, Ring, private, shared
+from diffusion_art.data.precomputed import ToldFirst, batched
+from diffusion_art.data.ring import Parcel, Ring, channels_first, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
-from diffusion_art.shards.payloads import PAYLOADS
+from diffusion_art.shards.payloads import payload_of
 from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.readers import ReadRequest
@@ -45,7 +46,7 @@ class StreamDataset(IterableDataset):
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
     `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
     and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
-    `sizes` says of their batch.
+    `sizes` says of their batch. Where the codec is one of latents, these have the shape `latents` (c h w).
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -69,6 +70,7 @@ class StreamDataset(IterableDataset):
         window: int = 4,
         max_bad: int = 100,
         codec: str = "jpeg",
+        latents: tuple[int, int, int] | None = None,
         ring: Ring | None = None,
         repeat: int | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class StreamDataset(IterableDataset):
         self.window = window
         self.max_bad = max_bad
         self.codec = codec
+        self.latents = latents
         self.ring = ring
         self.repeat = repeat
         self.start = 0
@@ -132,30 +135,41 @@ class StreamDataset(IterableDataset):
         return ReadRequest(split=self.split, seed=self.seed, start=start, stop=stop)
 
     def _batch(self, samples: list[Sample], start: int, stop: int, *, cursor: int) -> Batch:
-        size_px = self.sizes(cursor - 1)
-        home = self.ring and self.ring.take(len(samples), size_px)
-        images = home.images if home else _empty_images(len(samples), size_px)
-        rows = images.numpy()
+        encoded, shape = payload_of(self.codec).encoded, self._row_shape(cursor - 1)
+        home = self.ring and self.ring.take(len(samples), shape)
+        images = home.images if home else _empty(len(samples), *shape)
+        rows, told = images.numpy(), ToldFirst(self.codec)
         for row, position in enumerate(range(start, stop)):
-            while not self._unpack(samples[row], rows[row]):
+            while not self._unpack(samples[row], rows[row], told):
                 position += 1
                 samples[row] = self._replacement(position)
         positions = np.arange(start, stop)
         if self.augmentation is not None:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
         batch = Batch(
-            images=images.permute(0, 3, 1, 2),
+            images=channels_first(images, encoded=encoded),
             captions=[sample.caption for sample in samples],
             keys=[sample.key for sample in samples],
             positions=(positions + self._slice(cursor - 1)[0] - start).tolist(),
             cursor=cursor,
+            encoded=encoded,
+            cond=batched(told.states) if told.states else None,
         )
         return Parcel.of(batch, home) if home else batch
 
-    def _unpack(self, sample: Sample, row: np.ndarray) -> bool:
-        """Whether `row` (h w 3) now holds the pixels of `sample`."""
+    def _row_shape(self, batch: int) -> tuple[int, int, int]:
+        """Of one picture in batch number `batch`, in bytes."""
+        if self.latents is not None:
+            channels, height, width = self.latents
+            return channels, height, 2 * width
+        size_px = self.sizes(batch)
+        return size_px, size_px, 3
+
+    def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst) -> bool:
+        """Whether `row` now holds the pixels or latents of `sample`, and `told` what its caption said."""
         try:
-            PAYLOADS[self.codec].unpack(sample.image, row)
+            payload_of(self.codec).unpack(told.rest(sample.image), row)
+            told.keep()
             return True
         except BadPicture as error:
             self.bad += 1
@@ -184,7 +198,6 @@ class StreamDataset(IterableDataset):
             reader.close()
 
 
-def _empty_images(count: int, size_px: int) -> Tensor:
-    """Room for pictures (uint8, b h w 3); in a loader worker in memory that need not be copied for the trainer."""
-    shape = (count, size_px, size_px, 3)
+def _empty(*shape: int) -> Tensor:
+    """Room for pictures (uint8); in a loader worker in memory that need not be copied for the trainer."""
     return private(*shape) if get_worker_info() is None else shared(*shape)

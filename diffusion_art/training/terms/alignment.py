@@ -43,6 +43,7 @@ class Alignment(Term):
     """
 
     name = "alignment"
+    sees_pixels = True
     tower: ImageTower
 
     def __init__(
