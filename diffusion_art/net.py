@@ -20,6 +20,15 @@ TOKEN_VARIABLE = "DIFFUSION_ART_STREAM_TOKEN"  # where streams look for a token 
 BACKLOG = 1024  # connections that wait to be accepted
 
 
+def answers(host: str, port: int, *, within_s: float) -> bool:
+    """Whether something listens at `host`:`port`."""
+    try:
+        with socket.create_connection((host, port), timeout=within_s):
+            return True
+    except OSError:
+        return False
+
+
 # ---------------------------------------------------------------------- TLS
 
 

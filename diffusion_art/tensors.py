@@ -23,13 +23,15 @@ class Batch:
     keys: list[str]  # b, the samples' stable keys
     positions: list[int]  # b, place of each sample in the endless order (epoch * samples + place in epoch)
     cursor: int  # global batches consumed once this one has been trained on
+    encoded: bool = False  # images are the codec's latents; from a loader the bytes of bfloat16, twice as wide
+    cond: Conditioning | None = None  # what the text encoder said of the captions, where that was computed before
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def pin_memory(self) -> Batch:
         """What a loader with `pin_memory` calls, so that the pictures go to the device while it computes."""
-        return replace(self, images=self.images.pin_memory())
+        return replace(self, images=self.images.pin_memory(), cond=self.cond and self.cond.pin_memory())
 
 
 @dataclass
@@ -52,6 +54,9 @@ class Conditioning:
         tokens = self.tokens.to(*args, **kwargs)
         mask = self.mask.to(tokens.device, non_blocking=kwargs.get("non_blocking", False))
         return Conditioning(tokens, mask, self.pooled.to(*args, **kwargs))
+
+    def pin_memory(self) -> Conditioning:
+        return Conditioning(self.tokens.pin_memory(), self.mask.pin_memory(), self.pooled.pin_memory())
 
     @staticmethod
     def cat(parts: list[Conditioning]) -> Conditioning:

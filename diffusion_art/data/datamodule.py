@@ -14,7 +14,6 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,12 +23,13 @@ from torch.utils.data import DataLoader
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.plan import Bucketed, BucketsOnce
+from diffusion_art.data.precomputed import Wanted, on_device
 from diffusion_art.data.ring import Ring
-from diffusion_art.data.transforms import Augmentation, to_float
+from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Crew, LostWorker, someone_died
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import ShardSpec, open_shards
-from diffusion_art.shards.payloads import PAYLOADS, give, is_made
+from diffusion_art.shards.mixture import Shards, ShardSpec, open_shards
+from diffusion_art.shards.payloads import PAYLOADS, give, is_made, payload_of
 from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named
 from diffusion_art.streaming.client.line import OtherProtocol
 from diffusion_art.streaming.client.readers import ShardReader, StreamClient
@@ -120,7 +120,9 @@ class StreamDataModule(LightningDataModule):
 
     `payload` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
-    that are decoded small (pixels.py). `crc` proves that each frame arrived as it was sent. Loaders give pictures as
+    that are decoded small (pixels.py). `latents` are those of the model's codec, computed before. With `text_states`
+    captions bring what the text encoder said of them, computed before too. `precomputed` says of which encoders, and is
+    given once the model is built. `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
     and server. `caption_template` is what a running server must make its captions by, None for any; shards of one's own
     come with theirs. `overfit_batches` trains on the first of them again and again
@@ -148,6 +150,7 @@ class StreamDataModule(LightningDataModule):
         window: int = 4,
         max_bad: int = 100,
         payload: str = "jpeg",
+        text_states: bool = False,
         crc: bool = True,
         cache: str | None = None,
         caption_template: str | None = None,
@@ -170,6 +173,8 @@ class StreamDataModule(LightningDataModule):
         self.window = window
         self.max_bad = max_bad
         self.payload = payload
+        self.text_states = text_states
+        self.precomputed: Wanted | None = None
         self.crc = crc
         self.cache = cache
         self.caption_template = caption_template
@@ -189,8 +194,32 @@ class StreamDataModule(LightningDataModule):
         """Build the shards, and make the payload, where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
             spec = self._ready_shards()
+            shards = open_shards(spec)
+            self._check_computed(shards)
             if is_made(self.payload):
-                give(open_shards(spec), self.payload, cache=self.cache)
+                give(shards, self.payload, cache=self.cache)
+
+    @property
+    def codec(self) -> str:
+        """What is asked for on the wire.
+
+        Raises:
+            UserError: it is of encoders, and nobody has said of which.
+        """
+        if self.precomputed is not None:
+            return self.precomputed.codec
+        if self.text_states or payload_of(self.payload).encoded:
+            raise UserError(
+                "latents and text states are those of a model, and none is at hand: set data.payload=jpeg and "
+                "data.text_states=false"
+            )
+        return self.payload
+
+    def _check_computed(self, shards: Shards) -> None:
+        """UserError where the run asks for what was not computed of these shards."""
+        if self.precomputed is not None and not is_made(self.payload) and self.codec not in shards.codecs:
+            there = ", ".join(name for name in shards.codecs if ":" in name) or "nothing of any encoder"
+            raise UserError(f"{shards.name} has {there} beside it, and not {self.codec}: {self.precomputed.remedy}")
 
     def _ready_shards(self) -> ShardSpec:
         return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards
@@ -259,7 +288,7 @@ class StreamDataModule(LightningDataModule):
         ours = self.url in ("auto", "shards")
         spec = self._ready_shards() if ours else ()
         if self.url == "shards":
-            self._open_reader = partial(ShardReader, spec, codec=self.payload, cache=self.cache)
+            self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
         else:
             urls = self.url
             if urls == "auto":
@@ -268,8 +297,10 @@ class StreamDataModule(LightningDataModule):
                 self._server = ServerProcess(spec, settings=settings, told=told)
                 urls = self._server.url
             self._open_reader = partial(
-                StreamClient, urls, token=self.token, ca=self.ca, codec=self.payload, checksum=self.crc
+                StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
             )
+            if self.precomputed is not None:
+                self._open_reader = partial(self._open_reader, remedy=self.precomputed.remedy)
         reader = self._open_reader()
         try:
             self.info = reader.info()
@@ -285,6 +316,7 @@ class StreamDataModule(LightningDataModule):
             self._check_captions()
         self._check_restored()
         self._check_buckets()
+        self._check_latents()
         world = self._world()[1]
         if self.global_batch_size % world:
             raise UserError(
@@ -324,6 +356,20 @@ class StreamDataModule(LightningDataModule):
                 sum(self.info.splits.values()),
             )
 
+    def _check_latents(self) -> None:
+        """Latents were made of pictures of one size."""
+        if self.precomputed is None or not self.precomputed.latents:
+            return
+        if self.info.buckets:
+            raise UserError(
+                f"{self.info.name} holds pictures in buckets, which are encoded on the way: set data.payload=jpeg"
+            )
+        if self.info.image_size_px != self.image_size_px:
+            raise UserError(
+                f"the latents of {self.info.name} are of pictures of {self.info.image_size_px} px, and this run has "
+                f"data.image_size_px={self.image_size_px}: give it data.image_size_px={self.info.image_size_px}."
+            )
+
     def _check_buckets(self) -> None:
         """Warn of buckets so small that a batch shows their pictures several times."""
         for asked in self.curriculum.sizes_px(self.image_size_px):
@@ -343,8 +389,11 @@ class StreamDataModule(LightningDataModule):
 
     def _open_eir(self) -> Callable[[], EirReader]:
         """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
-        if self.payload != "jpeg":
-            raise UserError(f"an EIR server sends encoded pictures, not {self.payload}; set data.payload=jpeg")
+        if self.codec != "jpeg":
+            raise UserError(
+                f"an EIR server sends encoded pictures and captions, not {self.codec}; set data.payload=jpeg and "
+                "data.text_states=false"
+            )
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
             "from where the server is",
@@ -425,7 +474,7 @@ class StreamDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pictures become floats where they are used: a quarter of their bytes travelled."""
-        return replace(batch, images=to_float(batch.images))
+        return on_device(batch)
 
     @property
     def epoch(self) -> float:
@@ -452,7 +501,8 @@ class StreamDataModule(LightningDataModule):
             world=world,
             window=self.window,
             max_bad=self.max_bad,
-            codec=self.payload,
+            codec=self.codec,
+            latents=self.precomputed.latents if self.precomputed else None,
             **kwargs,
         )
 

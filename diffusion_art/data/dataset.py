@@ -19,11 +19,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from diffusion_art.data.curriculum import BatchSizes
 from diffusion_art.data.plan import Consecutive, Plan, Stretch
-from diffusion_art.data.ring import Parcel, Ring, private, shared
+from diffusion_art.data.precomputed import ToldFirst, batched
+from diffusion_art.data.ring import Parcel, Ring, channels_first, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
-from diffusion_art.shards.payloads import PAYLOADS
+from diffusion_art.shards.payloads import payload_of
 from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import Sample
 from diffusion_art.sizes import Size, scaled_to
@@ -49,7 +50,8 @@ class StreamDataset(IterableDataset):
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
     `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
     and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
-    `sizes` says of their batch; where the `plan` says another size it is that of its bucket, as much smaller.
+    `sizes` says of their batch; where the `plan` says another size it is that of its bucket, as much smaller. Where
+    the codec is one of latents, these have the shape `latents` (c h w).
 
     Raises:
         UserError: more than `max_bad` unreadable pictures.
@@ -73,6 +75,7 @@ class StreamDataset(IterableDataset):
         window: int = 4,
         max_bad: int = 100,
         codec: str = "jpeg",
+        latents: tuple[int, int, int] | None = None,
         ring: Ring | None = None,
         repeat: int | None = None,
         plan: Plan | None = None,
@@ -92,6 +95,7 @@ class StreamDataset(IterableDataset):
         self.window = window
         self.max_bad = max_bad
         self.codec = codec
+        self.latents = latents
         self.ring = ring
         self.repeat = repeat
         self.plan = plan or Consecutive(split, samples, global_batch_size, once=seed is None)
@@ -146,30 +150,41 @@ class StreamDataset(IterableDataset):
         return (side, side) if bucket is None else scaled_to(bucket, stored_px=self.stored_size_px, asked_px=side)
 
     def _batch(self, samples: list[Sample], part: Stretch, *, cursor: int) -> Batch:
-        width, height = self._size(cursor - 1, part.size)
-        home = self.ring and self.ring.take(len(samples), height, width)
-        images = home.images if home else _empty_images(len(samples), height, width)
-        rows = images.numpy()
+        encoded, shape = payload_of(self.codec).encoded, self._row_shape(cursor - 1, part.size)
+        home = self.ring and self.ring.take(len(samples), shape)
+        images = home.images if home else _empty(len(samples), *shape)
+        rows, told = images.numpy(), ToldFirst(self.codec)
         for row, position in enumerate(range(part.start, part.stop)):
-            while not self._unpack(samples[row], rows[row]):
+            while not self._unpack(samples[row], rows[row], told):
                 position += 1
                 samples[row] = self._replacement(part, position)
         positions = part.position + np.arange(len(samples))
         if self.augmentation is not None:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
         batch = Batch(
-            images=images.permute(0, 3, 1, 2),
+            images=channels_first(images, encoded=encoded),
             captions=[sample.caption for sample in samples],
             keys=[sample.key for sample in samples],
             positions=(positions + self._part(cursor - 1).position - part.position).tolist(),
             cursor=cursor,
+            encoded=encoded,
+            cond=batched(told.states) if told.states else None,
         )
         return Parcel.of(batch, home) if home else batch
 
-    def _unpack(self, sample: Sample, row: np.ndarray) -> bool:
-        """Whether `row` (h w 3) now holds the pixels of `sample`."""
+    def _row_shape(self, k: int, bucket: Size | None) -> tuple[int, int, int]:
+        """Of one picture in batch `k`, in bytes."""
+        if self.latents is not None:
+            channels, height, width = self.latents
+            return channels, height, 2 * width
+        width, height = self._size(k, bucket)
+        return height, width, 3
+
+    def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst) -> bool:
+        """Whether `row` now holds the pixels or latents of `sample`, and `told` what its caption said."""
         try:
-            PAYLOADS[self.codec].unpack(sample.image, row)
+            payload_of(self.codec).unpack(told.rest(sample.image), row)
+            told.keep()
             return True
         except BadPicture as error:
             self.bad += 1
@@ -199,7 +214,6 @@ class StreamDataset(IterableDataset):
             reader.close()
 
 
-def _empty_images(count: int, height: int, width: int) -> Tensor:
-    """Room for pictures (uint8, b h w 3); in a loader worker in memory that need not be copied for the trainer."""
-    shape = (count, height, width, 3)
+def _empty(*shape: int) -> Tensor:
+    """Room for pictures (uint8); in a loader worker in memory that need not be copied for the trainer."""
     return private(*shape) if get_worker_info() is None else shared(*shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import prod
 
@@ -50,15 +50,15 @@ class Ring:
     def _taken(self) -> np.ndarray:
         return self._flags.numpy()
 
-    def take(self, count: int, height: int, width: int) -> Place | None:
-        """A free place (uint8) for `count` pictures, None when there is none, or outside of a worker."""
+    def take(self, count: int, row: tuple[int, ...]) -> Place | None:
+        """A free place (uint8) for `count` rows of this shape, None when there is none, or outside of a worker."""
         worker = get_worker_info()
         if worker is None or worker.id >= len(self._taken):
             return None
         for slot, state in enumerate(self._taken[worker.id].tolist()):
             if state == _FREE:
                 self._taken[worker.id, slot] = _TAKEN
-                memory, shape = self._slots.get((worker.id, slot)), (count, height, width, 3)
+                memory, shape = self._slots.get((worker.id, slot)), (count, *row)
                 fresh = memory is None or len(memory) < prod(shape)
                 if memory is None or fresh:
                     self._slots[worker.id, slot] = memory = shared(prod(shape))
@@ -90,16 +90,16 @@ class Place:
 class Parcel(Batch):
     """A batch in a place of a ring: with its pictures in the worker, with their number on the way, then a Batch."""
 
-    place: Place
+    place: Place = field(kw_only=True)
 
     @classmethod
     def of(cls, batch: Batch, place: Place) -> Parcel:
         """`batch`, whose pictures lie at `place`."""
-        return cls(batch.images, batch.captions, batch.keys, batch.positions, batch.cursor, place)
+        return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)}, place=place)
 
     def __reduce__(self) -> tuple:
         place = self.place
-        rest = (self.captions, self.keys, self.positions, self.cursor)
+        rest = (self.captions, self.keys, self.positions, self.cursor, self.encoded, self.cond)
         return _arrive, ((place.ring, place.worker, place.slot, tuple(place.images.shape), place.fresh), rest)
 
 
@@ -114,9 +114,16 @@ def shared(*shape: int) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage)[_SHIFT_BYTES:].view(shape)
 
 
+def channels_first(rows: Tensor, *, encoded: bool) -> Tensor:
+    """Rows of a batch (b h w 3) as its images; latents are so already."""
+    return rows if encoded else rows.permute(0, 3, 1, 2)
+
+
 def _arrive(place: tuple, rest: tuple) -> Batch:
     ring, *slot = place
-    return Batch(_rings[ring].lend(*slot).permute(0, 3, 1, 2), *rest)
+    batch = Batch(_rings[ring].lend(*slot), *rest)
+    batch.images = channels_first(batch.images, encoded=batch.encoded)
+    return batch
 
 
 def _give_back(taken: np.ndarray, worker: int, slot: int) -> None:

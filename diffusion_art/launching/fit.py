@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shlex
 import signal
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import seed_everything
 
@@ -22,6 +24,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.launching.processes import join_again
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
+from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.resume import steps_done
 from diffusion_art.training.stopping import Stopped, stop_request
 
@@ -41,6 +44,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     seed_everything(settings["seed"], workers=False, verbose=False)
     datamodule = build_datamodule(settings)
     module = build_module(settings, checkpoint=checkpoint)
+    datamodule.precomputed = wanted(settings, module.step, command=_precompute(settings))
     trainer = build_trainer(settings)
     log.info(
         "run: %s (%s, %s, %s trainable weights)",
@@ -69,6 +73,14 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         raise Stopped(stop_request.number or signal.SIGTERM)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def _precompute(settings: dict[str, Any]) -> str:
+    """The command that makes what the run wants computed before, of the words that were typed where they are known."""
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    if not words:
+        words = [f"data.path={settings['data']['path']}"]
+    return shlex.join(["python", "-m", "diffusion_art.precompute", *words])
 
 
 def last_value(run_dir: Path, metric: str) -> float | None:

@@ -21,6 +21,7 @@ from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
 from diffusion_art.shards.places import Address, place_of
+from diffusion_art.shards.side_files import LATENTS, SideFile, SideForm, joined, side_files
 from diffusion_art.shards.store import Store, open_store
 from diffusion_art.shards.writer import ShardWriter, write_manifest
 
@@ -56,6 +57,7 @@ class ShardSet:
         self.place, self.folder = store.place, store.folder  # as people know it, and where its files lie
         self.manifest = manifest = store.manifest
         self.forms: dict[str, Form] = {}  # of its pictures, beside the stored one (payloads.py)
+        self.texts: dict[str, SideFile] = {}  # states of its captions (side_files.py)
         self._store = store
         self._index = index
         self._tables = {
@@ -83,7 +85,16 @@ class ShardSet:
         opened = cls(store, index)
         if caption_template not in (None, store.manifest.caption_template):
             opened._recaptioner = Recaptioner(opened, caption_template)
+        opened._find_precomputed()
         return opened
+
+    def _find_precomputed(self) -> None:
+        """The forms that lie beside the shards."""
+        for found in side_files(self.folder, digest=self.digest, caption_template=self.caption_template):
+            if found.about["kind"] == LATENTS:
+                self.forms[found.codec] = SideForm(found, self.keys)
+            else:
+                self.texts[found.codec] = found
 
     @property
     def name(self) -> str:
@@ -203,8 +214,11 @@ class ShardSet:
 
     @property
     def codecs(self) -> tuple[str, ...]:
-        """In what forms `views` gives pictures: `jpeg`, as stored, and those that were made of it."""
-        return ("jpeg", *self.forms)
+        """In what forms `views` gives pictures: `jpeg`, as stored, and those that were made of it; each also behind the
+        text states that there are, as in jpeg+text:DIGEST.
+        """
+        forms = ("jpeg", *self.forms)
+        return (*forms, *(f"{form}+{text}" for text in self.texts for form in forms))
 
     def views(
         self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
@@ -218,10 +232,13 @@ class ShardSet:
         split, _ = split_of(split)
         rows = self._index[split].take(places)
         captions = self._captions(split, places, rows, draws)
-        if codec in self.forms:
-            images = self.forms[codec].views(split, places)
+        form, _, text = codec.partition("+")
+        if form in self.forms:
+            images = self.forms[form].views(split, places)
         else:
             images = self._members(split, rows, "image")
+        if text:
+            images = joined(self.texts[text].of_captions(captions), images)
         if None in captions or None in images:
             for i, pair in enumerate(zip(captions, images, strict=True)):
                 if None in pair:
@@ -236,8 +253,8 @@ class ShardSet:
         if not self._store.may_wait():
             return None
         split, _ = split_of(split)
-        if codec in self.forms:
-            self.forms[codec].prefetch(split, places)
+        if (form := codec.partition("+")[0]) in self.forms:
+            self.forms[form].prefetch(split, places)
         return self._store.prefetch(split, self._index[split][places])
 
     def _captions(

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
@@ -32,6 +32,7 @@ from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term, by_name
+from diffusion_art.transfers import sent
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
 
@@ -45,6 +46,7 @@ class Example:
     x_0: Float[Tensor, "b c h2 w2"]
     eps: Float[Tensor, "b c h2 w2"]
     t: Float[Tensor, " b"]
+    cond: Conditioning | None = None  # what is said of the captions, where the text encoder was asked before
 
 
 @dataclass
@@ -120,7 +122,7 @@ class TrainingStep(nn.Module):
 
     def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Example:
         """A batch at the draw of its step, which consists of `parts` global batches."""
-        x_0 = self.model.codec.encode(batch.images)
+        x_0 = self._latents(batch)
         draw = draw_step(
             batch,
             seed=self.seed,
@@ -131,14 +133,30 @@ class TrainingStep(nn.Module):
             noise=partial(self.noise, x_0, seed=self.seed),
         )
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
-        return Example(batch.images, captions, x_0, draw.eps, draw.t)
+        return Example(batch.images, captions, x_0, draw.eps, draw.t, self._told(batch.cond, draw.dropped))
 
     def validated(self, batch: Batch) -> Example:
         """A batch at fixed times and noise, so that two visits differ by the weights alone."""
-        x_0 = self.model.codec.encode(batch.images)
+        x_0 = self._latents(batch)
         device = batch.images.device
         eps = noise_at(batch.positions, tuple(x_0.shape[1:]), seed=self.seed, stream=VAL_NOISE, device=device)
-        return Example(batch.images, batch.captions, x_0, eps, spread_times(batch.positions, device=device))
+        t = spread_times(batch.positions, device=device)
+        return Example(batch.images, batch.captions, x_0, eps, t, batch.cond)
+
+    def _latents(self, batch: Batch) -> Float[Tensor, "b c h w"]:
+        return batch.images if batch.encoded else self.model.codec.encode(batch.images)
+
+    def _told(self, cond: Conditioning | None, dropped: Bool[Tensor, " b"]) -> Conditioning | None:
+        """What was said before of the captions, and of those that are withheld what is said of none."""
+        if cond is None or not dropped.any():
+            return cond
+        null = self.model.encode_captions([""]).pad_to(cond.tokens.shape[1])
+        here = sent(dropped, cond.tokens.device)
+        return Conditioning(
+            torch.where(here[:, None, None], null.tokens, cond.tokens),
+            torch.where(here[:, None], null.mask, cond.mask),
+            torch.where(here[:, None], null.pooled, cond.pooled),
+        )
 
     # ------------------------------------------------------------------ the losses
 
@@ -163,7 +181,7 @@ class TrainingStep(nn.Module):
     def _asked(self, example: Example, place: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The objective's losses, the network's last answer to it, and its map at `place`."""
         with span(TEXT):
-            cond = self.model.encode_captions(example.captions)
+            cond = example.cond or self.model.encode_captions(example.captions)
         out, seen = example.x_0, None
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:

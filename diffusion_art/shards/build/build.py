@@ -18,6 +18,7 @@ from rich.console import Console
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoder
+from diffusion_art.shards.build.engine import Engine, engine_named
 from diffusion_art.shards.build.out_folder import OutFolder
 from diffusion_art.shards.build.passes import write_shards
 from diffusion_art.shards.build.pool import WorkerDiedError
@@ -56,6 +57,8 @@ def build_shards(
     caption_template: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    engine: str = "local",
+    ray: Mapping[str, Any] | None = None,
     max_bad: int = 100,
     max_megapixels: float = 50.0,
     bucket_step_px: int | None = None,
@@ -70,10 +73,11 @@ def build_shards(
     A picture whose original bytes come twice is kept once, with the captions of both. A validation split that the
     source names is the one; else it is `val_fraction` of the pictures. Bad pictures are skipped and named in
     `bad_pictures.txt`; more than `max_bad` of them stop the build. `limit` keeps the first so many good ones.
-    `workers` None uses every core. A build that was interrupted goes on where it stopped. `caption_template` "" gives
-    no captions. With `bucket_step_px` pictures keep their shape: each is stored at the size, of about the area of
-    the square, that crops it least; sides are multiples of it, at most `bucket_max_ratio` to one (buckets.py).
-    `again` is the command that called, for the error where `out` holds something else.
+    `workers` None uses every core; `engine` and `ray` say whose (engine.py). A build that was interrupted goes on where
+    it stopped. `caption_template` "" gives no captions. With `bucket_step_px` pictures keep their shape: each is stored
+    at the size, of about the area of the square, that crops it least; sides are multiples of it, at most
+    `bucket_max_ratio` to one (buckets.py). `again` is the command that called, for the error where `out` holds
+    something else.
 
     Raises:
         UserError: a setting out of range; `out` in use by something else, or by a build of other settings
@@ -91,6 +95,7 @@ def build_shards(
         "bucket_max_ratio": bucket_max_ratio,
     }
     check_settings(given | {"workers": workers, "max_bad": max_bad})
+    runs_on = engine_named(engine, workers=workers, ray=ray)
     template = caption_template if caption_template is not None else source.caption_template
     settings = identity_of(source, given) | {"caption_template": template}
     buckets = bucket_sizes(image_size_px, step_px=bucket_step_px, max_ratio=bucket_max_ratio) if bucket_step_px else ()
@@ -105,7 +110,7 @@ def build_shards(
     )
     try:
         with folder.locked():
-            manifest = _build(encoder, folder, settings, tally, workers=workers, progress=progress)
+            manifest = _build(encoder, folder, settings, tally, engine=runs_on, progress=progress)
     except OSError as error:
         raise UserError(f"the build of {out} stopped: {error}. The same command goes on from there.") from error
     if progress and tally.seen:
@@ -165,14 +170,14 @@ def _build(
     settings: dict[str, Any],
     tally: Tally,
     *,
-    workers: int | None,
+    engine: Engine,
     progress: bool,
 ) -> Manifest:
     try:
         if (manifest := folder.finished()) is not None:  # by another process, while this one waited
             folder.abandon()
             return manifest
-        shards = write_shards(encoder, folder, settings, tally, workers=workers, progress=progress)
+        shards = write_shards(encoder, folder, settings, tally, engine=engine, progress=progress)
     except WorkerDiedError:
         raise
     except UserError:

@@ -21,6 +21,7 @@ from typing import Any
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
 
 _OURS = re.compile(
@@ -72,7 +73,7 @@ class OutFolder:
             raise UserError(f"{self.path} is a file. Give a folder: out=data/NAME.")
         names = {path.name for path in self.path.iterdir()}
         ours = {name for name in names if _OURS.fullmatch(name)}
-        foreign = names - ours - {BUILDING_FOLDER}
+        foreign = names - ours - {BUILDING_FOLDER, SIDE_FOLDER}
         if not names & {MANIFEST_FILE, BUILDING_FOLDER}:  # tars, but of somebody else
             foreign |= ours - {BAD_PICTURES_FILE}
         if foreign:
@@ -96,6 +97,7 @@ class OutFolder:
     def publish(self) -> None:
         """Move the staged files into place; what an older build left goes first."""
         (self.path / MANIFEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(self.path / SIDE_FOLDER, ignore_errors=True)  # computed of what goes now
         for old in self.path.iterdir():
             if _OURS.fullmatch(old.name):
                 old.unlink()

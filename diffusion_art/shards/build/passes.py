@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffusion_art import __version__
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoded, Encoder, Result
+from diffusion_art.shards.build.engine import Engine, LocalEngine
 from diffusion_art.shards.build.out_folder import OutFolder
-from diffusion_art.shards.build.pool import ordered_map
 from diffusion_art.shards.build.spool import Spool
 from diffusion_art.shards.build.tally import Tally
 from diffusion_art.shards.manifest import ShardInfo
@@ -37,7 +37,7 @@ def write_shards(
     settings: dict[str, Any],
     tally: Tally,
     *,
-    workers: int | None,
+    engine: Engine,
     progress: bool,
 ) -> dict[str, list[ShardInfo]]:
     """Every chunk's pictures into the staging folder; {split: its shards}.
@@ -46,12 +46,13 @@ def write_shards(
     """
     source = encoder.source
     total = min((n for n in (source.count, tally.limit) if n is not None), default=None)
-    if source.count is not None and total is not None and total <= _IN_PROCESS_UP_TO:
-        workers = 1
+    few = source.count is not None and total is not None and total <= _IN_PROCESS_UP_TO
+    if few and isinstance(engine, LocalEngine):
+        engine = LocalEngine(workers=1)
     fraction = settings["val_fraction"]
     with closing(Spool(folder.spool, [__version__, settings])) as spool, _progress_bar(progress) as bar:
         task = bar.add_task(f"{source.name} {encoder.image_size_px} px", total=total, rate="")
-        with closing(_results(encoder, spool, workers)) as results:
+        with closing(_results(encoder, spool, engine)) as results:
             shown = _shown(results, bar, task, tally)
             shards = _write(folder, (new for chunk in shown for new in _new(chunk, tally)), tally, fraction)
         tally.check_captions()
@@ -107,14 +108,14 @@ def _shown(results: Iterable[list[Result]], bar: Progress, task: Any, tally: Tal
             return
 
 
-def _results(encoder: Encoder, spool: Spool, workers: int | None) -> Generator[list[Result], None, None]:
+def _results(encoder: Encoder, spool: Spool, engine: Engine) -> Generator[list[Result], None, None]:
     """What each chunk gave: first as an interrupted build left it, then fresh, and remembered."""
     done = 0
     for results in spool.replay():
         done += 1
         yield results
     chunks = itertools.islice(encoder.source.chunks(), done, None)
-    with closing(ordered_map(encoder, chunks, workers=workers)) as fresh:
+    with closing(engine.map(encoder, chunks)) as fresh:
         for results in fresh:
             spool.append(results)
             yield results

@@ -141,16 +141,16 @@ def _serve() -> None:
     outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not garble the results
     try:
-        function = _load(pickle.load(inbox))
+        function = load(pickle.load(inbox))
         while True:
-            answer = _apply(function, pickle.load(inbox))
+            answer = apply(function, pickle.load(inbox))
             outbox.write(answer)
             outbox.flush()
     except (EOFError, BrokenPipeError):
         os._exit(0)  # the parent is done, or gone
 
 
-def _load(payload: bytes) -> Callable[[Any], Any]:
+def load(payload: bytes) -> Callable[[Any], Any]:
     """The function; one that cannot be imported here becomes one that says so."""
     try:
         return pickle.loads(payload)
@@ -166,7 +166,7 @@ def _load(payload: bytes) -> Callable[[Any], Any]:
         return refuse
 
 
-def _apply(function: Callable[[Any], Any], item: Any) -> bytes:
+def apply(function: Callable[[Any], Any], item: Any) -> bytes:
     """(True, result) or (False, error), pickled; an error takes its traceback along as a note."""
     try:
         return pickle.dumps((True, function(item)))

@@ -17,6 +17,7 @@ from diffusion_art.shards.lint.findings import NAMED, Findings
 from diffusion_art.shards.manifest import MANIFEST_FILE
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sizes import named
 
 _AT_ONCE = 256  # samples whose views are held
@@ -58,7 +59,7 @@ def lint_folder(shards: ShardSet, hashes: Mapping[str, np.ndarray], findings: Fi
     for info in (*manifest.indexes.values(), *manifest.captions.values(), *tables):
         _lint_checksum(folder, info, findings)
     known = {info.file for split in manifest.shards for info in manifest.files(split)}
-    known |= {MANIFEST_FILE, BAD_PICTURES_FILE}
+    known |= {MANIFEST_FILE, BAD_PICTURES_FILE, SIDE_FOLDER}
     for path in sorted(folder.iterdir()):
         if path.name not in known:
             findings.add("stray", f"{folder.name}/{path.name}", "is not in the manifest")

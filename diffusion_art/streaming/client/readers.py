@@ -45,7 +45,8 @@ class StreamClient:
     (wss:// addresses), None for the system's.
 
     `codec` is the form in which the pictures come (wire.py), `checksum` whether each frame is proved to have
-    arrived as it was sent. No more than about `window_bytes` are asked for ahead.
+    arrived as it was sent. `remedy` is what helps where a server has no such codec. No more than about `window_bytes`
+    are asked for ahead.
 
     UserError when no server answers for that long, the token is wrong, or a server holds another data set, or
     has not the codec.
@@ -60,6 +61,7 @@ class StreamClient:
         digest: str | None = None,
         codec: str = "jpeg",
         checksum: bool = True,
+        remedy: str = f"start it again with `{_DECODE}`, or set data.payload=jpeg",
         window_bytes: int = 64 * 2**20,
         timeout_s: float = 30.0,
         retry_for_s: float = 120.0,
@@ -72,6 +74,7 @@ class StreamClient:
         self._ca, self._digest, self._timeout_s = ca, digest, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes
+        self._remedy = remedy
         self._url = jitter.randrange(len(self.urls))  # so that readers spread over the servers
         self._info: StreamInfo | None = None
         self._lines: set[Line] = set()
@@ -153,7 +156,7 @@ class StreamClient:
             self._hang_up(line)
             raise UserError(
                 f"the stream server at {url} has its pictures as {' or '.join(line.info.codecs)}, not as "
-                f"{self.codec}; start it again with `{_DECODE}`, or set data.payload=jpeg"
+                f"{self.codec}; {self._remedy}"
             )
         self._info = line.info
         return line

@@ -44,6 +44,7 @@ class Alignment(Term):
     """
 
     name = "alignment"
+    sees_pixels = True
     tower: ImageTower
 
     def __init__(

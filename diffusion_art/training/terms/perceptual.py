@@ -38,6 +38,7 @@ class Perceptual(Term):
     """
 
     name = "perceptual"
+    sees_pixels = True
     tower: ImageTower
 
     def __init__(

@@ -31,6 +31,7 @@ class Term(nn.Module):
     """
 
     name: ClassVar[str]  # its key in the config, in the checkpoint, and in the logs as train/<name>
+    sees_pixels: ClassVar[bool] = False  # whether latents in place of the pictures would not do
     off: ClassVar[str] = ""  # what a run without it is given, if not name=none
     weight: float = 1.0
     until_step: int | None = None  # the first step without it; None: it never ends

@@ -1,0 +1,154 @@
+"""Training from latents and text states computed before, against encoding on the way.
+
+    python benchmarks/precomputed.py [rounds=3] [steps=12] [size=128] [batch=8] [pictures=512] [backbone=unet_tiny]
+
+One network on latents of a small VAE with a factor of 8, of the blocks of `+experiment=autoencoder`, and a frozen text
+tower of the shape of CLIP's ViT-B-32; both have random weights, since time does not depend on them. A round trains
+`steps` steps on pictures and captions of the painter from either side, loaders and optimiser included, in full
+precision. The text tower remembers no captions, since an epoch of a large collection shows each once. Sides alternate;
+the ratio is the median over the rounds. What precomputing takes is a row of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import claim, command, figure, write
+
+from diffusion_art.checkpoints import build_model
+from diffusion_art.config import config_dir
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.models.autoencoder import Autoencoder
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.engine import LocalEngine
+from diffusion_art.shards.mixture import Component
+from diffusion_art.shards.side_files import LATENTS, TEXT
+from diffusion_art.sources.painter import Painter
+from diffusion_art.training.precomputed import wanted
+from diffusion_art.training.precomputing import Encoders, precompute
+from diffusion_art.training.step import TrainingStep
+
+EARLY = {"payload": "latents", "text_states": True}
+
+
+def encoders(folder: Path, size: int) -> dict[str, Any]:
+    """The nodes of a VAE and a text tower with random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    vae = Autoencoder(image_size_px=size, block_channels=[32, 64, 128, 128], latent_channels=4, norm_groups=32)
+    vae.net.save_pretrained(folder / "vae")
+    tower = folder / "tower.safetensors"
+    save_file(open_clip.create_model("ViT-B-32").state_dict(), tower)
+    text = {"model": "ViT-B-32", "pretrained": str(tower), "cache_captions": 0}
+    return {
+        "codec": {"_target_": "diffusion_art.models.vae.Vae", "path": str(folder / "vae")},
+        "text_encoder": {"_target_": "diffusion_art.models.text_encoder.OpenClipPretrained", **text},
+    }
+
+
+def model_node(node: dict[str, Any], backbone: str, size: int) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    def part(name: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.load(config_dir() / "model" / f"{name}.yaml"))
+
+    network = {**part(f"backbone/{backbone}"), "attention_sides": [8]}
+    return {
+        "_target_": "diffusion_art.models.text_to_image.TextToImage",
+        "backbone": network,
+        "schedule": part("schedule/flow"),
+        "prediction": part("prediction/flow"),
+        "image_size_px": size,
+        **node,
+    }
+
+
+class Side:
+    """A training on shards, from pictures and captions, or with `early` settings from what was computed of them."""
+
+    def __init__(self, node: dict[str, Any], shards: Path, *, size: int, batch: int, early: bool) -> None:
+        torch.manual_seed(0)
+        objective = Objective(times=LogitNormal(), weighting=NoWeighting())
+        self.step = TrainingStep(build_model(node), objective).train()
+        self.batch = batch
+        settings = {"image_size_px": size, "global_batch_size": batch, "num_workers": 1, **(EARLY if early else {})}
+        self.data = StreamDataModule(shards=str(shards), url="shards", **settings)
+        curriculum = {"_target_": "diffusion_art.data.curriculum.Curriculum"}
+        run = {"data": {"payload": "jpeg", "curriculum": curriculum, **settings}}
+        self.data.precomputed = wanted(run, self.step, command="precompute")
+        self.data.setup()
+        self.batches = iter(self.data.train_dataloader())
+        self.optimizer = torch.optim.AdamW((p for p in self.step.parameters() if p.requires_grad), lr=1e-4)
+        self.train(2)
+
+    def train(self, steps: int) -> float:
+        """Pictures/s."""
+        started = time.perf_counter()
+        for _ in range(steps):
+            batch = self.data.on_after_batch_transfer(next(self.batches), 0)
+            loss = self.step(self.step.drawn(batch, global_batch_size=self.batch)).total()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return steps * self.batch / (time.perf_counter() - started)
+
+
+def main(
+    rounds: str = "3",
+    steps: str = "12",
+    size: str = "128",
+    batch: str = "8",
+    pictures: str = "512",
+    backbone: str = "unet_tiny",
+) -> None:
+    given = {"rounds": rounds, "steps": steps, "size": size, "batch": batch, "pictures": pictures}
+    given["backbone"] = backbone
+    size_px, count = int(size), int(pictures)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        node = encoders(folder, size_px)
+        painter = Painter(count=count, image_size_px=size_px)
+        build_shards(painter, folder / "shards", image_size_px=size_px, val_fraction=0.0, progress=False)
+        started = time.perf_counter()
+        asked = Encoders(node, (LATENTS, TEXT), "cpu")
+        list(precompute(Component(folder / "shards"), asked, LocalEngine(), progress=False))
+        rate = count / (time.perf_counter() - started)
+        whole = model_node(node, backbone, size_px)
+        sides = [Side(whole, folder / "shards", size=size_px, batch=int(batch), early=early) for early in (True, False)]
+        rates: list[list[float]] = [[], []]
+        for number in range(int(rounds)):
+            for which in (0, 1) if number % 2 == 0 else (1, 0):
+                rates[which].append(sides[which].train(int(steps)))
+            print(f"round {number + 1}: early {rates[0][-1]:.1f}, on the way {rates[1][-1]:.1f} pictures/s")
+        for side in sides:
+            side.data.teardown()
+    ratio = statistics.median(early / late for early, late in zip(*rates))
+    more = {"threads": torch.get_num_threads(), "command": command("precomputed", **given)}
+    rows = [
+        claim(
+            f"training from precomputed latents and text states, {size} px, pictures/s",
+            ours=statistics.median(rates[0]),
+            peer=statistics.median(rates[1]),
+            peer_name="encoding on the way",
+            ratio=ratio,
+            goal=">= 1.4",
+            holds=ratio >= 1.4,
+            **more,
+        ),
+        figure(f"precompute of latents and text states, {size} px, pictures/s, starting included", rate, **more),
+    ]
+    write("precomputed", rows)
+
+
+if __name__ == "__main__":
+    main(**dict(word.split("=", 1) for word in sys.argv[1:]))

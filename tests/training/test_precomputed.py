@@ -1,0 +1,252 @@
+"""Latents and text states beside the shards: made once, sent by the stream, and what encoding on the way would give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
+from diffusion_art.config import build
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.data.precomputed import Wanted
+from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.times import Stratified
+from diffusion_art.errors import UserError
+from diffusion_art.models.vae import Vae
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.shards.build.engine import LocalEngine
+from diffusion_art.shards.mixture import Component
+from diffusion_art.shards.reader import ShardSet
+from diffusion_art.shards.side_files import LATENTS, TEXT, BadRecord, digest_of, read_record
+from diffusion_art.sources.painter import Painter
+from diffusion_art.tensors import Batch
+from diffusion_art.training.precomputing import Encoders, precompute
+from diffusion_art.training.step import TrainingStep
+from tests.fakes import tiny_clip, toy_model, toy_vae, vae_config
+
+BF16 = 2**-8  # rounding of bfloat16, relative
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The config of a small frozen text tower."""
+    folder = tiny_clip(tmp_path_factory.mktemp("clip"))
+    kind = "diffusion_art.models.text_encoder.OpenClipPretrained"
+    return {"_target_": kind, "model": f"local-dir:{folder}", "pretrained": None}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "painter"
+    build_shards(
+        Painter(count=40, image_size_px=16), out, image_size_px=16, val_fraction=0.3, progress=False, workers=1
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_vae(tmp_path_factory.mktemp("vae"))
+
+
+def made(shards: Path, node: dict[str, Any], *what: str) -> str:
+    """The codec on the wire, once all of it lies beside the shards."""
+    encoders = Encoders(node, what, "cpu")
+    list(precompute(Component(shards), encoders, LocalEngine(1), progress=False))
+    names = {kind: f"{kind}:{digest}" for kind, (digest, _) in encoders.digests.items()}
+    codec = names.get(LATENTS, "jpeg")
+    return f"{codec}+{names[TEXT]}" if TEXT in names else codec
+
+
+def batches(shards: Path, wanted: Wanted | None = None, **settings: Any) -> list[Batch]:
+    """The first batches of a run, as a step gets them."""
+    data = StreamDataModule(
+        **{"shards": shards, "url": "shards", "image_size_px": 16, "global_batch_size": 8, "num_workers": 0} | settings
+    )
+    data.precomputed = wanted
+    try:
+        data.prepare_data()
+        data.setup()
+        found = [batch for batch, _ in zip(data.train_dataloader(), range(3))]
+        return [data.on_after_batch_transfer(batch, 0) for batch in found]
+    finally:
+        data.teardown()
+
+
+def test_batches_are_those_of_encoding_on_the_way(shards: Path, vae: Path, tower: dict[str, Any]) -> None:
+    node = {"codec": vae_config(vae), "text_encoder": tower}
+    codec, encoder = Vae(path=str(vae)), build(tower)
+    wanted = Wanted(made(shards, node, LATENTS, TEXT), (4, 8, 8), "precompute")
+    for plain, early in zip(batches(shards), batches(shards, wanted, payload="latents", text_states=True), strict=True):
+        assert (early.keys, early.captions, early.positions) == (plain.keys, plain.captions, plain.positions)
+        assert (early.encoded, early.cursor) == (True, plain.cursor)
+        torch.testing.assert_close(early.images, codec.encode(plain.images), rtol=BF16, atol=1e-6)
+        on_the_way = encoder.encode(plain.captions)
+        assert early.cond is not None
+        assert torch.equal(early.cond.mask, on_the_way.mask)
+        states = on_the_way.tokens.masked_fill(~on_the_way.mask[..., None], 0)
+        torch.testing.assert_close(early.cond.tokens, states, rtol=BF16, atol=1e-6)
+        torch.testing.assert_close(early.cond.pooled, on_the_way.pooled, rtol=BF16, atol=1e-6)
+
+
+def test_a_server_and_loader_workers_send_the_same(shards: Path, vae: Path, tower: dict[str, Any]) -> None:
+    node = {"codec": vae_config(vae), "text_encoder": tower}
+    for what, latents, settings in (
+        ((LATENTS, TEXT), (4, 8, 8), {"payload": "latents", "text_states": True}),
+        ((TEXT,), None, {"text_states": True}),
+    ):
+        wanted = Wanted(made(shards, node, *what), latents, "precompute")
+        near = batches(shards, wanted, **settings)
+        far = batches(shards, wanted, url="auto", num_workers=1, **settings)
+        for one, other in zip(near, far, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert one.cond is not None
+            assert other.cond is not None
+            assert torch.equal(one.cond.tokens, other.cond.tokens)
+            assert one.captions == other.captions
+
+
+def test_another_encoder_is_refused_with_the_command(shards: Path, tmp_path: Path, vae: Path) -> None:
+    made(shards, {"codec": vae_config(vae)}, LATENTS)
+    other = digest_of(Vae(path=str(toy_vae(tmp_path / "other", seed=1))).describe())
+    wanted = Wanted(f"latents:{other}", (4, 8, 8), "python -m diffusion_art.precompute data.path=X")
+    for url in ("shards", "auto"):
+        with pytest.raises(UserError, match=rf"not latents:{other}.*`python -m diffusion_art.precompute data.path=X`"):
+            batches(shards, wanted, url=url, payload="latents")
+
+
+def test_a_data_module_without_a_model_cannot_know_whose_latents(shards: Path) -> None:
+    with pytest.raises(UserError, match="latents and text states are those of a model"):
+        batches(shards, payload="latents")
+
+
+def test_damaged_records_are_pictures_that_cannot_be_read(shards: Path, vae: Path, tmp_path: Path) -> None:
+    build_shards(Painter(count=40, image_size_px=16), tmp_path / "own", image_size_px=16, progress=False, workers=1)
+    codec = made(tmp_path / "own", {"codec": vae_config(vae)}, LATENTS)
+    (file,) = tmp_path.glob("own/precomputed/*/records.bin")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    damaged = [
+        key
+        for split, samples in ShardSet.open(tmp_path / "own").splits.items()
+        for key, record in _records(tmp_path / "own", split, samples, codec)
+        if not _is_whole(record)
+    ]
+    assert len(damaged) == 1
+    found = batches(tmp_path / "own", Wanted(codec, (4, 8, 8), ""), payload="latents")
+    seen = [key for batch in found for key in batch.keys]
+    assert f"{damaged[0]:016x}" not in seen
+    assert len(seen) == 24
+
+
+def _records(folder: Path, split: str, samples: int, codec: str) -> list[tuple[int, memoryview]]:
+    keys, _, records = ShardSet.open(folder).views(split, np.arange(samples), codec)
+    return list(zip(keys.tolist(), records, strict=True))
+
+
+def _is_whole(record: memoryview) -> bool:
+    try:
+        read_record(record)
+    except BadRecord:
+        return False
+    return True
+
+
+def test_an_interrupted_run_goes_on_to_the_same_records(shards: Path, vae: Path, tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for folder in (whole, torn):
+        build_shards(Painter(count=80, image_size_px=16), folder, image_size_px=16, progress=False, workers=1)
+    node = {"codec": vae_config(vae)}
+    made(whole, node, LATENTS)
+    (file,) = whole.glob("precomputed/*/records.bin")
+    about = json.loads((file.parent / "about.json").read_text())
+    assert about["records"] == 80
+    partial = torn / "precomputed" / file.parent.name / "records.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(file.read_bytes()[:30_000] + b"torn")
+    told = {name: about[name] for name in ("format", "version", "kind", "digest", "encoder", "shards")}
+    Path(f"{partial}.json").write_text(json.dumps(told, sort_keys=True))
+    made(torn, node, LATENTS)
+    (again,) = torn.glob("precomputed/*/records.bin")
+    assert again.read_bytes()[:30_000] == file.read_bytes()[:30_000]
+    ours, theirs = (_payloads(folder) for folder in (torn, whole))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 0.05
+
+
+def _payloads(shards: Path) -> dict[int, torch.Tensor]:
+    (file,) = shards.glob("precomputed/*/records.bin")
+    content, start, found = file.read_bytes(), 0, {}
+    while start < len(content):
+        record = read_record(content, start)
+        found[record.key] = torch.frombuffer(bytearray(record.payload), dtype=torch.bfloat16).float()
+        start += record.bytes
+    return found
+
+
+def test_captions_of_another_template_have_states_of_their_own(shards: Path, tower: dict[str, Any]) -> None:
+    codec = made(shards, {"text_encoder": tower}, TEXT)
+    assert codec in ShardSet.open(shards).codecs
+    assert codec not in ShardSet.open(shards, caption_template="{title}").codecs
+
+
+LATENT = [
+    *("+experiment=quickstart32", "+debug=tiny", "alignment=none", "perceptual=none", "data.source=null"),
+    *("data.url=shards", "data.num_workers=0", "trainer.val_check_interval=2", "prompts=[red]", "model/codec=vae"),
+    *("callbacks.progress=null", "callbacks.loss_plot=null", "callbacks.samples.every_n_steps=0"),
+    *("model/text_encoder=open_clip_pretrained", "model.text_encoder.pretrained=null"),
+    *("callbacks.checkpoints.keep_last=-1", "callbacks.checkpoints.every_n_steps=2"),
+]
+
+
+@pytest.mark.slow
+def test_a_run_is_refused_then_told_what_to_do_then_trains_and_resumes(
+    painter_shards: Path, vae: Path, tower: dict[str, Any], run_here, tmp_path: Path
+) -> None:
+    shutil.copytree(painter_shards, tmp_path / "shards")
+    words = [*LATENT, "data.path=shards", f"model.codec.path={vae}", f"model.text_encoder.model={tower['model']}"]
+    early = ["data.payload=latents", "data.text_states=true"]
+    status, _, complaint = run_here("train", *words, *early, "run=none")
+    assert status == 1
+    assert "`python -m diffusion_art.precompute +experiment=quickstart32 +debug=tiny" in complaint
+    status, said, complaint = run_here("precompute", *words, *early, "progress=false", "workers=1")
+    assert status == 0, complaint
+    assert "150 records of latents" in said
+    assert run_here("precompute", *words, "progress=false")[1].count("is there already") == 2
+    for run, more in (("whole", ["trainer.max_steps=4"]), ("plain", ["trainer.max_steps=4"])):
+        given = early if run == "whole" else []
+        assert run_here("train", *words, *given, *more, f"run={run}")[0] == 0
+    whole, plain = (tmp_path / "logs" / "tiny" / run for run in ("whole", "plain"))
+    part = [f"ckpt_path={whole}/checkpoints/step_00000002.ckpt", "trainer.max_steps=4", "run=part"]
+    assert run_here("train", *words, *early, *part)[0] == 0
+    ours, theirs, ways = (
+        read_checkpoint(find_checkpoint(run))["state_dict"] for run in (whole, whole.parent / "part", plain)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
+    assert all(torch.allclose(ours[name], ways[name], atol=2e-2) for name in ours)
+    status, _, complaint = run_here("train", *words, *early, "alignment=features", "run=aligned")
+    assert (status, "alignment=none, or data.payload=jpeg" in complaint) == (1, True)
+    status, _, complaint = run_here("train", *words, *early, "data.augmentation.horizontal_flip=0.5", "run=mirrored")
+    assert (status, "no pictures to mirror or crop" in complaint) == (1, True)
+
+
+def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path) -> None:
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    step = TrainingStep(toy_model(text_encoder=tower), objective, caption_dropout=0.5)
+    wanted = Wanted(made(shards, {"text_encoder": tower}, TEXT), None, "")
+    drawn = step.drawn(batches(shards, wanted, text_states=True)[0], global_batch_size=8)
+    assert 0 < drawn.captions.count("") < 8
+    on_the_way = step.model.encode_captions(drawn.captions)
+    assert drawn.cond is not None
+    length = on_the_way.tokens.shape[1]
+    assert torch.equal(drawn.cond.mask[:, :length], on_the_way.mask)
+    states = on_the_way.tokens.masked_fill(~on_the_way.mask[..., None], 0)
+    torch.testing.assert_close(drawn.cond.tokens[:, :length], states, rtol=BF16, atol=1e-6)
+    torch.testing.assert_close(drawn.cond.pooled, on_the_way.pooled, rtol=BF16, atol=1e-6)
