@@ -26,6 +26,7 @@ from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
+from diffusion_art.training.sharded import NAME, FoldersToo
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
@@ -135,9 +136,12 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     check_accelerator(str(node["accelerator"]))
     if (duration := node.pop("max_time", None)) is not None:
         callbacks.append(_timer(duration))
+    reads = {} if node.get("strategy") == NAME else {"plugins": [FoldersToo()]}
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)
     try:
-        trainer = make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves)
+        trainer = make(
+            callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves, **reads
+        )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise refused(error) from error
     for logger in loggers:

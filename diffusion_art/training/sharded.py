@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -70,6 +71,13 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def remove_checkpoint(self, filepath: Any) -> None:
         raise NotImplementedError("callbacks/checkpoint.py removes them")
+
+
+class FoldersToo(TorchCheckpointIO):
+    """Other strategies go on from a folder of checkpoints that shares were written to, too."""
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        return read_checkpoint(path) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
 
 
 StrategyRegistry.register(NAME, ShardedStrategy, description="FSDP2: each process holds a share of all states")
