@@ -69,7 +69,7 @@ def test_a_collection_becomes_a_served_model_and_stages_that_are_done_are_skippe
         with urllib.request.urlopen(f"{url[0]}/v1/models") as answer:
             (model,) = json.load(answer)["data"]
         assert (model["id"], model["step"]) == ("model", 4)
-        assert model["trained"].startswith("Trained for 4 steps, 16 pictures of wikiart-16px.")
+        assert model["trained"].startswith("Trained for 4 steps, 16 pictures.")
     finally:
         second.send_signal(signal.SIGTERM)
         second.communicate(timeout=120)
