@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from diffusion_art.transfers import sent
 CHUNK = 8  # captions a frozen tower reads at a time on a CPU, always as many: the same shapes give the same bits
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Captions to ids, cut to what the tower reads."""
 
