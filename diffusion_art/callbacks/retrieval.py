@@ -53,7 +53,8 @@ class Retrieval(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not self._seen:
             return
-        seen, self._seen = gathered(self._seen), []
+        seen: list[Any] = gathered(self._seen)
+        self._seen = []
         if not trainer.is_global_zero:
             return
         images, captions = (torch.cat([part[side] for part in seen]) for side in (0, 1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import repeat
@@ -21,9 +21,6 @@ from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.tensors import Conditioning
 from diffusion_art.transfers import sent
-
-if TYPE_CHECKING:
-    from open_clip.transformer import TextTransformer
 
 CAPTION_BYTES = 60_000  # what `cache_mb` counted a caption of ViT-B-32 as
 
@@ -156,8 +153,6 @@ class OpenClipPretrained(FrozenTextEncoder):
             than no captions.
     """
 
-    tower: TextTransformer
-
     @classmethod
     def reachable(cls, settings: Mapping[str, Any]) -> bool:
         from diffusion_art.models.open_clip_weights import weights_reachable  # open_clip takes three seconds to import
@@ -193,9 +188,10 @@ class OpenClipPretrained(FrozenTextEncoder):
     def answer(
         self, ids: Int[Tensor, "m l"], mask: Bool[Tensor, "m l"], weights: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
+        tower: Any = self.tower
         length = ids.shape[1]
-        if length < self.context_length and self.tower.attn_mask is not None:
-            weights = {**weights, "attn_mask": self.tower.attn_mask[:length, :length]}
+        if length < self.context_length and tower.attn_mask is not None:
+            weights = {**weights, "attn_mask": tower.attn_mask[:length, :length]}
         pooled, tokens = functional_call(self.tower, weights, ids) if weights else self.tower(ids)
         return tokens, pooled
 

@@ -97,7 +97,7 @@ class Transformers(FrozenTextEncoder):
     def answer(
         self, ids: Int[Tensor, "m l"], mask: Bool[Tensor, "m l"], weights: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "m l d"], Float[Tensor, "m p"]]:
-        given = {"input_ids": ids, "attention_mask": mask.long()}
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long()}
         if self.layer != -1:
             given["output_hidden_states"] = True
         seen = functional_call(self.tower, weights, (), given) if weights else self.tower(**given)

@@ -46,7 +46,8 @@ def clip_text_model(encoder: OpenClipPretrained) -> CLIPTextModelWithProjection:
     plain = tower.attn_mask is not None and tower.cls_emb is None and tower.pool_type in ("argmax", "eos")
     if not (plain and activation and isinstance(tower.text_projection, nn.Parameter)):
         raise UserError(f"the text tower of open_clip {name} is not built like CLIP's, {ADVICE}")
-    bpe = encoder.tokenizer.bpe
+    tokenizer: Any = encoder.tokenizer
+    bpe = tokenizer.bpe
     config = CLIPTextConfig(
         vocab_size=tower.vocab_size,
         hidden_size=tower.width,

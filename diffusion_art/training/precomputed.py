@@ -14,11 +14,14 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.shards.payloads import PAYLOADS
 from diffusion_art.shards.side_files import LATENTS, TEXT, digest_of
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.term import Term
 
 
-def wanted(settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep, *, command: str) -> Wanted | None:
+def wanted(
+    settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep | ClipStep, *, command: str
+) -> Wanted | None:
     """What a settled run asks for by `data.payload` and `data.text_states`; None: nothing of any encoder.
 
     Raises:
@@ -31,7 +34,7 @@ def wanted(settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep, *,
     model = step.model
     if not isinstance(model, TextToImage):
         raise UserError(
-            "an autoencoder is trained on pictures alone: give it data.payload=jpeg and data.text_states=false."
+            f"{model.called} is trained on pictures themselves: give it data.payload=jpeg and data.text_states=false."
         )
     codec = data["payload"]
     if latents:
@@ -63,7 +66,9 @@ def text_digest(encoder: TextEncoder) -> str:
     return digest_of(encoder.describe())
 
 
-def _check_pictures_are_not_needed(settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep) -> None:
+def _check_pictures_are_not_needed(
+    settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep | ClipStep
+) -> None:
     data = settings["data"]
     augmentation = data.get("augmentation") or {}
     if augmentation.get("horizontal_flip") or augmentation.get("min_crop", 1.0) < 1.0:
