@@ -144,7 +144,7 @@ class StreamDataset(IterableDataset):
                 position += 1
                 samples[row] = self._replacement(position)
         positions = np.arange(start, stop)
-        if self.augmentation is not None:
+        if self.augmentation is not None and not encoded:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
         batch = Batch(
             images=channels_first(images, encoded=encoded),
