@@ -159,7 +159,7 @@ class StreamDataset(IterableDataset):
                 position += 1
                 samples[row] = self._replacement(part, position)
         positions = part.position + np.arange(len(samples))
-        if self.augmentation is not None:
+        if self.augmentation is not None and not encoded:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
         batch = Batch(
             images=channels_first(images, encoded=encoded),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import shlex
 import signal
 import warnings
@@ -27,6 +28,9 @@ from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.resume import steps_done
 from diffusion_art.training.stopping import Stopped, stop_request
+
+_QUOTED = re.compile(r"='([^'\\]*)'$")  # as Hydra keeps a text that needs no quotes
+_OF_A_RUN = ("run=", "ckpt_path=", "data.payload=", "data.text_states=")
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,8 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
 
 def _precompute(settings: dict[str, Any]) -> str:
     """The command that makes what the run wants computed before, of the words that were typed where they are known."""
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    words = [_QUOTED.sub(r"=\1", word) for word in given if not word.startswith(_OF_A_RUN)]
     if not words:
         words = [f"data.path={settings['data']['path']}"]
     return shlex.join(["python", "-m", "diffusion_art.precompute", *words])

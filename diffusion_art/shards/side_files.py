@@ -111,6 +111,8 @@ class SideFile:
         self._view = memoryview(self._map)
         if index.shape != (about["records"], 2) or index.dtype != np.uint64 or len(self._view) != about["bytes"]:
             raise ValueError(f"{folder} does not hold what its {_ABOUT} says")
+        if int(index[:, 1].max()) + _HEADER.size > len(self._view):
+            raise ValueError(f"{folder / _INDEX} points past the end of {_RECORDS}")
         self._keys, self._starts = np.ascontiguousarray(index[:, 0]), np.ascontiguousarray(index[:, 1])
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -198,11 +200,13 @@ def test_captions_of_another_template_have_states_of_their_own(shards: Path, tow
 
 
 LATENT = [
-    *("+experiment=quickstart32", "+debug=tiny", "alignment=none", "perceptual=none", "data.source=null"),
-    *("data.url=shards", "data.num_workers=0", "trainer.val_check_interval=2", "prompts=[red]", "model/codec=vae"),
+    *("name=tiny", "alignment=none", "perceptual=none", "data.source=null", "data.image_size_px=16"),
+    *("data.global_batch_size=8", "data.val_samples=8", "data.url=shards", "data.num_workers=0", "prompts=[red]"),
+    *("model.backbone.block_channels=[16,32]", "model.backbone.attention_sides=[4]", "model.backbone.norm_groups=8"),
+    *("model.backbone.head_channels=16", "model/codec=vae", "model/text_encoder=open_clip_pretrained"),
+    *("model.text_encoder.pretrained=null", "trainer.max_steps=4", "trainer.val_check_interval=2"),
     *("callbacks.progress=null", "callbacks.loss_plot=null", "callbacks.samples.every_n_steps=0"),
-    *("model/text_encoder=open_clip_pretrained", "model.text_encoder.pretrained=null"),
-    *("callbacks.checkpoints.keep_last=-1", "callbacks.checkpoints.every_n_steps=2"),
+    *("callbacks.samples.at_steps=[]", "callbacks.checkpoints.keep_last=-1", "callbacks.checkpoints.every_n_steps=2"),
 ]
 
 
@@ -215,16 +219,17 @@ def test_a_run_is_refused_then_told_what_to_do_then_trains_and_resumes(
     early = ["data.payload=latents", "data.text_states=true"]
     status, _, complaint = run_here("train", *words, *early, "run=none")
     assert status == 1
-    assert "`python -m diffusion_art.precompute +experiment=quickstart32 +debug=tiny" in complaint
-    status, said, complaint = run_here("precompute", *words, *early, "progress=false", "workers=1")
+    command = re.search(r"`python -m diffusion_art.precompute (.*?)`", complaint)
+    assert command is not None, complaint
+    assert {"name=tiny", "alignment=none", "model/codec=vae", "data.path=shards"} <= set(shlex.split(command[1]))
+    status, said, complaint = run_here("precompute", *shlex.split(command[1]), "progress=false", "workers=1")
     assert status == 0, complaint
     assert "150 records of latents" in said
     assert run_here("precompute", *words, "progress=false")[1].count("is there already") == 2
-    for run, more in (("whole", ["trainer.max_steps=4"]), ("plain", ["trainer.max_steps=4"])):
-        given = early if run == "whole" else []
-        assert run_here("train", *words, *given, *more, f"run={run}")[0] == 0
+    assert run_here("train", *words, *early, "run=whole")[0] == 0
+    assert run_here("train", *words, "run=plain")[0] == 0
     whole, plain = (tmp_path / "logs" / "tiny" / run for run in ("whole", "plain"))
-    part = [f"ckpt_path={whole}/checkpoints/step_00000002.ckpt", "trainer.max_steps=4", "run=part"]
+    part = [f"ckpt_path={whole}/checkpoints/step_00000002.ckpt", "run=part"]
     assert run_here("train", *words, *early, *part)[0] == 0
     ours, theirs, ways = (
         read_checkpoint(find_checkpoint(run))["state_dict"] for run in (whole, whole.parent / "part", plain)
