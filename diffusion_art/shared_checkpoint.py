@@ -43,9 +43,9 @@ def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: C
     wait()
     tensors: dict[str, Tensor] = {}
     plain = _without(checkpoint, tensors, "")
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    dcp.save(tensors, checkpoint_id=partial)
+    save(tensors, checkpoint_id=partial)
     if first:
         torch.save(plain, partial / PLAIN)
         if path.exists():
@@ -69,9 +69,11 @@ def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:
 
 def read_shared(path: Path) -> dict[str, Any]:
     """All that a shared checkpoint holds, its tensors whole and on the CPU."""
-    import torch.distributed.checkpoint as dcp  # most commands never meet one, and it takes a second to import
+    # most commands never meet one, and these take a second to import
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    class Reader(dcp.FileSystemReader):
+    class Reader(FileSystemReader):
         """torch's unpickles `.metadata`; this one lets nothing but descriptions of tensors be made of it."""
 
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +86,7 @@ def read_shared(path: Path) -> dict[str, Any]:
     }
     with warnings.catch_warnings():  # one process reads all, which is what we want
         warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
-        dcp.load(tensors, storage_reader=Reader(path), no_dist=True)
+        load(tensors, storage_reader=Reader(path), no_dist=True)
     return _with(plain, tensors)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
@@ -103,11 +104,11 @@ def join_again(strategy: Strategy) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
         return
-    store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     on_gpu = strategy.root_device.type == "cuda"
     torch.distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        store=torch.distributed.PrefixStore(f"attempt_{attempt}", store),
+        store=PrefixStore(f"attempt_{attempt}", store),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         device_id=strategy.root_device if on_gpu else None,
