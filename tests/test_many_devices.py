@@ -48,7 +48,7 @@ def _assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 
 def _losses(run: Path) -> pd.DataFrame:
     metrics = pd.read_csv(run / "metrics.csv").set_index("step")
-    return metrics[["train/loss", "val/loss"]]
+    return metrics.reindex(columns=["train/loss", "val/loss"])
 
 
 def _assert_same_losses(one: Path, other: Path) -> None:
