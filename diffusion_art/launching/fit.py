@@ -54,7 +54,9 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     join_again(trainer.strategy)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    except (RuntimeError, MemoryError, ValueError, MisconfigurationException, Stopped) as error:
+    except Stopped:
+        raise verdict_of(trainer) or Stopped(stop_request.number) from None
+    except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
         if (verdict := verdict_of(trainer)) is not None:
             raise verdict from None
         if is_out_of_memory(error):
