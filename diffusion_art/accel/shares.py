@@ -26,7 +26,7 @@ def share_of(value: Tensor, like: Any) -> Tensor:
     """A whole tensor, which every process has, shared out as `like` is; each process keeps its own share."""
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value.to(like.device).contiguous(), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def as_shared(share: Tensor, like: Any) -> Tensor:

@@ -12,6 +12,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.training.peers import Lost, Peers, leave_at_once, said_of, speaks
 from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
+from diffusion_art.training.stopping import stop_request
 
 
 class WatchPeers(Callback):
@@ -37,7 +38,9 @@ class WatchPeers(Callback):
         if self.peers is None:
             return
         suffers = isinstance(exception, RuntimeError) and self.peers.who_was_lost() is not None
-        if not suffers and not isinstance(exception, SystemExit):
+        if suffers:
+            stop_request.leave()
+        elif not isinstance(exception, SystemExit):
             first = str(exception).strip().partition("\n")[0]
             name = "" if isinstance(exception, UserError) else f"{type(exception).__name__}: "
             self.peers.close(f"{name}{first}")

@@ -62,6 +62,8 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     join_again(trainer.strategy)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except Stopped:
+        raise verdict_of(trainer) or Stopped(stop_request.number) from None
     except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
         if (verdict := verdict_of(trainer)) is not None:
             raise verdict from None
@@ -73,6 +75,8 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         raise
     finally:
         datamodule.teardown()  # Lightning leaves the server of a run that failed
+    if (verdict := verdict_of(trainer)) is not None:  # the launcher stopped us for its sake
+        raise verdict
     if was_stopped(trainer):
         raise Stopped(stop_request.number or signal.SIGTERM)
     value = trainer.callback_metrics.get(settings["optimized_metric"])

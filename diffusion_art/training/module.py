@@ -21,7 +21,7 @@ from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
-from diffusion_art.training.optim import Constant, attach, build_optimizer, clip
+from diffusion_art.training.optim import Constant, attach, build_optimizer, clip, lie_alike, parameter_groups
 from diffusion_art.training.sharded import ShardedStrategy, shard, whole
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
@@ -144,3 +144,5 @@ class DiffusionModule(LightningModule):
         self.step.check(record)
         self.step.resume(record.more)
         self.ema.load_state_dict(record.plain())
+        groups = parameter_groups(self, weight_decay=self.weight_decay)
+        lie_alike(checkpoint.get("optimizer_states", []), [p for group in groups for p in group["params"]])

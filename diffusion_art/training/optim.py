@@ -55,6 +55,19 @@ def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, wei
         raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
 
 
+def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> None:
+    """Lay the tensors of saved optimiser states out in memory as their parameters are; in place.
+
+    Shares are saved as plain rows, and torch's fused AdamW goes through weights and moments by address, whatever their
+    strides: it would take the moments of other weights without a word.
+    """
+    for each in (each for saved in states for each in saved["state"].items()):
+        p, state = parameters[each[0]], each[1]
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and not is_shared(p):
+                state[name] = torch.empty_like(p.detach(), device=value.device, dtype=value.dtype).copy_(value)
+
+
 def clip(optimizer: Optimizer, limit: float) -> Tensor:
     """Scales an optimiser's gradients so that their 2-norm together is at most `limit`; returns what it was: [].
 

@@ -42,7 +42,7 @@ class StopRequest:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Inside the block signals are heard."""
-        self.number = 0
+        self.number, self._at_steps = 0, False
         with handled(self._hear):
             yield
 
@@ -55,6 +55,10 @@ class StopRequest:
                 yield
         finally:
             self._at_steps = False
+
+    def leave(self) -> None:
+        """The process ends already, for another reason: a signal that comes now raises nothing."""
+        self._at_steps = True
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
