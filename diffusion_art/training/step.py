@@ -41,7 +41,7 @@ TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the lo
 class Example:
     """A batch at its draw: what the objective and the terms are asked about."""
 
-    images: Float[Tensor, "b 3 h w"]
+    images: Float[Tensor, "b k h w"]  # k = 3; of a batch that came as latents these, for then no term looks at pictures
     captions: list[str]  # b; "" where the caption is withheld
     x_0: Float[Tensor, "b c h2 w2"]
     eps: Float[Tensor, "b c h2 w2"]

@@ -17,7 +17,7 @@ from diffusion_art.models.text_to_image import TextToImage
 class Seen:
     """What a step knows of its pictures once the network has answered."""
 
-    images: Float[Tensor, "b 3 h w"]
+    images: Float[Tensor, "b k h w"]  # pictures, k = 3, for terms that say `sees_pixels`
     t: Float[Tensor, " b"]
     x_0_hat: Callable[[], Float[Tensor, "b 3 h w"]]  # the picture that the answer stands for, decoded; not clipped
     map: Float[Tensor, "b m h2 w2"] | None  # the backbone's, at the place that a term asked for
