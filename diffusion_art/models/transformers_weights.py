@@ -108,6 +108,7 @@ def _tower(place: str, subfolder: str | None, dtype: torch.dtype) -> Any:
             f"the weights of {place} are not all there: {len(lacking)} are missing, such as {min(lacking)}. "
             f"{mends(place)}"
         )
+    found.config.get_text_config().use_cache = False  # of what a network that writes would need next
     encodes_only = _kind(config) in (transformers.AutoModelForTextEncoding, *_clips())
     return found.get_encoder() if config.is_encoder_decoder and not encodes_only else found
 
