@@ -22,7 +22,7 @@ NOT_RUN = {  # what a command matches -> why it is composed only (tests/test_doc
     r"^(serve|stream|watch|end_to_end|doctor)\b": "tests of its own start it: it runs on, or takes a minute",
     r"^train\b|judge=train|^evaluate|^schedule_search": "takes minutes; tests of its own do less of it",
     r"^prepare\b(?!.*limit)": "paints thousands of pictures",
-    r"^posthoc_ema|logs/(wikiart|distill)|klimt|run=painter|format=": "needs what another command makes",
+    r"^precompute|^posthoc_ema|logs/(wikiart|distill)|klimt|run=painter|format=": "needs what another command makes",
 }
 
 

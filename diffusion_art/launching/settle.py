@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,18 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     settings = plain(config)
     check_limits(settings)
     _settle_prompts(settings)
-    if is_a(settings["model"], TextToImage) and (sizes := build_datamodule(settings).sizes()):
-        settings["model"]["sizes"] = sizes
+    if is_a(settings["model"], TextToImage):
+        _settle_sizes(settings)
     return settings
+
+
+def _settle_sizes(settings: dict[str, Any]) -> None:
+    """The sizes that the model paints, where its pictures keep their shape. Data that cannot be had are told of when
+    the run reads them.
+    """
+    with suppress(UserError):
+        if sizes := build_datamodule(settings).sizes():
+            settings["model"]["sizes"] = sizes
 
 
 def _settle_prompts(settings: dict[str, Any]) -> None:

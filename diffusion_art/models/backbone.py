@@ -28,9 +28,9 @@ class Backbone(nn.Module, ABC):
     regions: tuple[type[nn.Module], ...]  # the kinds of blocks that are compiled one by one
 
     @property
-    @abstractmethod
     def shards(self) -> Sequence[nn.Module]:
-        """Blocks that follow each other and hold most of the weights."""
+        """Blocks that follow each other and hold most of the weights; none: it is gathered as a whole."""
+        return ()
 
     @abstractmethod
     def forward(

@@ -112,6 +112,6 @@ class TrainableClip(Trainable):
 
     def write(self, folder: Path) -> None:
         """A folder that open_clip reads as `local-dir:FOLDER`."""
-        about = {"model_cfg": self.settings, "preprocess_cfg": PIXELS}
+        about = {"model_cfg": {**self.settings, "custom_text": True}, "preprocess_cfg": PIXELS}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         save_tensors(folder / WEIGHTS, self.net.state_dict(), metadata={"format": "pt"})

@@ -38,7 +38,7 @@ def test_a_row_is_what_decoding_and_fitting_gives(kind: str, shape: tuple[int, i
     data = encoded(gradient(*shape), kind)
     rows = np.full((3, 16, 16, 3), 7, np.uint8)
     decode_into(wrap(data), rows[1])
-    np.testing.assert_array_equal(rows[1], fit(decode(data), 16))
+    np.testing.assert_array_equal(rows[1], fit(decode(data), (16, 16)))
     assert (rows[[0, 2]] == 7).all()
 
 
@@ -55,7 +55,7 @@ def test_a_jpeg_some_times_too_large_is_decoded_small_in_place(shrink: int, monk
     size = 16 * shrink
     data = encoded(gradient(size, size), "JPEG")
     row = np.zeros((16, 16, 3), np.uint8)
-    means = fit(decode(data), 16)
+    means = fit(decode(data), (16, 16))
     with monkeypatch.context() as patch:
         patch.setattr(pixels, "fit", None)
         decode_into(data, row)
@@ -103,8 +103,8 @@ def test_no_format_that_runs_programs_is_opened(monkeypatch: pytest.MonkeyPatch)
 def test_fit_crops_the_centre():
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = 255
-    assert (fit(wide, 8) == 255).all()
-    assert fit(wide, 16).shape == (16, 16, 3)
+    assert (fit(wide, (8, 8)) == 255).all()
+    assert fit(wide, (16, 16)).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("size", [16, 8, 32])
@@ -112,7 +112,7 @@ def test_pixels_are_copied_and_fitted(size: int):
     picture = gradient(16, 16)
     row = np.zeros((size, size, 3), np.uint8)
     copy_into(picture.tobytes(), row)
-    np.testing.assert_array_equal(row, fit(picture, size))
+    np.testing.assert_array_equal(row, fit(picture, (size, size)))
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 47, 3 * 16 * 15])
