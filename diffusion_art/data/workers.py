@@ -7,6 +7,7 @@ middle of a step. These pass it on to the trainer and work on until it needs the
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import threading
@@ -68,6 +69,7 @@ class Crew:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or torchs else before)
 
     def __call__(self, worker: int) -> None:
+        gc.freeze()  # what the trainer left unfinished is not this process's to finalise
         parent = os.getppid()
 
         def heard(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -30,6 +31,38 @@ def test_started_workers_hear_of_it():
     batches = iter(DataLoader(range(4), num_workers=1, worker_init_fn=crew, multiprocessing_context="spawn"))
     assert len(list(batches)) == 4
     crew.dismiss()
+
+
+class Left:
+    """Garbage that only a collection frees. It says who freed it."""
+
+    def __init__(self, freed: Path) -> None:
+        self.freed, self.itself = freed, self
+
+    def __del__(self) -> None:
+        with self.freed.open("a") as file:
+            print(os.getpid(), file=file)
+
+
+class Collecting(IterableDataset):
+    def settle(self) -> None: ...
+
+    def __iter__(self) -> Iterator[int]:
+        gc.collect()
+        yield os.getpid()
+
+
+def test_workers_leave_what_the_trainer_left_to_it(tmp_path):
+    gc.collect()
+    gc.disable()
+    try:
+        Left(tmp_path / "freed")
+        loader = TimedLoader(Collecting(), num_workers=1, batch_size=None, worker_init_fn=Crew())
+        assert list(loader) != [os.getpid()]
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "freed").read_text().split() == [str(os.getpid())]
 
 
 class Until:
