@@ -78,7 +78,8 @@ def _check_pictures_are_not_needed(
         )
     if len(build(data["curriculum"]).sizes_px(data["image_size_px"])) > 1:
         raise UserError("data.payload=latents brings latents of one size: set curriculum=none, or data.payload=jpeg.")
-    for term in step.terms.values():
+    terms: Any = step.terms
+    for term in terms.values():
         if isinstance(term, Term) and term.sees_pixels:
             raise UserError(
                 f"the term {term.name} of the loss looks at pictures, and data.payload=latents brings none: set "
