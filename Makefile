@@ -7,7 +7,7 @@ ARGS   ?=
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean
+.PHONY: help install train test test-slow test-longest test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean
 
 help:  ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -43,8 +43,11 @@ train: $(RUNS)  ## train the quickstart, or ARGS="+experiment=wikiart ..."
 test: install  ## the default test suite, minutes on two cores
 	$(PYTEST) -m "not slow and not gpu and not network" $(ARGS)
 
-test-slow: install  ## the slow tests alone
-	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
+test-slow: install  ## the slow tests that CI runs
+	$(PYTEST) -m "slow and not longest and not gpu and not network" $(ARGS)
+
+test-longest: install  ## the slow tests that CI has no room for
+	$(PYTEST) -m "longest and not gpu and not network" $(ARGS)
 
 test-full: install  ## also the slow tests
 	$(PYTEST) -m "not gpu and not network" $(ARGS)

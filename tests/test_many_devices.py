@@ -59,6 +59,9 @@ def _train(*arguments: str) -> list[str]:
     return ["-m", "diffusion_art.train", *arguments]
 
 
+OTHER_LOSSES = [("by us", 0), ("by torchrun", 0), ("by torchrun", 1)]
+
+
 def _start(command: list[str], cwd: Path) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
@@ -83,7 +86,7 @@ def _newest(run: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.longest)])
 def test_processes_train_what_one_does_for_fifty_steps(count, tiny, run_command, tmp_path):
     for name, processes in (("one", 1), ("many", count)):
         said = run_command(
@@ -97,6 +100,7 @@ def test_processes_train_what_one_does_for_fifty_steps(count, tiny, run_command,
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_a_run_goes_on_with_two_then_four_then_one_process_and_sees_the_same_pictures(tiny, run_command, tmp_path):
     said = run_command("train", *tiny, "trainer.max_steps=18", "run=one", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
@@ -111,8 +115,10 @@ def test_a_run_goes_on_with_two_then_four_then_one_process_and_sees_the_same_pic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launched", ["by us", "by torchrun"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    ("launched", "victim"),
+    [("by us", 1), *(pytest.param(*case, marks=pytest.mark.longest) for case in OTHER_LOSSES)],
+)
 def test_when_a_process_is_killed_the_others_say_so_and_end_and_the_run_resumes(launched, victim, tiny, tmp_path):
     asked = [*tiny, *_processes(2), "trainer.max_steps=400", "run=cut"]
     command = [sys.executable] if launched == "by us" else [*TORCHRUN, "--nproc-per-node=2"]
@@ -135,6 +141,7 @@ def test_when_a_process_is_killed_the_others_say_so_and_end_and_the_run_resumes(
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_torchrun_starts_a_killed_run_again_which_ends_as_one_never_killed(tiny, run_command, tmp_path):
     asked = [*tiny, *_processes(2), "trainer.max_steps=60"]
     said = run_command("train", *asked, "run=whole", cwd=tmp_path)
@@ -152,6 +159,7 @@ def test_torchrun_starts_a_killed_run_again_which_ends_as_one_never_killed(tiny,
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_shared_weights_go_on_with_any_number_of_processes_and_become_one_file(tiny, run_command, tmp_path):
     """With grids and validations, whose last batch has a picture for one process only."""
     tiny = [word for word in tiny if word != "callbacks.samples=null"]

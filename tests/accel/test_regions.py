@@ -97,6 +97,7 @@ def test_a_block_that_does_not_compile_says_how_to_train_without(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_so_are_they_by_inductor_which_keeps_what_it_made(tmp_path):
     run(SAME, "unet", "inductor", repr({"layers_per_block": 2}), **{CACHE_VARIABLE: str(tmp_path)})
     assert any((tmp_path / "inductor").rglob("*"))

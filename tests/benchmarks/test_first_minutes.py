@@ -28,6 +28,7 @@ def test_parts_that_are_done_are_not_done_again(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_a_clone_trains_and_the_rows_say_when_its_grids_were_there(tmp_path: Path):
     options = {
         "folder": str(tmp_path / "work"),

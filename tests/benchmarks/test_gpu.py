@@ -59,6 +59,7 @@ def test_parts_run_on_tiny_shapes_and_another_start_takes_what_they_kept(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_all_parts_run_on_tiny_shapes(tmp_path: Path):
     rows = run(tmp_path, f"parts={','.join(script.PARTS)}")
     reasons = {row["measure"]: row["reason"] for row in rows if "reason" in row}

@@ -17,7 +17,7 @@ from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import Running, serving
 
-CASES = 2500
+CASES = 1000
 QUIET = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 json_values = st.recursive(

@@ -56,6 +56,7 @@ def paintings(engine: Engine) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_compiled_once_it_paints_the_same(toy_folder, cache, caplog):
     caplog.set_level(logging.INFO, "diffusion_art")
     run = load_run(toy_folder)

@@ -97,6 +97,7 @@ def ray() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.usefixtures("ray")
 def test_results_on_ray_are_those_of_a_loop() -> None:
     numbers = range(200)
@@ -120,6 +121,7 @@ def test_shards_are_the_same_to_the_byte_with_a_worker_killed_on_the_way(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.usefixtures("ray")
 def test_work_that_kills_every_worker_is_given_up_with_a_sentence() -> None:
     with pytest.raises(WorkerDiedError, match=r"gave a piece of work up.*workers=1"):
@@ -127,6 +129,7 @@ def test_work_that_kills_every_worker_is_given_up_with_a_sentence() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.usefixtures("ray")
 def test_memory_does_not_grow_with_the_pieces() -> None:
     """A million rows of 100 bytes in pieces of 1,000: 100 MB have passed, and are not held."""
@@ -140,6 +143,7 @@ def test_memory_does_not_grow_with_the_pieces() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @needs_ray
 def test_prepare_starts_a_ray_and_leaves_none(tmp_path: Path, run_command) -> None:
     words = ("source=painter", "source.count=300", "image_size_px=16", "progress=false", "workers=2")
