@@ -164,7 +164,10 @@ def test_a_clip_is_trained_measured_resumed_and_used(painter_shards, run_here, t
         "callbacks.samples.every_n_steps=0",
         "perceptual=none",
     ]
-    words = ["+experiment=quickstart32", "+debug=tiny", *data, *few, *quiet, *aligned, *text]
+    small = ["name=tiny", "data.image_size_px=16", "data.global_batch_size=8", "data.val_samples=8"]
+    small += ["model.backbone.block_channels=[16,32]", "model.backbone.attention_sides=[4]"]
+    small += ["model.backbone.norm_groups=8", "model.backbone.head_channels=16"]
+    words = [*small, *data, *few, *quiet, *aligned, *text]
     status, said, complaints = run_here("train", *words, "model.text_encoder.pretrained=null", "run=told")
     assert status == 0, said + complaints
     assert "train/alignment" in (tmp_path / "logs" / "tiny" / "told" / "metrics.csv").read_text()
