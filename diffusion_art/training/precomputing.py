@@ -248,4 +248,8 @@ def _has_weights(codec: Mapping[str, Any] | None) -> bool:
 
 
 def _is_frozen(encoder: Mapping[str, Any] | None) -> bool:
-    return encoder is not None and not class_of(dict(encoder)).trainable
+    if encoder is None:
+        return False
+    if "encoders" in encoder:
+        return all(map(_is_frozen, encoder["encoders"].values()))
+    return not class_of(dict(encoder)).trainable

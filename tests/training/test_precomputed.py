@@ -28,7 +28,7 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.side_files import LATENTS, TEXT, BadRecord, digest_of, read_record
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.training.precomputing import Encoders, precompute
+from diffusion_art.training.precomputing import Encoders, chosen, precompute
 from diffusion_art.training.step import TrainingStep
 from tests.fakes import tiny_clip, toy_model, toy_vae, vae_config
 
@@ -255,3 +255,13 @@ def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path)
     states = on_the_way.tokens.masked_fill(~on_the_way.mask[..., None], 0)
     torch.testing.assert_close(drawn.cond.tokens[:, :length], states, rtol=BF16, atol=1e-6)
     torch.testing.assert_close(drawn.cond.pooled, on_the_way.pooled, rtol=BF16, atol=1e-6)
+
+
+def test_a_pair_is_asked_before_where_each_of_its_encoders_is_frozen(tower: dict[str, Any], tmp_path: Path) -> None:
+    def model(second: dict[str, Any]) -> dict[str, Any]:
+        pair = {"_target_": "diffusion_art.models.text_pair.TextPair", "encoders": {"first": tower, "second": second}}
+        return {"codec": {"_target_": "diffusion_art.models.codec.Pixel"}, "text_encoder": pair}
+
+    assert chosen(None, model(tower)) == ("text",)
+    with pytest.raises(UserError, match="its text encoder is trained"):
+        chosen(None, model({"_target_": "diffusion_art.models.text_encoder.OpenClipScratch"}))
