@@ -73,16 +73,18 @@ def read_shared(path: Path) -> dict[str, Any]:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    metadata = described(path)
+
     class Reader(FileSystemReader):
         """torch's unpickles `.metadata`; this one lets nothing but descriptions of tensors be made of it."""
 
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-            return described(path)
+            return metadata
 
     plain = torch.load(path / PLAIN, map_location="cpu", weights_only=True)
     tensors: dict[str, Any] = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
-        for name, about in described(path).state_dict_metadata.items()
+        for name, about in metadata.state_dict_metadata.items()
     }
     with warnings.catch_warnings():  # one process reads all, which is what we want
         warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")

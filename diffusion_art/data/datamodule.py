@@ -194,10 +194,10 @@ class StreamDataModule(LightningDataModule):
         """Build the shards, and make the payload, where that is missing. Lightning calls this in one process only."""
         if self.url in ("auto", "shards"):
             spec = self._ready_shards()
-            shards = open_shards(spec)
-            self._check_computed(shards)
             if is_made(self.payload):
-                give(shards, self.payload, cache=self.cache)
+                give(open_shards(spec), self.payload, cache=self.cache)
+            elif self.precomputed is not None:
+                self._check_computed(self.precomputed, open_shards(spec))
 
     @property
     def codec(self) -> str:
@@ -215,11 +215,11 @@ class StreamDataModule(LightningDataModule):
             )
         return self.payload
 
-    def _check_computed(self, shards: Shards) -> None:
+    def _check_computed(self, wanted: Wanted, shards: Shards) -> None:
         """UserError where the run asks for what was not computed of these shards."""
-        if self.precomputed is not None and not is_made(self.payload) and self.codec not in shards.codecs:
+        if wanted.codec not in shards.codecs:
             there = ", ".join(name for name in shards.codecs if ":" in name) or "nothing of any encoder"
-            raise UserError(f"{shards.name} has {there} beside it, and not {self.codec}: {self.precomputed.remedy}")
+            raise UserError(f"{shards.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
 
     def _ready_shards(self) -> ShardSpec:
         return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards

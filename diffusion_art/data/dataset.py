@@ -95,6 +95,7 @@ class StreamDataset(IterableDataset):
         self.window = window
         self.max_bad = max_bad
         self.codec = codec
+        self.payload = payload_of(codec)
         self.latents = latents
         self.ring = ring
         self.repeat = repeat
@@ -150,7 +151,7 @@ class StreamDataset(IterableDataset):
         return (side, side) if bucket is None else scaled_to(bucket, stored_px=self.stored_size_px, asked_px=side)
 
     def _batch(self, samples: list[Sample], part: Stretch, *, cursor: int) -> Batch:
-        encoded, shape = payload_of(self.codec).encoded, self._row_shape(cursor - 1, part.size)
+        encoded, shape = self.payload.encoded, self._row_shape(cursor - 1, part.size)
         home = self.ring and self.ring.take(len(samples), shape)
         images = home.images if home else _empty(len(samples), *shape)
         rows, told = images.numpy(), ToldFirst(self.codec)
@@ -183,7 +184,7 @@ class StreamDataset(IterableDataset):
     def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst) -> bool:
         """Whether `row` now holds the pixels or latents of `sample`, and `told` what its caption said."""
         try:
-            payload_of(self.codec).unpack(told.rest(sample.image), row)
+            self.payload.unpack(told.rest(sample.image), row)
             told.keep()
             return True
         except BadPicture as error:

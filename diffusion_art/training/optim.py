@@ -64,7 +64,8 @@ def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> N
     for each in (each for saved in states for each in saved["state"].items()):
         p, state = parameters[each[0]], each[1]
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == p.shape and not is_shared(p):
+            alike = isinstance(value, Tensor) and value.shape == p.shape
+            if alike and value.stride() != p.stride() and not is_shared(p):
                 state[name] = torch.empty_like(p.detach(), device=value.device, dtype=value.dtype).copy_(value)
 
 

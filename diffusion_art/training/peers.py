@@ -53,15 +53,15 @@ class Peers:
 
     def connect(self, share: Callable[[Any], Any], *, one_machine: bool) -> None:
         """Connect all processes; each of them has to call this."""
-        listener = socket.create_server(("127.0.0.1" if one_machine else "", 0), backlog=self.world)
-        host = "127.0.0.1" if one_machine else os.environ.get("MASTER_ADDR", socket.gethostname())
-        with listener:
-            host, port, token = share((host, listener.getsockname()[1], secrets.token_hex(16)))
-            if self.rank == 0:
+        if self.rank == 0:
+            host = "127.0.0.1" if one_machine else os.environ.get("MASTER_ADDR", socket.gethostname())
+            with socket.create_server(("127.0.0.1" if one_machine else "", 0), backlog=self.world) as listener:
+                _, _, token = share((host, listener.getsockname()[1], secrets.token_hex(16)))
                 self._accept(listener, token)
-            else:
-                self._lines[0] = socket.create_connection((host, port), timeout=60)
-                _send(self._lines[0], {"token": token, "rank": self.rank})
+        else:
+            host, port, token = share(None)
+            self._lines[0] = socket.create_connection((host, port), timeout=60)
+            _send(self._lines[0], {"token": token, "rank": self.rank})
         for rank, line in self._lines.items():
             _keep_alive(line)
             threading.Thread(target=self._listen, args=(rank, line), daemon=True, name=f"peer-{rank}").start()
