@@ -55,6 +55,11 @@ def written_folder(path: Path) -> Iterator[Path]:
         folder.rename(path)
 
 
+def newest_first(paths: Iterable[Path]) -> list[Path]:
+    """By when they were last changed."""
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def publish(partial: Path, path: Path, *, on_disk: bool = False) -> None:
     """Give a file that is whole its name; see `written`."""
     if on_disk:

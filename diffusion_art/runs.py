@@ -8,7 +8,6 @@ run(["a red square on white"], seed=3, guidance_scale=4)
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +33,7 @@ from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record, Weights
 from diffusion_art.reports.grids import grids_of
-from diffusion_art.sizes import Size, named
+from diffusion_art.sizes import Size, named, size_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,10 +182,10 @@ class Run:
         own = (self.model.image_size_px, self.model.image_size_px)
         if asked is None:
             return own
-        found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(asked), flags=re.ASCII)
-        if found is None:
-            raise UserError(f"size={asked} is no size: write it as WIDTHxHEIGHT, such as size={named(own)}.")
-        size = int(found[1]), int(found[2])
+        try:
+            size = size_named(str(asked))
+        except ValueError:
+            raise UserError(f"size={asked} is no size: write it as WIDTHxHEIGHT, such as size={named(own)}.") from None
         self.model.latent_shape_of(size)
         return size
 

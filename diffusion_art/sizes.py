@@ -6,12 +6,15 @@ Paper: Podell et al. 2023 (SDXL), section 2.3, https://arxiv.org/abs/2307.01952
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from diffusion_art.errors import UserError
 
 Size: TypeAlias = tuple[int, int]  # width, height, px
+
+_NAME = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})", re.ASCII)
 
 MIN_AREA = 0.75  # of the square's; smaller sizes are no bucket
 LEAST_APART = 0.05  # between the logarithms of two buckets' ratios: a picture between them loses half of that at most
@@ -64,8 +67,9 @@ def named(size: Size) -> str:
 
 def size_named(name: str) -> Size:
     """The size of that name. ValueError for a text that is none."""
-    width, height = name.split("x")
-    return int(width), int(height)
+    if (found := _NAME.fullmatch(name)) is None:
+        raise ValueError(f"{name!r} is no size")
+    return int(found[1]), int(found[2])
 
 
 def scaled_to(size: Size, *, stored_px: int, asked_px: int) -> Size:

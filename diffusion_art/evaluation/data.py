@@ -50,11 +50,8 @@ class RunData:
         return self._shards("train", seed=None)
 
     def _shards(self, split: str, *, seed: int | None) -> ShardPictures:
-        data = (
-            {"image_size_px": self.image_size_px}
-            | self._data
-            | ({"path": self._real, "source": None} if self._real is not None else {})
-        )
+        real = {"path": self._real, "source": None} if self._real is not None else {}
+        data: dict[str, Any] = {"image_size_px": self.image_size_px, **self._data, **real}
         if not data.get("path"):
             raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
         paths = self._config.get("paths") or {"data_dir": "data"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import re
-import shlex
 import signal
 import warnings
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.callbacks.peers import verdict_of
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.errors import UserError
+from diffusion_art.files import command_line
 from diffusion_art.launching.processes import join_again
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
@@ -29,7 +28,6 @@ from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.resume import steps_done
 from diffusion_art.training.stopping import Stopped, stop_request
 
-_QUOTED = re.compile(r"='([^'\\]*)'$")  # as Hydra keeps a text that needs no quotes
 _OF_A_RUN = ("run=", "ckpt_path=", "data.payload=", "data.text_states=")
 
 log = logging.getLogger(__name__)
@@ -86,10 +84,8 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
 def _precompute(settings: dict[str, Any]) -> str:
     """The command that makes what the run wants computed before, of the words that were typed where they are known."""
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    words = [_QUOTED.sub(r"=\1", word) for word in given if not word.startswith(_OF_A_RUN)]
-    if not words:
-        words = [f"data.path={settings['data']['path']}"]
-    return shlex.join(["python", "-m", "diffusion_art.precompute", *words])
+    words = [word for word in given if not word.startswith(_OF_A_RUN)]
+    return command_line("precompute", words or [f"data.path={settings['data']['path']}"])
 
 
 def last_value(run_dir: Path, metric: str) -> float | None:

@@ -17,6 +17,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache, Encoded
 from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import mask_of, round_up
+from diffusion_art.models.weights_hash import see_weights
 from diffusion_art.tensors import Conditioning
 from diffusion_art.transfers import sent
 
@@ -146,9 +147,7 @@ class FrozenTextEncoder(TextEncoder):
 def digest_of(tower: nn.Module) -> Any:
     """A sha256 that has seen a tower's weights, names and values in float32."""
     digest = hashlib.sha256()
-    for name, weight in sorted(tower.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    see_weights(digest, tower)
     return digest
 
 

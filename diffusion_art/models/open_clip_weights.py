@@ -18,6 +18,7 @@ from torch import nn
 
 from diffusion_art.devices import precision_named
 from diffusion_art.errors import UserError
+from diffusion_art.files import newest_first
 from diffusion_art.models.hub import REACH_TIMEOUT_S, on_hub
 
 LOCAL_DIR = "local-dir:"
@@ -124,7 +125,7 @@ def local_dir_of_run(model: str) -> str:
     home = Path(model.removeprefix(LOCAL_DIR)).expanduser()
     if not model.startswith(LOCAL_DIR) or (home / HF_CONFIG_NAME).is_file():
         return model
-    newest = sorted(home.glob("*/clip"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    newest = newest_first(home.glob("*/clip"))
     found = [folder for folder in (home / "clip", *newest) if (folder / HF_CONFIG_NAME).is_file()]
     return f"{LOCAL_DIR}{found[0]}" if found else model
 

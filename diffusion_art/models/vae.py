@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
+from diffusion_art.files import newest_first
 from diffusion_art.models.codec import Codec
+from diffusion_art.models.weights_hash import see_weights
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, AutoencoderDC)}
 WIDTHS = ("block_out_channels", "encoder_block_out_channels")  # of the levels, whose sides are halved in between
@@ -134,9 +136,7 @@ class Vae(nn.Module, Codec):
         """Of its config, scale and shift, and its weights, names and values."""
         told = [self._settings, self.scale.flatten().tolist(), self.shift.flatten().tolist()]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        for name, weight in sorted(self.net.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+        see_weights(digest, self.net)
         return digest.hexdigest()
 
     @property
@@ -170,7 +170,7 @@ def _folder(path: str, subfolder: str | None) -> Path | None:
     """
     home = Path(path).expanduser()
     below = [home / subfolder] if subfolder else [home, home / "vae"]
-    newest = sorted(home.glob("*/vae"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    newest = newest_first(home.glob("*/vae"))
     found = next((folder for folder in [*below, *newest] if (folder / CONFIG).is_file()), None)
     if found is None and home.exists():
         raise UserError(f"model.codec.path={path} holds no VAE of diffusers: neither it nor its vae/ has a {CONFIG}.")

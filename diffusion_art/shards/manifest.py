@@ -12,7 +12,6 @@ A shard folder holds, besides its `<split>-<number>.tar` files,
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.files import rebuild
+from diffusion_art.sizes import size_named
 
 FORMAT = "diffusion-art-shards"
 VERSION = 1
@@ -178,8 +178,7 @@ def _buckets(entry: dict[str, Any]) -> BucketInfo:
     table = {name: value for name, value in entry.items() if name != "sizes"}
     counts = dict(entry["sizes"])
     for name, samples in counts.items():
-        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", name, flags=re.ASCII):
-            raise ValueError(f"{name!r} is no size of a bucket")
+        size_named(name)
         if type(samples) is not int or samples < 1:
             raise ValueError(f"bucket {name} has {samples!r} samples")
     return BucketInfo(_info(table), counts)

@@ -70,11 +70,5 @@ class AutoencoderStep(WeightsAlone):
         decoded = self.model.decode(mean + (logvar / 2).exp() * example.eps)
         per_picture = self.objective(decoded, example.images, mean=mean, logvar=logvar)
         seen = Seen(example.images, example.t, lambda: decoded, None)
-        active = [] if step is None else [term for term in self._terms() if term.active(step)]
-        found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
-        idle = [p for term in self._terms() if every_weight and term not in active for p in term.parameters()]
-        ended = [term.name for term in self._terms() if step is not None and term.until_step == step]
-        return Losses(per_picture, found, ended, idle)
-
-    def _terms(self) -> list[Term]:
-        return cast(list[Term], list(self.terms.values()))
+        terms = cast(list[Term], list(self.terms.values()))
+        return Losses.of(per_picture, terms, seen, step=step, every_weight=every_weight)

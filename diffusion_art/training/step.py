@@ -31,7 +31,7 @@ from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.noise import Iid, TrainingNoise
 from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
 from diffusion_art.training.spans import span
-from diffusion_art.training.terms.term import Seen, Term, by_name
+from diffusion_art.training.terms.term import Seen, Term, active_at, by_name
 from diffusion_art.transfers import sent
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
@@ -60,6 +60,23 @@ class Losses:
     terms: dict[str, tuple[float, Float[Tensor, ""]]]
     ended: Sequence[str] = ()
     idle: Sequence[Tensor] = ()
+
+    @classmethod
+    def of(
+        cls,
+        per_picture: Float[Tensor, " b"],
+        terms: Sequence[Term],
+        seen: Seen,
+        *,
+        step: int | None,
+        every_weight: bool = False,
+    ) -> Losses:
+        """With what those of `terms` that are active at `step` say of `seen`; see `TrainingStep.forward`."""
+        active = active_at(terms, step)
+        found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
+        idle = [p for term in terms if every_weight and term not in active for p in term.parameters()]
+        ended = [term.name for term in terms if step is not None and term.until_step == step]
+        return cls(per_picture, found, ended, idle)
 
     @cached_property
     def mean(self) -> Float[Tensor, ""]:
@@ -166,17 +183,14 @@ class TrainingStep(nn.Module):
         With `every_weight` the loss also depends on the weights of terms that have ended, for which it has gradients of
         zero: several processes wait for a gradient of each. They move nothing that the model depends on.
         """
-        active = [] if step is None else [term for term in self._terms() if term.active(step)]
+        active = active_at(self._terms(), step)
         places = {term.place for term in active if term.place is not None}
         if len(places) > 1:
             raise UserError(f"terms want maps of the backbone at {' and '.join(sorted(places))}: give them one place.")
         per_picture, out, seen_map = self._asked(example, next(iter(places), None))
         seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map)
         with span(TERMS):
-            found = {term.name: (term.weight, loss) for term in active if (loss := term(seen)) is not None}
-        idle = [p for term in self._terms() if every_weight and term not in active for p in term.parameters()]
-        ended = [term.name for term in self._terms() if step is not None and term.until_step == step]
-        return Losses(per_picture, found, ended, idle)
+            return Losses.of(per_picture, self._terms(), seen, step=step, every_weight=every_weight)
 
     def _asked(self, example: Example, place: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The objective's losses, the network's last answer to it, and its map at `place`."""

@@ -32,8 +32,9 @@ from torch import Tensor
 from diffusion_art import __version__, accel, models
 from diffusion_art.accel.ahead_of_time import CompiledNetwork
 from diffusion_art.errors import UserError
-from diffusion_art.files import cache_folder, check_ours
+from diffusion_art.files import cache_folder, check_ours, newest_first
 from diffusion_art.models.text_to_image import Network, TextToImage
+from diffusion_art.models.weights_hash import see_weights
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.tensors import Conditioning
@@ -175,9 +176,7 @@ def fingerprint(model: TextToImage, config: dict, dtype: torch.dtype, max_rows: 
     ours = [source for package in (accel, models) for source in sorted(Path(package.__path__[0]).glob("*.py"))]
     for source in (*ours, Path(__file__).with_name("compile_network.py")):
         digest.update(source.read_bytes())
-    for name, weight in sorted(model.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    see_weights(digest, model.backbone)
     return digest.hexdigest()[:24]
 
 
@@ -191,8 +190,7 @@ def _processor() -> str:
 
 def clear(folder: Path) -> None:
     """Drop all compiled networks but those used last, and what killed processes left."""
-    kept = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in kept[KEPT:]:
+    for path in newest_first(folder.glob("*.so"))[KEPT:]:
         path.unlink(missing_ok=True)
     for left in folder.glob("building-*"):
         if time.time() - left.stat().st_mtime > STALE_S:

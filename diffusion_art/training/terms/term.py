@@ -93,3 +93,8 @@ def by_name(terms: Iterable[Term]) -> nn.ModuleDict:
     if len({term.name for term in terms}) < len(terms):
         raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
     return nn.ModuleDict({term.name: term for term in terms})
+
+
+def active_at(terms: Iterable[Term], step: int | None) -> list[Term]:
+    """Those that count at this step; none outside of training."""
+    return [] if step is None else [term for term in terms if term.active(step)]
