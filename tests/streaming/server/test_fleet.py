@@ -60,6 +60,8 @@ def test_any_process_answers_and_all_count_in_one_sum(toy: Path, fleet: ServerPr
     expected = list(ShardReader(toy).read(batches(10)))
     for _ in range(6):
         assert list(StreamClient(fleet.url).read(batches(10))) == expected
+    sent = before["samples_total", "v2"] + 6 * 160
+    wait_until(lambda: figures_of(fleet.url)["samples_total", "v2"] >= sent)  # an answer is counted once it is sent
     after = [figures_of(fleet.url) for _ in range(3)]  # by each of them
     for figures in after:
         assert figures["samples_total", "v2"] - before["samples_total", "v2"] == 6 * 160
