@@ -141,6 +141,7 @@ def test_snapshots_of_a_resumed_run_are_those_of_a_whole_one(asked, run_here, tm
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_a_killed_run_leaves_whole_snapshots_and_ends_in_those_of_one_that_was_not(asked, run_here, tmp_path):
     """SIGKILL wherever it falls, twice."""
     asked += ["callbacks.snapshots.every_n_steps=1", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=10"]

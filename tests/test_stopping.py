@@ -176,7 +176,7 @@ def test_all_signals_with_and_without_workers(number, workers, tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launched", ["by torchrun", "by us"])
+@pytest.mark.parametrize("launched", [pytest.param("by torchrun", marks=pytest.mark.longest), "by us"])
 def test_two_processes_stop_at_the_same_step_and_resume(launched, tiny, tmp_path):
     arguments = [*tiny, "alignment=none", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "run=two"]
     arguments += ["data.num_workers=1"]
@@ -203,6 +203,7 @@ def test_two_processes_stop_at_the_same_step_and_resume(launched, tiny, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.skipif(shutil.which("make") is None or shutil.which("timeout") is None, reason="needs make and timeout")
 def test_timeout_of_make_train_leaves_a_checkpoint(tiny, tmp_path):
     arguments = " ".join([*tiny, "trainer.max_steps=100000", "run=made", "callbacks.checkpoints.every_n_steps=100000"])

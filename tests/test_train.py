@@ -193,6 +193,7 @@ def test_killed_twice_and_resumed_with_other_workers_ends_in_the_same_bits(tiny,
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_an_alignment_outlives_a_kill(tiny, run_command, tmp_path):
     """Killed while it is on, and resumed to its end and beyond."""
     settings = [
@@ -288,6 +289,7 @@ def test_a_curriculum_resumes_exactly_across_its_border(tiny, run_here, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
     settings = [
         *tiny,
@@ -311,6 +313,7 @@ def test_two_processes_train_what_one_does(tiny, run_command, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_two_processes_align_as_one_does_and_train_on_without(tiny, run_command, tmp_path):
     """Without the relation of pictures, which is that of each process's own."""
     settings = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -192,7 +193,13 @@ def take_steps(module: DiffusionModule, settings: dict[str, Any], size: int) -> 
 
 
 def peak_rss() -> int:
-    """Bytes of memory this process has held at most."""
+    """Bytes of memory this process has held at most. On Linux `ru_maxrss` begins with what its parent held."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        status = ""
+    if high := re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
+        return 1024 * int(high[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

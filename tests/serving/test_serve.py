@@ -215,6 +215,7 @@ def test_killed_and_started_again_nothing_is_left(toy_folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.skipif(not worth_trying("cpu"), reason="nothing to compile with here, or no room")
 def test_compiled_once_it_is_kept_for_servers_that_are_not_told_to(tmp_path):
     """Of a pixel transformer in bfloat16; the process that compiles compares it with the network as it is."""

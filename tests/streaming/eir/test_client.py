@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_protocol_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_workers", "devices"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("num_workers", "devices"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.longest)])
 def test_the_command_trains_from_an_eir_server(run_command, tmp_path: Path, num_workers: int, devices: int):
     streamer = EirStreamer()
     with streaming(streamer) as url:
