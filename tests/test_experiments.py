@@ -36,6 +36,7 @@ def _settled(tmp_path: Path, *overrides: str) -> dict:
 @pytest.mark.parametrize("name", _choices("experiment"))
 def test_every_experiment_builds(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
     wanted = {"distill": [f"teacher.run={toy_run(tmp_path / 'teacher')}", "data.image_size_px=16"]}  # to be complete
     settings = _settled(tmp_path, f"+experiment={name}", "prompts=[a boat]", *wanted.get(name, []))
     assert settings["name"] == name
@@ -49,11 +50,13 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     build(settings["lr_schedule"])
     trainer = build_trainer(settings)
     assert trainer.max_steps == settings["trainer"]["max_steps"]
+    assert not (tmp_path / "somewhere").exists()  # nothing was painted or read for it
 
 
 ABLATIONS = sorted(path.stem for path in (config_dir() / "experiment" / "ablation").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_composes_and_names_what_there_is(name):
     """Of 32 and 64 px on the painter's pictures, under a name of its own."""

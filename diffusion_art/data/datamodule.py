@@ -52,6 +52,8 @@ class SelfMade(Protocol):
 
     def ready(self) -> ShardSpec: ...
 
+    def are_squares(self) -> bool: ...
+
 
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
@@ -243,11 +245,13 @@ class StreamDataModule(LightningDataModule):
 
     def sizes(self) -> list[str]:
         """The sizes (`160x96`) that the run trains on where pictures keep their shape, the square among them; empty
-        where all are squares. No server is started; shards that are missing are built.
+        where all are squares. No server is started; shards that may hold other shapes and are missing are built.
 
         Raises:
             UserError: at `image_size_px` a side of a bucket is no whole number of pixels.
         """
+        if self.url in ("auto", "shards") and isinstance(self.shards, SelfMade) and self.shards.are_squares():
+            return []
         with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
             info = reader.info()
             asked = {"stored_px": info.image_size_px, "asked_px": self.image_size_px}

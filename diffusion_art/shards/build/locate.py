@@ -94,6 +94,15 @@ class Shards:
         refuse_leaks(open_shards(found))
         return found
 
+    def are_squares(self) -> bool:
+        """Whether that is known without building or reading any: they are made with settings that crop to squares."""
+        if self.build.get("bucket_step_px") or not isinstance(self.path, str | Path):
+            return False
+        path = with_remote(self.path, self.remote)[0].path
+        if isinstance(path, Address):
+            return False
+        return self._source_opens_at_once() or not (path / MANIFEST_FILE).is_file()
+
     def _located(self, wanted: Component) -> Component:
         """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
         path = wanted.path
