@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.callbacks.sample_grid import SampleGrid
+from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.units import duration
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,16 @@ class Forecast(Callback):
     """Logs steps, places and times. `after_steps` are taken before the time is told; a shorter run tells none.
 
     The time is the median of those steps, times the steps left, and the last sample grid's time for each grid to come.
-    Validation is not in it.
+    Validation is not in it. While the `curriculum` has larger pictures to come, it is the time of its present stage,
+    and it is told anew after as many steps of the next.
     """
 
-    def __init__(self, *, folder: str, after_steps: int = 20) -> None:
+    def __init__(self, *, folder: str, curriculum: Curriculum, after_steps: int = 20) -> None:
         self.folder = Path(folder)
+        self.curriculum = curriculum
         self.after_steps = after_steps
-        self._seen: list[tuple[int, float]] = []  # (step, when it was over)
+        self._end = 0  # the step after which the stage is over
+        self._seen: list[tuple[int, float]] = []  # (step, when it was over), of this stage
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -45,26 +49,29 @@ class Forecast(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        at = trainer.global_step
+        if at >= self._end:
+            self._end = next((end for end in self.curriculum.ends(trainer.max_steps) if end > at), trainer.max_steps)
+            self._seen = []
         if len(self._seen) > self.after_steps or not trainer.is_global_zero:
             return
-        if not self._seen or self._seen[-1][0] != trainer.global_step:  # else a part of a step
-            self._seen.append((trainer.global_step, time.perf_counter()))
-        if len(self._seen) == self.after_steps + 1 and trainer.global_step < trainer.max_steps:
+        if not self._seen or self._seen[-1][0] != at:  # else a part of a step
+            self._seen.append((at, time.perf_counter()))
+        if len(self._seen) == self.after_steps + 1 and at < self._end:
             log.info("%s", self._told(trainer))
 
     def _told(self, trainer: Trainer) -> str:
         ends = [when for _, when in self._seen[WARM_UP_STEPS:]]
         step_s = statistics.median(later - before for before, later in pairwise(ends))
-        at, left = trainer.global_step, trainer.max_steps - trainer.global_step
+        at, left, last = trainer.global_step, self._end - trainer.global_step, self._end == trainer.max_steps
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         grids = next((each for each in callbacks if isinstance(each, SampleGrid) and each.prompts), None)
-        steps_of_grids = [] if grids is None else grids.due_steps(at, trainer.max_steps)
-        seconds = left * step_s + (0.0 if grids is None else len(steps_of_grids) * grids.took_s)
-        told = f"about {duration(seconds)} to go: {left:,} steps of {step_s:.2g} s"
-        if grids is None or not steps_of_grids:
-            return told
-        next_s = (steps_of_grids[0] - at) * step_s + grids.took_s
-        return (
-            f"{told}, sample grids of {grids.took_s:.2g} s at {len(steps_of_grids)} of them. "
-            f"The next grid is there in {duration(next_s)}, after step {steps_of_grids[0]:,}."
-        )
+        due = [] if grids is None else [step for step in grids.due_steps(at, trainer.max_steps) if step <= self._end]
+        seconds = left * step_s + (0.0 if grids is None else len(due) * grids.took_s)
+        far = "to go" if last else f"to step {self._end:,}"
+        told = f"about {duration(seconds)} {far}: {left:,} steps of {step_s:.2g} s"
+        if grids is not None and due:
+            next_s = (due[0] - at) * step_s + grids.took_s
+            told += f", sample grids of {grids.took_s:.2g} s at {len(due)} of them. "
+            told += f"The next grid is there in {duration(next_s)}, after step {due[0]:,}."
+        return told if last else f"{told.removesuffix('.')}. Then pictures are larger, and steps take longer."

@@ -61,8 +61,12 @@ class Curriculum:
                 )
         return (*(image_size_px // shrink for shrink in self.shrinks), image_size_px)
 
+    def ends(self, steps: int) -> tuple[int, ...]:
+        """The step after which each stage of a run of `steps` is over, the run's last one included."""
+        return (*(int(until * steps) for until in self.untils), steps)
+
     def batch_sizes(self, image_size_px: int, *, batches: int, batches_per_step: int = 1) -> BatchSizes:
         """The plan of a run of `batches` global batches; a step's batches have one size."""
         steps = batches // batches_per_step
-        starts = (0, *(int(until * steps) * batches_per_step for until in self.untils))
+        starts = (0, *(end * batches_per_step for end in self.ends(steps)[:-1]))
         return BatchSizes(starts, self.sizes_px(image_size_px))

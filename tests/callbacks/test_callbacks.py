@@ -113,6 +113,18 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     folder = "logs/tiny/told"
     begun = said.index(f"12 steps to go. Look at {folder}/samples as it trains, and at {folder}/report.html.")
     assert begun < said.index("step 0: samples in")
+    assert "larger" not in said
     told = re.search(r"about \d+ s to go: 6 steps of [\d.e-]+ s, sample grids of [\d.e-]+ s at 2 of them\.", said)
     assert told is not None, said
     assert told.start() < said.index("step 6: samples in")
+
+
+def test_a_run_that_grows_its_pictures_says_how_long_each_size_takes(tiny, run_here, tmp_path):
+    arguments = ["curriculum=progressive", "trainer.max_steps=16", "callbacks.forecast.after_steps=5", "run=grows"]
+    status, said, complaints = run_here("train", *tiny, *arguments)
+    assert status == 0, said + complaints
+    first, second = re.findall(r"^about .* of [\d.e-]+ s.*", said, re.MULTILINE)
+    assert re.fullmatch(
+        r"about \d+ s to step 8: 2 steps of \S+ s\. Then pictures are larger, and steps take longer\.", first
+    )
+    assert re.fullmatch(r"about \d+ s to go: 3 steps of \S+ s", second)
