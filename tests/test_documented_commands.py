@@ -37,6 +37,7 @@ def test_the_pages_name_many_commands():
     assert len(TABLE) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", longest(named(COMMAND)), ids=" ".join)
 def test_a_named_command_composes(words, run_here):
     name, *arguments = words

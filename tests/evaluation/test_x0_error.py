@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -65,11 +66,17 @@ def answering(x_0_hat: Callable, schedule: Schedule, prediction: Prediction, *, 
     ).eval()
 
 
+@pytest.fixture(scope="module")
+def judged() -> tuple[TextToImage, dict[str, Any]]:
+    """A model of flow prediction on the flow path, and its scores."""
+    model = toy_model()
+    return model, x0_error(model, IMAGES, CAPTIONS)
+
+
 @pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
-def test_one_model_scores_the_same_however_it_is_expressed(schedule: str, prediction: str):
+def test_one_model_scores_the_same_however_it_is_expressed(schedule: str, prediction: str, judged):
     """A trained network's x_0_hat, put into the words of every other prediction and schedule."""
-    model = toy_model()  # flow prediction on the flow path
-    original = x0_error(model, IMAGES, CAPTIONS)
+    model, original = judged
 
     def x_0_hat(x_t, alpha, sigma, cond):
         straight = x_t / (alpha + sigma)
