@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 # Tests of one file share what they made, so a file stays in one process; more threads than cores slow all of them. The
 # commands that tests start find our modules compiled.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow test-longest test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean

@@ -24,6 +24,11 @@ settings.register_profile("patient", deadline=None)  # a busy machine is no fail
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole commands first: they take longest, and the last file of a suite has one process to itself."""
+    items.sort(key=lambda item: item.path.parent not in (ROOT / "tests", ROOT / "tests" / "sweeps"))
+
+
 @pytest.fixture(scope="session")
 def painter_shards(tmp_path_factory) -> Path:
     """150 paintings of 16 px as shards: about 120 to train on."""
