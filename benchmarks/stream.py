@@ -266,7 +266,7 @@ def main(
     short = quick.lower() == "true"
     if short:
         rounds, seconds = min(rounds, "3"), "1"
-    shards = Path(path) if path else painted(BUILD, count=int(pictures), size_px=128)
+    shards = Path(path).resolve() if path else painted(BUILD, count=int(pictures), size_px=128)
     if before:
         against_before(shards, before, rounds=int(rounds), seconds=float(seconds))
         return

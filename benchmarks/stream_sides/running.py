@@ -58,6 +58,7 @@ def run(
         process = subprocess.Popen(
             [python, "-m", module, json.dumps(arguments)],
             env=environment,
+            cwd=None if tree == BENCHMARKS.parent else tree,  # `-m` looks there first
             stdout=output,
             stderr=errors,
             start_new_session=True,
