@@ -38,13 +38,9 @@ class Forecast(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             left = trainer.max_steps - trainer.global_step
-            log.info(
-                "%s steps to go. Look at %s as it trains, and at %s. How long it takes is told after %d steps.",
-                f"{left:,}",
-                self.folder / "samples",
-                self.folder / "report.html",
-                self.after_steps,
-            )
+            later = f" How long it takes is told after {self.after_steps} steps." if left > self.after_steps else ""
+            places = f"Look at {self.folder / 'samples'} as it trains, and at {self.folder / 'report.html'}."
+            log.info("%s steps to go. %s%s", f"{left:,}", places, later)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
