@@ -6,6 +6,8 @@ ARGS   ?=
 # commands that tests start find our modules compiled.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)# processes for tests that mostly wait for those they start
+
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow test-longest test-full test-gpu test-oldest golden lint format bench docs stream serve watch sample evaluate wikiart notebooks clean
 
@@ -44,7 +46,7 @@ test: install  ## the default test suite, minutes on two cores
 	$(PYTEST) -m "not slow and not gpu and not network" $(ARGS)
 
 test-slow: install  ## the slow tests that CI runs
-	$(PYTEST) -m "slow and not longest and not gpu and not network" $(ARGS)
+	$(PYTEST) -n $(WAITING) -m "slow and not longest and not gpu and not network" $(ARGS)
 
 test-longest: install  ## the slow tests that CI has no room for
 	$(PYTEST) -m "longest and not gpu and not network" $(ARGS)
