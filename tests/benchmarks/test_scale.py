@@ -67,7 +67,7 @@ def test_twice_the_rate_is_twice_the_network_and_the_rows_say_so(painter_shards,
     told = {row["measure"]: row for row in json.loads((results / "scale.json").read_text())}
     size = told["JPEG: bytes of a pair on the way"]["ours"]
     assert size > 300
-    wire = told["JPEG: Gbit/s, 4 consumers of 3000 images/s"]["ours"]
+    wire = told["JPEG: Gbit/s of 4 consumers of 3000 images/s"]["ours"]
     assert wire == pytest.approx(2 * scale.gbit_per_s(4 * 1500, size), abs=1e-3)
     assert told["latents: servers"]["ours"] == 1
     assert all(row["holds"] for row in told.values() if "holds" in row)
