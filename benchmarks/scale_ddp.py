@@ -1,17 +1,17 @@
 """What a second process brings, and what sharing out saves.
 
-    python benchmarks/scale_ddp.py
+    python benchmarks/scale_ddp.py [rounds=5] [steps=60] [per_process=16]
 
-Pictures per second of one process of one thread and of two (gloo, one thread each), whose runs take turns; and the
-bytes of weights, optimiser and averages that a process holds under `trainer=fsdp`, as a share of those that each holds
-under `trainer=ddp`, which are all. Each run is the real command on the painter's pictures. The result is
-`benchmarks/results/scale_ddp.json`.
+Pictures per second of one process of one thread and of two (gloo, one thread each), one after the other in each
+round, in an order that turns. The ratio is the median over the rounds of the ratio within a round; a rate is the
+median of the windows of a run, the first one aside. Then the bytes of weights, optimiser and averages that a
+process holds under `trainer=fsdp`, as a share of those that each holds under `trainer=ddp`, which are all. Each run
+is the real command on the painter's pictures. Two processes need two idle cores: rows tell the load of the machine
+before the first run.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import statistics
@@ -20,8 +20,10 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from record import RESULTS, claim, command, machine, write
 
 from diffusion_art.shared_checkpoint import described
 
@@ -65,37 +67,52 @@ def held_share(folder: Path) -> float:
     return max(held.values()) / sum(held.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--per-process", type=int, default=16)
-    asked = parser.parse_args()
+def rounds_of(folder: Path, *, rounds: int, steps: int, per_process: int) -> dict[int, list[float]]:
+    """Pictures/s by number of processes; each round has both, in an order that turns."""
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(rounds):
+        for processes in (1, 2) if turn % 2 == 0 else (2, 1):
+            speed = images_per_s(folder, processes=processes, per_process=per_process, steps=steps, turn=turn)
+            speeds[processes].append(speed)
+    return speeds
+
+
+def claims(speeds: dict[int, list[float]], share: float) -> list[dict[str, Any]]:
+    one, two = speeds[1], speeds[2]
+    ratios = [both / (2 * alone) for alone, both in zip(one, two, strict=True)]
+    ratio = statistics.median(ratios)
+    speed = claim(
+        "training pictures/s of two gloo processes of one thread each",
+        ours=statistics.median(two),
+        peer=2 * statistics.median(one),
+        peer_name="twice one process of one thread",
+        ratio=ratio,
+        goal=">= 0.95",
+        holds=ratio >= 0.95,
+        ratios=[round(each, 3) for each in ratios],
+    )
+    memory = claim(
+        "bytes of weights, optimiser and average that one of two processes holds, trainer=fsdp",
+        ours=share,
+        peer=1.0,
+        peer_name="trainer=ddp",
+        ratio=share,
+        goal="<= 0.55",
+        holds=share <= 0.55,
+    )
+    return [speed, memory]
+
+
+def main(rounds: str = "5", steps: str = "60", per_process: str = "16", results: str = str(RESULTS)) -> None:
+    line = command("scale_ddp", rounds=rounds, steps=steps, per_process=per_process)
+    more = {**machine(), "command": line, "load_before": round(os.getloadavg()[0], 2)}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         run_command("prepare", "source=painter", "source.count=400", "image_size_px=32", "out=S", cwd=folder)
-        speeds: dict[int, list[float]] = {1: [], 2: []}
-        for turn in range(asked.turns):
-            for processes, found in speeds.items():
-                found.append(
-                    images_per_s(
-                        folder, processes=processes, per_process=asked.per_process, steps=asked.steps, turn=turn
-                    )
-                )
+        speeds = rounds_of(folder, rounds=int(rounds), steps=int(steps), per_process=int(per_process))
         share = held_share(folder)
-    one, two = (statistics.median(found) for found in speeds.values())
-    load = os.getloadavg()[0]
-    result = {
-        "images_per_s": speeds,
-        "two_against_twice_one": two / (2 * one),
-        "fsdp_rank_against_ddp_rank": share,
-        "load": load,
-        "cores": os.cpu_count(),
-    }
-    out = ROOT / "benchmarks/results/scale_ddp.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write("scale_ddp", [{**row, **more} for row in claims(speeds, share)], results=Path(results))
 
 
 if __name__ == "__main__":
-    main()
+    main(**dict(word.split("=", 1) for word in sys.argv[1:]))

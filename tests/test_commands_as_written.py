@@ -23,6 +23,7 @@ NOT_RUN = {  # what a command matches -> why it is composed only (tests/test_doc
     r"^train\b|judge=train|^evaluate|^schedule_search": "takes minutes; tests of its own do less of it",
     r"^prepare\b(?!.*limit)": "paints thousands of pictures",
     r"^precompute|^posthoc_ema|logs/(wikiart|distill)|klimt|run=painter|format=": "needs what another command makes",
+    r"^consolidate": "tests/test_more_machines.py runs it",
 }
 
 

@@ -188,6 +188,29 @@ def test_shared_weights_go_on_with_any_number_of_processes_and_become_one_file(t
     _assert_equal(_weights(runs / "many"), _weights(runs / "again"))
 
 
+@pytest.mark.slow
+@pytest.mark.longest
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["optim=muon", "optim.lr=1e-3", "trainer.precision=bf16", "alignment=features"],
+        ["trainer.accumulate_grad_batches=2", "perceptual=features"],
+    ],
+    ids=["muon, bf16, alignment", "accumulation, perceptual"],
+)
+def test_shared_weights_learn_by_every_recipe_what_whole_ones_do(recipe, tiny, run_command, tmp_path):
+    losses = []
+    for strategy in ("ddp", "fsdp"):
+        asked = [*tiny, *recipe, *_processes(2, strategy), "trainer.max_steps=6", "trainer.val_check_interval=6"]
+        said = run_command("train", *asked, f"run={strategy}", cwd=tmp_path, timeout=600)
+        assert said.returncode == 0, said.stdout + said.stderr
+        losses.append(_losses(tmp_path / "logs/tiny" / strategy))
+    assert len(losses[0]["train/loss"].dropna()) == 6
+    assert losses[0]["val/loss"].notna().sum() == 1
+    tolerance = 1e-3 if "optim=muon" in recipe else 1e-5
+    pd.testing.assert_frame_equal(*losses, rtol=tolerance, atol=1e-5)
+
+
 def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
     folder = tmp_path / "step_00000001.ckpt"
     folder.mkdir()

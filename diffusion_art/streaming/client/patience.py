@@ -9,6 +9,11 @@ from diffusion_art.streaming.client.line import LineError
 jitter = random.SystemRandom()  # leaves the global generator, which training may use, alone
 
 
+def delay_s(failures: int, chance: random.Random = jitter) -> float:
+    """The wait after so many failures in a row: about 0.1 s, then twice as long each time, up to 2 s."""
+    return min(2.0, 0.05 * 2 ** min(failures, 10)) * chance.uniform(0.5, 1.5)
+
+
 class Patience:
     """Waits longer after each failure in a row, and raises UserError when they go on for `limit_s`."""
 
@@ -31,5 +36,4 @@ class Patience:
         self._failures += 1
         if self.left_s() <= 0:
             raise UserError(f"{self._what} (waited {self._limit_s:g} s, at last: {error})") from None
-        delay_s = min(2.0, 0.05 * 2 ** min(self._failures, 10)) * jitter.uniform(0.5, 1.5)
-        time.sleep(max(0.0, min(delay_s, self.left_s())))
+        time.sleep(max(0.0, min(delay_s(self._failures), self.left_s())))

@@ -1,0 +1,26 @@
+"""`benchmarks/scale_ddp.py`: the ratio is that within each round, and its spread is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import scale_ddp
+from record import tables, write
+
+
+def test_a_ratio_is_the_median_of_those_within_the_rounds_and_holds_from_its_goal_on(tmp_path: Path):
+    # the machine is half as fast in the second round, which changes no ratio
+    rows = scale_ddp.claims({1: [10.0, 5.0, 10.0], 2: [19.2, 9.6, 18.0]}, 0.51)
+    assert rows[0]["ratios"] == [0.96, 0.96, 0.9]
+    assert rows[0]["ratio"] == pytest.approx(0.96)
+    assert [row["holds"] for row in rows] == [True, True]
+    assert not scale_ddp.claims({1: [10.0], 2: [18.0]}, 0.56)[0]["holds"]
+    assert not scale_ddp.claims({1: [10.0], 2: [18.0]}, 0.56)[1]["holds"]
+    write("scale_ddp", rows, results=tmp_path / "results")
+    assert "0.96 (0.9 to 0.96)" in tables(tmp_path / "results")
