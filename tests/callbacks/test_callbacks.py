@@ -8,10 +8,13 @@ import re
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from diffusion_art.callbacks.agreement import config_digest
+from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
 
 TINY = [
@@ -116,3 +119,16 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     told = re.search(r"about \d+ s to go: 6 steps of [\d.e-]+ s, sample grids of [\d.e-]+ s at 2 of them\.", said)
     assert told is not None, said
     assert told.start() < said.index("step 6: samples in")
+
+
+def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption_following_is_not_measured(
+    tmp_path, caplog
+):
+    callback = CaptionFollowing(folder=str(tmp_path), source=None, sampler=Euler(num_steps=1))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_steps=0, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+    with caplog.at_level("INFO"):
+        callback.on_train_start(trainer, LightningModule())
+        callback.on_train_end(trainer, LightningModule())
+    assert "data.source is not the painter" in caplog.text
+    assert not list(tmp_path.glob("*.json"))
