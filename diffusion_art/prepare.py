@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     pictures = sum(manifest.splits.values())
     Console().print(
         f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"
-        f"  python -m diffusion_art.train data=parquet {shlex.quote(f'data.path={out}')} "
+        f"  python -m diffusion_art.train +experiment=openclipart {shlex.quote(f'data.path={out}')} "
         f"data.image_size_px={manifest.image_size_px}",
         soft_wrap=True,
         markup=False,

@@ -65,3 +65,44 @@ def test_a_number_that_no_file_holds_is_found():
     assert stands("98.4", figures)
     assert not stands("98.5", figures)
     assert not stands("98.4", held("no such commit"))
+
+
+PROSE = ("README.md", "docs/results.md", "docs/choosing.md", "docs/accelerations.md", "docs/serve.md")
+CITED = re.compile(r"`python benchmarks/(\w+)\.py([^`]*)`|\(`(\w+)\.py`\)")
+NO_FIGURE = re.compile(r"not (recorded|measured)")
+MEASURED = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(?= (?:times|%))")
+
+
+def sentences(page: str) -> Iterator[str]:
+    """Sentences and rows of tables, without code blocks."""
+    prose = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    yield from re.split(r"\n\n|\n(?=\* |- |\|)|(?<=\.)\s+(?=[A-Z`*])", prose)
+
+
+def results_of(name: str, words: str) -> str:
+    """The file that `python benchmarks/NAME.py WORDS` writes its rows into."""
+    options = dict(word.split("=", 1) for word in words.split())
+    suffix = options.get("name", "") if name == "quality" else ""
+    suffix = suffix or ("64px" if name == "quality" and options.get("size") == "64" else "")
+    return "_".join(filter(None, (name, suffix)))
+
+
+def rounded(figure: float, shown: str) -> bool:
+    """Whether the figure, or its percentage, is `shown` to the digits that are shown."""
+    digits = len(shown.partition(".")[2]) or -len(re.findall(r"0*$", shown.replace(",", ""))[0])
+    return any(abs(scale * figure - float(shown.replace(",", ""))) <= 0.51 * 10**-digits for scale in (1, 100))
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_a_benchmark_that_prose_names_is_there_with_its_figures(page: str):
+    for sentence in sentences(page):
+        cited = [(name or short, words) for name, words, short in CITED.findall(sentence)]
+        figures: list[float] = []
+        for name, words in cited:
+            assert (ROOT / "benchmarks" / f"{name}.py").is_file(), sentence
+            file = ROOT / "benchmarks/results" / f"{results_of(name, words)}.json"
+            assert file.is_file() or NO_FIGURE.search(sentence), f"{page}: {file.name} is missing for: {sentence}"
+            rows = json.loads(file.read_text()) if file.is_file() else []
+            figures += [row[side] for row in rows for side in ("ours", "peer", "ratio") if side in row]
+        shown = MEASURED.findall(sentence) if cited else []
+        assert [number for number in shown if not any(rounded(figure, number) for figure in figures)] == [], sentence

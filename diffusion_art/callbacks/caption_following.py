@@ -19,6 +19,7 @@ from diffusion_art.evaluation.caption_following import (
     save_json,
     summary,
 )
+from diffusion_art.sources.base import Source
 from diffusion_art.sources.painter import Painter
 
 log = logging.getLogger(__name__)
@@ -27,15 +28,16 @@ log = logging.getLogger(__name__)
 class CaptionFollowing(Callback):
     """Paints unseen captions with the averaged weights, has the judge read them, prints and saves the shares.
 
-    `source` is the painter whose captions the run was trained on, so that none of them is asked again. The result is
-    `caption_following.json` in `folder`. A run that was stopped early is not measured.
+    `source` is the painter whose captions the run was trained on, so that none of them is asked again; a run on other
+    pictures, or on shards whose source is not given, says that it is not measured. The result is
+    `caption_following.json` in `folder`. A run that was stopped early is not measured either.
     """
 
     def __init__(
         self,
         *,
         folder: str,
-        source: Painter,
+        source: Source | None,
         sampler: Sampler,
         guidance_scale: float = 1.0,
         guidance: dict[str, Any] | None = None,
@@ -52,8 +54,15 @@ class CaptionFollowing(Callback):
         self.held_out_count = held_out_count
         self.batch_size = batch_size
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not isinstance(self.source, Painter):
+            log.info(
+                "caption following is not measured: it asks for the painter's styles and colours, and data.source is "
+                "not the painter (data=painter)"
+            )
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not paints(trainer) or trainer.global_step < trainer.max_steps:
+        if not isinstance(self.source, Painter) or not paints(trainer) or trainer.global_step < trainer.max_steps:
             return
         log.info("measuring caption following on %d unseen captions", self.count + self.held_out_count)
         with painting(trainer, pl_module):

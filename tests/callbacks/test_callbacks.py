@@ -8,10 +8,13 @@ import re
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from diffusion_art.callbacks.agreement import config_digest
+from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
 
 TINY = [
@@ -128,3 +131,16 @@ def test_a_run_that_grows_its_pictures_says_how_long_each_size_takes(tiny, run_h
         r"about \d+ s to step 8: 2 steps of \S+ s\. Then pictures are larger, and steps take longer\.", first
     )
     assert re.fullmatch(r"about \d+ s to go: 3 steps of \S+ s", second)
+
+
+def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption_following_is_not_measured(
+    tmp_path, caplog
+):
+    callback = CaptionFollowing(folder=str(tmp_path), source=None, sampler=Euler(num_steps=1))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_steps=0, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+    with caplog.at_level("INFO"):
+        callback.on_train_start(trainer, LightningModule())
+        callback.on_train_end(trainer, LightningModule())
+    assert "data.source is not the painter" in caplog.text
+    assert not list(tmp_path.glob("*.json"))

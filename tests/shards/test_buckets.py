@@ -109,3 +109,12 @@ def test_a_table_that_lies_is_found_out(tmp_path):
     np.save(path, table[:-1])
     with pytest.raises(UserError, match="does not match its manifest"):
         ShardSet.open(tmp_path / "shards")
+
+
+def test_a_build_with_buckets_is_replaced_by_one_without(tmp_path):
+    bucketed_shards(tmp_path / "shards", count=12)
+    source = open_source(tmp_path / "shards-pictures")
+    asked = {"image_size_px": 16, "val_fraction": 0.2, "workers": 1, "progress": False}
+    squares = build_shards(source, tmp_path / "shards", overwrite=True, **asked)
+    assert sum(squares.splits.values()) == 12
+    assert not list((tmp_path / "shards").glob("buckets-*"))

@@ -25,7 +25,7 @@ from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
 
 _OURS = re.compile(
-    r"(train|val)-\d{6}\.tar|index-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
+    r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
 )
 
 
