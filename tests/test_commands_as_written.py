@@ -86,7 +86,7 @@ SMALL = {  # what a command matches -> the words that are put after it
     r"^train.*data/mine": ("++model.backbone.patch_size=2",),
 }
 POSTHOC = "logs/wikiart/first/checkpoints/posthoc_0.15.ckpt"
-TOKEN = "a word that only the two of them know"
+TOKEN = "only-the-two-of-them-know-it"
 JIT = "model/backbone=jit_base"
 MADE_BY: list[tuple[str, str, Words]] = [  # what a command matches -> a path, and the command that makes it
     (r"=\[?logs/quickstart\b(?!/a)", "logs/quickstart/RUN", ("train", "+experiment=quickstart", "ema=post_hoc")),
@@ -258,6 +258,8 @@ def started(words: Words, place: Path, more: dict[str, str]) -> Iterator[str]:
 def test_a_server_of_the_pages_answers_until_it_is_stopped(words: Words, place: Path, tmp_path: Path, run_here: Run):
     provide(words, place, run_here)
     named_here = ("data.path=data/tutorial",) if re.search(r"path=(FOLDER|\.\.\.)", " ".join(words)) else ()
+    if "caption_template=..." in words:
+        named_here = (*named_here, "caption_template={title}")
     given = {f"DIFFUSION_ART_{name}_TOKEN": TOKEN for name in ("SERVE", "STREAM") if "host=0.0.0.0" in words}
     with started((*words, *named_here), place, given) as url:
         if url.startswith("wss:"):
