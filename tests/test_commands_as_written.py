@@ -189,8 +189,8 @@ def provide(words: Words, place: Path, run_here: Run) -> None:
 
 
 def marked(words: Words) -> object:
-    """CI runs what paints, hands on and looks at shards; it has no room for the rest."""
-    quick = words[0] in ("sample", "export", "shards")
+    """CI runs what paints and looks at shards; it has no room for the rest."""
+    quick = words[0] in ("sample", "shards")
     return pytest.param(words, id=" ".join(words), marks=[pytest.mark.slow, *([] if quick else [pytest.mark.longest])])
 
 

@@ -40,7 +40,7 @@ class Forecast(Callback):
             left = trainer.max_steps - trainer.global_step
             later = f" How long it takes is told after {self.after_steps} steps." if left > self.after_steps else ""
             places = f"Look at {self.folder / 'samples'} as it trains, and at {self.folder / 'report.html'}."
-            log.info("%s steps to go. %s%s", f"{left:,}", places, later)
+            log.info("%s %s to go. %s%s", f"{left:,}", "step" if left == 1 else "steps", places, later)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -6,7 +6,8 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 
-LASTING = ("checkpoints", "snapshots", "caption_following")  # callbacks that a run to try the code has no use for
+# callbacks that a run to try the code has no use for
+LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
 
 def check_trial(trainer: dict[str, Any]) -> None:
