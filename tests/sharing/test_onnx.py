@@ -77,6 +77,7 @@ def test_the_script_paints_our_pictures_without_torch(tmp_path, run_command):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize("kind", ["frozen", "jit"])
 def test_other_towers_and_networks(kind, tmp_path, run_command):
     clip = f"local-dir:{tiny_clip(tmp_path / 'clip')}"

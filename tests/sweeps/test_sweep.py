@@ -135,6 +135,7 @@ def test_joblib_runs_jobs_at_once_and_one_that_fails_is_named_at_the_end(tiny, r
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]])
 def test_a_search_runs_its_trials_by_any_launcher(tiny, run_command, tmp_path, launcher):
     asked = [*tiny, "+sweep=optuna", "run=first", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"]
