@@ -36,9 +36,7 @@ class Setting:
     hours: float = 24.0  # simulated
     mtbf_hours: float = 24.0  # of one server that is up
     restart_s: float = 60.0  # from a death until it serves again
-    silent: float = (
-        0.5  # share of deaths after which the machine says nothing more; of the others a client hears at once
-    )
+    silent: float = 0.5  # share of deaths of which clients hear nothing; of the others they hear at once
     gone: int = 0  # servers that are down all the time
     max_clients: int | None = None  # of a server; None: all that come
     timeout_s: float = 30.0
