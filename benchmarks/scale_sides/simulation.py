@@ -4,7 +4,7 @@ Between events all rates are constant, so the simulation jumps from one event to
 client dials, a window is full or empty. A server shares its capacity out among its clients, and a client takes no more
 than its window has room for. Clients do what `StreamClient` does: they begin at a server by chance, keep the whole
 frames that came, leave a server that broke off at once and one that fell silent after `timeout_s`, wait as `Patience`
-does, go to the next server and ask it for what follows their cursor. A server with `max_clients` sends the next one
+does, go to another server and ask it for what follows their cursor. A server with `max_clients` sends the next one
 away, as `stream limits.max_connections` does. No client leaves a server that serves it.
 """
 
@@ -18,7 +18,7 @@ from itertools import count
 
 import numpy as np
 
-from diffusion_art.streaming.client.patience import delay_s
+from diffusion_art.streaming.client.patience import Turns, delay_s
 
 _SLACK = 1e-6  # samples: what rounding leaves of a window
 
@@ -58,9 +58,9 @@ class Outcome:
 
 @dataclass
 class Client:
-    """Where one reader stands: `place` is its cursor, `got` are the ranges of samples that came whole."""
+    """Where one reader stands: `turns` names its server, `place` is its cursor, `got` are the ranges that came whole."""
 
-    url: int
+    turns: Turns
     place: int = 0
     failures: int = 0
     since: float = 0.0
@@ -84,8 +84,9 @@ class Simulation:
         self.setting = setting
         self._chance = random.Random(setting.seed)
         self._limit = float(setting.batch * setting.window)
-        self._clients = [Client(self._chance.randrange(setting.servers)) for _ in range(setting.consumers)]
-        self._at = np.array([client.url for client in self._clients])
+        servers = [str(number) for number in range(setting.servers)]
+        self._clients = [Client(Turns(servers, self._chance)) for _ in range(setting.consumers)]
+        self._at = np.array([int(client.turns.url) for client in self._clients])
         self._joined = np.zeros(setting.consumers, bool)
         self._ahead = np.zeros(setting.consumers)  # came and not consumed; below 0: consumed of a lost frame
         self._came = np.zeros(setting.consumers)  # since the client joined its server
@@ -177,12 +178,12 @@ class Simulation:
         if self._now - client.since >= self.setting.retry_for_s:
             self.outcome.ended += 1
             return
-        client.url += 1
+        client.turns.pass_on()
         self._after(delay_s(client.failures, self._chance), "dials", number)
 
     def _dials(self, number: int) -> None:
         client = self._clients[number]
-        server = client.url % self.setting.servers
+        server = int(client.turns.url)
         if not self._up[server] or self._has_all_it_takes(server):
             self._after(self.setting.timeout_s if self._silent[server] else 0.0, "fails", number)
             return

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Sequence
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client.line import LineError
@@ -12,6 +13,25 @@ jitter = random.SystemRandom()  # leaves the global generator, which training ma
 def delay_s(failures: int, chance: random.Random = jitter) -> float:
     """The wait after so many failures in a row: about 0.1 s, then twice as long each time, up to 2 s."""
     return min(2.0, 0.05 * 2 ** min(failures, 10)) * chance.uniform(0.5, 1.5)
+
+
+class Turns:
+    """The servers at `urls` one after the other, in an order of one reader's own.
+
+    So readers spread over the servers, and those of a server that is gone over all others.
+    """
+
+    def __init__(self, urls: Sequence[str], chance: random.Random = jitter) -> None:
+        self._order, self._passed = chance.sample(list(urls), len(urls)), 0
+
+    @property
+    def url(self) -> str:
+        """Whose turn it is."""
+        return self._order[self._passed % len(self._order)]
+
+    def pass_on(self) -> None:
+        """It is the next one's turn."""
+        self._passed += 1
 
 
 class Patience:

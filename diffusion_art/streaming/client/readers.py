@@ -22,7 +22,7 @@ from diffusion_art.shards.payloads import give
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError
-from diffusion_art.streaming.client.patience import Patience, jitter
+from diffusion_art.streaming.client.patience import Patience, Turns
 from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of
 from diffusion_art.streaming.wire import Read, StreamInfo
 
@@ -36,7 +36,7 @@ class StreamClient:
     """Reads from any of `urls`, all serving the same data set.
 
     A server that breaks off, hangs for `timeout_s` or sends damaged bytes is left, and what was not yet
-    received is asked again of the next one: the samples come out as if nothing had happened. A server is
+    received is asked again of another one: the samples come out as if nothing had happened. A server is
     waited for `connect_for_s` at the start and `retry_for_s` in mid-run. `digest` is the data set that must
     be there, None for that of the first server. It connects at the first read, so before that it may be sent to
     other processes.
@@ -75,7 +75,7 @@ class StreamClient:
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes
         self._remedy = remedy
-        self._url = jitter.randrange(len(self.urls))  # so that readers spread over the servers
+        self._turns = Turns(self.urls)
         self._info: StreamInfo | None = None
         self._lines: set[Line] = set()
 
@@ -86,7 +86,7 @@ class StreamClient:
             try:
                 self._hang_up(self._dial(patience))
             except LineError as error:
-                self._url += 1
+                self._turns.pass_on()
                 patience.failed(error)
         return self._info
 
@@ -119,7 +119,7 @@ class StreamClient:
                         if session is not None:
                             self._hang_up(session.line)
                             session = None
-                        self._url += 1
+                        self._turns.pass_on()
                         patience.failed(error)
                 parts = waiting.popleft()
                 samples = list(chain.from_iterable(part.samples for part in parts))
@@ -138,8 +138,8 @@ class StreamClient:
         return {**self.__dict__, "_lines": set()}
 
     def _dial(self, patience: Patience) -> Line:
-        """A line to the next server, proved to hold the data set we began with."""
-        url = self.urls[self._url % len(self.urls)]
+        """A line to the server whose turn it is, proved to hold the data set we began with."""
+        url = self._turns.url
         open_within_s = min(self._timeout_s, max(1.0, patience.left_s()))
         line = Line(url, token=self._token, ca=self._ca, timeout_s=self._timeout_s, open_within_s=open_within_s)
         self._lines.add(line)

@@ -14,7 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import LineError
-from diffusion_art.streaming.client.patience import Patience, jitter
+from diffusion_art.streaming.client.patience import Patience, Turns
 from diffusion_art.streaming.client.session import ReadRequest
 from diffusion_art.streaming.eir.line import EirLine
 from diffusion_art.streaming.wire import StreamInfo
@@ -57,7 +57,7 @@ class EirReader:
         self._token = token_of(token)
         self._ca, self._timeout_s = ca, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
-        self._url = jitter.randrange(len(self.urls))
+        self._turns = Turns(self.urls)
         self._line: EirLine | None = None
         self._met = False  # whether a server ever answered
         self._ready = deque[Sample]()
@@ -167,7 +167,7 @@ class EirReader:
     def _open(self, patience: Patience) -> EirLine:
         if self._line is None:
             self._line = EirLine(
-                self.urls[self._url % len(self.urls)],
+                self._turns.url,
                 token=self._token,
                 ca=self._ca,
                 timeout_s=self._timeout_s,
@@ -180,7 +180,7 @@ class EirReader:
         if self._line is not None:
             self._line.close()
         self._line = None
-        self._url += 1
+        self._turns.pass_on()
         patience.failed(error)
 
     def _patience(self) -> Patience:

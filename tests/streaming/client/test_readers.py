@@ -92,7 +92,7 @@ def test_a_client_goes_on_at_another_server_when_its_own_stays_away(toy: Path):
     requests = batches(16, 100)
     with ServerProcess(toy) as one, ServerProcess(toy) as two:
         client = StreamClient([one.url, two.url])
-        client._url = 0
+        client._turns._order[:] = [one.url, two.url]
         read = client.read(requests, window=2)
         samples = [next(read) for _ in range(10)]
         one.stop()
@@ -103,7 +103,7 @@ def test_a_server_that_hangs_is_left(toy: Path):
     requests = batches(16, 30)
     with ServerProcess(toy) as one, ServerProcess(toy) as two:
         client = StreamClient([one.url, two.url], timeout_s=0.3)
-        client._url = 0
+        client._turns._order[:] = [one.url, two.url]
         read = client.read(requests, window=1)
         samples = [next(read)]
         os.kill(one.pid, signal.SIGSTOP)
@@ -277,7 +277,7 @@ def test_a_client_leaves_the_global_random_state_alone(server: ServerProcess):
         "import random, sys; from diffusion_art.streaming.client.readers import ReadRequest, StreamClient\n"
         "random.seed(0); state = random.getstate()\n"
         "client = StreamClient(['ws://127.0.0.1:1/ws', sys.argv[1]])\n"
-        "client._url = 0  # the one that is not there\n"
+        "client._turns._order.sort()  # first the one that is not there\n"
         "assert len(next(client.read([ReadRequest('train', 0, 0, 9)]))) == 9\n"
         "assert random.getstate() == state"
     )
