@@ -37,6 +37,7 @@ def test_models_written_before_paint_the_same_picture(name):
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_written_before_is_gone_on_with(tmp_path):
     run = trace.train(tmp_path, more=[f"ckpt_path={trace.HERE / 'old' / 'last.ckpt'}", "trainer.max_steps=22"])
     assert len(trace.losses(run)) == 2

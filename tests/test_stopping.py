@@ -101,6 +101,7 @@ def _is_worker(process: psutil.Process) -> bool:
     return process.cmdline() == psutil.Process().cmdline()  # forked
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_and_leaves(tiny, tmp_path):
     process = _start(_train(*tiny, *LONG, "run=all", "data.num_workers=2"), tmp_path)
     run = tmp_path / "logs/tiny/all"

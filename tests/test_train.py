@@ -105,6 +105,7 @@ def test_a_run_explains_itself(tiny, run_command, tmp_path):
     assert load_text_to_image(run).image_size_px == 16
 
 
+@pytest.mark.slow
 def test_sample_grids_and_their_reports_leave_training_untouched(tiny, run_here, tmp_path, monkeypatch):
     write, states = TrainingReport.write, []
 

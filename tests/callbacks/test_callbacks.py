@@ -84,6 +84,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(tiny, ru
         assert saved["global_step"] <= record["step"]
 
 
+@pytest.mark.slow
 def test_validation_uses_the_averaged_weights_and_says_the_same_twice(tiny, run_here, tmp_path):
     for name, extra in (("one", []), ("two", ["data.num_workers=2"])):
         status, said, complaints = run_here("train", *tiny, f"run={name}", *extra)

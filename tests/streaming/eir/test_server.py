@@ -416,6 +416,7 @@ def test_the_server_sets_the_most_samples_of_an_answer(pictures: Path):
         assert [len(client.ids(n)) for n in (6, 7, 8, 10**9)] == [6, 7, 7, 7]
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_stops_nobody_and_fills_nothing(tmp_path: Path):
     large = picture(0, 128)
     write_pictures(tmp_path, train=2000, damaged=dict.fromkeys(range(2000), large))
@@ -498,6 +499,7 @@ def test_a_state_that_cannot_be_kept_is_an_error_that_names_the_file(pictures: P
             EirPass(open_shards(pictures), path=path)
 
 
+@pytest.mark.slow
 def test_clients_of_several_processes_get_each_sample_once(pictures: Path):
     with (
         ServerProcess(pictures, settings=ONCE, processes=2) as server,
@@ -510,6 +512,7 @@ def test_clients_of_several_processes_get_each_sample_once(pictures: Path):
         assert one.data(1) == three.data(1) == ["terminate"]
 
 
+@pytest.mark.slow
 def test_validation_samples_stay_out_when_the_server_is_killed_and_replaced(pictures: Path, tmp_path: Path):
     settings = Settings(eir_state=str(tmp_path / "state"), eir_epochs=1)
     with ServerProcess(pictures, settings=settings) as server:
