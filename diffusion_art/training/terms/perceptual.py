@@ -17,6 +17,7 @@ hours: the same weights, at all noise levels), https://huggingface.co/blog/Photo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +32,12 @@ from diffusion_art.training.terms.term import Seen, Term
 class Perceptual(Term):
     """Gradients pass through the tower and the codec's decoder into x_0_hat, of every picture with t <= `max_t`.
 
-    `layers` are the tower's earlier layers, `semantics` is the weight of its last one among them.
+    `layers` are the tower's earlier layers, `semantics` is the weight of its last one among them. The loss counts
+    `weight` times from `start_at_fraction` of the run's `total_steps` on.
 
     Raises:
-        UserError: a weight or time out of range, or a layer that the tower does not have.
+        UserError: a weight, time or fraction out of range, a start in a run without an end, or a layer that the tower
+            does not have.
     """
 
     name = "perceptual"
@@ -49,6 +52,8 @@ class Perceptual(Term):
         layers: Sequence[int] = (1, 2, 3),
         semantics: float = 0.1,
         max_t: float = 0.7,
+        start_at_fraction: float = 0.0,
+        total_steps: int = -1,
     ) -> None:
         super().__init__()
         if not weight > 0:
@@ -61,6 +66,7 @@ class Perceptual(Term):
         self.layers = list(layers)
         self.semantics = semantics
         self.max_t = max_t
+        self.from_step = _first_step(start_at_fraction, total_steps)
         self.hide("tower", tower)
         with torch.no_grad():  # a layer that is not there is found before training
             tower.maps(torch.zeros(1, 3, 32, 32), self.layers)
@@ -81,6 +87,20 @@ class Perceptual(Term):
             ours = self.tower.maps(x_0_hat.float(), self.layers)
             *near, kind = (_apart(one, other) for one, other in zip(ours, wanted, strict=True))
             return sum(near, start=self.semantics / 2 * kind)  # |a - b|^2 of unit vectors is 2 (1 - cos)
+
+
+def _first_step(start_at_fraction: float, total_steps: int) -> int:
+    if not 0 <= start_at_fraction < 1:
+        raise UserError(
+            f"perceptual.start_at_fraction={start_at_fraction} must be at least 0 and below 1; at 0 it counts from the "
+            "first step."
+        )
+    if start_at_fraction and total_steps < 1:
+        raise UserError(
+            f"perceptual.start_at_fraction={start_at_fraction} is a share of the run, and "
+            f"trainer.max_steps={total_steps} sets it no end: give trainer.max_steps, or perceptual.start_at_fraction=0."
+        )
+    return int(Fraction(str(start_at_fraction)) * max(0, total_steps))
 
 
 def _apart(one: Float[Tensor, "b d g g"], other: Float[Tensor, "b d g g"]) -> Float[Tensor, " b"]:

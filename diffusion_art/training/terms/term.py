@@ -34,6 +34,7 @@ class Term(nn.Module):
     sees_pixels: ClassVar[bool] = False  # whether latents in place of the pictures would not do
     off: ClassVar[str] = ""  # what a run without it is given, if not name=none
     weight: float = 1.0
+    from_step: int = 0  # the first step with it
     until_step: int | None = None  # the first step without it; None: it never ends
     place: str | None = None  # of the backbone, whose map there it wants to see
 
@@ -61,7 +62,7 @@ class Term(nn.Module):
         return super()._apply(fn, recurse)
 
     def active(self, step: int) -> bool:
-        return self.until_step is None or step < self.until_step
+        return step >= self.from_step and (self.until_step is None or step < self.until_step)
 
     def told(self, captions: Sequence[str]) -> dict[str, Any]:
         """What the objective is called with besides the pictures."""

@@ -91,6 +91,14 @@ def test_only_low_noise_counts():
     assert not step(example(step, torch.full((4,), 0.5))).terms  # validation asks the objective alone
 
 
+def test_it_starts_at_its_share_of_the_run():
+    step = step_with(Perceptual(tower=SmallTower(), layers=[0], start_at_fraction=0.29, total_steps=100))
+    asked = example(step, torch.full((4,), 0.4))
+    assert not step(asked, step=28).terms
+    assert set(step(asked, step=29).terms) == {"perceptual"}
+    assert set(step_with(Perceptual(tower=SmallTower(), layers=[0]))(asked, step=0).terms) == {"perceptual"}
+
+
 def test_gradients_reach_the_network_through_the_tower_and_stop_there():
     tower = Lite0(stride=16)
     step = step_with(Perceptual(tower=tower)).train()
@@ -133,6 +141,9 @@ def test_clips_tower_has_layers_too(tmp_path):
         ({"max_t": 0.0}, "perceptual.max_t=0.0"),
         ({"max_t": 1.5}, "perceptual.max_t=1.5"),
         ({"semantics": -1.0}, "perceptual.semantics=-1.0"),
+        ({"start_at_fraction": 1.0, "total_steps": 10}, "perceptual.start_at_fraction=1.0 must be at least 0 and below"),
+        ({"start_at_fraction": -0.5}, "perceptual.start_at_fraction=-0.5 must be"),
+        ({"start_at_fraction": 0.5}, "start_at_fraction=0.5 is a share of the run, and trainer.max_steps=-1 sets it no"),
         ({"layers": [4]}, r"layers=\[4\] must be rising numbers .*: 0, 1, 2, 3"),
         ({"layers": [2, 1]}, r"layers=\[2, 1\] must be rising"),
     ],
