@@ -81,7 +81,7 @@ def _text(study: optuna.Study, table: Table, pictures: list[str], folder: Path) 
         f"# {folder.parent.name} / {folder.name}",
         "",
         f"{len(table.rows)} trials ({', '.join(f'{count} {state}' for state, count in counts.items())}); "
-        f"`{table.metric}` is to {table.direction}. The value of a pruned trial is that of its last validation.",
+        f"`{table.metric}` is {table.direction}d. The value of a pruned trial is that of its last validation.",
         "",
         "```",
         *study.user_attrs.get(COMMAND, []),
