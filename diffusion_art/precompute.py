@@ -1,4 +1,5 @@
-"""Command: latents and text states of a run's shards, computed once with the encoders that the run would ask.
+"""Command: latents, text states and image features of a run's shards, computed once with the networks that the run
+would ask.
 
 It takes the words of the training, whatever they are:
 
@@ -38,14 +39,15 @@ def main(config: DictConfig) -> None:
     engine = engine_named(settings["engine"], workers=settings["workers"], ray=settings["ray"])
     if engine == LocalEngine() and device != "cpu":
         engine = LocalEngine(workers=1)  # one process keeps a GPU busy
-    what = chosen(settings["what"], settings["model"])
     data, source = settings["data"], settings["data"]["source"]
+    tower = (settings.get("alignment") or {}).get("tower")
+    what = chosen(settings["what"], settings["model"], tower=tower, features=data["image_features"])
     spec = Shards.of(data, settings["paths"]["data_dir"], source=Described(source) if source else None).ready()
-    encoders = Encoders(settings["model"], what, device)
+    encoders = Encoders(settings["model"], what, device, tower)
     for component in components_of(spec):
         for line in precompute(component, encoders, engine, progress=settings["progress"]):
             _say(line)
-    keys = {"latents": "data.payload=latents", "text": "data.text_states=true"}
+    keys = {"latents": "data.payload=latents", "text": "data.text_states=true", "features": "data.image_features=true"}
     _say(f"train with the same words and {' '.join(keys[kind] for kind in what)}")
 
 

@@ -25,13 +25,17 @@ class Batch:
     cursor: int  # global batches consumed once this one has been trained on
     encoded: bool = False  # images are the codec's latents; from a loader the bytes of bfloat16, twice as wide
     cond: Conditioning | None = None  # what the text encoder said of the captions, where that was computed before
+    features: Float[Tensor, "b m g g"] | None = None  # what an image tower saw in the pictures, likewise
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def pin_memory(self) -> Batch:
         """What a loader with `pin_memory` calls, so that the pictures go to the device while it computes."""
-        return replace(self, images=self.images.pin_memory(), cond=self.cond and self.cond.pin_memory())
+        features = None if self.features is None else self.features.pin_memory()
+        return replace(
+            self, images=self.images.pin_memory(), cond=self.cond and self.cond.pin_memory(), features=features
+        )
 
 
 @dataclass

@@ -136,6 +136,9 @@ class SmallTower(ImageTower):
         self.seen = self.conv(nn.functional.interpolate(images, size=(12, 12), mode="bilinear", antialias=True))
         return self.seen
 
+    def describe(self) -> dict[str, Any]:
+        return {"class": type(self).__name__}
+
     def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Of one earlier layer, the pictures themselves at half their size."""
         return [*(nn.functional.avg_pool2d(images, 2) for _ in layers), self(images)]

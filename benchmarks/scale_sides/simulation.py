@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass
 class Client:
-    """Where one reader stands: `turns` names its server, `place` is its cursor, `got` are the ranges that came whole."""
+    """Where one reader stands: `turns` names its server, `place` is its cursor, `got` the ranges that came whole."""
 
     turns: Turns
     place: int = 0

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.plan import Bucketed, BucketsOnce
-from diffusion_art.data.precomputed import Wanted, on_device
+from diffusion_art.data.precomputed import PLAIN, Wanted, on_device
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Crew, LostWorker, someone_died
@@ -123,7 +123,8 @@ class StreamDataModule(LightningDataModule):
     `payload` is what travels: `jpeg` as stored, decoded by the loaders, or `u8`, the pixels, decoded once into the
     folder `cache` (decoded.py) for networks that are faster than the loaders. The batches are identical, but for JPEGs
     that are decoded small (pixels.py). `latents` are those of the model's codec, computed before. With `text_states`
-    captions bring what the text encoder said of them, computed before too. `precomputed` says of which encoders, and is
+    captions bring what the text encoder said of them, computed before too, and with `image_features` pictures what the
+    image tower of an alignment sees in them. `precomputed` says of which encoders, and is
     given once the model is built. `crc` proves that each frame arrived as it was sent. Loaders give pictures as
     bytes; they become floats in [-1, 1] on the device. `curriculum` trains on smaller ones first, from the same shards
     and server. `caption_template` is what a running server must make its captions by, None for any; shards of one's own
@@ -153,6 +154,7 @@ class StreamDataModule(LightningDataModule):
         max_bad: int = 100,
         payload: str = "jpeg",
         text_states: bool = False,
+        image_features: bool = False,
         crc: bool = True,
         cache: str | None = None,
         caption_template: str | None = None,
@@ -176,6 +178,7 @@ class StreamDataModule(LightningDataModule):
         self.max_bad = max_bad
         self.payload = payload
         self.text_states = text_states
+        self.image_features = image_features
         self.precomputed: Wanted | None = None
         self.crc = crc
         self.cache = cache
@@ -210,11 +213,8 @@ class StreamDataModule(LightningDataModule):
         """
         if self.precomputed is not None:
             return self.precomputed.codec
-        if self.text_states or payload_of(self.payload).encoded:
-            raise UserError(
-                "latents and text states are those of a model, and none is at hand: set data.payload=jpeg and "
-                "data.text_states=false"
-            )
+        if self.text_states or self.image_features or payload_of(self.payload).encoded:
+            raise UserError(f"latents, text states and features are those of a model, and none is at hand: set {PLAIN}")
         return self.payload
 
     def _check_computed(self, wanted: Wanted, shards: Shards) -> None:
@@ -394,10 +394,7 @@ class StreamDataModule(LightningDataModule):
     def _open_eir(self) -> Callable[[], EirReader]:
         """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
         if self.codec != "jpeg":
-            raise UserError(
-                f"an EIR server sends encoded pictures and captions, not {self.codec}; set data.payload=jpeg and "
-                "data.text_states=false"
-            )
+            raise UserError(f"an EIR server sends encoded pictures and captions, not {self.codec}; set {PLAIN}")
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
             "from where the server is",

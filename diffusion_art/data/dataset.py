@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from diffusion_art.data.curriculum import BatchSizes
 from diffusion_art.data.plan import Consecutive, Plan, Stretch
-from diffusion_art.data.precomputed import ToldFirst, batched
+from diffusion_art.data.precomputed import ToldFirst
 from diffusion_art.data.ring import Parcel, Ring, channels_first, private, shared
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
@@ -169,7 +169,8 @@ class StreamDataset(IterableDataset):
             positions=(positions + self._part(cursor - 1).position - part.position).tolist(),
             cursor=cursor,
             encoded=encoded,
-            cond=batched(told.states) if told.states else None,
+            cond=told.states(),
+            features=told.features(),
         )
         return Parcel.of(batch, home) if home else batch
 
@@ -182,7 +183,7 @@ class StreamDataset(IterableDataset):
         return height, width, 3
 
     def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst) -> bool:
-        """Whether `row` now holds the pixels or latents of `sample`, and `told` what its caption said."""
+        """Whether `row` now holds the pixels or latents of `sample`, and `told` what was said of it."""
         try:
             self.payload.unpack(told.rest(sample.image), row)
             told.keep()

@@ -1,4 +1,6 @@
-"""What frozen encoders said before, on its way into a batch: latents in place of pixels, states beside captions."""
+"""What frozen networks said before, on its way into a batch: latents in place of pixels, states beside captions, and
+what an image tower saw beside pictures.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ from torch import Tensor
 
 from diffusion_art.data.transforms import to_float
 from diffusion_art.shards.pixels import BadPicture, Buffer
-from diffusion_art.shards.side_files import BadRecord, Record, read_record
+from diffusion_art.shards.side_files import FEATURES, TEXT, BadRecord, Record, read_record
 from diffusion_art.tensors import Batch, Conditioning
+
+CALLED = {TEXT: "text states", FEATURES: "image features"}
+PLAIN = "data.payload=jpeg data.text_states=false data.image_features=false"  # a run that asks for none of it
 
 
 @dataclass(frozen=True)
@@ -29,33 +34,40 @@ class Wanted:
     def remedy(self) -> str:
         """For an error where shards have no such thing."""
         return (
-            f"these encoders have not been asked yet. Make what they say with `{self.command}`, or train with "
-            "data.payload=jpeg data.text_states=false"
+            f"these encoders have not been asked yet. Make what they say with `{self.command}`, or train with {PLAIN}"
         )
 
 
 class ToldFirst:
-    """Takes the text states off the front of each sample, where the codec has them there."""
+    """Takes text states and features off the front of each sample, where the codec has them there."""
 
     def __init__(self, codec: str) -> None:
-        self._here = "+" in codec
-        self._last: Record | None = None
-        self.states: list[Record] = []  # of the samples that were kept
+        self._kept: dict[str, list[Record]] = {name.partition(":")[0]: [] for name in codec.split("+")[1:]}
+        self._last: list[Record] = []
 
     def rest(self, data: Buffer) -> Buffer:
-        """The bytes behind the states. BadPicture where these are damaged."""
-        if not self._here:
-            return data
-        try:
-            self._last = read_record(data)
-        except BadRecord as error:
-            raise BadPicture(f"its text states cannot be read: {error}") from error
-        return memoryview(data)[self._last.bytes :]
+        """The bytes behind them. BadPicture where these are damaged."""
+        start, self._last = 0, []
+        for kind in self._kept:
+            try:
+                self._last.append(read_record(data, start))
+            except BadRecord as error:
+                raise BadPicture(f"its {CALLED[kind]} cannot be read: {error}") from error
+            start += self._last[-1].bytes
+        return memoryview(data)[start:] if start else data
 
     def keep(self) -> None:
         """The sample is used."""
-        if self._last is not None:
-            self.states.append(self._last)
+        for kept, record in zip(self._kept.values(), self._last, strict=True):
+            kept.append(record)
+
+    def states(self) -> Conditioning | None:
+        """Of the samples that were kept, where there are any."""
+        return batched(found) if (found := self._kept.get(TEXT)) else None
+
+    def features(self) -> Float[Tensor, "b d g g"] | None:
+        """Of the samples that were kept, in bfloat16, where there are any."""
+        return stacked(found) if (found := self._kept.get(FEATURES)) else None
 
 
 def batched(states: Sequence[Record]) -> Conditioning:
@@ -73,10 +85,17 @@ def batched(states: Sequence[Record]) -> Conditioning:
     return Conditioning(tokens, mask, vectors)
 
 
+def stacked(features: Sequence[Record]) -> Float[Tensor, "b d g g"]:
+    """The maps of a batch in bfloat16."""
+    payload = bytearray(b"".join(record.payload for record in features))
+    return torch.frombuffer(payload, dtype=torch.bfloat16).view(len(features), *features[0].shape[:3])
+
+
 def on_device(batch: Batch) -> Batch:
-    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents and states in float32."""
+    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents; states and features in float32."""
     images = latents_of(batch.images) if batch.encoded else to_float(batch.images)
-    return replace(batch, images=images, cond=batch.cond and batch.cond.to(torch.float32))
+    features = None if batch.features is None else batch.features.float()
+    return replace(batch, images=images, cond=batch.cond and batch.cond.to(torch.float32), features=features)
 
 
 def latents_of(rows: UInt8[Tensor, "b c h w2"]) -> Float[Tensor, "b c h w"]:

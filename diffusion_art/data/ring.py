@@ -99,7 +99,7 @@ class Parcel(Batch):
 
     def __reduce__(self) -> tuple:
         place = self.place
-        rest = (self.captions, self.keys, self.positions, self.cursor, self.encoded, self.cond)
+        rest = (self.captions, self.keys, self.positions, self.cursor, self.encoded, self.cond, self.features)
         return _arrive, ((place.ring, place.worker, place.slot, tuple(place.images.shape), place.fresh), rest)
 
 

@@ -28,7 +28,7 @@ from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.resume import steps_done
 from diffusion_art.training.stopping import Stopped, stop_request
 
-_OF_A_RUN = ("run=", "ckpt_path=", "data.payload=", "data.text_states=")
+_OF_A_RUN = ("run=", "ckpt_path=", "data.payload=", "data.text_states=")  # what `precompute` needs not be told
 
 log = logging.getLogger(__name__)
 

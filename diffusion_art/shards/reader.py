@@ -21,7 +21,7 @@ from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
 from diffusion_art.shards.places import Address, place_of
-from diffusion_art.shards.side_files import LATENTS, SideFile, SideForm, joined, side_files
+from diffusion_art.shards.side_files import LATENTS, TEXT, SideFile, SideForm, joined, side_files
 from diffusion_art.shards.store import Store, open_store
 from diffusion_art.shards.writer import ShardWriter, write_manifest
 
@@ -58,6 +58,7 @@ class ShardSet:
         self.manifest = manifest = store.manifest
         self.forms: dict[str, Form] = {}  # of its pictures, beside the stored one (payloads.py)
         self.texts: dict[str, SideFile] = {}  # states of its captions (side_files.py)
+        self.features: dict[str, SideFile] = {}  # of its pictures
         self._store = store
         self._index = index
         self._tables = {
@@ -94,7 +95,7 @@ class ShardSet:
             if found.about["kind"] == LATENTS:
                 self.forms[found.codec] = SideForm(found, self.keys)
             else:
-                self.texts[found.codec] = found
+                (self.texts if found.about["kind"] == TEXT else self.features)[found.codec] = found
 
     @property
     def name(self) -> str:
@@ -215,10 +216,11 @@ class ShardSet:
     @property
     def codecs(self) -> tuple[str, ...]:
         """In what forms `views` gives pictures: `jpeg`, as stored, and those that were made of it; each also behind the
-        text states that there are, as in jpeg+text:DIGEST.
+        text states and features that there are, as in jpeg+text:DIGEST+features:DIGEST.
         """
+        texts, features = (["", *(f"+{name}" for name in found)] for found in (self.texts, self.features))
         forms = ("jpeg", *self.forms)
-        return (*forms, *(f"{form}+{text}" for text in self.texts for form in forms))
+        return tuple(f"{form}{text}{seen}" for text in texts for seen in features for form in forms)
 
     def views(
         self, split: str, places: np.ndarray, codec: str = "jpeg", draws: np.ndarray | None = None
@@ -232,13 +234,13 @@ class ShardSet:
         split, _ = split_of(split)
         rows = self._index[split].take(places)
         captions = self._captions(split, places, rows, draws)
-        form, _, text = codec.partition("+")
+        form, *before = codec.split("+")
         if form in self.forms:
             images = self.forms[form].views(split, places)
         else:
             images = self._members(split, rows, "image")
-        if text:
-            images = joined(self.texts[text].of_captions(captions), images)
+        if before:
+            images = joined(*(self._records(name, rows["key"], captions) for name in before), images)
         if None in captions or None in images:
             for i, pair in enumerate(zip(captions, images, strict=True)):
                 if None in pair:
@@ -265,6 +267,10 @@ class ShardSet:
         if split in self._tables:
             return self._tables[split].views(places, draws)
         return self._members(split, rows, "caption")
+
+    def _records(self, name: str, keys: np.ndarray, captions: list[memoryview | None]) -> list[memoryview | None]:
+        """What was said of each caption, or seen in each picture."""
+        return self.texts[name].of_captions(captions) if name in self.texts else self.features[name].views(keys)
 
     def _row(self, split: str, i: int) -> np.void:
         index = self._index[split]

@@ -6,12 +6,14 @@
 
     record = CRC-32 of what follows, payload bytes u32, key u64, shape 4 x u16 | payload
 
-All little-endian, numbers of the payload bfloat16. `latents` have the key of their sample and the shape c h w. `text`
-states have a hash of their caption as key and the shape tokens, their size, that of the pooled vector, and the tokens
-that the encoder reads; the payload is the token states without padding, then the pooled vector.
+All little-endian, numbers of the payload bfloat16. `latents`, and the `features` that an image tower gives, have the
+key of their sample and the shape c h w. `text` states have a hash of their caption as key and the shape tokens, their
+size, that of the pooled vector, and the tokens that the encoder reads; the payload is the token states without padding,
+then the pooled vector.
 
-On the wire a form is called by kind and digest, `latents:0f3a...`, and text states travel before the picture's bytes:
-`jpeg+text:0f3a...`. The digest is that of the encoder, so that nobody trains with another's.
+On the wire a form is called by kind and digest, `latents:0f3a...`, and text states and features travel before the
+picture's bytes, in this order: `jpeg+text:0f3a...+features:77c1...`. The digest is that of the encoder, so that nobody
+trains with another's.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import written
 
 SIDE_FOLDER = "precomputed"
-LATENTS, TEXT = "latents", "text"  # kinds
+LATENTS, TEXT, FEATURES = KINDS = "latents", "text", "features"
 
 _HEADER = struct.Struct("<IIQ4H")
 _RECORDS, _INDEX, _ABOUT = "records.bin", "index.npy", "about.json"
@@ -159,10 +161,10 @@ class SideForm:
         self._file.prefetch(self._keys(split)[samples])
 
 
-def joined(records: Sequence[memoryview | None], images: Sequence[memoryview | None]) -> list[memoryview | None]:
-    """Text states and the picture behind them; None where either is."""
-    pairs = zip(records, images, strict=True)
-    return [None if None in pair else memoryview(b"".join(pair)) for pair in pairs]  # type: ignore[arg-type]
+def joined(*parts: Sequence[memoryview | None]) -> list[memoryview | None]:
+    """Records, and the picture behind them; None where one of them is."""
+    samples = zip(*parts, strict=True)
+    return [None if None in sample else memoryview(b"".join(sample)) for sample in samples]  # type: ignore[arg-type]
 
 
 def side_files(shards: Path, *, digest: str, caption_template: str | None) -> Iterator[SideFile]:
@@ -174,7 +176,7 @@ def side_files(shards: Path, *, digest: str, caption_template: str | None) -> It
                 continue
             if about["kind"] == TEXT and about["caption_template"] != caption_template:
                 continue
-            if about["kind"] in (LATENTS, TEXT):
+            if about["kind"] in KINDS:
                 yield SideFile(file.parent, about)
 
 

@@ -83,7 +83,7 @@ def start_study(folder: Path, *, direction: str, command: list[str], pruner: Bas
         raise UserError(_other_command(folder, set(began_with), set(command)))
     if study.direction.name.lower() != direction:
         raise UserError(
-            f"the sweep in {folder} has direction={study.direction.name.lower()}, and this command asks for {direction}. "
+            f"the sweep in {folder} has direction={study.direction.name.lower()}, and this command {direction}. "
             "Give a new sweep another name: run=NAME."
         )
     return study

@@ -1,4 +1,4 @@
-"""Ask the frozen encoders of a run once about each picture and caption of its shards, and keep it beside these.
+"""Ask the frozen networks of a run once about each picture and caption of its shards, and keep it beside these.
 
 What is kept is what training would have got from them on the way, rounded to bfloat16 (side_files.py).
 """
@@ -22,16 +22,26 @@ from diffusion_art.config import build, class_of
 from diffusion_art.data.transforms import to_float
 from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Codec
+from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.shards.build.engine import Engine, LocalEngine
 from diffusion_art.shards.mixture import Component
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.places import Address
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.side_files import LATENTS, TEXT, SideWriter, caption_key, folder_of, read_record, record_of
-from diffusion_art.training.precomputed import codec_digest, text_digest
+from diffusion_art.shards.side_files import (
+    FEATURES,
+    KINDS,
+    LATENTS,
+    TEXT,
+    SideWriter,
+    caption_key,
+    folder_of,
+    read_record,
+    record_of,
+)
+from diffusion_art.training.precomputed import codec_digest, features_digest, text_digest
 
-KINDS = (LATENTS, TEXT)
 PIECE = 64  # pictures or captions that a worker is given at a time
 _IN_PROCESS_UP_TO = 2 * PIECE  # starting worker processes takes longer than these
 
@@ -39,10 +49,12 @@ Piece = tuple[str, int, int]  # split, first sample, end
 
 
 @dataclass
-class LatentsOf:
-    """Callable: samples of the shards in `folder` -> records of their latents. Pictures that cannot be read have none.
+class SeenBy:
+    """Callable: samples of the shards in `folder` -> records of what a network makes of each picture. Pictures that
+    cannot be read have none.
 
-    `node` is the codec's part of a config. It is built where it is first needed, in each worker.
+    `node` is the part of a config of a codec, whose latents these are, or of an image tower. It is built where it is
+    first needed, in each worker.
     """
 
     node: Mapping[str, Any]
@@ -63,11 +75,16 @@ class LatentsOf:
         if not kept:
             return []
         pictures = torch.from_numpy(rows[: len(kept)]).permute(0, 3, 1, 2)
-        latents = self._codec.encode(to_float(pictures.to(self.device)))
-        return [record_of(key, latents.shape[1:], _bytes(row)) for key, row in zip(kept, latents, strict=True)]
+        found = self._seen(to_float(pictures.to(self.device)))
+        return [record_of(key, found.shape[1:], _bytes(row)) for key, row in zip(kept, found, strict=True)]
+
+    @torch.no_grad()
+    def _seen(self, pictures: Tensor) -> Tensor:
+        network = self._network
+        return network(pictures) if isinstance(network, ImageTower) else network.encode(pictures)
 
     @cached_property
-    def _codec(self) -> Codec:
+    def _network(self) -> Codec | ImageTower:
         return build(dict(self.node)).to(self.device)
 
     @cached_property
@@ -105,11 +122,14 @@ class StatesOf:
 
 @dataclass(frozen=True)
 class Encoders:
-    """The frozen encoders of a model's config, on `device`; those of `what` are asked."""
+    """The frozen encoders of a model's config, and the image tower of its alignment, on `device`; those of `what` are
+    asked.
+    """
 
     node: Mapping[str, Any]
     what: tuple[str, ...]
     device: str
+    tower: Mapping[str, Any] | None = None
 
     @cached_property
     def digests(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -121,11 +141,21 @@ class Encoders:
         if TEXT in self.what:
             encoder = build(dict(self.node["text_encoder"]))
             found[TEXT] = text_digest(encoder), encoder.describe()
+        if FEATURES in self.what:
+            tower = build(dict(self.tower or {}))
+            found[FEATURES] = features_digest(tower), tower.describe()
         return found
 
 
-def chosen(what: Iterable[str] | None, node: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is to be computed for a model's config; None: all that its encoders can be asked for.
+def chosen(
+    what: Iterable[str] | None,
+    node: Mapping[str, Any],
+    *,
+    tower: Mapping[str, Any] | None = None,
+    features: bool = False,
+) -> tuple[str, ...]:
+    """What is to be computed for a model's config; None: all that its encoders can be asked for, and with `features`
+    those of the image `tower` of its alignment.
 
     Raises:
         UserError: no such kind, or none can be computed.
@@ -134,13 +164,17 @@ def chosen(what: Iterable[str] | None, node: Mapping[str, Any]) -> tuple[str, ..
         kinds = tuple(what)
         if unknown := set(kinds) - set(KINDS):
             raise UserError(f"what={min(unknown)} is not one of {', '.join(KINDS)}.")
+        if FEATURES in kinds and tower is None:
+            raise UserError("what=[features] asks the image tower of an alignment: set alignment=features.")
         return kinds
-    able = (_has_weights(node.get("codec")), _is_frozen(node.get("text_encoder")))
+    seen = features and tower is not None
+    able = (_has_weights(node.get("codec")), _is_frozen(node.get("text_encoder")), seen)
     if found := tuple(kind for kind, can in zip(KINDS, able, strict=True) if can):
         return found
     raise UserError(
         "nothing of this model can be computed before: its codec has no weights and its text encoder is trained. Take "
-        "model/codec=vae model.codec.path=PLACE, or model/text_encoder=open_clip_pretrained."
+        "model/codec=vae model.codec.path=PLACE, or model/text_encoder=open_clip_pretrained, or give an alignment and "
+        "what=[features]."
     )
 
 
@@ -154,7 +188,7 @@ def precompute(component: Component, encoders: Encoders, engine: Engine, *, prog
     if isinstance(component.path, Address):
         raise UserError(f"precompute writes beside the shards, and {component.path} is no folder: copy it to a disk.")
     shards = ShardSet.open(component.path, caption_template=component.caption_template)
-    if shards.buckets and LATENTS in encoders.what:
+    if shards.buckets and {LATENTS, FEATURES} & set(encoders.what):
         raise UserError(
             f"{shards.place} holds pictures in buckets, which are encoded on the way. What their captions say can be "
             "computed before: what=[text]"
@@ -169,18 +203,18 @@ def precompute(component: Component, encoders: Encoders, engine: Engine, *, prog
             yield f"{folder} is there already"
             continue
         with writer:
-            if kind == LATENTS:
-                _write_latents(shards, encoders, writer, engine, progress)
-            else:
+            if kind == TEXT:
                 _write_states(shards, encoders, writer, engine, progress)
+            else:
+                node = encoders.node["codec"] if kind == LATENTS else encoders.tower or {}
+                _write_seen(shards, SeenBy(node, shards.folder, encoders.device), writer, engine, progress)
             if not len(writer):
                 raise UserError(f"no {kind} could be made of {shards.place}: none can be read.")
             writer.finish()
         yield f"{folder}: {len(writer):,} records of {kind}"
 
 
-def _write_latents(shards: ShardSet, encoders: Encoders, writer: SideWriter, engine: Engine, shown: bool) -> None:
-    function = LatentsOf(encoders.node["codec"], shards.folder, encoders.device)
+def _write_seen(shards: ShardSet, function: SeenBy, writer: SideWriter, engine: Engine, shown: bool) -> None:
     _write(function, _pieces(shards, writer), writer, engine, total=sum(shards.splits.values()), shown=shown)
 
 

@@ -47,6 +47,7 @@ class Example:
     eps: Float[Tensor, "b c h2 w2"]
     t: Float[Tensor, " b"]
     cond: Conditioning | None = None  # what is said of the captions, where the text encoder was asked before
+    features: Float[Tensor, "b m g g"] | None = None  # what is seen in the pictures, where an image tower was
 
 
 @dataclass
@@ -150,7 +151,8 @@ class TrainingStep(nn.Module):
             noise=partial(self.noise, x_0, seed=self.seed),
         )
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
-        return Example(batch.images, captions, x_0, draw.eps, draw.t, self._told(batch.cond, draw.dropped))
+        cond = self._told(batch.cond, draw.dropped)
+        return Example(batch.images, captions, x_0, draw.eps, draw.t, cond, batch.features)
 
     def validated(self, batch: Batch) -> Example:
         """A batch at fixed times and noise, so that two visits differ by the weights alone."""
@@ -158,7 +160,7 @@ class TrainingStep(nn.Module):
         device = batch.images.device
         eps = noise_at(batch.positions, tuple(x_0.shape[1:]), seed=self.seed, stream=VAL_NOISE, device=device)
         t = spread_times(batch.positions, device=device)
-        return Example(batch.images, batch.captions, x_0, eps, t, batch.cond)
+        return Example(batch.images, batch.captions, x_0, eps, t, batch.cond, batch.features)
 
     def _latents(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         return batch.images if batch.encoded else self.model.codec.encode(batch.images)
@@ -188,7 +190,7 @@ class TrainingStep(nn.Module):
         if len(places) > 1:
             raise UserError(f"terms want maps of the backbone at {' and '.join(sorted(places))}: give them one place.")
         per_picture, out, seen_map = self._asked(example, next(iter(places), None))
-        seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map)
+        seen = Seen(example.images, example.t, partial(self._x_0_hat, example, out), seen_map, example.features)
         with span(TERMS):
             return Losses.of(per_picture, self._terms(), seen, step=step, every_weight=every_weight)
 

@@ -1,4 +1,6 @@
-"""Latents and text states beside the shards: made once, sent by the stream, and what encoding on the way would give."""
+"""Latents, text states and image features beside the shards: made once, sent by the stream, and what asking on the way
+would give.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,26 @@ import torch
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.config import build
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.data.precomputed import Wanted
+from diffusion_art.data.precomputed import ToldFirst, Wanted
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
+from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.vae import Vae
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine
 from diffusion_art.shards.mixture import Component
+from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.side_files import LATENTS, TEXT, BadRecord, digest_of, read_record
+from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, BadRecord, digest_of, read_record
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
+from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.precomputing import Encoders, chosen, precompute
 from diffusion_art.training.step import TrainingStep
+from diffusion_art.training.terms.alignment import Alignment
+from diffusion_art.training.terms.perceptual import Perceptual
+from diffusion_art.training.terms.term import Term
 from tests.fakes import tiny_clip, toy_model, toy_vae, vae_config
 
 BF16 = 2**-8  # rounding of bfloat16, relative
@@ -57,13 +65,16 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_vae(tmp_path_factory.mktemp("vae"))
 
 
+SIGHT = {"_target_": "diffusion_art.models.image_tower.Lite0", "image_size_px": 32, "stride": 16}  # 112 x 2 x 2
+
+
 def made(shards: Path, node: dict[str, Any], *what: str) -> str:
     """The codec on the wire, once all of it lies beside the shards."""
-    encoders = Encoders(node, what, "cpu")
+    encoders = Encoders(node, what, "cpu", SIGHT)
     list(precompute(Component(shards), encoders, LocalEngine(1), progress=False))
     names = {kind: f"{kind}:{digest}" for kind, (digest, _) in encoders.digests.items()}
     codec = names.get(LATENTS, "jpeg")
-    return f"{codec}+{names[TEXT]}" if TEXT in names else codec
+    return "+".join([codec, *(names[kind] for kind in (TEXT, FEATURES) if kind in names)])
 
 
 def batches(shards: Path, wanted: Wanted | None = None, **settings: Any) -> list[Batch]:
@@ -102,6 +113,7 @@ def test_a_server_and_loader_workers_send_the_same(shards: Path, vae: Path, towe
     for what, latents, settings in (
         ((LATENTS, TEXT), (4, 8, 8), {"payload": "latents", "text_states": True}),
         ((TEXT,), None, {"text_states": True}),
+        ((TEXT, FEATURES), None, {"text_states": True, "image_features": True}),
     ):
         wanted = Wanted(made(shards, node, *what), latents, "precompute")
         near = batches(shards, wanted, **settings)
@@ -111,7 +123,101 @@ def test_a_server_and_loader_workers_send_the_same(shards: Path, vae: Path, towe
             assert one.cond is not None
             assert other.cond is not None
             assert torch.equal(one.cond.tokens, other.cond.tokens)
+            assert (one.features is None, other.features is None) == (FEATURES not in what, FEATURES not in what)
+            if one.features is not None:
+                assert torch.equal(one.features, other.features)
             assert one.captions == other.captions
+
+
+def test_features_are_those_of_asking_on_the_way(shards: Path, vae: Path, tower: dict[str, Any]) -> None:
+    node, sight = {"codec": vae_config(vae), "text_encoder": tower}, build(SIGHT)
+    latents = {"payload": "latents", "text_states": True}
+    for what, shape, settings in (((FEATURES,), None, {}), ((LATENTS, TEXT, FEATURES), (4, 8, 8), latents)):
+        wanted = Wanted(made(shards, node, *what), shape, "precompute")
+        early = batches(shards, wanted, image_features=True, **settings)
+        for with_them, plain in zip(early, batches(shards), strict=True):
+            assert with_them.keys == plain.keys
+            assert with_them.features is not None
+            assert with_them.features.shape == (8, 112, 2, 2)
+            torch.testing.assert_close(with_them.features, sight(plain.images), rtol=BF16, atol=1e-5)
+            if shape is None:
+                assert torch.equal(with_them.images, plain.images)
+
+
+def aligned() -> Alignment:
+    torch.manual_seed(0)
+    return Alignment(maps={"middle": 16}, tower=build(SIGHT), total_steps=10, hidden=8)
+
+
+def test_an_alignment_with_them_asks_its_tower_nothing(shards: Path) -> None:
+    early = batches(shards, Wanted(made(shards, {}, FEATURES), None, ""), image_features=True)[0]
+    late = batches(shards)[0]
+    term = aligned()
+    step = TrainingStep(toy_model(), Objective(times=Stratified(), weighting=NoWeighting()), terms=[term])
+    losses = {}
+    for name, batch in (("late", late), ("early", early)):
+        if name == "early":
+            term.tower.net = torch.nn.Identity()  # what it would give has another shape
+        losses[name] = step(step.drawn(batch, global_batch_size=8), step=0).terms["alignment"][1]
+    torch.testing.assert_close(losses["early"], losses["late"], rtol=1e-2, atol=1e-3)
+
+
+def test_who_cannot_use_features_is_told_so(vae: Path) -> None:
+    def ask(*terms: Term, codec: dict[str, Any] | None = None, **data: Any) -> Wanted | None:
+        model = toy_model(**({"codec": codec} if codec else {}))
+        step = TrainingStep(model, Objective(times=Stratified(), weighting=NoWeighting()), terms=terms)
+        curriculum = {"_target_": "diffusion_art.data.curriculum.Curriculum", "stages": data.pop("stages", [])}
+        known = {"payload": "jpeg", "image_size_px": 16, "curriculum": curriculum}
+        return wanted({"data": known | data}, step, command="precompute")
+
+    found = ask(aligned(), image_features=True)
+    assert found is not None
+    assert found.codec == f"jpeg+features:{digest_of(build(SIGHT).describe())}"
+    with pytest.raises(UserError, match=r"this run has none: set alignment=features, or data\.image_features=false"):
+        ask(image_features=True)
+    with pytest.raises(UserError, match="one size: set curriculum=none"):
+        ask(aligned(), image_features=True, stages=[{"until": 0.5, "shrink": 2}])
+    with pytest.raises(UserError, match=r"data\.image_features=true brings .* not mirrored or cropped"):
+        ask(aligned(), image_features=True, augmentation={"horizontal_flip": 0.5})
+    latents = {"codec": vae_config(vae), "payload": "latents"}
+    with pytest.raises(UserError, match=r"set data\.image_features=true, or alignment=none"):
+        ask(aligned(), **latents)
+    both = ask(aligned(), image_features=True, **latents)
+    assert both is not None
+    assert re.fullmatch(r"latents:\w+\+features:\w+", both.codec)
+    perceptual = Perceptual(tower=build(SIGHT))
+    with pytest.raises(UserError, match="the term perceptual of the loss looks at pictures"):
+        ask(aligned(), perceptual, image_features=True, **latents)
+
+
+def test_a_tower_is_known_by_its_weights_and_by_what_it_looks_at(tmp_path: Path) -> None:
+    lite0 = [build(SIGHT | changes) for changes in ({}, {"stride": 32}, {"image_size_px": 64}, {"precision": "bf16"})]
+    same, stride, size, precision = (digest_of(one.describe()) for one in lite0)
+    assert len({same, stride, size}) == 3
+    assert precision == same
+    lite0[3](torch.zeros(1, 3, 32, 32))  # from now on its weights are bfloat16
+    assert digest_of(lite0[3].describe()) == same
+    clips = [tiny_clip(tmp_path / name) for name in ("one", "other")]
+    one, again = (OpenClipImage(model=f"local-dir:{clips[0]}", pretrained=None).describe() for _ in range(2))
+    assert digest_of(one) == digest_of(again) != same
+
+
+def test_damaged_features_are_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    build_shards(Painter(count=40, image_size_px=16), own, image_size_px=16, progress=False, workers=1)
+    codec = made(own, {}, FEATURES)
+    (file,) = own.glob("precomputed/features-*/records.bin")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    (damaged,) = [
+        record
+        for split, samples in ShardSet.open(own).splits.items()
+        for _, record in _records(own, split, samples, codec)
+        if not _is_whole(record)
+    ]
+    with pytest.raises(BadPicture, match="its image features cannot be read: it is damaged"):
+        ToldFirst(codec).rest(damaged)
 
 
 def test_another_encoder_is_refused_with_the_command(shards: Path, tmp_path: Path, vae: Path) -> None:
@@ -124,7 +230,7 @@ def test_another_encoder_is_refused_with_the_command(shards: Path, tmp_path: Pat
 
 
 def test_a_data_module_without_a_model_cannot_know_whose_latents(shards: Path) -> None:
-    with pytest.raises(UserError, match="latents and text states are those of a model"):
+    with pytest.raises(UserError, match="latents, text states and features are those of a model"):
         batches(shards, payload="latents")
 
 
@@ -238,8 +344,18 @@ def test_a_run_is_refused_then_told_what_to_do_then_trains_and_resumes(
     assert all(torch.allclose(ours[name], ways[name], atol=2e-2) for name in ours)
     status, _, complaint = run_here("train", *words, *early, "alignment=features", "run=aligned")
     assert (status, "alignment=none, or data.payload=jpeg" in complaint) == (1, True)
+    sight = ["alignment=features", "alignment.tower.image_size_px=32", "data.image_features=true"]
+    status, _, complaint = run_here("train", *words, *early, *sight, "run=none2")
+    command = re.search(r"`python -m diffusion_art.precompute (.*?)`", complaint)
+    assert command is not None, complaint
+    status, said, complaint = run_here("precompute", *shlex.split(command[1]), "progress=false", "workers=1")
+    assert status == 0, complaint
+    assert "150 records of features" in said
+    assert "data.payload=latents data.text_states=true data.image_features=true" in said
+    assert run_here("train", *words, *early, *sight, "run=sighted")[0] == 0
+    assert "train/alignment" in (whole.parent / "sighted" / "metrics.csv").read_text()
     status, _, complaint = run_here("train", *words, *early, "data.augmentation.horizontal_flip=0.5", "run=mirrored")
-    assert (status, "no pictures to mirror or crop" in complaint) == (1, True)
+    assert (status, "which are not mirrored or cropped" in complaint) == (1, True)
 
 
 def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path) -> None:

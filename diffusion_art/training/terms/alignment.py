@@ -72,20 +72,29 @@ class Alignment(Term):
         )
         self.hide("tower", tower)
 
+    @property
+    def features_of(self) -> ImageTower:
+        return self.tower
+
     @classmethod
     def of_model(cls, model: TextToImage) -> dict[str, Any]:
         return {"maps": model.backbone.maps}
 
     def forward(self, seen: Seen) -> Float[Tensor, ""]:
         assert seen.map is not None, "the training step gives the map of `place`"
-        return self.between(seen.map, seen.images)
+        return self.between(seen.map, seen.images, seen.features)
 
-    def between(self, seen: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 h2 w2"]) -> Float[Tensor, ""]:
-        """Outside autocast but for the projection, in float32."""
+    def between(
+        self,
+        seen: Float[Tensor, "b c h w"],
+        images: Float[Tensor, "b k h2 w2"],
+        features: Float[Tensor, "b d g g"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Outside autocast but for the projection, in float32. The tower is asked where `features` are not known."""
         projected = rearrange(self.projection(rearrange(seen, "b c h w -> b h w c")), "b h w d -> b d h w")
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
-                wanted = self.tower(images)
+                wanted = self.tower(images) if features is None else features
             ours = resized(projected.float(), self.tower.side)
             apart = (1 - F.cosine_similarity(ours, wanted, dim=1)).mean()
             return apart + self.similarity_weight * relation_loss(ours.mean((2, 3)), wanted.mean((2, 3)))

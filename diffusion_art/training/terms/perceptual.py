@@ -98,7 +98,8 @@ def _first_step(start_at_fraction: float, total_steps: int) -> int:
     if start_at_fraction and total_steps < 1:
         raise UserError(
             f"perceptual.start_at_fraction={start_at_fraction} is a share of the run, and "
-            f"trainer.max_steps={total_steps} sets it no end: give trainer.max_steps, or perceptual.start_at_fraction=0."
+            f"trainer.max_steps={total_steps} sets it no end: give trainer.max_steps, or "
+            "perceptual.start_at_fraction=0."
         )
     return int(Fraction(str(start_at_fraction)) * max(0, total_steps))
 

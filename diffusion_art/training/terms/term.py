@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.errors import UserError
+from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 
 
@@ -21,6 +22,7 @@ class Seen:
     t: Float[Tensor, " b"]
     x_0_hat: Callable[[], Float[Tensor, "b 3 h w"]]  # the picture that the answer stands for, decoded; not clipped
     map: Float[Tensor, "b m h2 w2"] | None  # the backbone's, at the place that a term asked for
+    features: Float[Tensor, "b d g g"] | None = None  # what `features_of` saw, where it was asked before
 
 
 class Term(nn.Module):
@@ -60,6 +62,11 @@ class Term(nn.Module):
         for frozen in self._hidden:
             frozen._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+    @property
+    def features_of(self) -> ImageTower | None:
+        """The tower whose features of the pictures do in place of these; None: they do not."""
+        return None
 
     def active(self, step: int) -> bool:
         return step >= self.from_step and (self.until_step is None or step < self.until_step)

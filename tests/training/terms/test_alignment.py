@@ -32,6 +32,9 @@ class AsIs(ImageTower):
     def forward(self, images: Tensor) -> Tensor:
         return images
 
+    def describe(self) -> dict[str, str]:
+        return {"class": type(self).__name__}
+
     def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         return [images]
 

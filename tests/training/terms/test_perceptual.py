@@ -141,9 +141,15 @@ def test_clips_tower_has_layers_too(tmp_path):
         ({"max_t": 0.0}, "perceptual.max_t=0.0"),
         ({"max_t": 1.5}, "perceptual.max_t=1.5"),
         ({"semantics": -1.0}, "perceptual.semantics=-1.0"),
-        ({"start_at_fraction": 1.0, "total_steps": 10}, "perceptual.start_at_fraction=1.0 must be at least 0 and below"),
+        (
+            {"start_at_fraction": 1.0, "total_steps": 10},
+            "start_at_fraction=1.0 must be at least 0 and below",
+        ),
         ({"start_at_fraction": -0.5}, "perceptual.start_at_fraction=-0.5 must be"),
-        ({"start_at_fraction": 0.5}, "start_at_fraction=0.5 is a share of the run, and trainer.max_steps=-1 sets it no"),
+        (
+            {"start_at_fraction": 0.5},
+            "=0.5 is a share of the run, and trainer.max_steps=-1 sets it no",
+        ),
         ({"layers": [4]}, r"layers=\[4\] must be rising numbers .*: 0, 1, 2, 3"),
         ({"layers": [2, 1]}, r"layers=\[2, 1\] must be rising"),
     ],
