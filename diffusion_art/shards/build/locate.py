@@ -99,9 +99,7 @@ class Shards:
         if self.build.get("bucket_step_px") or not isinstance(self.path, str | Path):
             return False
         path = with_remote(self.path, self.remote)[0].path
-        if isinstance(path, Address):
-            return False
-        return self._source_opens_at_once() or not (path / MANIFEST_FILE).is_file()
+        return not isinstance(path, Address) and not self._taken_as_they_are(path)
 
     def _located(self, wanted: Component) -> Component:
         """The folder of shards for `wanted`, and the template to tell its captions by, None for what is stored."""
@@ -111,10 +109,9 @@ class Shards:
             return Component(path, wanted.weight, template)
         settings = {"image_size_px": self.image_size_px, **self.build}
         check_settings(settings)
-        finished = (path / MANIFEST_FILE).is_file()
-        if finished and not self._source_opens_at_once():
+        if self._taken_as_they_are(path):
             return Component(path, wanted.weight, template)
-        if path.exists() and not finished and not (self.source and unfinished(path)):
+        if path.exists() and not (path / MANIFEST_FILE).is_file() and not (self.source and unfinished(path)):
             folder, own = _of_collection(path, Path(self.data_dir), settings, template)
         elif self.source is None:
             raise UserError(
@@ -127,9 +124,12 @@ class Shards:
             folder, own = _found_or_built(source, path, settings, template), source.caption_template
         return Component(folder, wanted.weight, template if template is not None else _unless_stored(folder, own))
 
-    def _source_opens_at_once(self) -> bool:
-        """Whether finished shards can be checked against the settings of their source at no cost."""
-        return self.source is not None and getattr(getattr(self.source, "kind", None), "opens_at_once", False)
+    def _taken_as_they_are(self, path: Path) -> bool:
+        """Whether `path` holds finished shards that are not checked against the settings of a source: there is none, or
+        that would cost too much.
+        """
+        checked = self.source is not None and getattr(getattr(self.source, "kind", None), "opens_at_once", False)
+        return (path / MANIFEST_FILE).is_file() and not checked
 
 
 def _unless_stored(folder: Path, own: str | None) -> str | None:
