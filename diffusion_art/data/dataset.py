@@ -154,7 +154,7 @@ class StreamDataset(IterableDataset):
         encoded, shape = self.payload.encoded, self._row_shape(cursor - 1, part.size)
         home = self.ring and self.ring.take(len(samples), shape)
         images = home.images if home else _empty(len(samples), *shape)
-        rows, told = images.numpy(), ToldFirst(self.codec)
+        rows, told = images.numpy(), ToldFirst(self.codec) if "+" in self.codec else None
         for row, position in enumerate(range(part.start, part.stop)):
             while not self._unpack(samples[row], rows[row], told):
                 position += 1
@@ -169,8 +169,8 @@ class StreamDataset(IterableDataset):
             positions=(positions + self._part(cursor - 1).position - part.position).tolist(),
             cursor=cursor,
             encoded=encoded,
-            cond=told.states(),
-            features=told.features(),
+            cond=told and told.states(),
+            features=told and told.features(),
         )
         return Parcel.of(batch, home) if home else batch
 
@@ -182,11 +182,14 @@ class StreamDataset(IterableDataset):
         width, height = self._size(k, bucket)
         return height, width, 3
 
-    def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst) -> bool:
+    def _unpack(self, sample: Sample, row: np.ndarray, told: ToldFirst | None) -> bool:
         """Whether `row` now holds the pixels or latents of `sample`, and `told` what was said of it."""
         try:
-            self.payload.unpack(told.rest(sample.image), row)
-            told.keep()
+            if told is None:
+                self.payload.unpack(sample.image, row)
+            else:
+                self.payload.unpack(told.rest(sample.image), row)
+                told.keep()
             return True
         except BadPicture as error:
             self.bad += 1
