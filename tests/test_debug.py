@@ -20,6 +20,7 @@ def asked(painter_shards) -> list[str]:
     return [*SMALL, f"data.path={painter_shards}"]
 
 
+@pytest.mark.slow
 def test_profile_says_in_words_where_a_step_goes_and_leaves_a_trace(asked, run_here, tmp_path):
     words = [word for word in asked if word != "+debug=tiny"]
     few = [

@@ -18,6 +18,8 @@ from diffusion_art.evaluation.work import FOLDER
 from diffusion_art.files import CACHE_VARIABLE
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 
+pytestmark = pytest.mark.slow  # a real browser, or many real runs
+
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "seed": 3, "count": 64, "image_size_px": 16}
 CONFIG = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0, "data": {"source": PAINTER}}
 FEW = ["features=judge", "pictures=40", "val_pictures=5", "count=6", "held_out_count=4", "batch_size=8", "device=cpu"]

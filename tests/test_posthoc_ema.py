@@ -86,6 +86,7 @@ def _steps(folder) -> list[int]:
     return [int(path.stem[5:]) for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.slow
 def test_a_run_its_averages_and_what_is_painted_with_them(asked, run_here, tmp_path):
     folder = tmp_path / "logs/tiny/a"
     status, said, complaints = run_here("train", *asked, "trainer.max_steps=5", "callbacks.snapshots.every_n_steps=2")

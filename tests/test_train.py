@@ -424,6 +424,7 @@ def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_
     assert [RunFolder(job, job.name).summary().state for job in jobs] == ["failed", "finished", "finished"]
 
 
+@pytest.mark.slow
 def test_a_run_is_prolonged_with_its_labels_and_says_when_it_is_done(tiny, run_here, tmp_path):
     """Its last step was validated, which Lightning takes for the end of a pass."""
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]

@@ -86,7 +86,7 @@ def test_smaller_pictures_are_the_means_of_the_full_ones(painter_shards):
         assert off.mean() < 2.0 if size < 16 else not off.any()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_and_a_resume_across_a_border_change_nothing(painter_shards, workers):
     whole = _loaded(_dataset(painter_shards), 0)
     assert [len(images[0, 0]) for images in whole] == [4] * 7 + [8] * 6 + [16] * 7

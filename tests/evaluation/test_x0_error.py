@@ -73,7 +73,10 @@ def judged() -> tuple[TextToImage, dict[str, Any]]:
     return model, x0_error(model, IMAGES, CAPTIONS)
 
 
-@pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [pytest.param(*pair, marks=[] if pair[0] in ("flow", "cosine") else pytest.mark.slow) for pair in PAIRS],
+)
 def test_one_model_scores_the_same_however_it_is_expressed(schedule: str, prediction: str, judged):
     """A trained network's x_0_hat, put into the words of every other prediction and schedule."""
     model, original = judged

@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 from tests.serving.page.test_painting import DONE, PAINTED, paint
 from tests.serving.running import serving
 
+pytestmark = pytest.mark.slow  # a real browser, or many real runs
+
 expect = pytest.importorskip("playwright.sync_api").expect
 
 PORTRAYED = [  # caption, seed: the first hangs last

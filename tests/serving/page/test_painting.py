@@ -29,6 +29,7 @@ def png(source: str) -> bytes:
     return base64.b64decode(data)
 
 
+@pytest.mark.slow
 def test_an_empty_caption_is_pointed_to_and_nothing_is_asked(visit):
     page = visit()
     asked = []
@@ -76,6 +77,7 @@ def test_type_generate_see_it_change_and_download_what_the_api_paints(visit, gal
     assert png(seen[-1]) == kept
 
 
+@pytest.mark.slow
 def test_the_label_reads_like_a_museums_and_a_caption_is_only_ever_text(visit):
     page = visit()
     paint(page, PROMPTS[0], seed=3, steps_a=4)
@@ -92,6 +94,7 @@ def test_the_label_reads_like_a_museums_and_a_caption_is_only_ever_text(visit):
     assert page.title() == "diffusion_art"
 
 
+@pytest.mark.slow
 def test_a_caption_is_composed_from_parts_that_the_training_set_suggests(visit):
     page = visit()
     page.locator("#artists option").first.wait_for(state="attached")
@@ -112,6 +115,7 @@ def test_a_caption_is_composed_from_parts_that_the_training_set_suggests(visit):
     expect(page.locator("#caption")).to_have_value("Yves Tanguy / Window / Surrealism / abstract / 1929")
 
 
+@pytest.mark.slow
 def test_an_empty_wall_invites_and_a_surprise_is_one_of_its_prompts(visit):
     page = visit()
     expect(page.locator(".idea")).to_have_count(len(PROMPTS))
@@ -124,6 +128,7 @@ def test_an_empty_wall_invites_and_a_surprise_is_one_of_its_prompts(visit):
     assert page.input_value("#caption") in PROMPTS
 
 
+@pytest.mark.slow
 def test_two_settings_side_by_side_from_one_seed(visit):
     page = visit()
     page.check("#compare")
@@ -143,6 +148,7 @@ def test_two_settings_side_by_side_from_one_seed(visit):
     assert ["differs", "Guidance\t2\t1"] in rows
 
 
+@pytest.mark.slow
 def test_vary_reuse_and_remove(visit):
     page = visit()
     paint(page, seed=5, steps_a=3)
@@ -165,6 +171,7 @@ def test_vary_reuse_and_remove(visit):
     expect(page.locator("#empty")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_closely_looked_at_a_work_shows_how_it_came_about(visit, tmp_path, monkeypatch, gallery):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     paint(page, seed=9, steps_a=10, negative="a, 1: 'quoted' \"text\"")

@@ -7,6 +7,8 @@ import pytest
 from tests.serving.page.conftest import LONG, PROMPTS
 from tests.serving.page.test_painting import DONE, PAINTED, paint
 
+pytestmark = pytest.mark.slow  # a real browser, or many real runs
+
 expect = pytest.importorskip("playwright.sync_api").expect
 
 

@@ -10,6 +10,8 @@ from diffusion_art.serving.settings import Settings
 from tests.serving.page.test_painting import DONE, PAINTED, paint
 from tests.serving.running import serving
 
+pytestmark = pytest.mark.slow  # a real browser, or many real runs
+
 expect = pytest.importorskip("playwright.sync_api").expect
 
 
