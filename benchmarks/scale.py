@@ -40,7 +40,7 @@ from diffusion_art.streaming.answer import frames, samples_at
 from diffusion_art.streaming.client.readers import StreamClient
 from diffusion_art.streaming.wire import Read
 
-BUILD = Path(__file__).parents[1] / "build" / "stream"
+BUILD = Path(__file__).parents[1] / "build" / "scale"
 WAITING = 0.005  # of the consumers' time
 LATENTS = 24 + 2 * 4 * 16 * 16  # bytes: header, and bfloat16 of 4 channels of 16 x 16
 TCP_SHARE = 1448 / 1538  # of a full Ethernet frame, preamble and gap included, that TCP carries
