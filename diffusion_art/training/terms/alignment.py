@@ -14,7 +14,6 @@ early, since a tower that helps a network find its way holds back one that has),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from diffusion_art.accel.shares import copy_into
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.training.terms.term import Seen, Term
+from diffusion_art.training.terms.term import Seen, Term, step_at
 
 
 class Alignment(Term):
@@ -60,11 +59,13 @@ class Alignment(Term):
         hidden: int = 256,
     ):
         super().__init__()
-        _check(maps, layer, weight, stop_at_fraction, total_steps, similarity_weight, hidden)
+        _check(maps, layer, weight, stop_at_fraction, similarity_weight, hidden)
         self.place = next(iter(maps)) if layer == "auto" else layer
         self.weight = weight
         self.similarity_weight = similarity_weight
-        self.until_step = int(Fraction(str(stop_at_fraction)) * total_steps)
+        self.until_step = step_at(
+            stop_at_fraction, total_steps, key="alignment.stop_at_fraction", without="alignment=none"
+        )
         self.projection = nn.Sequential(
             *(nn.Linear(maps[self.place], hidden), nn.SiLU()),
             *(nn.Linear(hidden, hidden), nn.SiLU()),
@@ -125,7 +126,6 @@ def _check(
     layer: str,
     weight: float,
     stop_at_fraction: float,
-    total_steps: int,
     similarity_weight: float,
     hidden: int,
 ) -> None:
@@ -137,12 +137,6 @@ def _check(
         raise UserError(
             f"alignment.stop_at_fraction={stop_at_fraction} is no share of a run: it is above 0 and at most 1; "
             "0.4 is usual"
-        )
-    if total_steps < 1:
-        raise UserError(
-            f"alignment.stop_at_fraction={stop_at_fraction} is a share of the run, and trainer.max_steps={total_steps} "
-            "sets it no end: "
-            "give trainer.max_steps, or alignment=none."
         )
     if not similarity_weight >= 0:
         raise UserError(f"alignment.similarity_weight={similarity_weight} must be 0 or more; 1 is usual")

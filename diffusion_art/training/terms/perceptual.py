@@ -17,7 +17,6 @@ hours: the same weights, at all noise levels), https://huggingface.co/blog/Photo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,9 @@ from torch import Tensor
 
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower
-from diffusion_art.training.terms.term import Seen, Term
+from diffusion_art.training.terms.term import Seen, Term, step_at
+
+_START = "perceptual.start_at_fraction"
 
 
 class Perceptual(Term):
@@ -60,13 +61,18 @@ class Perceptual(Term):
             raise UserError(f"perceptual.weight={weight} must be positive; 0.1 is usual, perceptual=none is without.")
         if not semantics >= 0 or not (layers or semantics):
             raise UserError(f"perceptual.semantics={semantics} must be 0 or more, and above 0 without layers.")
+        if not 0 <= start_at_fraction < 1:
+            raise UserError(
+                f"{_START}={start_at_fraction} must be at least 0 and below 1; at 0 it is on from the start."
+            )
         if not 0 < max_t <= 1:
             raise UserError(f"perceptual.max_t={max_t} must be above 0 and at most 1; at 1 all times count.")
         self.weight = weight
         self.layers = list(layers)
         self.semantics = semantics
         self.max_t = max_t
-        self.from_step = _first_step(start_at_fraction, total_steps)
+        if start_at_fraction:
+            self.from_step = step_at(start_at_fraction, total_steps, key=_START, without=f"{_START}=0")
         self.hide("tower", tower)
         with torch.no_grad():  # a layer that is not there is found before training
             tower.maps(torch.zeros(1, 3, 32, 32), self.layers)
@@ -87,21 +93,6 @@ class Perceptual(Term):
             ours = self.tower.maps(x_0_hat.float(), self.layers)
             *near, kind = (_apart(one, other) for one, other in zip(ours, wanted, strict=True))
             return sum(near, start=self.semantics / 2 * kind)  # |a - b|^2 of unit vectors is 2 (1 - cos)
-
-
-def _first_step(start_at_fraction: float, total_steps: int) -> int:
-    if not 0 <= start_at_fraction < 1:
-        raise UserError(
-            f"perceptual.start_at_fraction={start_at_fraction} must be at least 0 and below 1; at 0 it counts from the "
-            "first step."
-        )
-    if start_at_fraction and total_steps < 1:
-        raise UserError(
-            f"perceptual.start_at_fraction={start_at_fraction} is a share of the run, and "
-            f"trainer.max_steps={total_steps} sets it no end: give trainer.max_steps, or "
-            "perceptual.start_at_fraction=0."
-        )
-    return int(Fraction(str(start_at_fraction)) * max(0, total_steps))
 
 
 def _apart(one: Float[Tensor, "b d g g"], other: Float[Tensor, "b d g g"]) -> Float[Tensor, " b"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -101,6 +102,20 @@ def by_name(terms: Iterable[Term]) -> nn.ModuleDict:
     if len({term.name for term in terms}) < len(terms):
         raise UserError(f"a term of the loss is given twice: {', '.join(term.name for term in terms)}.")
     return nn.ModuleDict({term.name: term for term in terms})
+
+
+def step_at(fraction: float, total_steps: int, *, key: str, without: str) -> int:
+    """The first step after `fraction` of `total_steps`; exact for what is written in decimals.
+
+    Raises:
+        UserError: the run has no end. `key` names the fraction, `without` the setting that needs none.
+    """
+    if total_steps < 1:
+        raise UserError(
+            f"{key}={fraction} is a share of the run, and trainer.max_steps={total_steps} sets it no end: "
+            f"give trainer.max_steps, or {without}."
+        )
+    return int(Fraction(str(fraction)) * total_steps)
 
 
 def active_at(terms: Iterable[Term], step: int | None) -> list[Term]:
