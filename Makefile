@@ -24,8 +24,10 @@ $(BIN)/torch.txt: | $(BIN)/python
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c $(BIN)/torch.txt -e
 
+# Compiled on all cores at once: else the first tests do it, each process for itself. A few modules need a newer Python.
 $(BIN)/.installed: pyproject.toml | $(BIN)/torch.txt
 	$(INSTALL) '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib diffusion_art || true
 	@touch $@
 
 $(BIN)/.trains: pyproject.toml | $(BIN)/torch.txt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,28 +14,25 @@ from tests.golden import trace
 from tests.shards.toy import write_toy
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trace.train(tmp_path_factory.mktemp("golden"))
+def assert_paints_the_same(model: Path):
+    with Image.open(trace.HERE / "picture.png") as golden:
+        difference = np.asarray(golden).astype(int) - trace.picture(model).astype(int)
+    assert np.abs(difference).max() <= 1
 
 
-def test_twenty_steps_have_the_same_losses(run):
+def test_twenty_steps_have_the_same_losses_and_paint_the_same_picture(run_here, tmp_path):
+    trace.bring_shards(tmp_path)
+    status, said, complaints = run_here("train", *trace.SETTINGS)
+    assert status == 0, said + complaints
     golden = json.loads((trace.HERE / "losses.json").read_text())
     assert len(golden) == trace.STEPS
-    assert trace.losses(run) == pytest.approx(golden, abs=1e-5)
-
-
-def test_five_steps_paint_the_same_picture(run):
-    with Image.open(trace.HERE / "picture.png") as golden:
-        difference = np.asarray(golden).astype(int) - trace.picture(run).astype(int)
-    assert np.abs(difference).max() <= 1
+    assert trace.losses(tmp_path / trace.RUN) == pytest.approx(golden, abs=1e-5)
+    assert_paints_the_same(tmp_path / trace.RUN)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
 def test_models_written_before_paint_the_same_picture(name):
-    with Image.open(trace.HERE / "picture.png") as golden:
-        difference = np.asarray(golden).astype(int) - trace.picture(trace.HERE / "old" / name).astype(int)
-    assert np.abs(difference).max() <= 1
+    assert_paints_the_same(trace.HERE / "old" / name)
 
 
 @pytest.mark.slow

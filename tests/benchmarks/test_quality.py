@@ -46,6 +46,7 @@ def test_every_recipe_composes(recipe: str, tmp_path: Path):
     assert not settings["callbacks"]["samples"]
 
 
+@pytest.mark.slow
 def test_what_ends_with_the_run_is_fitted_to_each_budget(tmp_path: Path):
     runs = plan("quickstart32", size=32, seed=0, budgets=[640, 3200], root=tmp_path)
     assert [run.steps for run in runs] == [[20], [100]]
@@ -84,6 +85,7 @@ def tiny(folder: Path) -> Planned:
     return Planned("constant", settings, folder, [2, 4])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was_and_its_cost_adds_up(tmp_path: Path, monkeypatch):
     calls: list[int] = []
 

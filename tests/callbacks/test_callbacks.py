@@ -123,6 +123,7 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     assert told.start() < said.index("step 6: samples in")
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_its_pictures_says_how_long_each_size_takes(tiny, run_here, tmp_path):
     arguments = ["curriculum=progressive", "trainer.max_steps=16", "callbacks.forecast.after_steps=5", "run=grows"]
     status, said, complaints = run_here("train", *tiny, *arguments)

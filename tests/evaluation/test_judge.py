@@ -25,13 +25,10 @@ from diffusion_art.sources.painter.palette import anchors
 FRESH = 31  # a seed neither trained nor tested on
 
 
-@pytest.mark.parametrize(
-    ("image_size_px", "held_out", "degraded", "count"),
-    [(32, False, False, 320), (32, True, False, 320), (32, False, True, 320), (64, False, False, 112)],
-)
-def test_shipped_judge_is_right(image_size_px: int, held_out: bool, degraded: bool, count: int):
+@pytest.mark.parametrize(("image_size_px", "degraded", "count"), [(32, False, 320), (32, True, 320), (64, False, 112)])
+def test_shipped_judge_is_right(image_size_px: int, degraded: bool, count: int):
     """At a true accuracy of 99.9 % or more, three misses in 320 hardly ever happen: the slow test asks closer."""
-    fresh = Labelled.paint(count, seed=FRESH, image_size_px=image_size_px, held_out=held_out)
+    fresh = Labelled.paint(count, seed=FRESH, image_size_px=image_size_px)
     scores = accuracy(load_judge(), fresh, degraded=degraded)
     assert (1 - scores["style"]) * count < 3.5
     assert (1 - scores["palette"]) * count < 3.5

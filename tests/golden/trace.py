@@ -46,11 +46,15 @@ SETTINGS = [
 ]
 
 
+def bring_shards(folder: Path) -> None:
+    shutil.copytree(HERE / "shards", folder / "shards")
+
+
 def train(folder: Path, more: Sequence[str] = ()) -> Path:
     """The run, by the real command in `folder`; its run folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "diffusion_art.train", *SETTINGS, *more]
-    shutil.copytree(HERE / "shards", folder / "shards")
+    bring_shards(folder)
     subprocess.run(command, cwd=folder, env=environment, check=True)
     return folder / RUN
 

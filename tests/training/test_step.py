@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -108,21 +110,30 @@ def test_terms_combine_and_each_goes_on_from_its_own_state():
         assert torch.equal(again.projection[0].weight, terms[0].projection[0].weight)
 
 
+MADE: dict[str, Callable[[], Term]] = {
+    "aligned": lambda: aligned(0),
+    "aligned up": lambda: aligned(0, layer="up"),
+    "taught by a": lambda: taught("a"),
+    "taught by b": lambda: taught("b"),
+}
+
+
 @pytest.mark.parametrize(
     ("terms", "before", "says"),
     [
-        ([], [aligned(0)], "with the term alignment .* the alignment of its config.yaml"),
-        ([aligned(0)], [], "without the term alignment .* resume it with alignment=none"),
-        ([], [taught("a")], "with the term teacher"),
-        ([taught("a")], [], "without the term teacher .* its own experiment"),
-        ([taught("b")], [taught("a")], "was taught by a, and that of teacher.run is b"),
-        ([aligned(0)], [aligned(0, layer="up")], "with its up aligned, and here it is middle"),
-        ([aligned(0), taught("a")], [aligned(0)], "without the term teacher"),
+        ([], ["aligned"], "with the term alignment .* the alignment of its config.yaml"),
+        (["aligned"], [], "without the term alignment .* resume it with alignment=none"),
+        ([], ["taught by a"], "with the term teacher"),
+        (["taught by a"], [], "without the term teacher .* its own experiment"),
+        (["taught by b"], ["taught by a"], "was taught by a, and that of teacher.run is b"),
+        (["aligned"], ["aligned up"], "with its up aligned, and here it is middle"),
+        (["aligned", "taught by a"], ["aligned"], "without the term teacher"),
     ],
 )
-def test_a_run_does_not_go_on_with_other_terms(terms, before, says):
+def test_a_run_does_not_go_on_with_other_terms(terms: list[str], before: list[str], says: str):
+    saved = step_of(*(MADE[name]() for name in before)).saved()
     with pytest.raises(UserError, match=says):
-        step_of(*terms).resume(step_of(*before).saved())
+        step_of(*(MADE[name]() for name in terms)).resume(saved)
 
 
 def test_weights_of_a_term_that_has_ended_have_gradients_of_zero_where_each_needs_one():
