@@ -64,6 +64,7 @@ def test_wandb_goes_on_under_one_id_with_captions(twice):
     ids = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
     assert ids == {json.loads((run / "tracker_ids.json").read_text())["wandb"]}
     assert list(run.glob("wandb/offline-run-*/files/media/images/samples_*.png"))
+    assert all(b'"lr":0.0028' in record.read_bytes() for record in run.glob("wandb/offline-run-*/*.wandb"))
 
 
 @pytest.mark.slow
