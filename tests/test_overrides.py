@@ -55,7 +55,7 @@ def test_texts_and_paths_are_taken_as_they_are(key, text):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_so_are_those_of_every_command_and_section(key):
-    for text in ("It's (2), é = 1", "1e3", "{artist}"):
+    for text in ("It's (2), é = 1", "1e3", "{artist}", "a red house, a blue house", "Monet's garden"):
         assert value(f"{key}={text}") == text
 
 

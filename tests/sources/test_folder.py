@@ -51,8 +51,9 @@ def test_without_any_text_captions_are_empty(folder: Path) -> None:
 
 def test_txt_beside(folder: Path) -> None:
     (folder / "a.txt").write_text("A quiet  sea\n", "utf-8-sig")
+    (folder / "b.txt").write_text("a castle, été", "utf-16")
     (folder / "deep" / "c.txt").write_bytes(b"caf\xe9")
-    assert captions(ImageFolder(folder)) == {"a.jpg": "A quiet sea", "b.JPG": "", "deep/c.png": "café"}
+    assert captions(ImageFolder(folder)) == {"a.jpg": "A quiet sea", "b.JPG": "a castle, été", "deep/c.png": "café"}
     assert [item for item in read(ImageFolder(folder)) if isinstance(item, Note)] == [Note("deep/c.png", CP1252_NOTE)]
 
 

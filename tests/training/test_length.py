@@ -49,11 +49,9 @@ def test_a_run_without_a_length_is_refused(trainer):
 
 
 def test_schedules_alignment_and_curricula_follow_the_epochs(painter_shards, tmp_path):
-    settings = _settled(
-        tmp_path,
-        f"data.path={painter_shards}",
-        *("trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2"),
-    )
+    asked = [f"data.path={painter_shards}", "trainer.max_steps=-1", "trainer.max_epochs=3"]
+    asked += ["trainer.accumulate_grad_batches=2"]
+    settings = _settled(tmp_path, *asked)
     pictures = open_shards(painter_shards).splits["train"]
     steps = -(-3 * pictures // 16)
     assert settings["trainer"]["max_steps"] == steps
@@ -62,6 +60,8 @@ def test_schedules_alignment_and_curricula_follow_the_epochs(painter_shards, tmp
     rates = [schedule(step) for step in range(steps)]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.05 < 0.4 < rates[steps // 2] < 0.7
+    stable = build(_settled(tmp_path, *asked, "lr_schedule=wsd")["lr_schedule"])
+    assert 0 < stable(steps - 1) < stable(steps // 2) == 1.0
 
 
 def test_a_server_is_asked_how_many_pictures_there_are(painter_shards, tmp_path):

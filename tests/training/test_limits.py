@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settle
 from diffusion_art.training.build import build_trainer
 from diffusion_art.training.limits import check_limits
-from diffusion_art.training.optim import Constant, build_optimizer
+from diffusion_art.training.optim import Constant, Cosine, WarmupStableDecay, build_optimizer
 from diffusion_art.training.timer import StepTimer
 
 
@@ -105,7 +106,8 @@ def test_intervals_and_warmups_of_zero_or_less_are_off(off):
     checkpoints = RunCheckpoints(folder="x", every_n_steps=off)
     assert checkpoints.every_n_steps is None
     assert Throughput(every_n_steps=off).every_n_steps is None
-    assert Constant(warmup_steps=off or 0)(0) == 1.0
+    for schedule in (Constant, partial(Cosine, total_steps=9), partial(WarmupStableDecay, total_steps=9)):
+        assert schedule(warmup_steps=off or 0)(0) == 1.0
     value = "null" if off is None else off
     trainer = build_trainer(_settled("trainer.accelerator=cpu", f"trainer.val_check_interval={value}"))
     assert trainer.limit_val_batches == 0

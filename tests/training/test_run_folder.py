@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.launching.names import fresh_folder, run_stamp
+from diffusion_art.launching.names import fresh_folder, register, run_stamp
 from diffusion_art.training.run_folder import HELD_VARIABLE, held, is_held
 from tests.conftest import ROOT
 
@@ -52,6 +54,18 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path):
     folders = [fresh_folder(str(tmp_path / "logs" / stamp)) for _ in range(3)]
     assert [Path(folder).name for folder in folders] == [stamp, f"{stamp}-2", f"{stamp}-3"]
     assert all(os.path.isdir(folder) for folder in folders)  # noqa: PTH112
+
+
+@pytest.mark.parametrize("folder", ["run", "sweep"])
+def test_commands_that_start_together_have_folders_of_their_own(folder, tmp_path):
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        asked = [f"paths.log_dir={tmp_path}", "prompts=[red]"]
+        started = [compose("train", overrides=asked, return_hydra_config=True) for _ in range(2)]
+    one, other = (config.hydra[folder].dir for config in started)
+    assert one != other
+    assert Path(one).is_dir()
+    assert Path(other).is_dir()
 
 
 def test_a_name_that_was_typed_is_taken_as_it_is(tmp_path):

@@ -8,9 +8,11 @@ import sqlite3
 
 import pandas as pd
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from diffusion_art.files import command_line, without_secrets, words_without_secrets
-from diffusion_art.training.trackers import run_name
+from diffusion_art.training.trackers import RunWandb, run_name, show_pictures, tell_settings
 
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
 
@@ -64,6 +66,7 @@ def test_wandb_goes_on_under_one_id_with_captions(twice):
     ids = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
     assert ids == {json.loads((run / "tracker_ids.json").read_text())["wandb"]}
     assert list(run.glob("wandb/offline-run-*/files/media/images/samples_*.png"))
+    assert all(b'"lr":0.0028' in record.read_bytes() for record in run.glob("wandb/offline-run-*/*.wandb"))
 
 
 @pytest.mark.slow
@@ -95,6 +98,26 @@ def test_each_job_of_a_sweep_has_a_wandb_record_of_its_own(run_command, painter_
     for job in (tmp_path / "logs/tiny/sweep_tracked" / number for number in "01"):
         (record,) = job.glob("wandb/offline-run-*")
         assert record.name.endswith(json.loads((job / "tracker_ids.json").read_text())["wandb"])
+
+
+def test_a_folder_keeps_the_id_that_wandb_knows_its_run_by(tmp_path):
+    folders = [str(tmp_path / name) for name in ("one", "one", "two")]
+    loggers = [RunWandb(folder=folder, log_dir=str(tmp_path), project="p", offline=True) for folder in folders]
+    first, again, other = (logger.version for logger in loggers)
+    assert first == again != other
+
+
+def test_tensorboard_is_given_pictures_and_settings(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    tell_settings(logger, {"seed": 3, "optim": {"lr": 0.1}, "optimized_metric": "val/loss"})
+    show_pictures(logger, Image.new("RGB", (8, 6)), [], [], step=4)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (picture,) = events.Images("samples")
+    assert (picture.step, picture.width, picture.height) == (4, 8, 6)
+    assert b"optim/lr" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
 
 
 def test_jobs_of_a_sweep_have_names_of_their_own(tmp_path):

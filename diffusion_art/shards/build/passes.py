@@ -25,7 +25,7 @@ from diffusion_art.shards.build.spool import Spool
 from diffusion_art.shards.build.tally import Tally
 from diffusion_art.shards.manifest import ShardInfo
 from diffusion_art.shards.reader import ShardWriter
-from diffusion_art.sources.base import BadPicture, LeftOut
+from diffusion_art.sources.base import BadPicture, LeftOut, Note
 
 SPLITS = ("train", "val")
 _IN_PROCESS_UP_TO = 64  # pictures; starting worker processes takes longer than these
@@ -103,7 +103,7 @@ def _shown(results: Iterable[list[Result]], bar: Progress, task: Any, tally: Tal
     for chunk in results:
         yield chunk
         rate = len(tally.seen) / max(time.monotonic() - started, 1e-9)
-        bar.update(task, advance=len(chunk), rate=f"{rate:.0f} pictures/s")
+        bar.update(task, advance=sum(not isinstance(item, Note) for item in chunk), rate=f"{rate:.0f} pictures/s")
         if tally.full:
             return
 

@@ -149,13 +149,14 @@ def test_what_is_left_out_is_counted_by_reason_and_shown(tmp_path: Path, capsys:
             return [Note(str(number), "texts read as Windows-1252"), *_swatch(number)]
         return {}
 
-    manifest = build_shards(Told(30, item), tmp_path / "out", **{**SMALL, "progress": True})
+    manifest = build_shards(Told(30, item), tmp_path / "out", max_bad=0, **{**SMALL, "progress": True})
     counts = manifest.extra["counts"]
     assert counts["left_out"] == {"pictures of the test split": 3, "files with the suffix .heic": 2}
     assert counts["notes"] == {"texts read as Windows-1252": 2}
     assert counts["bad"] == 0
     assert sum(manifest.splits.values()) == 27
-    told = capsys.readouterr().out
+    told, bar = capsys.readouterr()
+    assert " 30/30 " in bar  # a note is no picture
     for line in (
         "3 pictures of the test split, left out",
         "2 files with the suffix .heic, left out",
