@@ -45,10 +45,13 @@ class Features:
     identity: str = ""
 
     def __call__(
-        self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64, progress: str = ""
+        self, images: Float[Tensor, "n 3 h w"], *, batch_size: int | None = None, progress: str = ""
     ) -> Float[Tensor, "n d"]:
-        """Features in float64 on the CPU. What is not finite in a picture counts as grey."""
-        split = images.split(batch_size)
+        """Features in float64 on the CPU. What is not finite in a picture counts as grey.
+
+        Batches are of 64 pictures, and of 32 on a CPU, whose cache then holds the maps of one.
+        """
+        split = images.split(batch_size or (32 if self.device.type == "cpu" else 64))
         with self._map() as mapped:
             seen = mapped(self._look, split)
             return torch.cat(list(progressing(seen, progress, of=len(split)) if progress else seen)).double()
