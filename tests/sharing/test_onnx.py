@@ -15,6 +15,7 @@ from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.models.bpe import _WORDS, clean
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.runs import load_run
+from diffusion_art.sharing.onnx_folder import scale_once
 from diffusion_art.sharing.table import WORDS
 from diffusion_art.sharing.tokenizer_files import merges, vocabulary, write_tokenizer
 from tests.conftest import ROOT
@@ -110,3 +111,46 @@ def test_what_cannot_be_written_as_onnx(tmp_path, run_here, monkeypatch):
     assert "format=onnx is written in fp32" in complaint("dtype=fp16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "needs onnxruntime, which is not installed" in complaint()
+
+
+def maps_made(model) -> int:
+    """How many nodes write a whole map."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in [*graph.value_info, *graph.output]}
+    return sum(np.prod([dim.dim_value for dim in shapes[node.output[0]]]) == 2 * 3 * 4 * 4 for node in graph.node)
+
+
+def test_a_norm_that_is_scaled_and_shifted_goes_over_its_map_twice():
+    """The product of a fixed scale and a computed one is taken per channel; two computed ones stay as they are."""
+    import onnx_ir
+    import onnxruntime
+    from onnx import checker, parser
+
+    proto = parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]>
+        net (float[2,3,4,4] x, float[2,3,1,1] scale, float[2,3,1,1] shift) => (float[2,3,4,4] out, float[2,3,4,4] kept)
+        <float[3,1,1] weight = {0.5, -2, 3}, float[3,1,1] bias = {1, 0.25, -1}>
+        {
+            weighted = Mul(x, weight)
+            normed = Add(weighted, bias)
+            scaled = Mul(normed, scale)
+            out = Add(scaled, shift)
+            once = Mul(x, scale)
+            moved = Add(once, shift)
+            twice = Mul(moved, scale)
+            kept = Add(twice, shift)
+        }""")
+    checker.check_model(proto, full_check=True)
+    model = onnx_ir.from_proto(proto)
+    scale_once(model)
+    rewritten = onnx_ir.to_proto(model)
+    assert [maps_made(one) for one in (proto, rewritten)] == [8, 6]
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 3, 4, 4), "scale": (2, 3, 1, 1), "shift": (2, 3, 1, 1)}
+    given = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    before, after = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, given) for one in (proto, rewritten)
+    )
+    np.testing.assert_allclose(after, before, atol=1e-5)
