@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,9 +96,17 @@ class Memorisation(Metric):
         }
 
     def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
-        train = self._train(subject)
-        distances, _ = self._nearest(subject, train)
-        return float((distances[list(rows), 0] <= self._threshold(train)).double().mean())
+        return float(self._copies(subject)[list(rows)].double().mean())
+
+    def _copies(self, subject: Subject) -> Bool[Tensor, " m"]:
+        """Which painted pictures count as memorised; asked for each slice, found once."""
+
+        def look() -> Tensor:
+            train = self._train(subject)
+            return self._nearest(subject, train)[0][:, 0] <= self._threshold(train)
+
+        asked = f"memorised {self.features} {self.quantile} {self.train_pictures} {self.calibrated_on}"
+        return subject.remembered(asked, self.pictures, look)
 
     def _train(self, subject: Subject) -> Float[Tensor, "n d"]:
         there = subject.trained_on.there or 0
