@@ -157,6 +157,11 @@ class Described:
     def __call__(self) -> Any:
         return build(self.node)
 
+    @classmethod
+    def of(cls, node: dict[str, Any] | None) -> Described | None:
+        """None where the config names nothing."""
+        return cls(node) if node else None
+
 
 def _moved(node: Any) -> Any:
     """The node with every target where it stands today."""

@@ -42,7 +42,7 @@ def main(config: DictConfig) -> None:
     data, source = settings["data"], settings["data"]["source"]
     tower = (settings.get("alignment") or {}).get("tower")
     what = chosen(settings["what"], settings["model"], tower=tower, features=data["image_features"])
-    spec = Shards.of(data, settings["paths"]["data_dir"], source=Described(source) if source else None).ready()
+    spec = Shards.of(data, settings["paths"]["data_dir"], source=Described.of(source)).ready()
     encoders = Encoders(settings["model"], what, device, tower)
     for component in components_of(spec):
         for line in precompute(component, encoders, engine, progress=settings["progress"]):

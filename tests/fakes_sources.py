@@ -79,6 +79,15 @@ def wikiart_folder(folder: Path, *, count: int = 10, files: int = 2) -> Path:
     return folder
 
 
+def captioned(folder: Path, count: int, *, first: int = 0) -> Path:
+    """`count` pictures with a text beside each."""
+    folder.mkdir(parents=True)
+    for number in range(first, first + count):
+        (folder / f"{number}.png").write_bytes(encoded(picture(number), "PNG"))
+        (folder / f"{number}.txt").write_text(f"swatch {number}")
+    return folder
+
+
 def write_files(root: Path, files: Mapping[str, bytes | str]) -> Path:
     """A folder with `files` by their posix paths; text is written as UTF-8."""
     for name, content in files.items():

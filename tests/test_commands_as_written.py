@@ -66,7 +66,6 @@ SMALL = {  # what a command matches -> the words that are put after it
     r"^train.*=autoencoder\b": ("model.block_channels=[8,16]", "model.norm_groups=4"),
     r"wikiart_eir": ("++model.backbone.attention_sides=[8]",),
     r"^precompute .*=wikiart": ("data.source=null", *(f"model.text_encoder.{word}" for word in CLIP)),
-    r"^(train|precompute).*data.path=": ("data.source=null",),
     r"ckpt_path=last": ("trainer.max_steps=4",),
     r"debug=profile": ("trainer.max_steps=4", *(f"trainer.profiler.{x}=1" for x in ("skip", "steps", "traced"))),
     r"sweep=optuna": ("hydra.sweeper.n_trials=2",),

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import allowed, build, is_a, targets
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.experiments.edm import Edm
 from diffusion_art.launching.settle import settle
 from diffusion_art.models.autoencoder import Autoencoder
@@ -21,6 +22,9 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
 from diffusion_art.training.build import build_step, build_trainer
 from tests.fakes import toy_run
+from tests.fakes_sources import captioned
+
+PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "count": 20, "image_size_px": 16}
 
 
 def _choices(group: str) -> list[str]:
@@ -51,6 +55,22 @@ def test_every_experiment_builds(name, tmp_path, monkeypatch):
     trainer = build_trainer(settings)
     assert trainer.max_steps == settings["trainer"]["max_steps"]
     assert not (tmp_path / "somewhere").exists()  # nothing was painted or read for it
+
+
+def test_a_run_on_pictures_of_ones_own_has_no_painter(painter_shards: Path, tmp_path: Path, caplog):
+    """Its captions would be asked, and its pictures compared with, though training saw none of them."""
+    caplog.set_level("INFO")
+    captioned(tmp_path / "mine", 12)
+    small = ("+experiment=quickstart", "data.image_size_px=16", f"paths.data_dir={tmp_path / 'data'}")
+    settings = _settled(tmp_path, *small, f"data.path={tmp_path / 'mine'}")
+    assert settings["data"]["source"] is None
+    assert all(prompt.startswith("swatch") for prompt in settings["prompts"])
+    assert f"data.path={tmp_path / 'mine'} holds pictures of its own, so none are painted" in caplog.text
+    assert RunData(settings).painter is None
+    assert RunData(settings | {"data": settings["data"] | {"source": PAINTER}}).painter is None  # of an earlier version
+    settings = _settled(tmp_path, *small, f"data.path={painter_shards}")
+    assert is_a(settings["data"]["source"], Painter)
+    assert isinstance(RunData(settings).painter, Painter)
 
 
 ABLATIONS = sorted(path.stem for path in (config_dir() / "experiment" / "ablation").glob("*.yaml"))

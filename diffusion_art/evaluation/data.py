@@ -22,9 +22,8 @@ class RunData:
         self._config = config
         self._data = dict(config.get("data") or {})
         self._real = real
-        source = self._data.get("source")
-        self.painter: Painter | None = build(source) if source and is_a(source, Painter) else None
         self.image_size_px: int = config["model"]["image_size_px"]
+        self.painter = self._painter()
 
     @property
     def has_training_pictures(self) -> bool:
@@ -51,10 +50,22 @@ class RunData:
 
     def _shards(self, split: str, *, seed: int | None) -> ShardPictures:
         real = {"path": self._real, "source": None} if self._real is not None else {}
-        data: dict[str, Any] = {"image_size_px": self.image_size_px, **self._data, **real}
+        data = self._data | real
         if not data.get("path"):
             raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
+        shards = self._located(data)
+        return ShardPictures(shards.ready(), split=split, seed=seed, image_size_px=shards.image_size_px)
+
+    def _located(self, data: dict[str, Any]) -> Shards:
         paths = self._config.get("paths") or {"data_dir": "data"}
-        source = Described(data["source"]) if data.get("source") else None
-        spec = Shards.of(data, paths["data_dir"], source=source).ready()
-        return ShardPictures(spec, split=split, seed=seed, image_size_px=data["image_size_px"])
+        sized = {"image_size_px": self.image_size_px, **data}
+        return Shards.of(sized, paths["data_dir"], source=Described.of(data.get("source")))
+
+    def _painter(self) -> Painter | None:
+        """The one whose pictures the run was trained on, if it was."""
+        source = self._data.get("source")
+        if not source or not is_a(source, Painter):
+            return None
+        if self._data.get("path") and self._located(self._data).lie_elsewhere():
+            return None
+        return build(source)

@@ -12,13 +12,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.config import class_of, config_dir, is_a, plain
+from diffusion_art.config import Described, class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import read_prompts
 from diffusion_art.runs import load_run
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.init_from import started_from
 from diffusion_art.training.length import settled_steps
@@ -44,6 +45,7 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     names.register()
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
+        _settle_source(config, typed)
         _settle_length(config, typed)
         config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
@@ -59,6 +61,17 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     if is_a(settings["model"], TextToImage):
         _settle_sizes(settings)
     return settings
+
+
+def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
+    """No painter, and none of its captions in grids, where `data.path` names pictures that it has not painted."""
+    data = plain(config.data)
+    source = Described.of(data.get("source"))
+    if data.get("url") in ("auto", "shards") and Shards.of(data, config.paths.data_dir, source=source).lie_elsewhere():
+        log.info("data.path=%s holds pictures of its own, so none are painted", data["path"])
+        config.data.source = None
+        if config.prompts == "painter" and "prompts" not in typed:
+            config.prompts = "auto"
 
 
 def _settle_sizes(settings: dict[str, Any]) -> None:

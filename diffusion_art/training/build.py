@@ -39,7 +39,7 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     data, source = settings["data"], settings["data"]["source"]
     node = {key: value for key, value in data.items() if key not in Shards.KEYS}
     node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
-    shards = Shards.of(data, settings["paths"]["data_dir"], source=Described(source) if source else None)
+    shards = Shards.of(data, settings["paths"]["data_dir"], source=Described.of(source))
     return build({**node, "_partial_": True})(shards=shards)
 
 

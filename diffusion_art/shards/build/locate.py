@@ -32,7 +32,7 @@ from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.shards.mixture import Component, ShardSpec, open_shards, with_remote
-from diffusion_art.shards.places import Address, RemoteSettings
+from diffusion_art.shards.places import Address, Place, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
@@ -94,6 +94,33 @@ class Shards:
         refuse_leaks(open_shards(found))
         return found
 
+    def lie_elsewhere(self) -> bool:
+        """Whether there is a source that paints, and `path` holds other pictures than it makes: a collection, or
+        finished shards of another source. Those are read, and the source is not asked.
+
+        Raises:
+            UserError: shards at an address cannot be read.
+        """
+        if self.path is None or not self._opens_at_once:
+            return False
+        return not all(self._of_source(component.path) for component in with_remote(self.path, self.remote))
+
+    def _of_source(self, path: Place) -> bool:
+        """Whether what lies there was made by the source, or is still to be made by it."""
+        if isinstance(path, Address):
+            return self._made(ShardSet.open(path).manifest)
+        if (path / MANIFEST_FILE).is_file():
+            return self._made(Manifest.load(path))
+        return not path.exists() or unfinished(path)
+
+    def _made(self, manifest: Manifest) -> bool:
+        """Whether the shards are of a source of that kind, with whatever settings."""
+        assert self.source is not None
+        stored, known = (manifest.extra.get("settings") or {}).get("source"), self.source().describe()
+        if not isinstance(stored, dict):
+            return False
+        return stored.get("kind") == known.get("kind") and not known.keys().isdisjoint(stored)
+
     def are_squares(self) -> bool:
         """Whether that is known without building or reading any: they are made with settings that crop to squares."""
         if self.build.get("bucket_step_px") or not isinstance(self.path, str | Path):
@@ -125,11 +152,17 @@ class Shards:
         return Component(folder, wanted.weight, template if template is not None else _unless_stored(folder, own))
 
     def _taken_as_they_are(self, path: Path) -> bool:
-        """Whether `path` holds finished shards that are not checked against the settings of a source: there is none, or
-        that would cost too much.
+        """Whether `path` holds finished shards that are not checked against the settings of a source: there is none,
+        that would cost too much, or they are another's.
         """
-        checked = self.source is not None and getattr(getattr(self.source, "kind", None), "opens_at_once", False)
-        return (path / MANIFEST_FILE).is_file() and not checked
+        if not (path / MANIFEST_FILE).is_file():
+            return False
+        return not self._opens_at_once or not self._made(Manifest.load(path))
+
+    @property
+    def _opens_at_once(self) -> bool:
+        """Whether there is a source, and it looks at nothing when it is made."""
+        return bool(getattr(getattr(self.source, "kind", None), "opens_at_once", False))
 
 
 def _unless_stored(folder: Path, own: str | None) -> str | None:
