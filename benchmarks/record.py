@@ -14,6 +14,12 @@ from diffusion_art.shards.build.pool import usable_cores
 from diffusion_art.training.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
+HEAD = (  # of RESULTS.md
+    "Written by the benchmarks in this folder. `make bench` runs all but `trainings.py`, and `quality.py` in its short "
+    "form.",
+    "",
+    "In tables from before 2026-11-28 `quickstart` is the recipe that is called `quickstart32` today.",
+)
 
 
 def claim(
@@ -105,7 +111,7 @@ def write(name: str, rows: list[dict[str, Any]], *, results: Path = RESULTS) -> 
 
 def tables(results: Path = RESULTS) -> str:
     """RESULTS.md: a table for each file of results, losses and what could not be measured included."""
-    text = ["# Results", "", "Written by the benchmarks in this folder; `make bench` runs them all."]
+    text = ["# Results", "", *HEAD]
     for path in sorted(results.glob("*.json")):
         rows = json.loads(path.read_text())
         commands = dict.fromkeys(row["command"] for row in rows if "command" in row)

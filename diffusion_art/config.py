@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.errors import UserError
+from diffusion_art.extras import install_command
 
 OF_TRAINING = ("csv_logger", "ema", "muon", "noise", "optim", "step_profile", "terms", "trackers")
 OWN_PACKAGES = tuple(
@@ -223,7 +224,7 @@ def _not_importable(target: str, error: Exception) -> UserError:
     if isinstance(error, ModuleNotFoundError):  # Lightning's, for what its loggers need
         return UserError(
             f"`{target}` needs a package that is not installed: {_first_line(error)}. "
-            f"Install all trackers: python -m pip install 'diffusion-art[track]'"
+            f"Install all trackers: {install_command('track')}"
         )
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
     packages = (module.partition(".")[0] for module in modules)

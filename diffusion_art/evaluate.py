@@ -1,4 +1,4 @@
-"""Measure a run: `python -m diffusion_art.evaluate run=logs/quickstart metrics=[caption_following,fd,kid,val_x0]`.
+"""Measure a run: `python -m diffusion_art.evaluate run=logs/quickstart 'metrics=[kid,val_x0]'`.
 
 The metrics stand in `conf/evaluate.yaml` under `metric`; docs/evaluation.md says what each means. Several values of
 `guidance_scale`, `num_steps`, `sampler` or `checkpoint` are a sweep, several runs a comparison. The figures go into

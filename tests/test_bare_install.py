@@ -83,7 +83,7 @@ def test_a_command_that_needs_more_says_in_one_sentence_what_to_install(bare, na
     status, said, complaints = run(bare("-m", f"diffusion_art.{name}"))
     assert (status, said) == (1, "")
     assert complaints.count("\n") == 1
-    assert f"pip install 'diffusion-art[{extra}]'" in complaints
+    assert f"python -m pip install -e '.[{extra}]'" in complaints
     assert "torch" in complaints
 
 

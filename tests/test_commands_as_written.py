@@ -70,6 +70,7 @@ SMALL = {  # what a command matches -> the words that are put after it
     r"debug=profile": ("trainer.max_steps=4", *(f"trainer.profiler.{x}=1" for x in ("skip", "steps", "traced"))),
     r"sweep=optuna": ("hydra.sweeper.n_trials=2",),
     r"^precompute": (*DATA, "workers=1", "progress=false"),
+    r"^prepare.*path=DIR": ("source.path=FOLDER",),
     r"^prepare": ("limit=24", "workers=1", "progress=false", "out=prepared", "overwrite=true"),
     r"^evaluate": ("count=6", "held_out_count=4", "pictures=32", "val_pictures=8", "device=cpu", "seed=1"),
     r"^evaluate.*\bfd\b": ("pictures=1000", "features=judge"),
@@ -87,13 +88,18 @@ SMALL = {  # what a command matches -> the words that are put after it
 POSTHOC = "logs/wikiart/first/checkpoints/posthoc_0.15.ckpt"
 TOKEN = "only-the-two-of-them-know-it"
 JIT = "model/backbone=jit_base"
+MINE = "data.path=data/my-pictures"
 MADE_BY: list[tuple[str, str, Words]] = [  # what a command matches -> a path, and the command that makes it
     (r"=\[?logs/quickstart\b(?!/a)", "logs/quickstart/RUN", ("train", "+experiment=quickstart", "ema=post_hoc")),
     (r"logs/quickstart/a", "logs/quickstart/a", ("train", "+experiment=quickstart", "seed=1")),
     (r"logs/quickstart/b", "logs/quickstart/b", ("train", "+experiment=quickstart", "seed=2")),
-    (r"logs/quickstart32/|run=tutorial ckpt", "logs/quickstart32/tutorial", ("train", "+experiment=quickstart32")),
+    (r"32/tutorial|run=tutorial ckpt", "logs/quickstart32/tutorial", ("train", "+experiment=quickstart32")),
+    (r"sweep_grid/0", "logs/quickstart32/sweep_grid/0", ("train", "+experiment=quickstart32", "seed=1")),
+    (r"sweep_grid/1", "logs/quickstart32/sweep_grid/1", ("train", "+experiment=quickstart32", "seed=2")),
     (r"logs/wikiart", "logs/wikiart/first", ("train", "+experiment=wikiart", "ema=post_hoc")),
-    (r"run=first ckpt", "logs/wikiart/first", ("train", "+experiment=wikiart", "ema=post_hoc")),
+    (r"quickstart run=first ckpt", "logs/quickstart/first", ("train", "+experiment=quickstart")),
+    (r"wikiart run=first ckpt", "logs/wikiart/first", ("train", "+experiment=wikiart", "ema=post_hoc")),
+    (r"logs/openclipart/mine", "logs/openclipart/mine", ("train", "+experiment=openclipart", MINE)),
     (r"logs/autoencoder", "logs/autoencoder/made", ("train", "+experiment=autoencoder")),
     (r"logs/clip", "logs/clip/made", ("train", "+experiment=clip")),
     (r"logs/distill", "logs/distill/made", ("train", "+experiment=distill", "teacher.run=logs/quickstart")),
@@ -135,7 +141,7 @@ def small(words: Words) -> Words:
 def place(tmp_path_factory: pytest.TempPathFactory, painter_shards: Path) -> Path:
     """A folder with what the pages name: shards of 16 px, collections, encoders. Runs are made when one is named."""
     folder = tmp_path_factory.mktemp("place")
-    for name in ("painter-16px", "painter-32px", "tutorial", "wikiart-16px", "wikiart-128px", "a"):
+    for name in ("painter-16px", "painter-32px", "tutorial", "wikiart-16px", "wikiart-128px", "my-pictures", "a"):
         shutil.copytree(painter_shards, folder / "data" / name)
     shutil.copytree(painter_shards, folder / "data/paintings-128px")
     build_shards(Painter(count=60, seed=1), folder / "data/b", image_size_px=16, progress=False, workers=1)
@@ -176,7 +182,8 @@ def provide(words: Words, place: Path, run_here: Run) -> None:
     for pattern, name, making in MADE_BY:
         if re.search(pattern, line) and not (place / name).exists():
             provide(making, place, run_here)
-            where = (f"name={name.split('/')[1]}", f"run={name.split('/')[2]}") if making[0] == "train" else ()
+            parts = name.split("/", 2)
+            where = (f"name={parts[1]}", f"run={parts[2]}") if making[0] == "train" else ()
             status, said, complaints = run_here(*small(making), *where)
             assert status == 0, said + complaints
     if words[0] == "train" and set(words) & {"data.payload=latents", "data.text_states=true"}:

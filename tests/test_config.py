@@ -122,5 +122,5 @@ def test_a_tracker_that_is_not_installed_names_the_extra(logger, flags, monkeypa
     }
     for flag in flags:
         monkeypatch.setattr(f"{home[logger]}.{flag}", False)
-    with pytest.raises(UserError, match=r"needs a package that is not installed.*diffusion-art\[track\]"):
+    with pytest.raises(UserError, match=r"needs a package that is not installed.*pip install -e '\.\[track\]'"):
         build({"_target_": f"lightning.pytorch.loggers.{logger}", "save_dir": str(tmp_path)})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from itertools import pairwise
 
 from tests.conftest import ROOT
 
@@ -28,3 +30,15 @@ def test_each_folder_and_module_is_in_the_tree_and_the_tree_holds_no_other():
     named = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert modules - {"shards/__main__.py"} == named - {"__init__.py"}
     assert (package / "shards" / "__main__.py").is_file()
+
+
+def test_the_tree_lists_modules_in_the_order_of_their_floors():
+    text = (ROOT / "README.md").read_text()
+    block = text.partition("diffusion_art/\n  ")[2].partition("```")[0]
+    lines = [re.findall(r"(\w+)(?:\.py|/)", line) for line in block.splitlines()]
+    row = {name: number for number, names in enumerate(lines) for name in names}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
+    floors = [[row[name] for name in re.findall(r"diffusion_art\.(\w+)", layer)] for layer in reversed(layers)]
+    assert len(floors) > 20
+    assert all(max(below) <= min(above) for below, above in pairwise(floors))

@@ -22,6 +22,7 @@ def main(given: dict) -> float:
     os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
     import torch  # reads the variables
 
+    torch.set_float32_matmul_precision("high")  # as in gpu.py, whose parts else find nothing of what is compiled here
     from gpu_sides.ground import Ground, Scale
     from gpu_sides.steps import our_side
 

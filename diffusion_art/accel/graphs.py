@@ -24,11 +24,12 @@ from diffusion_art.tensors import Conditioning
 
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # rows of a graph; a larger batch is not bound by launching
 TOKENS = 32  # a caption's length is padded to a multiple of it
-KEEP = 16  # graphs, those used last
+KEEP = 3 * len(SIZES)  # graphs, those used last: each number of rows with captions of up to three lengths
 PATIENCE = 64  # calls of a shape that run as they are after memory did not suffice to record one
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 Replay = Callable[[], Tensor]  # does again what was recorded, and returns the tensor where the answer lies each time
+Record = Callable[[Replay, torch.device], Replay]  # of a call, all of it on that device
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ class Captured:
 
     The first call of a shape runs the network as it is, so that its kernels are there; the second records it. What
     cannot be recorded, or has more rows than the largest of `sizes`, runs as it is each time; where memory did not
-    suffice, which may pass, it is tried again later. For one thread, for
-    calls without gradients, and for a network whose weights stay where they are. `record` makes a replay of a call
-    whose inputs and answer keep their places; a CUDA graph if not given.
+    suffice, which may pass, it is tried again later. For one thread, for calls without gradients, and for a network
+    whose weights stay where they are. `record` makes a replay of a call whose inputs and answer keep their places; a
+    CUDA graph if not given.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Captured:
         *,
         sizes: Sequence[int] = SIZES,
         keep: int = KEEP,
-        record: Callable[[Replay], Replay] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.network = network
         self.sizes = sorted(sizes)
@@ -124,9 +125,7 @@ class Shape:
 class Call:
     """A recorded call: inputs that keep their places, filled before each replay."""
 
-    def __init__(
-        self, network: Network, shape: Shape, device: torch.device, record: Callable[[Replay], Replay]
-    ) -> None:
+    def __init__(self, network: Network, shape: Shape, device: torch.device, record: Record) -> None:
         rows, of_x, of_t, of_tokens, of_pooled = shape.rows, *shape.dtypes
         self.x_t = torch.zeros(rows, *shape.latents, dtype=of_x, device=device)
         self.t = torch.zeros(rows, dtype=of_t, device=device)
@@ -135,7 +134,7 @@ class Call:
             torch.zeros(rows, shape.tokens[0], dtype=torch.bool, device=device),
             torch.zeros(rows, shape.pooled, dtype=of_pooled, device=device),
         )
-        self._replay = record(lambda: network(self.x_t, self.t, self.cond))
+        self._replay = record(lambda: network(self.x_t, self.t, self.cond), device)
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Rows and tokens beyond those given keep what they had: no row asks another, and no token that is masked."""
@@ -157,17 +156,25 @@ class CudaGraphs:
     def __init__(self) -> None:
         self._pool: Any = None
 
-    def __call__(self, call: Replay) -> Replay:
+    def __call__(self, call: Replay, device: torch.device) -> Replay:
+        with torch.cuda.device(device):  # a stream is one of the device that is current when it is made
+            return self._recorded(call, torch.cuda.current_stream(), torch.cuda.Stream())
+
+    def _recorded(self, call: Replay, usual: torch.cuda.Stream, aside: torch.cuda.Stream) -> Replay:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        aside.wait_stream(usual)
         with torch.cuda.stream(aside):
             for _ in range(self.WARM_UPS):
                 call()
-        torch.cuda.current_stream().wait_stream(aside)
+        usual.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            answer = call()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
+                answer = call()
+        except RuntimeError:
+            torch.cuda.set_stream(usual)  # torch leaves the thread on the other one
+            self._pool = None  # nothing more can be recorded into the memory of one that failed
+            raise
 
         def replay() -> Tensor:
             graph.replay()

@@ -16,6 +16,8 @@ Paper: Wu & He 2018, https://arxiv.org/abs/1803.08494
 # pyright: reportArgumentType=false
 from __future__ import annotations
 
+from typing import no_type_check  # a checker of shapes would put its own function in a kernel's place
+
 import torch
 import triton
 import triton.language as tl
@@ -29,12 +31,14 @@ MOST_CHANNELS = 128  # of a tile, 256 contiguous bytes in bfloat16
 
 
 @triton.jit
+@no_type_check
 def _silu_slope(z):
     share = tl.sigmoid(z)
     return share * (1 + z * (1 - share))
 
 
 @triton.jit
+@no_type_check
 def _moments(x, parts, p, c, chunk, splits, BP: tl.constexpr, BC: tl.constexpr):
     """Mean and sum of squared deviations of each channel of one chunk: parts [n splits 2 c].
 
@@ -65,6 +69,7 @@ def _moments(x, parts, p, c, chunk, splits, BP: tl.constexpr, BC: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _coefficients(
     parts,
     weight,
@@ -130,6 +135,7 @@ def _coefficients(
 
 
 @triton.jit
+@no_type_check
 def _affine(x, coefficients, y, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """y = act(a x + d)."""
     row = tl.program_id(0).to(tl.int64)
@@ -150,6 +156,7 @@ def _affine(x, coefficients, y, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.
 
 
 @triton.jit
+@no_type_check
 def _gradient_sums(
     x, grad, coefficients, parts, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
@@ -181,6 +188,7 @@ def _gradient_sums(
 
 
 @triton.jit
+@no_type_check
 def _gradient_coefficients(
     parts,
     weight,
@@ -248,6 +256,7 @@ def _gradient_coefficients(
 
 
 @triton.jit
+@no_type_check
 def _gradient(
     x, grad, coefficients, slopes, out, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):

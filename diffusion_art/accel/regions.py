@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 from torch.compiler import config as compiler_config
 
+from diffusion_art.accel.switch import triton_lacks
 from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours
 
@@ -75,18 +75,10 @@ def _of_compiler(error: Exception) -> bool:
 def cannot_compile(device: str) -> str | None:
     """Why nothing can be compiled for this kind of device here; None if it can."""
     if device == "cuda":
-        if find_spec("triton") is None:
-            return "Triton is not installed (pip install triton)"
-        if not _found("CC", "cc", "gcc", "clang"):
-            return "Triton needs a C compiler, and neither $CC nor gcc nor clang is one here (apt-get install gcc)"
-        return None
-    if not _found("CXX", "g++", "clang++"):
+        return triton_lacks()
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
         return "there is no C++ compiler, neither $CXX nor g++ nor clang++ (apt-get install g++)"
     return None
-
-
-def _found(variable: str, *names: str) -> bool:
-    return any(shutil.which(name) for name in (os.environ.get(variable, ""), *names) if name)
 
 
 def keep_on_disk() -> None:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffusion_art.diagnosis.finding import Finding
+from diffusion_art.extras import install_command
 from diffusion_art.files import cache_folder
 
 PORT = 8000  # of `serve` and `stream`
@@ -133,4 +134,4 @@ def trackers() -> list[Finding]:
 
 
 def _tracker(name: str) -> str:
-    return f"logger={name} needs it: pip install diffusion-art[{'track' if name in ('wandb', 'tensorboard') else name}]"
+    return f"logger={name} needs it: {install_command('track' if name in ('wandb', 'tensorboard') else name)}"

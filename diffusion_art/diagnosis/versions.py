@@ -7,7 +7,7 @@ import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from diffusion_art.diagnosis.finding import Finding
-from diffusion_art.extras import missing
+from diffusion_art.extras import install_command, missing
 from diffusion_art.training.provenance import commit
 
 TOLD = ("torch", "torchvision", "lightning", "diffusers", "open_clip_torch", "hydra-core", "numpy", "pillow")
@@ -32,7 +32,7 @@ def _missing() -> list[Finding]:
         for name in names
         if _version(name) is None
     ]
-    train = "python -m pip install 'diffusion-art[train]'"
+    train = install_command("train")
     return found + [Finding(name, "not installed", "impossible", train) for name in missing("train")]
 
 

@@ -33,5 +33,8 @@ class SizeEmbedding(nn.Module):
     def forward(self, rows: int, columns: int) -> Float[Tensor, " d"]:
         octaves = [math.log2(side / self.sample_size) for side in (rows, columns)]
         angles = [math.pi / 2 * 2**i * octave for octave in octaves for i in range(OCTAVES)]
-        waves = torch.tensor([wave(angle) for angle in angles for wave in (math.sin, math.cos)])
-        return self.out(self.embed(waves.to(self.out.weight)))
+        waves = [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
+        filled = [
+            torch.full((), wave, device=self.out.weight.device) for wave in waves
+        ]  # no copy that the host waits for
+        return self.out(self.embed(torch.stack(filled).to(self.out.weight)))

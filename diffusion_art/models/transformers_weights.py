@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.extras import missing
+from diffusion_art.extras import install_command, missing
 from diffusion_art.models.hub import on_hub
 from diffusion_art.models.tokenizer import REMEMBERED, report_truncation
 
 CONFIG = "config.json"
 CLIPS = ("clip", "clip_text_model")  # kinds with a pooled vector of their own
-INSTALL = "python -m pip install 'diffusion-art[transformers]'"
+INSTALL = install_command("transformers")
 
 
 class HubTokenizer:

@@ -12,7 +12,7 @@ from diffusion_art.devices import DTYPES
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.exported import SUFFIX, write_exported
-from diffusion_art.extras import missing
+from diffusion_art.extras import install_command, missing
 from diffusion_art.runs import Run
 from diffusion_art.sharing.painting import Painting, in_dtype
 
@@ -78,8 +78,7 @@ FORMATS: dict[str, Callable[[dict[str, Any], Run, Sampler], Path]] = {
 def _check_installed(extra: str, form: str) -> None:
     if lacking := missing(extra):
         raise UserError(
-            f"format={form} needs {', '.join(lacking)}, which is not installed. "
-            f"Install it: python -m pip install 'diffusion-art[{extra}]'"
+            f"format={form} needs {', '.join(lacking)}, which is not installed. Install it: {install_command(extra)}"
         )
 
 

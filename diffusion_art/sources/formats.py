@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from PIL import Image
 
-HEIC_EXTRA = "install pillow-heif, or diffusion-art[heic]"
+HEIC_EXTRA = "install pillow-heif"
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _NO_READER = (

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from diffusion_art.errors import UserError
+from diffusion_art.extras import install_command
 from diffusion_art.files import without_secrets
 
 IDS_FILE = "tracker_ids.json"  # in the run folder
@@ -76,7 +77,7 @@ class RunMLFlow(MLFlowLogger):
         try:
             super().__init__(tracking_uri=tracking_uri, run_id=_ids(folder).get("mlflow"), **settings)
         except ModuleNotFoundError as error:
-            raise UserError(f"logger=mlflow needs MLflow ({error}): pip install 'diffusion-art[mlflow]'.") from None
+            raise UserError(f"logger=mlflow needs MLflow ({error}): {install_command('mlflow')}") from None
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +103,7 @@ class RunTrackio(Logger):
         try:
             self._trackio = import_module("trackio")
         except ModuleNotFoundError as error:
-            raise UserError(f"logger=trackio needs trackio ({error}): pip install 'diffusion-art[trackio]'.") from None
+            raise UserError(f"logger=trackio needs trackio ({error}): {install_command('trackio')}") from None
         self._folder, self._project, self._settings = folder, project, settings
         self._name = run_name(folder, log_dir)
         self._run: Any = None

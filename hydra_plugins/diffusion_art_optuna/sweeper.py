@@ -65,9 +65,10 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search, and write down what was found after each round."""
         from diffusion_art.errors import UserError
+        from diffusion_art.extras import install_command
 
         if find_spec("optuna") is None:
-            raise UserError("this sweep needs Optuna, which is not installed: pip install 'diffusion-art[sweep]'")
+            raise UserError(f"this sweep needs Optuna, which is not installed: {install_command('sweep')}")
         from diffusion_art.sweeps.space import split
         from diffusion_art.training.run_folder import held
 

@@ -20,7 +20,7 @@ class Recorder:
         self.recorded = self.replayed = self.asked = 0
         self.fails = fails
 
-    def __call__(self, call):
+    def __call__(self, call, device):
         self.asked += 1
         if self.fails:
             raise self.fails("operation not permitted when stream is capturing")

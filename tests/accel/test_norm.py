@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from diffusion_art.accel import norm, switch
+from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.accel.token_norm import TokenNorm
 from tests.conftest import ROOT
 
@@ -56,12 +57,43 @@ def test_a_token_norm_on_a_cpu_is_torchs_layer_norm():
     assert torch.equal(ours(x), theirs(x))
 
 
+@needs_triton
+def test_a_checker_of_shapes_leaves_the_kernels_to_triton():
+    """Triton compiles by a function's own globals; in this process a checker wraps all others, so `test-gpu` too."""
+    from triton.runtime.jit import JITFunction
+
+    from diffusion_art.accel import norm_kernels
+
+    kernels = [each for each in vars(norm_kernels).values() if isinstance(each, JITFunction)]
+    assert len(kernels) == 7
+    assert all(kernel.fn.__globals__ is vars(norm_kernels) for kernel in kernels)
+
+
+@pytest.mark.parametrize("lacking", ["Triton", "C compiler", "Python.h"])
+def test_without_what_triton_builds_with_the_plain_norm_runs(monkeypatch, tmp_path, lacking):
+    """Triton compiles a launcher in C for each kernel: without a compiler or headers the first one would raise."""
+    (tmp_path / "Python.h").touch()
+    headers = tmp_path / "none" if lacking == "Python.h" else tmp_path
+    compiler = None if lacking == "C compiler" else "/usr/bin/gcc"
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv(switch.VARIABLE, raising=False)
+    monkeypatch.setattr(switch.shutil, "which", lambda name: "/usr/bin/gcc")
+    monkeypatch.setattr(switch.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(switch, "find_spec", lambda name: name)
+    assert switch.accelerates()
+    monkeypatch.setattr(switch.shutil, "which", lambda name: compiler)
+    monkeypatch.setattr(switch.sysconfig, "get_paths", lambda: {"include": str(headers)})
+    monkeypatch.setattr(switch, "find_spec", lambda name: None if lacking == "Triton" else name)
+    assert not switch.accelerates()
+    assert lacking in (cannot_compile("cuda") or "")
+
+
 @pytest.mark.parametrize(("value", "on"), [("0", False), ("false", False), ("1", True), (None, True)])
 def test_the_environment_switches_it_off(monkeypatch, value, on):
     monkeypatch.delenv(switch.VARIABLE, raising=False)
-    monkeypatch.setattr(switch, "find_spec", lambda name: name)
+    monkeypatch.setattr(switch, "triton_lacks", lambda: None)
     if value is not None:
         monkeypatch.setenv(switch.VARIABLE, value)
     assert switch.accelerates() is on
-    monkeypatch.setattr(switch, "find_spec", lambda name: None)
+    monkeypatch.setattr(switch, "triton_lacks", lambda: "Triton is not installed")
     assert not switch.accelerates()

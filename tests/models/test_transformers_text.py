@@ -159,7 +159,7 @@ def test_weights_that_are_missing_or_pickled_are_refused(tmp_path):
 
 def test_without_transformers_the_extra_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"not installed. Install it: .*'diffusion-art\[transformers\]'"):
+    with pytest.raises(UserError, match=r"not installed. Install it: .*-e '\.\[transformers\]'"):
         Transformers(path=str(folders["bert"]))
 
 

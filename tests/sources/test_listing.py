@@ -81,8 +81,8 @@ def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.Mo
     found = list_files(tmp_path)
     assert found.pictures() == ["d.jpg"]
     assert found.left_out == {
-        "files .heic: install pillow-heif, or diffusion-art[heic]": 2,
-        "files .hif: install pillow-heif, or diffusion-art[heic]": 1,
+        "files .heic: install pillow-heif": 2,
+        "files .hif: install pillow-heif": 1,
     }
 
 

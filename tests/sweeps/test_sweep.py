@@ -174,4 +174,4 @@ def test_without_optuna_it_says_what_to_install(tiny, run_here, monkeypatch):
     monkeypatch.setattr(sys.modules["hydra_plugins.diffusion_art_optuna.sweeper"], "find_spec", lambda name: None)
     status, _, complaints = run_here("train", *tiny, "+sweep=optuna", "run=first", "optim.lr=interval(0,1)")
     assert status == 1
-    assert complaints.endswith("pip install 'diffusion-art[sweep]'\n")
+    assert complaints.endswith("python -m pip install -e '.[sweep]'\n")
