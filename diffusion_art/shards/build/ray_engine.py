@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from diffusion_art import __version__
 from diffusion_art.errors import UserError
+from diffusion_art.extras import install_command
 from diffusion_art.net import answers
 from diffusion_art.shards.build.pool import WorkerDiedError, apply, load, usable_cores
 
@@ -53,7 +54,7 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         if find_spec("ray") is None:
-            raise UserError("engine=ray needs Ray: python -m pip install 'diffusion-art[ray]'. Or use engine=local.")
+            raise UserError(f"engine=ray needs Ray: {install_command('ray')}. Or use engine=local.")
         if self.address is not None and not re.fullmatch(r"[^\s/:]+:\d{1,5}", self.address):
             raise UserError(
                 f"ray.address={self.address} is no address of a cluster: give HOST:PORT, as `ray start --head` prints "

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.extras import install_command
 from diffusion_art.shards.places import Address
 from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.faults import Passing, Short, understood
@@ -153,7 +154,7 @@ def _opened(address: Address) -> tuple[Any, str]:
 def _needed(scheme: str, complaint: str) -> str:
     """The library that reads `scheme`, and how to install it; fsspec's `complaint` names those that we do not know."""
     if scheme in _EXTRA:
-        return f"{_EXTRA[scheme]}, which is not installed: python -m pip install 'diffusion-art[remote]'"
+        return f"{_EXTRA[scheme]}, which is not installed: {install_command('remote')}"
     if named := re.search(r"[Ii]nstall (?:the )?['\"]?([\w.-]+)", complaint):
         return f"{named[1]}, which is not installed: python -m pip install {named[1]}"
     return f"what is not installed: {complaint}"

@@ -153,7 +153,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_command():
     lines = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=True).stdout
     s3, https, azure, nothing = lines.splitlines()
     assert "needs s3fs" in s3
-    assert "python -m pip install 'diffusion-art[remote]'" in s3
+    assert "python -m pip install -e '.[remote]'" in s3
     assert "needs aiohttp" in https
     assert "python -m pip install adlfs" in azure
     assert "nothing is not" in nothing
