@@ -128,6 +128,13 @@ def test_too_many_bad_pictures_stop_the_run(shards_with_a_bad_picture):
         list(_dataset(shards, global_batch_size=8, last_batch=5, max_bad=0))
 
 
+def test_a_bad_picture_that_comes_again_is_one(shards_with_a_bad_picture):
+    shards, bad = shards_with_a_bad_picture
+    dataset = _dataset(shards, global_batch_size=8, last_batch=20, max_bad=1)  # four times through
+    assert len(list(dataset)) == 20
+    assert dataset.bad == {bad}
+
+
 def test_socket_and_disk_give_identical_batches(painter_shards):
     def batches(url):
         module = StreamDataModule(
