@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ class RunCheckpoints(Checkpoint):
             self.save(trainer)
 
     def _among_the_best(self, value: float, name: str) -> bool:
-        if self.keep_best == 0 or (0 < self.keep_best <= len(self.best) and value >= self.best[-1][0]):
+        if not math.isfinite(value) or self.keep_best == 0:
+            return False
+        if 0 < self.keep_best <= len(self.best) and value >= self.best[-1][0]:
             return False
         self.best = sorted([*(entry for entry in self.best if entry[1] != name), (value, name)])
         if self.keep_best > 0:
@@ -108,7 +111,7 @@ class RunCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         found = [(float(value), str(name)) for value, name in state_dict["best"]]
-        self.best = [entry for entry in found if (self.folder / entry[1]).exists()]
+        self.best = [(value, name) for value, name in found if math.isfinite(value) and (self.folder / name).exists()]
 
 
 def _name(step: int) -> str:

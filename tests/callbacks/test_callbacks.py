@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pandas as pd
@@ -146,3 +147,15 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
         callback.on_train_end(trainer, LightningModule())
     assert "data.source is not the painter" in caplog.text
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    saver = RunCheckpoints(folder=str(tmp_path), keep_best=2)
+    values = {"a": math.nan, "b": 0.5, "c": math.inf, "d": 0.25, "e": math.nan}
+    assert [saver._among_the_best(value, name) for name, value in values.items()] == [False, True, False, True, False]
+    for name in values:
+        (tmp_path / name).touch()
+    assert saver.best == [(0.25, "d"), (0.5, "b")]
+    again = RunCheckpoints(folder=str(tmp_path))
+    again.load_state_dict({"best": [[math.nan, "a"], [0.25, "d"], [math.inf, "c"]]})  # as it was saved before
+    assert again.best == [(0.25, "d")]
