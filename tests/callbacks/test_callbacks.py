@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.callbacks.report import RunReport
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
 
@@ -149,6 +153,15 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
     assert not list(tmp_path.glob("*.json"))
 
 
+def _going_on(folder: Path, ckpt_path: Path | None, *, step: int) -> Trainer:
+    """A trainer as it is when a run goes on: all is loaded, and no step taken yet."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **quiet)
+    trainer.ckpt_path = ckpt_path
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    return trainer
+
+
 def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     saver = RunCheckpoints(folder=str(tmp_path), keep_best=2)
     values = {"a": math.nan, "b": 0.5, "c": math.inf, "d": 0.25, "e": math.nan}
@@ -159,3 +172,10 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     again = RunCheckpoints(folder=str(tmp_path))
     again.load_state_dict({"best": [[math.nan, "a"], [0.25, "d"], [math.inf, "c"]]})  # as it was saved before
     assert again.best == [(0.25, "d")]
+
+
+def test_config_yaml_reads_back_equal(tmp_path):
+    module: Any = LightningModule()
+    module.config = {"name": "n", "prompts": ["costs ${five}", "a \\${b}", "${oc.env:HOME}", "${", "plain \\$"]}
+    RunReport(folder=str(tmp_path)).on_fit_start(_going_on(tmp_path, None, step=0), module)
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml"), resolve=True) == module.config
