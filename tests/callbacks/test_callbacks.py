@@ -17,10 +17,12 @@ from omegaconf import OmegaConf
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
+from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.callbacks.report import RunReport
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
+from diffusion_art.training.csv_logger import RunCSVLogger
 
 TINY = [
     "+experiment=quickstart32",
@@ -172,6 +174,17 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     again = RunCheckpoints(folder=str(tmp_path))
     again.load_state_dict({"best": [[math.nan, "a"], [0.25, "d"], [math.inf, "c"]]})  # as it was saved before
     assert again.best == [(0.25, "d")]
+
+
+def test_rows_of_the_steps_that_a_run_takes_again_go(tmp_path):
+    before, again = (RunCSVLogger(folder=str(tmp_path), flush_every_n=1) for _ in range(2))
+    for step in range(6):
+        before.log_metrics({"loss": 1.0}, step=step)
+    trainer = _going_on(tmp_path, tmp_path / "checkpoints/step_00000003.ckpt", step=3)
+    trainer.loggers = [again]
+    Cursor().on_train_start(trainer, LightningModule())
+    again.log_metrics({"loss": 2.0}, step=5)
+    assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [0, 1, 2, 5]
 
 
 def test_config_yaml_reads_back_equal(tmp_path):
