@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from diffusion_art.data.workers import LostWorker
 from diffusion_art.files import written
 from diffusion_art.training.limits import interval
+from diffusion_art.training.resume import taken_again
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class RunCheckpoints(Checkpoint):
     The `keep_last` newest and the `keep_best` best are kept (-1 keeps all). `last.ckpt` and `best.ckpt` are links.
     Lightning writes each file under another name and renames it when whole, and the links are replaced in one step, so
     a kill at any moment leaves a run that can be resumed. A file of a step with a validation is written again after it.
+    A run that goes on from one of its earlier files first removes those of the steps that it takes again.
     """
 
     def __init__(
@@ -42,6 +45,18 @@ class RunCheckpoints(Checkpoint):
         self.monitor = monitor
         self.best: list[tuple[float, str]] = []  # (value, file name), lowest first
         self._saved = 0  # the step saved last
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        later = taken_again(trainer, self.folder, "step_*.ckpt", checkpoints=self.folder)
+        if not (later and trainer.is_global_zero):
+            return
+        self._link_newest(Path(str(trainer.ckpt_path)).resolve().name)
+        for path in later:
+            _remove(path)
+        best = self.folder / "best.ckpt"
+        if not best.exists():  # the best of the steps that go
+            best.unlink(missing_ok=True)
+        log.info("going on from step %d: %d checkpoint(s) of later steps removed", trainer.global_step, len(later))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,7 +77,9 @@ class RunCheckpoints(Checkpoint):
             self.save(trainer)
 
     def _among_the_best(self, value: float, name: str) -> bool:
-        if self.keep_best == 0 or (0 < self.keep_best <= len(self.best) and value >= self.best[-1][0]):
+        if not math.isfinite(value) or self.keep_best == 0:
+            return False
+        if 0 < self.keep_best <= len(self.best) and value >= self.best[-1][0]:
             return False
         self.best = sorted([*(entry for entry in self.best if entry[1] != name), (value, name)])
         if self.keep_best > 0:
@@ -88,31 +105,40 @@ class RunCheckpoints(Checkpoint):
         trainer.save_checkpoint(path, weights_only=False)
         self._saved = trainer.global_step
         if trainer.is_global_zero:
-            _link(self.folder / "last.ckpt", path.name)
-            if self.best:
-                _link(self.folder / "best.ckpt", self.best[0][1])
+            self._link_newest(path.name)
             self._prune()
         return path
+
+    def _link_newest(self, name: str) -> None:
+        _link(self.folder / "last.ckpt", name)
+        if self.best:
+            _link(self.folder / "best.ckpt", self.best[0][1])
 
     def _prune(self) -> None:
         if self.keep_last < 0:
             return
         keep = {name for _, name in self.best}
-        steps = sorted(self.folder.glob("step_*.ckpt"))
+        newest = _name(self._saved)  # steps after it are older: another branch took them
+        steps = sorted(self.folder.glob("step_*.ckpt"), key=lambda path: (path.name <= newest, path.name))
         for path in steps[: max(0, len(steps) - max(1, self.keep_last))]:
             if path.name not in keep:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                _remove(path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": [list(entry) for entry in self.best]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         found = [(float(value), str(name)) for value, name in state_dict["best"]]
-        self.best = [entry for entry in found if (self.folder / entry[1]).exists()]
+        self.best = [(value, name) for value, name in found if math.isfinite(value) and (self.folder / name).exists()]
 
 
 def _name(step: int) -> str:
     return f"step_{step:08d}.ckpt"
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint: a file, or a folder that several processes wrote."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _link(link: Path, target: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.tensors import Batch
+from diffusion_art.training.csv_logger import RunCSVLogger
 from diffusion_art.training.resume import place_loops
 
 
@@ -15,8 +16,13 @@ class Cursor(Callback):
 
     A callback and not a hook of the module, since checkpoints are written by callbacks, which run first; and the
     cursor of the batch, not a count of the loader's, since loaders prefetch. The counters of Lightning's loops are put
-    in their place when a run is resumed.
+    in their place when a run is resumed, and metrics.csv hears where it goes on.
     """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.go_on_from(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.callbacks.sample_grid import painting
+from diffusion_art.callbacks.sample_grid import painting, remove_later_grids
 from diffusion_art.files import written_folder
 from diffusion_art.images import film_strip, to_png
 from diffusion_art.tensors import Batch
@@ -35,6 +35,9 @@ class Reconstructions(Callback):
         self.painted_at = -1  # step of the newest grid
         self._images: Tensor | None = None
         self._validates = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        remove_later_grids(trainer, self.folder / "samples")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

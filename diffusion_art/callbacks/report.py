@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
+from diffusion_art.config import verbatim
 from diffusion_art.files import command_line
 from diffusion_art.reports.training import TrainingReport
 
@@ -39,7 +40,7 @@ class RunReport(Callback):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             module: Any = pl_module
-            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(module.config)))
+            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(verbatim(module.config))))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step  # that of the checkpoint, if the run was resumed

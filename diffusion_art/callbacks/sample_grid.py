@@ -22,6 +22,7 @@ from diffusion_art.images import grid, to_pil, to_png
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.sizes import Size, named, nearest
 from diffusion_art.training.limits import interval
+from diffusion_art.training.resume import taken_again
 from diffusion_art.training.sharded import ShardedStrategy
 from diffusion_art.training.trackers import show_pictures
 
@@ -52,6 +53,17 @@ def painting(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
 def paints(trainer: Trainer) -> bool:
     """Whether this process has to be there when the first one paints."""
     return trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
+
+
+def remove_later_grids(trainer: Trainer, folder: Path) -> None:
+    """Remove the grids of steps that a run takes again as it goes on from an earlier one: they show another branch."""
+    later = taken_again(trainer, folder, "step_*.png", checkpoints=folder.parent / "checkpoints")
+    if not (later and trainer.is_global_zero):
+        return
+    for path in later:
+        path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+    log.info("going on from step %d: %d sample grid(s) of later steps removed", trainer.global_step, len(later))
 
 
 class SampleGrid(Callback):
@@ -90,6 +102,7 @@ class SampleGrid(Callback):
         self.took_s = 0.0  # to paint and write it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        remove_later_grids(trainer, self.folder)
         if trainer.global_step == 0:
             self.paint(trainer, pl_module)
 

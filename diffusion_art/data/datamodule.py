@@ -133,7 +133,7 @@ class StreamDataModule(LightningDataModule):
 
     Raises:
         UserError: no such server or shards, a batch size the ranks cannot share, or a checkpoint made with
-            other data, batch size or seed.
+            other data, batch size, parts of a step or seed.
     """
 
     def __init__(
@@ -435,7 +435,7 @@ class StreamDataModule(LightningDataModule):
             sizes=self.curriculum.batch_sizes(
                 self.image_size_px,
                 batches=batches,
-                batches_per_step=self.trainer.accumulate_grad_batches if self.trainer else 1,
+                batches_per_step=self.accumulate_grad_batches,
             ),
         )
         self.train_loader = self._loader(dataset)
@@ -528,10 +528,15 @@ class StreamDataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    @property
+    def accumulate_grad_batches(self) -> int:
+        """Global batches that make a step."""
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
     def _total_batches(self) -> int:
         if self.trainer is None:
             return self.batches_of(1)
-        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        return self.trainer.max_steps * self.accumulate_grad_batches
 
     # ------------------------------------------------------------------ state
 
@@ -540,6 +545,7 @@ class StreamDataModule(LightningDataModule):
             "cursor": self.cursor,
             "seed": self.seed,
             "global_batch_size": self.global_batch_size,
+            "accumulate_grad_batches": self.accumulate_grad_batches,
             "digest": self.info.digest if self.info else None,
             "name": self.info.name if self.info else None,
         }
@@ -554,13 +560,16 @@ class StreamDataModule(LightningDataModule):
         if self._restored is None or self.info is None:
             return
         saved = self._restored
-        mends = {"seed": "seed", "global_batch_size": "data.global_batch_size"}
+        mends = {
+            "seed": "seed",
+            "global_batch_size": "data.global_batch_size",
+            "accumulate_grad_batches": "trainer.accumulate_grad_batches",
+        }
         for field, key in mends.items():
-            if saved[field] != getattr(self, field):
+            if saved.get(field, ours := getattr(self, field)) != ours:
                 raise UserError(
-                    f"the checkpoint was trained with {key}={saved[field]}, this run has "
-                    f"{getattr(self, field)}: its place "
-                    f"in the data would be lost. Resume with {key}={saved[field]}."
+                    f"the checkpoint was trained with {key}={saved[field]}, this run has {ours}: its place in the data "
+                    f"would be lost. Resume with {key}={saved[field]}."
                 )
         if saved["digest"] not in (None, self.info.digest):
             raise UserError(

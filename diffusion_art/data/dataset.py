@@ -46,7 +46,7 @@ class StreamDataset(IterableDataset):
     """Batches `first_batch() .. last_batch` of a split, this rank's and this worker's share of them.
 
     Pictures that cannot be decoded are replaced, at their place in the batch, by the next readable sample of
-    the order (the same one whatever the rank or worker), counted and logged; after `max_bad` of them in one
+    the order (the same one whatever the rank or worker), counted and logged; after `max_bad` different ones in one
     worker the run stops, since then something is wrong with the shards. `codec` is what the reader gives (wire.py);
     `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
     and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
@@ -102,7 +102,7 @@ class StreamDataset(IterableDataset):
         self.plan = plan or Consecutive(split, samples, global_batch_size, once=seed is None)
         self.stored_size_px = stored_size_px or image_size_px  # to which the sizes of a plan belong
         self.start = 0
-        self.bad = 0  # unreadable pictures met so far, in this process
+        self.bad: set[str] = set()  # keys of the unreadable pictures met so far, in this process
 
     def __len__(self) -> int:
         """Batches of the whole run, those before a resume included: progress bars show true totals."""
@@ -192,10 +192,10 @@ class StreamDataset(IterableDataset):
                 told.keep()
             return True
         except BadPicture as error:
-            self.bad += 1
-            if self.bad > self.max_bad:
+            self.bad.add(sample.key)
+            if len(self.bad) > self.max_bad:
                 raise UserError(
-                    f"{self.bad} pictures of split `{self.split}` could not be read, the last one with key "
+                    f"{len(self.bad)} pictures of split `{self.split}` could not be read, the last one with key "
                     f"{sample.key}. "
                     f"See what else is wrong (`python -m diffusion_art.shards lint path=FOLDER`), or raise "
                     f"data.max_bad above {self.max_bad}."

@@ -175,5 +175,5 @@ def _table(rows: Sequence[tuple[str, Any]]) -> str:
 
 
 def _short(value: float) -> str:
-    """12,300; 4.568; 0.0001."""
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+    """12,300; 4.568; 0.0001; nan."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"

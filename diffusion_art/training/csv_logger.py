@@ -20,7 +20,7 @@ from diffusion_art.reports.curves import CLOCK
 
 
 class RunCSVLogger(Logger):
-    """Writes metrics as columns, the step first; rows after the step a run resumes from are dropped.
+    """Writes metrics as columns, the step first; rows of steps that a resumed run takes again are dropped.
 
     `time/run_s` are the seconds that the run had been trained for when the row was made, in all its sessions together.
     Rows are appended; a new column, or a value for a row already written, makes the file be written again, whole,
@@ -32,6 +32,7 @@ class RunCSVLogger(Logger):
         self.path = Path(folder) / "metrics.csv"
         self.flush_every_n = flush_every_n
         self.rows: list[dict[str, Any]] | None = None
+        self._first: int | None = None  # label of the first step of this session
         self._columns: list[str] = []  # of the file as it stands
         self._written = 0  # rows of the file that are as they should be
         self._appendable = False
@@ -55,6 +56,10 @@ class RunCSVLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The run folder's `config.yaml` holds them."""
 
+    def go_on_from(self, step: int) -> None:
+        """Hear, before anything is logged, how many steps are behind the run: rows from there on are not its own."""
+        self._first = step
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
@@ -71,11 +76,12 @@ class RunCSVLogger(Logger):
     def _rows(self, step: int) -> list[dict[str, Any]]:
         if self.rows is None:
             self.rows = []
+            first = step + 1 if self._first is None else self._first
             if self.path.exists():
                 with self.path.open(newline="") as file:
                     for row in csv.DictReader(file):
                         kept = {name: value for name, value in row.items() if value}
-                        if int(kept["step"]) <= step:  # one that was written only in part is completed
+                        if int(kept["step"]) < first:  # the last may lack its validation
                             self.rows.append({**kept, "step": int(kept["step"])})
                 self._before_s = float(self.rows[-1].get(CLOCK, 0.0)) if self.rows else 0.0
         return self.rows

@@ -264,4 +264,7 @@ class Attached(LambdaLR):
         learned = {name: saved[name] for name in schedule.memory if name in saved}
         super().load_state_dict({**state_dict, "lr_lambdas": [learned] * len(self.lr_lambdas), "base_lrs": rates})
         for group, rate, before in zip(self.optimizer.param_groups, rates, state_dict["base_lrs"]):
-            group["lr"] *= rate / before if before else 1.0
+            if learned:  # a plateau that was found since the last step counts from the next one on
+                group["lr"] *= rate / before if before else 1.0
+            else:
+                group["lr"] = rate * schedule(self.last_epoch)

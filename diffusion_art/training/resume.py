@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch import Trainer
 
 from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
 from diffusion_art.errors import UserError
@@ -58,6 +61,21 @@ def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
             "(ckpt_path=logs/NAME/RUN)."
         )
     return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
+
+
+def taken_again(trainer: Trainer, folder: Path, pattern: str, *, checkpoints: Path) -> list[Path]:
+    """Files and folders of `folder` like `step_*.ckpt` whose steps the run goes on to take again: those after the
+    checkpoint that it was resumed from. Nothing where that does not lie in its own `checkpoints`. Ask when training
+    starts: all is loaded then.
+    """
+    if trainer.ckpt_path is None:
+        return []
+    resumed = Path(trainer.ckpt_path).resolve()
+    if resumed.parent != checkpoints.resolve():
+        return []
+    found = {path: re.match(r"step_(\d+)", path.name) for path in sorted(folder.glob(pattern))}
+    later = [path for path, step in found.items() if step and int(step[1]) > trainer.global_step]
+    return [path for path in later if path.resolve() != resumed]
 
 
 def place_loops(checkpoint: dict[str, Any], *, batches_per_step: int, validates: Callable[[int], bool]) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
+from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.callbacks.reconstructions import Reconstructions
+from diffusion_art.callbacks.report import RunReport
+from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
+from diffusion_art.reports.grids import grids_of
+from diffusion_art.training.csv_logger import RunCSVLogger
 
 TINY = [
     "+experiment=quickstart32",
@@ -146,3 +156,126 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
         callback.on_train_end(trainer, LightningModule())
     assert "data.source is not the painter" in caplog.text
     assert not list(tmp_path.glob("*.json"))
+
+
+def _going_on(folder: Path, ckpt_path: Path | None, *, step: int) -> Trainer:
+    """A trainer as it is when a run goes on: all is loaded, and no step taken yet."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **quiet)
+    trainer.ckpt_path = ckpt_path
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    return trainer
+
+
+@pytest.fixture
+def left(tmp_path) -> Path:
+    """A run of ten steps: checkpoints of five of them, the newest one a folder, and their sample grids."""
+    for name in ("checkpoints", "samples"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    for step in (2, 5, 8, 9):
+        (tmp_path / f"run/checkpoints/step_{step:08d}.ckpt").touch()
+    (tmp_path / "run/checkpoints/step_00000010.ckpt").mkdir()
+    (tmp_path / "run/checkpoints/step_00000010.ckpt/part").touch()
+    (tmp_path / "run/checkpoints/last.ckpt").symlink_to("step_00000010.ckpt")
+    (tmp_path / "run/checkpoints/best.ckpt").symlink_to("step_00000009.ckpt")
+    for step in (0, 5, 10):
+        for kind in ("png", "json"):
+            (tmp_path / f"run/samples/step_{step:08d}.{kind}").touch()
+    return tmp_path / "run"
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_that_goes_back_leaves_no_checkpoints_and_grids_of_later_steps(left, caplog):
+    saver = RunCheckpoints(folder=str(left / "checkpoints"))
+    saver.load_state_dict({"best": [[0.5, "step_00000002.ckpt"]]})
+    trainer = _going_on(left, left / "checkpoints/step_00000005.ckpt", step=5)
+    with caplog.at_level("INFO"):
+        saver.on_train_start(trainer, LightningModule())
+        for grids in (
+            SampleGrid(folder=str(left / "samples"), prompts=["red"], sampler=Euler(num_steps=1)),
+            Reconstructions(folder=str(left)),
+        ):
+            grids.on_train_start(trainer, LightningModule())
+    steps = ["step_00000002.ckpt", "step_00000005.ckpt"]
+    assert _names(left / "checkpoints") == ["best.ckpt", "last.ckpt", *steps]
+    assert (left / "checkpoints/last.ckpt").resolve().name == steps[1]
+    assert (left / "checkpoints/best.ckpt").resolve().name == steps[0]
+    assert sorted(grids_of(left)) == [0, 5]
+    assert len(_names(left / "samples")) == 4
+    assert "going on from step 5: 3 checkpoint(s) of later steps removed" in caplog.text
+    assert caplog.text.count("going on from step 5: 1 sample grid(s) of later steps removed") == 1
+
+
+def test_a_run_that_goes_on_from_elsewhere_or_at_its_end_removes_nothing(left, tmp_path):
+    other = tmp_path / "other/checkpoints/step_00000005.ckpt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    before = [_names(left / name) for name in ("checkpoints", "samples")]
+    newest = (left / "checkpoints/last.ckpt").resolve()
+    for checkpoint, step in ((other, 5), (newest, 10), (None, 0)):
+        trainer = _going_on(left, checkpoint, step=step)
+        RunCheckpoints(folder=str(left / "checkpoints")).on_train_start(trainer, LightningModule())
+        Reconstructions(folder=str(left)).on_train_start(trainer, LightningModule())
+    assert [_names(left / name) for name in ("checkpoints", "samples")] == before
+
+
+def test_a_checkpoint_of_an_earlier_step_than_those_of_another_branch_is_the_newest(tmp_path):
+    saver = RunCheckpoints(folder=str(tmp_path), keep_last=2)
+    for step in (5, 6, 8, 9, 10):
+        (tmp_path / f"step_{step:08d}.ckpt").touch()
+    saver._saved = 6
+    saver._prune()
+    assert _names(tmp_path) == ["step_00000005.ckpt", "step_00000006.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_back_keeps_what_it_saves_then(tiny, run_here, tmp_path):
+    words = [*tiny, "run=back", "alignment=none", "callbacks.loss_plot=null", "trainer.val_check_interval=0"]
+    words += ["data.url=shards", "lr_schedule=constant"]
+    every = ["trainer.max_steps=6", "callbacks.checkpoints.every_n_steps=1"]
+    assert run_here("train", *words, *every, "callbacks.checkpoints.keep_last=-1")[0] == 0
+    folder = tmp_path / "logs/tiny/back/checkpoints"
+    back = [f"ckpt_path={folder}/step_00000002.ckpt", "trainer.max_steps=3", "callbacks.checkpoints.keep_last=2"]
+    status, _, complaints = run_here("train", *words, *back, "data.global_batch_size=4")
+    assert status == 1
+    assert "data.global_batch_size=8" in complaints
+    assert len(list(folder.glob("step_*"))) == 6  # no run started
+    status, said, complaints = run_here("train", *words, *back)
+    assert status == 0, said + complaints
+    assert "going on from step 2: 4 checkpoint(s) of later steps removed" in said
+    assert _names(folder) == ["last.ckpt", "step_00000002.ckpt", "step_00000003.ckpt"]
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert pd.read_csv(folder.parent / "metrics.csv")["step"].tolist() == [0, 1, 2]
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    saver = RunCheckpoints(folder=str(tmp_path), keep_best=2)
+    values = {"a": math.nan, "b": 0.5, "c": math.inf, "d": 0.25, "e": math.nan}
+    assert [saver._among_the_best(value, name) for name, value in values.items()] == [False, True, False, True, False]
+    for name in values:
+        (tmp_path / name).touch()
+    assert saver.best == [(0.25, "d"), (0.5, "b")]
+    again = RunCheckpoints(folder=str(tmp_path))
+    again.load_state_dict({"best": [[math.nan, "a"], [0.25, "d"], [math.inf, "c"]]})  # as it was saved before
+    assert again.best == [(0.25, "d")]
+
+
+def test_rows_of_the_steps_that_a_run_takes_again_go(tmp_path):
+    before, again = (RunCSVLogger(folder=str(tmp_path), flush_every_n=1) for _ in range(2))
+    for step in range(6):
+        before.log_metrics({"loss": 1.0}, step=step)
+    trainer = _going_on(tmp_path, tmp_path / "checkpoints/step_00000003.ckpt", step=3)
+    trainer.loggers = [again]
+    Cursor().on_train_start(trainer, LightningModule())
+    again.log_metrics({"loss": 2.0}, step=5)
+    assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [0, 1, 2, 5]
+
+
+def test_config_yaml_reads_back_equal(tmp_path):
+    module: Any = LightningModule()
+    module.config = {"name": "n", "prompts": ["costs ${five}", "a \\${b}", "${oc.env:HOME}", "${", "plain \\$"]}
+    RunReport(folder=str(tmp_path)).on_fit_start(_going_on(tmp_path, None, step=0), module)
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml"), resolve=True) == module.config

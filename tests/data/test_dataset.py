@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from lightning.pytorch import Trainer
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
@@ -128,6 +129,13 @@ def test_too_many_bad_pictures_stop_the_run(shards_with_a_bad_picture):
         list(_dataset(shards, global_batch_size=8, last_batch=5, max_bad=0))
 
 
+def test_a_bad_picture_that_comes_again_is_one(shards_with_a_bad_picture):
+    shards, bad = shards_with_a_bad_picture
+    dataset = _dataset(shards, global_batch_size=8, last_batch=20, max_bad=1)  # four times through
+    assert len(list(dataset)) == 20
+    assert dataset.bad == {bad}
+
+
 def test_socket_and_disk_give_identical_batches(painter_shards):
     def batches(url):
         module = StreamDataModule(
@@ -169,6 +177,30 @@ def test_a_cursor_of_other_data_is_refused(painter_shards):
         module(seed=9).load_state_dict(state)
     with pytest.raises(UserError, match="data set `painter`"):
         module().load_state_dict({**state, "digest": "f" * 64})
+
+
+def test_a_cursor_counted_in_other_steps_is_refused(painter_shards, tmp_path):
+    def module(parts):
+        made = StreamDataModule(
+            shards=painter_shards, image_size_px=16, global_batch_size=12, num_workers=0, url="shards"
+        )
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        made.trainer = Trainer(accelerator="cpu", accumulate_grad_batches=parts, default_root_dir=tmp_path, **quiet)
+        made.setup()
+        return made
+
+    first = module(2)
+    first.cursor = 4
+    state = first.state_dict()
+    again = module(2)
+    again.load_state_dict(state)
+    assert again.cursor == 4
+    told = r"trainer\.accumulate_grad_batches=2, this run has %s.* Resume with trainer\.accumulate_grad_batches=2"
+    for other in (1, 3):
+        with pytest.raises(UserError, match=told % other):
+            module(other).load_state_dict(state)
+    del state["accumulate_grad_batches"]  # as in checkpoints that were written before
+    module(1).load_state_dict(state)
 
 
 def test_pictures_travel_as_bytes_and_become_floats_on_the_device(painter_shards):

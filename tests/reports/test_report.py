@@ -125,6 +125,14 @@ def test_training_and_evaluation_share_a_page_and_keep_each_other_s_part(run):
     assert not list(run.glob("*.partial"))
 
 
+def test_values_that_are_no_finite_numbers_are_shown(run):
+    with (run / "metrics.csv").open("a") as file:
+        file.write("5000,nan,inf\n")
+    words = write(TrainingReport(run)).words
+    assert words[words.index("train/loss") + 1] == "nan"
+    assert words[words.index("learning rate") + 1] == "inf"
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 24, 25, 47, 48, 49, 1000])
 def test_spread_keeps_first_and_last_and_never_too_many(count):
     steps = list(range(0, 10 * count, 10))

@@ -107,6 +107,31 @@ def test_a_resumed_run_has_the_rate_and_the_length_of_its_own_config():
     assert _rates(*halved, steps=3) == [0.5, 0.5, 0.5]
 
 
+def test_a_prolonged_run_follows_its_new_schedule_from_the_first_step_on():
+    short, long = (Cosine(total_steps=steps, warmup_steps=2) for steps in (10, 40))
+    for begun in (short, Plateau(warmup_steps=2)):
+        cut = _scheduled(begun)
+        _rates(*cut, steps=9)
+        states = [part.state_dict() for part in cut]
+        prolonged = _scheduled(long, lr=0.5)
+        for part, state in zip(prolonged, states, strict=True):
+            part.load_state_dict(state)
+        assert _rates(*prolonged, steps=3) == [0.5 * long(step) for step in (9, 10, 11)]
+
+
+def test_a_plateau_found_after_the_last_step_counts_from_the_same_step_on_in_a_resumed_run():
+    schedule = Plateau(warmup_steps=0, patience=0, factor=0.5)
+    cut = _scheduled(schedule)
+    _rates(*cut, steps=3)
+    for loss in (1.0, 2.0):
+        schedule.observe(loss)
+    states = [part.state_dict() for part in cut]
+    resumed = _scheduled(Plateau(warmup_steps=0, patience=0, factor=0.5))
+    for part, state in zip(resumed, states, strict=True):
+        part.load_state_dict(state)
+    assert _rates(*resumed, steps=2) == _rates(*cut, steps=2) == [1.0, 0.5]
+
+
 def test_plateau_agrees_with_torch():
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
     ours = Plateau(warmup_steps=0, patience=2, factor=0.5)
