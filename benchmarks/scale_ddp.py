@@ -2,8 +2,9 @@
 
     python benchmarks/scale_ddp.py [rounds=5] [steps=60] [per_process=16]
 
-Pictures per second of one process of one thread and of two (gloo, one thread each), one after the other in each
-round, in an order that turns. The ratio is the median over the rounds of the ratio within a round; a rate is the
+Pictures per second of one process of one thread, of two (gloo, one thread each), and of two runs of one process each at
+the same time, which share nothing but the machine: no two processes that talk can be faster. One after the other in
+each round, in an order that turns. The ratio is the median over the rounds of the ratio within a round; a rate is the
 median of the windows of a run, the first one aside. Then the bytes of weights, optimiser and averages that a
 process holds under `trainer=fsdp`, as a share of those that each holds under `trainer=ddp`, which are all. Each run
 is the real command on the painter's pictures. Two processes need two idle cores: rows tell the load of the machine
@@ -19,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from record import RESULTS, claim, command, machine, write
+from record import RESULTS, claim, command, figure, machine, write
 
 from diffusion_art.shared_checkpoint import described
 
@@ -44,14 +46,21 @@ def run_command(name: str, *words: str, cwd: Path) -> None:
     subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
-def images_per_s(folder: Path, *, processes: int, per_process: int, steps: int, turn: int) -> float:
+def images_per_s(folder: Path, *, processes: int, per_process: int, steps: int, turn: int, name: str = "") -> float:
     """The median over the windows of a run, without its first one."""
-    run = f"p{processes}_{turn}"
+    run = f"p{processes}_{turn}{name}"
     many = [f"trainer.devices={processes}", *(["trainer=ddp"] if processes > 1 else [])]
     size = [f"data.global_batch_size={per_process * processes}", f"trainer.max_steps={steps}"]
     run_command("train", *SETTINGS, *many, *size, f"run={run}", cwd=folder)
     speeds = pd.read_csv(folder / "logs/quickstart32" / run / "metrics.csv")["time/images_per_s"].dropna()
     return float(speeds[1:].median())
+
+
+def apart(folder: Path, **of_a_run: int) -> float:
+    """Of two runs of one process each at the same time, together."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(images_per_s, folder, processes=1, name=name, **of_a_run) for name in ("a", "b")]
+        return sum(run.result() for run in runs)
 
 
 def held_share(folder: Path) -> float:
@@ -67,18 +76,24 @@ def held_share(folder: Path) -> float:
     return max(held.values()) / sum(held.values())
 
 
-def rounds_of(folder: Path, *, rounds: int, steps: int, per_process: int) -> dict[int, list[float]]:
-    """Pictures/s by number of processes; each round has both, in an order that turns."""
-    speeds: dict[int, list[float]] = {1: [], 2: []}
+SIDES = ("one", "two", "apart")
+
+
+def rounds_of(folder: Path, *, rounds: int, steps: int, per_process: int) -> dict[str, list[float]]:
+    """Pictures/s of each side; each round has all, in an order that turns."""
+    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
     for turn in range(rounds):
-        for processes in (1, 2) if turn % 2 == 0 else (2, 1):
-            speed = images_per_s(folder, processes=processes, per_process=per_process, steps=steps, turn=turn)
-            speeds[processes].append(speed)
+        for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
+            about = {"per_process": per_process, "steps": steps, "turn": turn}
+            if side == "apart":
+                speeds[side].append(apart(folder, **about))
+            else:
+                speeds[side].append(images_per_s(folder, processes=SIDES.index(side) + 1, **about))
     return speeds
 
 
-def claims(speeds: dict[int, list[float]], share: float) -> list[dict[str, Any]]:
-    one, two = speeds[1], speeds[2]
+def claims(speeds: dict[str, list[float]], share: float) -> list[dict[str, Any]]:
+    one, two, apart = (speeds[side] for side in SIDES)
     ratios = [both / (2 * alone) for alone, both in zip(one, two, strict=True)]
     ratio = statistics.median(ratios)
     speed = claim(
@@ -91,6 +106,8 @@ def claims(speeds: dict[int, list[float]], share: float) -> list[dict[str, Any]]
         holds=ratio >= 0.95,
         ratios=[round(each, 3) for each in ratios],
     )
+    at_most = statistics.median(both / (2 * alone) for alone, both in zip(one, apart, strict=True))
+    ceiling = figure("the same share for two runs of one process each at the same time, which share nothing", at_most)
     memory = claim(
         "bytes of weights, optimiser and average that one of two processes holds, trainer=fsdp",
         ours=share,
@@ -100,7 +117,7 @@ def claims(speeds: dict[int, list[float]], share: float) -> list[dict[str, Any]]
         goal="<= 0.55",
         holds=share <= 0.55,
     )
-    return [speed, memory]
+    return [speed, ceiling, memory]
 
 
 def main(rounds: str = "5", steps: str = "60", per_process: str = "16", results: str = str(RESULTS)) -> None:

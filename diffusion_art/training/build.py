@@ -9,6 +9,7 @@ from typing import Any, cast
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 
 from diffusion_art.checkpoints import build_model, held_codec
 from diffusion_art.config import Described, build, class_of, is_a
@@ -136,12 +137,12 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     check_accelerator(str(node["accelerator"]))
     if (duration := node.pop("max_time", None)) is not None:
         callbacks.append(_timer(duration))
-    reads = {} if node.get("strategy") == NAME else {"plugins": [FoldersToo()]}
+    more: dict[str, Any] = {} if node.get("strategy") == NAME else {"plugins": [FoldersToo()]}
+    if node.get("strategy") == "ddp":  # gradients lie where they are summed: no copies there and back in each step
+        more["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)
     try:
-        trainer = make(
-            callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves, **reads
-        )
+        trainer = make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves, **more)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise refused(error) from error
     for logger in loggers:
