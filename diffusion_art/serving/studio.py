@@ -107,7 +107,7 @@ class Studio:
         if count > limits.max_n:
             raise ApiError(
                 400,
-                f"At most {limits.max_n} pictures at a time here, not {count}.",
+                f"At most {limits.max_n} pictures at a time here, not {shown(count) or 'that many'}.",
                 param="n",
                 code="too_many_pictures",
             )
@@ -360,7 +360,7 @@ class Studio:
                 sampler=sampler.name,
             ),
             limits=Bounds(
-                n=limits.max_n,
+                n=min(limits.max_n, self.engine.max_jobs),
                 num_inference_steps=limits.max_steps,
                 prompt_characters=limits.max_prompt_chars,
                 sizes=limits.sizes,

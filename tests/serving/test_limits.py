@@ -210,6 +210,17 @@ def test_numbers_beyond_this_servers_own_limits(toy_folder):
         assert model["limits"] == {**limits, "sizes": "any", "side_px": 2048}
 
 
+def test_a_server_may_give_more_pictures_than_openais(toy_folder):
+    asked = {"prompt": "x", "num_inference_steps": 1}
+    with serving(toy_folder, settings=limited(max_n=12)) as large, http(large.url) as client:
+        assert client.get("/v1/models").json()["data"][0]["limits"]["n"] == 12
+        assert len(client.post(GENERATIONS, json={**asked, "n": 12}).json()["data"]) == 12
+        refused = client.post(GENERATIONS, json={**asked, "n": 13})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_pictures")
+    with serving(toy_folder, settings=limited(max_n=12), max_jobs=4) as small, http(small.url) as client:
+        assert client.get("/v1/models").json()["data"][0]["limits"]["n"] == 4  # more are never on their way
+
+
 # ---------------------------------------------------------------------- clients that do not behave
 
 
