@@ -12,6 +12,7 @@ import httpx2
 import pytest
 import torch
 
+from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.errors import ApiError
@@ -144,6 +145,32 @@ def test_a_bucket_fills_with_time():
     rates.take("a", 60)
     with pytest.raises(ApiError):
         rates.take("a", 1)
+
+
+def test_what_was_granted_and_not_taken_on_is_given_back():
+    rates = Rates(10, clock=lambda: 0.0)
+    rates.take("a", 8)
+    rates.give_back("a", 8)
+    rates.give_back("b", 8)
+    rates.give_back(None, 8)
+    for name in "ab":
+        rates.take(name, 10)
+        with pytest.raises(ApiError):
+            rates.take(name, 1)
+
+
+def test_a_full_queue_takes_nothing_of_a_tokens_share(toy_folder):
+    settings = Settings(tokens=(TOKEN,), limits=Limits(rate_per_minute=4))
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with serving(toy_folder, settings=settings, max_jobs=2) as small, http(small.url, headers=headers) as client:
+        others = small.engine.submit([Job("x", 0, Heun(num_steps=5000))] * 2)
+        for _ in range(3):
+            refused = client.post(GENERATIONS, json={"prompt": "x", "n": 2})
+            assert refused.json()["error"]["code"] == "queue_full"
+        for ticket in others:
+            ticket.cancel()
+        assert eventually(lambda: small.engine.stats().cancelled == 2)
+        assert client.post(GENERATIONS, json={"prompt": "x", "n": 2}).status_code == 200
 
 
 def test_the_oldest_customers_are_forgotten():
