@@ -410,6 +410,15 @@ def test_a_stream_says_that_it_failed(faulty):
     assert data["error"]["code"] == "internal_error"
 
 
+def test_a_stream_says_that_something_nobody_thought_of_went_wrong(toy_folder, caplog):
+    with serving(toy_folder) as small, http(small.url) as client:
+        small.studio._pool.shutdown()  # what encodes pictures
+        answer = client.post(GENERATIONS, json={"prompt": "x", "stream": True})
+    ((name, data),) = events_of(answer.text)
+    assert (name, data["error"]["code"]) == ("error", "internal_error")
+    assert "RuntimeError at" in caplog.text
+
+
 # ---------------------------------------------------------------------- the end
 
 

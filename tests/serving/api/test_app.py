@@ -16,6 +16,7 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
+from diffusion_art.serving.api.encode import encode
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
 
@@ -186,6 +187,25 @@ def test_formats_and_the_story_inside(client, format, compression, exact):
     assert (difference.max() == 0) == exact
     assert (story["prompt"], str(story["seed"]), str(story["num_steps"])) == ("Größe / red", "3", "3")
     assert story["checkpoint"].startswith("step_00000005-")
+
+
+def test_a_jpeg_without_room_for_its_whole_story_keeps_the_prompts_in_its_parameters(client):
+    prompts = {"prompt": "🎨" * 4000, "negative_prompt": "赤" * 4000}
+    asked = {**prompts, "seed": 3, "output_format": "jpeg", "num_inference_steps": 1}
+    answer = client.post(GENERATIONS, json=asked)
+    assert answer.status_code == 200
+    with Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))) as picture:
+        exif = picture.getexif()
+    story = json.loads(exif[0x010E])
+    assert (story["seed"], prompts.keys() & story.keys()) == (3, set())
+    parameters = exif.get_ifd(0x8769)[0x9286].removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert parameters.startswith("{prompt}\nNegative prompt: {negative_prompt}\nSteps: 1, ".format(**prompts))
+
+
+def test_a_jpeg_keeps_of_a_story_what_it_has_room_for():
+    story = {"parameters": "x" * 40_000, "prompt": "x" * 40_000, "seed": 3}
+    with Image.open(io.BytesIO(encode(np.zeros((16, 16, 3), np.uint8), format="jpeg", story=story))) as picture:
+        assert dict(picture.getexif()) == {0x010E: '{"seed": 3}'}
 
 
 def test_compression_makes_jpeg_smaller(client):
