@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections import Counter
 
 import httpx2
@@ -274,6 +275,19 @@ def test_answers_under_way_are_not_ended_to_make_room(toy_folder):
             assert b"200 OK" in read_head(busy).splitlines()[0]
         for link in idle:
             link.close()
+
+
+def test_a_request_that_came_before_its_time_has_its_time(toy_folder):
+    """Its head comes with the request before it, its body when a silent connection would be ended."""
+    settings, whole = limited(keep_alive_s=0.01, header_timeout_s=0.5), post(GENERATIONS, {"prompt": "x"})
+    with serving(toy_folder, settings=settings) as small, connect(small.port) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + whole[:-5])
+        time.sleep(0.8)
+        link.sendall(whole[-5:])
+        answers = b""
+        while part := link.recv(65536):
+            answers += part
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_a_body_that_drips(toy_folder):
