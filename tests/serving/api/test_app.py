@@ -509,3 +509,24 @@ def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
         other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_pages_that_are_named_may_read_what_is_refused_and_are_let_in_no_further(toy_folder):
+    token, origin = "a-token-of-some-length", {"origin": "https://example.org"}
+    known = {"authorization": f"Bearer {token}"}
+    open_to, guarded = Settings(cors=(origin["origin"],)), Settings(cors=(origin["origin"],), tokens=(token,))
+    with serving(toy_folder, settings=guarded) as own, httpx2.Client(base_url=own.url, trust_env=False) as page:
+        refused = page.post(GENERATIONS, json={"prompt": "x"}, headers=origin)
+        large = page.post(GENERATIONS, json={"prompt": "x" * 1_000_000}, headers=origin | known)
+        posing = page.post(
+            GENERATIONS, json={"prompt": "x"}, headers={**origin, "access-control-request-method": "POST"}
+        )
+        stranger = page.post(GENERATIONS, json={"prompt": "x"}, headers={"origin": "https://example.com"})
+        assert page.options(GENERATIONS, headers=origin).status_code == 405
+    with serving(toy_folder, settings=open_to) as own, httpx2.Client(base_url=own.url, trust_env=False) as page:
+        elsewhere = page.get("/health", headers={**origin, "host": "evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers
+    for answer, status in ((refused, 401), (large, 413), (posing, 401), (elsewhere, 421)):
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == origin["origin"]
+        assert answer.headers["x-request-id"]
