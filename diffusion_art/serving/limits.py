@@ -91,3 +91,9 @@ class Rates:
                 code="rate_limit_exceeded",
                 retry_after_s=wait_s,
             )
+
+    def give_back(self, customer: str | None, pictures: int) -> None:
+        """Count so many pictures of a customer as not asked for: they were granted, and not taken on."""
+        if customer in self._buckets and self.per_minute is not None:
+            left, when = self._buckets[customer]
+            self._buckets[customer] = (min(self.per_minute, left + pictures), when)

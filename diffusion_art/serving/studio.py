@@ -107,7 +107,7 @@ class Studio:
         if count > limits.max_n:
             raise ApiError(
                 400,
-                f"At most {limits.max_n} pictures at a time here, not {count}.",
+                f"At most {limits.max_n} pictures at a time here, not {shown(count) or 'that many'}.",
                 param="n",
                 code="too_many_pictures",
             )
@@ -277,14 +277,9 @@ class Studio:
         began = time.monotonic()
         try:
             tickets = self.engine.submit(jobs, on_preview=on_preview)
-        except Busy as busy:
-            raise too_many(
-                f"The queue is full; come back in {max(1, round(busy.retry_after_s))} s.",
-                code="queue_full",
-                retry_after_s=busy.retry_after_s,
-            ) from None
-        except Stopping:
-            raise out_of_service(_ENDING) from None
+        except (Busy, Stopping) as refusal:
+            self.rates.give_back(customer, len(jobs))
+            raise _not_taken(refusal) from None
         for ticket, job in zip(tickets, jobs, strict=True):
             ticket.result.add_done_callback(self._painted(job.sampler.num_steps, began))
         return tickets
@@ -360,13 +355,23 @@ class Studio:
                 sampler=sampler.name,
             ),
             limits=Bounds(
-                n=limits.max_n,
+                n=min(limits.max_n, self.engine.max_jobs),
                 num_inference_steps=limits.max_steps,
                 prompt_characters=limits.max_prompt_chars,
                 sizes=limits.sizes,
                 side_px=limits.max_size_px,
             ),
         )
+
+
+def _not_taken(refusal: Busy | Stopping) -> ApiError:
+    if isinstance(refusal, Stopping):
+        return out_of_service(_ENDING)
+    return too_many(
+        f"The queue is full; come back in {max(1, round(refusal.retry_after_s))} s.",
+        code="queue_full",
+        retry_after_s=refusal.retry_after_s,
+    )
 
 
 async def _done(future: Future[np.ndarray]) -> None:

@@ -80,14 +80,20 @@ class ShardSet:
         UserError for a folder that is missing, unfinished, of another version, truncated or of two builds, or
         with a link that leads out of it; or for a template that does not fit its columns.
         """
-        store = open_store(place_of(folder))
-        shards = store.manifest.shards
-        index = {split: open_index(store.folder, store.manifest.indexes[split], shards[split]) for split in shards}
-        opened = cls(store, index)
-        if caption_template not in (None, store.manifest.caption_template):
+        place = place_of(folder)
+        try:
+            opened = cls._of(open_store(place))
+        except FileNotFoundError:  # a copy that another process evicted before it was mapped
+            opened = cls._of(open_store(place))
+        if caption_template not in (None, opened.manifest.caption_template):
             opened._recaptioner = Recaptioner(opened, caption_template)
         opened._find_precomputed()
         return opened
+
+    @classmethod
+    def _of(cls, store: Store) -> "ShardSet":
+        shards, indexes = store.manifest.shards, store.manifest.indexes
+        return cls(store, {split: open_index(store.folder, indexes[split], shards[split]) for split in shards})
 
     def _find_precomputed(self) -> None:
         """The forms that lie beside the shards."""

@@ -12,6 +12,10 @@ and of `memory`; the next `last` is x_0_hat.
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+from functools import cache
+from itertools import groupby
 from typing import Any
 
 from diffusion_art.diffusion.denoiser import view_at
@@ -19,8 +23,6 @@ from diffusion_art.diffusion.samplers import Sampler, Tabular
 from diffusion_art.errors import UserError
 from diffusion_art.models.bpe import byte_characters
 from diffusion_art.sharing.painting import Painting
-
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+"
 
 
 def painting_table(painting: Painting) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def painting_table(painting: Painting) -> dict[str, Any]:
         "unshuffle": painting.unshuffle,  # each block of so many pixels a side lies in the channels
         "context_length": model.text_encoder.context_length,
         "bytes": [characters[byte] for byte in range(len(characters))],  # as vocab.json writes them
-        "words": WORDS,  # what a text is split into, as Python's `re` reads it
+        "words": words(),  # what a text is split into, as Python's `re` reads it
         "prompts": painting.prompts,
         "guidance_scale": painting.guidance_scale,
         "guidance_rescale": guidance["rescale"],
@@ -43,6 +45,20 @@ def painting_table(painting: Painting) -> dict[str, Any]:
         "sampler": painting.sampler.describe(),
         "calls": _calls(painting, _tabular(painting.sampler), guidance["interval"] or (0.0, 1.0)),
     }
+
+
+@cache
+def words() -> str:
+    """How CLIP splits a text, for Python's `re`, whose `\\w` takes numbers such as ² and ½ for letters."""
+    numbers = _numbers()
+    return rf"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_{numbers}]+|[\d{numbers}]|(?:[^\s\w{numbers}]|_)+"
+
+
+def _numbers() -> str:
+    """Those that are no decimal digits, as ranges of a class."""
+    found = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Nl", "No")]
+    runs = [[code for _, code in run] for _, run in groupby(enumerate(found), lambda pair: pair[1] - pair[0])]
+    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
 
 
 def _calls(painting: Painting, sampler: Tabular, interval: tuple[float, float]) -> list[dict[str, Any]]:

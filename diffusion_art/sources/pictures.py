@@ -42,7 +42,8 @@ FORMATS = (
 FULL_CHROMA_UP_TO_PX = 128  # 4:4:4 below; halving the chroma of a small painting smears its colours
 WHITE = (255, 255, 255)
 
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNED = range(5, 9)  # of its values those that swap width and height
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -131,7 +132,7 @@ def _load(
     image: Image.Image, image_size_px: int, fit: Fit, max_megapixels: float, buckets: Sequence[Size]
 ) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = image.size
-    turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
     size = _wanted(*((height, width) if turned else (width, height)), image_size_px, buckets)
     if image.format in ("JPEG", "MPO"):
         as_stored = (size[1], size[0]) if turned else size

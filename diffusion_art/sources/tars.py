@@ -91,9 +91,11 @@ class Tars:
 
     def describe(self) -> dict[str, Any]:
         root = self.path if self.path.is_dir() else self.path.parent
-        files = [[Path(file).relative_to(root).as_posix(), Path(file).stat().st_size] for file in self._files]
+        facts = [Path(file).stat() for file in self._files]
+        files = [[Path(file).relative_to(root).as_posix(), of.st_size] for file, of in zip(self._files, facts)]
+        times = [of.st_mtime_ns for of in facts]  # a tar is padded: another content may well have its size
         splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
-        return {"kind": "webdataset", "files": files, **splits}
+        return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits}
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(_samples(Path(file))) for file, split in self._files.items() if split == "test")

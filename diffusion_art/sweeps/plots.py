@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
-from diffusion_art.sweeps.table import Row, Table, short, shown
+from diffusion_art.sweeps.table import Row, Table, finite, short, shown
 
 INK, FAINT, BEST = "#1d3557", "#c3c8cf", "#e63946"
 FEWEST = 4  # trials that came to their end, below which an importance says nothing
@@ -30,6 +30,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     Good are a tenth of the trials that came to their end, and at least `FEWEST` or half of them.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in complete if finite(trial.value)]
     keys = [key for trial in complete for key in trial.params]
     if len(complete) < FEWEST or len(set(keys)) < 2 or len({trial.value for trial in complete}) < 2:
         return {}
@@ -59,7 +60,7 @@ def plot_importances(shares: dict[str, float], path: Path, *, metric: str, trial
 
 def plot_parallel(table: Table, path: Path) -> None:
     """One axis for each key and one for the metric. The best is red, pruned trials are dashed, failed ones left out."""
-    rows = [row for row in table.rows if row.value is not None and np.isfinite(row.value)]
+    rows = [row for row in table.rows if finite(row.value)]
     scales = [
         _Scale(one, [row.params[name] for row in rows if name in row.params]) for name, one in table.space.items()
     ]

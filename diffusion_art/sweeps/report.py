@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from diffusion_art.sheets import PAPER, picture_sheet, write_png
 from diffusion_art.sweeps.plots import importances, plot_importances, plot_parallel
 from diffusion_art.sweeps.study import COMMAND, open_study
-from diffusion_art.sweeps.table import Row, Table, markdown, table_of, write_csv
+from diffusion_art.sweeps.table import Row, Table, finite, markdown, table_of, write_csv
 
 TILE_PX = 400  # side of a trial's grid in the contact sheet
 COLUMNS = 4
@@ -29,7 +29,7 @@ def write_report(folder: Path) -> None:
 
 def _plots(study: optuna.Study, table: Table, folder: Path) -> list[str]:
     drawn = []
-    if any(row.value is not None for row in table.rows):
+    if any(finite(row.value) for row in table.rows):
         plot_parallel(table, folder / "parallel_coordinates.png")
         drawn.append("parallel_coordinates.png")
     if shares := importances(study):

@@ -190,12 +190,12 @@ class Search:
             self.study.sampler = self._sampler(seed=int.from_bytes(digest[:4], "big"))
 
     def tell(self, asked: Asked, *, value: float | None = None, error: str | None = None) -> None:
-        """Note how a trial ended: pruned, failed (an `error`, or no value that is a number), or complete."""
+        """Note how a trial ended: pruned, failed (an `error`, or no value that is a finite number), or complete."""
         trial = self.study.get_trials(deepcopy=False)[asked.number]
         if value is None and trial.last_step is not None:  # its run was over before the sweep was killed
             value = trial.intermediate_values[trial.last_step]
         pruned = PRUNED_AT in trial.user_attrs
-        if error is None and not pruned and (value is None or math.isnan(value)):
+        if error is None and not pruned and (value is None or not math.isfinite(value)):
             error = f"it ended with the value {value}."
         if error is not None:
             log.info("trial %d failed: %s", asked.number, error)

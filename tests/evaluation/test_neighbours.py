@@ -7,7 +7,9 @@ import torch
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation import neighbours
+from diffusion_art.evaluation.metrics.by_neighbours import ByNeighbours
 from diffusion_art.evaluation.neighbours import Neighbours, near_duplicates, to_nearest_other
+from tests.evaluation.measured import noise, subject_of
 
 
 def gaussian(count: int, *, seed: int, dim: int = 6) -> torch.Tensor:
@@ -67,3 +69,23 @@ def test_near_duplicates_are_the_same_when_distances_come_in_parts(monkeypatch):
     parts = near_duplicates(features, within=0.05)
     assert [(pair.first, pair.second) for pair in parts] == [(pair.first, pair.second) for pair in whole]
     assert len(whole) > 3
+
+
+class MeanDistance(ByNeighbours):
+    """The mean distance from a real picture to a painted one: of a plain mean one knows the standard error."""
+
+    key = "distance"
+
+    def of(self, neighbours: Neighbours) -> float:
+        return float(neighbours.across.mean())
+
+
+def test_the_error_bar_of_a_plain_mean_is_its_standard_error(monkeypatch):
+    monkeypatch.setattr("diffusion_art.evaluation.metrics.by_neighbours.HALVES", 400)
+    metric, subject = MeanDistance(pictures=60, features="judge"), subject_of(noise)
+    result = metric.measure(subject)
+    features = subject.networks.features("judge")
+    across = torch.cdist(subject.real_features(features, 60), subject.painted_features(features, 60))
+    assert result["distance"] == pytest.approx(float(across.mean()))
+    known = sum(float(across.mean(dim).var() / 60) for dim in (0, 1)) ** 0.5
+    assert result["error"] == pytest.approx(known, rel=0.15)

@@ -6,12 +6,14 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections import Counter
 
 import httpx2
 import pytest
 import torch
 
+from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.errors import ApiError
@@ -146,6 +148,32 @@ def test_a_bucket_fills_with_time():
         rates.take("a", 1)
 
 
+def test_what_was_granted_and_not_taken_on_is_given_back():
+    rates = Rates(10, clock=lambda: 0.0)
+    rates.take("a", 8)
+    rates.give_back("a", 8)
+    rates.give_back("b", 8)
+    rates.give_back(None, 8)
+    for name in "ab":
+        rates.take(name, 10)
+        with pytest.raises(ApiError):
+            rates.take(name, 1)
+
+
+def test_a_full_queue_takes_nothing_of_a_tokens_share(toy_folder):
+    settings = Settings(tokens=(TOKEN,), limits=Limits(rate_per_minute=4))
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with serving(toy_folder, settings=settings, max_jobs=2) as small, http(small.url, headers=headers) as client:
+        others = small.engine.submit([Job("x", 0, Heun(num_steps=5000))] * 2)
+        for _ in range(3):
+            refused = client.post(GENERATIONS, json={"prompt": "x", "n": 2})
+            assert refused.json()["error"]["code"] == "queue_full"
+        for ticket in others:
+            ticket.cancel()
+        assert eventually(lambda: small.engine.stats().cancelled == 2)
+        assert client.post(GENERATIONS, json={"prompt": "x", "n": 2}).status_code == 200
+
+
 def test_the_oldest_customers_are_forgotten():
     rates = Rates(1, remembered=2, clock=lambda: 0.0)
     for name in "abc":
@@ -210,6 +238,17 @@ def test_numbers_beyond_this_servers_own_limits(toy_folder):
         assert model["limits"] == {**limits, "sizes": "any", "side_px": 2048}
 
 
+def test_a_server_may_give_more_pictures_than_openais(toy_folder):
+    asked = {"prompt": "x", "num_inference_steps": 1}
+    with serving(toy_folder, settings=limited(max_n=12)) as large, http(large.url) as client:
+        assert client.get("/v1/models").json()["data"][0]["limits"]["n"] == 12
+        assert len(client.post(GENERATIONS, json={**asked, "n": 12}).json()["data"]) == 12
+        refused = client.post(GENERATIONS, json={**asked, "n": 13})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_pictures")
+    with serving(toy_folder, settings=limited(max_n=12), max_jobs=4) as small, http(small.url) as client:
+        assert client.get("/v1/models").json()["data"][0]["limits"]["n"] == 4  # more are never on their way
+
+
 # ---------------------------------------------------------------------- clients that do not behave
 
 
@@ -236,6 +275,19 @@ def test_answers_under_way_are_not_ended_to_make_room(toy_folder):
             assert b"200 OK" in read_head(busy).splitlines()[0]
         for link in idle:
             link.close()
+
+
+def test_a_request_that_came_before_its_time_has_its_time(toy_folder):
+    """Its head comes with the request before it, its body when a silent connection would be ended."""
+    settings, whole = limited(keep_alive_s=0.01, header_timeout_s=0.5), post(GENERATIONS, {"prompt": "x"})
+    with serving(toy_folder, settings=settings) as small, connect(small.port) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + whole[:-5])
+        time.sleep(0.8)
+        link.sendall(whole[-5:])
+        answers = b""
+        while part := link.recv(65536):
+            answers += part
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_a_body_that_drips(toy_folder):
@@ -370,6 +422,15 @@ def test_a_stream_says_that_it_failed(faulty):
     ((name, data),) = events_of(answer.text)
     assert name == "error"
     assert data["error"]["code"] == "internal_error"
+
+
+def test_a_stream_says_that_something_nobody_thought_of_went_wrong(toy_folder, caplog):
+    with serving(toy_folder) as small, http(small.url) as client:
+        small.studio._pool.shutdown()  # what encodes pictures
+        answer = client.post(GENERATIONS, json={"prompt": "x", "stream": True})
+    ((name, data),) = events_of(answer.text)
+    assert (name, data["error"]["code"]) == ("error", "internal_error")
+    assert "RuntimeError at" in caplog.text
 
 
 # ---------------------------------------------------------------------- the end

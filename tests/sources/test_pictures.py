@@ -105,16 +105,19 @@ def test_the_first_frame_of_an_animation_counts(format: str) -> None:
     assert near(load(data)[8, 8], RED, 30)
 
 
-@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (6, (0, 1)), (8, (1, 0))])
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (6, (0, 1)), (8, (1, 0)), (9, (0, 0)), (65535, (0, 0))],
+)
 def test_exif_rotation_is_applied(orientation: int, corner: tuple[int, int]) -> None:
-    """The stored top left corner is red; where it belongs depends on the orientation."""
+    """The stored top left corner is red; where it belongs depends on the orientation, if it is one."""
     image = Image.new("RGB", (48, 32), WHITE)
     image.paste(RED, (0, 0, 24, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(image, "JPEG", exif=exif, quality=95)
     loaded, original = load_picture(data, image_size_px=16, fit="stretch")
-    assert original == ((32, 48) if orientation >= 5 else (48, 32))
+    assert original == ((32, 48) if 5 <= orientation <= 8 else (48, 32))
     reds = [(y, x) for y in (0, 1) for x in (0, 1) if near(loaded[3 + 9 * y, 3 + 9 * x], RED, 30)]
     assert reds == [corner]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from tests.fakes_sources import captions_of, encoded, picture
 
 
 def write_tar(file: Path, members: list[tuple[str, bytes]], *, mode: str = "w") -> Path:
+    file.parent.mkdir(exist_ok=True)
     with tarfile.open(file, mode) as tar:
         for name, content in members:
             info = tarfile.TarInfo(name)
@@ -196,3 +198,16 @@ def test_tars_at_any_depth(tmp_path: Path) -> None:
     source = Tars(tmp_path)
     assert [item.columns["title"] for item in read(source)] == ["T1", "T0"]
     assert source.left_out() == {"pictures beside the tars": 1}
+
+
+def test_tars_are_known_again_by_names_sizes_and_times(tmp_path: Path) -> None:
+    """A tar is padded to 10,240 bytes: its size alone tells little."""
+    tar = write_tar(tmp_path / "mine" / "a.tar", [("0.txt", b"one")])
+    told, before = Tars(tar).describe(), tar.stat()
+    write_tar(tar, [("0.txt", b"two")])
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert tar.stat().st_size == before.st_size
+    assert Tars(tar).describe() != told
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert Tars(tmp_path / "moved").describe() == told

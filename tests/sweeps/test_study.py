@@ -127,6 +127,21 @@ def test_how_trials_end(tmp_path):
     assert "| **[4](4)** | **0.25** |" in report
 
 
+def test_a_value_beyond_all_numbers_is_a_failure_and_nothing_to_draw(tmp_path):
+    begun = search(tmp_path)
+    infinite, pruned = begun.ask(), begun.ask()
+    begun.tell(infinite, value=float("inf"))
+    progress = Progress(tmp_path / str(pruned.number), pruner=MedianPruner())
+    progress.prunes(float("inf"), step=10)
+    progress.pruned(10)
+    begun.tell(pruned)
+    write_report(tmp_path)
+    assert [trial.state for trial in open_study(tmp_path).trials] == [TrialState.FAIL, TrialState.PRUNED]
+    report = (tmp_path / "report.md").read_text()
+    assert "failed: it ended with the value inf." in report
+    assert "parallel_coordinates" not in report
+
+
 def test_a_trial_behind_the_others_is_pruned_and_a_step_is_told_once(tmp_path):
     begun = search(tmp_path)
     for value in (1.0, 2.0):

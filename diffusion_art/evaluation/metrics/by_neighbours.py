@@ -19,7 +19,8 @@ HALVES = 10  # random halves of the pictures behind an error bar
 class ByNeighbours(Metric):
     """A share of pictures that lie among those of the other side, in a network's features.
 
-    `error` is the standard error by random halves: the spread of the figure over halves of both sides, over sqrt(2).
+    `error` is the standard error by random halves: the spread of the figure over halves of both sides. Halves of one
+    sample overlap, so they spread less than samples of their size do: as much as samples of the whole size.
     """
 
     key: ClassVar[str]
@@ -48,6 +49,6 @@ class ByNeighbours(Metric):
             rows = (torch.randperm(len(side), generator=generator)[: len(side) // 2] for side in sides)
             parts = (side[chosen] for side, chosen in zip(sides, rows))
             halves.append(self.of(Neighbours.of(*parts, nearest=self.nearest)))
-        error = float(torch.tensor(halves, dtype=torch.float64).std() / 2**0.5)
+        error = float(torch.tensor(halves, dtype=torch.float64).std())
         shared = {"nearest": self.nearest, "features": self.features, "pictures": self.pictures}
         return {self.key: value, "error": error} | shared

@@ -68,6 +68,7 @@ def create_app(studio: Studio) -> FastAPI:
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answering_http(" See /docs for what there is."))
+    app.add_middleware(Gate, settings=studio.settings, guarded=GUARDED, answered=studio.metrics.answered)
     if studio.settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -76,7 +77,6 @@ def create_app(studio: Studio) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Gate, settings=studio.settings, guarded=GUARDED, answered=studio.metrics.answered)
     _document(app, guarded=bool(studio.settings.tokens))
     return app
 

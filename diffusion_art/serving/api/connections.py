@@ -50,6 +50,8 @@ class PatientProtocol(H11Protocol):
         if self.transport is not None and not self.transport.is_closing():
             self._await_request(self.limits.keep_alive_s + self.limits.header_timeout_s)
         super().on_response_complete()
+        if self.busy:  # with a request that came before this answer was out
+            self._request_came()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -1,7 +1,8 @@
 """The gate that every request passes before anything is made of it: who asks, from where, with how much.
 
-An ASGI middleware, outermost. What it refuses costs nothing: no body is read, no JSON parsed. It also puts the
-same few headers on every answer, counts it, and turns an error of ours into a plain 500.
+An ASGI middleware, outermost but for CORS, which answers the preflights of other pages and lets them read what is
+refused here. What it refuses costs nothing: no body is read, no JSON parsed. It also puts the same few headers on every
+answer, counts it, and turns an error of ours into a plain 500.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from diffusion_art.serving.api.encode import MEDIA_TYPES, as_base64
-from diffusion_art.serving.api.errors import ApiError, not_here
+from diffusion_art.serving.api.errors import ApiError, internal, not_here
 from diffusion_art.serving.api.schema import (
     CompletedImage,
     ErrorAnswer,
@@ -161,8 +161,9 @@ async def stream_of(
             final = pixels is None
             pixels = studio.outcome(ticket.result) if pixels is None else pixels
             content = await studio.off_the_loop(_base64_of, studio, pixels, job, output, final)
-        except ApiError as error:
-            yield event_of("error", {"type": "error", **error.body()})
+        except Exception as error:
+            told = error if isinstance(error, ApiError) else internal(error)
+            yield event_of("error", {"type": "error", **told.body()})
             return
         if final:
             left -= 1

@@ -29,7 +29,9 @@ class ImageRequest(BaseModel):
 
     prompt: str = Field(min_length=1, description="The caption to paint.")
     model: str | None = Field(None, description="The model's name, see /v1/models. Null: the one there is.")
-    n: Annotated[int, Field(ge=1, le=10)] | None = Field(None, description="Pictures. Null: 1.")
+    n: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Pictures, at most limits.n of /v1/models. Null: 1."
+    )
     size: str | None = Field(
         None,
         description='"WIDTHxHEIGHT", to which a picture is enlarged if the model paints another; "auto": its square.',

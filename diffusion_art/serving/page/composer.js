@@ -53,7 +53,8 @@ export class Composer {
     };
     this.#samplers = samplers;
     this.#setSizes(model);
-    $("count").max = limits.n ?? 10;
+    for (const part of [$("count"), document.querySelector('[data-for="count"]')]) part.max = limits.n ?? 10;
+    put($("count"), $("count").value); // the slider stands elsewhere on another scale
     $("caption").maxLength = limits.prompt_characters ?? 1000;
     for (const version of VERSIONS) {
       $(`steps-${version}`).max = limits.num_inference_steps ?? 200;

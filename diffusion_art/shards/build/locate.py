@@ -39,6 +39,8 @@ from diffusion_art.sources.detect import open_source
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
 _HOW = ("fit", "jpeg_quality", "val_fraction")  # to build, beside `data.build`
+# what earlier versions told otherwise, or not: of the files of a folder, and of tars
+_TOLD_OTHERWISE = ({"source.version", "source.files", "source.pictures"}, {"source.version", "source.times"})
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +201,8 @@ def _found_or_built(
 ) -> Path:
     """`plain` where it holds just this build, or is free and `raw` None; else a folder that has its digest behind."""
     identity = identity_of(source, settings)
-    named = plain.with_name(f"{plain.name}-{digest_of(identity)}")
-    for folder in (plain, named):
+    named, once = (plain.with_name(f"{plain.name}-{digest_of(one)}") for one in (identity, _as_told_once(identity)))
+    for folder in (plain, named, once):
         if _holds(folder, identity) or (raw and _held_before(folder, identity, source, raw)):
             return folder
     out = plain if raw is None and (not plain.exists() or unfinished(plain)) else named
@@ -226,12 +228,18 @@ def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     return [name for name, _, _ in differences(stored, dict(identity))]
 
 
+def _as_told_once(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier version called the same tars: it knew no times of theirs."""
+    source = {name: value for name, value in identity["source"].items() if name not in ("version", "times")}
+    return {**identity, "source": source}
+
+
 def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw: Path) -> bool:
-    """Whether these are shards of an earlier version, which told the files of a folder otherwise: nothing has changed
+    """Whether these are shards of an earlier version, which told the files of a source otherwise: nothing has changed
     since they were built, and they hold the first pictures.
     """
     differing = set(_differing(folder, identity))
-    if "source.version" not in differing or not differing <= {"source.files", "source.pictures", "source.version"}:
+    if "source.version" not in differing or not any(differing <= told for told in _TOLD_OTHERWISE):
         return False
     if changed_since(raw, (folder / MANIFEST_FILE).stat().st_mtime_ns):
         return False

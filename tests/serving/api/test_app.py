@@ -16,6 +16,7 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
+from diffusion_art.serving.api.encode import encode
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
 
@@ -188,6 +189,25 @@ def test_formats_and_the_story_inside(client, format, compression, exact):
     assert story["checkpoint"].startswith("step_00000005-")
 
 
+def test_a_jpeg_without_room_for_its_whole_story_keeps_the_prompts_in_its_parameters(client):
+    prompts = {"prompt": "🎨" * 4000, "negative_prompt": "赤" * 4000}
+    asked = {**prompts, "seed": 3, "output_format": "jpeg", "num_inference_steps": 1}
+    answer = client.post(GENERATIONS, json=asked)
+    assert answer.status_code == 200
+    with Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))) as picture:
+        exif = picture.getexif()
+    story = json.loads(exif[0x010E])
+    assert (story["seed"], prompts.keys() & story.keys()) == (3, set())
+    parameters = exif.get_ifd(0x8769)[0x9286].removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert parameters.startswith("{prompt}\nNegative prompt: {negative_prompt}\nSteps: 1, ".format(**prompts))
+
+
+def test_a_jpeg_keeps_of_a_story_what_it_has_room_for():
+    story = {"parameters": "x" * 40_000, "prompt": "x" * 40_000, "seed": 3}
+    with Image.open(io.BytesIO(encode(np.zeros((16, 16, 3), np.uint8), format="jpeg", story=story))) as picture:
+        assert dict(picture.getexif()) == {0x010E: '{"seed": 3}'}
+
+
 def test_compression_makes_jpeg_smaller(client):
     sizes = [
         len(client.post(GENERATIONS, json={"prompt": "red", "output_format": "jpeg", "output_compression": q}).content)
@@ -255,7 +275,8 @@ def test_a_stream_without_looks(client):
         ({"prompt": "x" * 4001}, "prompt", "prompt_too_long"),
         ({"prompt": "x", "negative_prompt": "x" * 4001}, "negative_prompt", "prompt_too_long"),
         ({"prompt": "x", "n": 0}, "n", "invalid_value"),
-        ({"prompt": "x", "n": 11}, "n", "invalid_value"),
+        ({"prompt": "x", "n": 11}, "n", "too_many_pictures"),
+        ({"prompt": "x", "n": 10**400}, "n", "too_many_pictures"),
         ({"prompt": "x", "n": True}, "n", "invalid_value"),
         ({"prompt": "x", "n": "2"}, "n", "invalid_value"),
         ({"prompt": "x", "size": "1x1"}, "size", "invalid_size"),
@@ -488,3 +509,24 @@ def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
         other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_pages_that_are_named_may_read_what_is_refused_and_are_let_in_no_further(toy_folder):
+    token, origin = "a-token-of-some-length", {"origin": "https://example.org"}
+    known = {"authorization": f"Bearer {token}"}
+    open_to, guarded = Settings(cors=(origin["origin"],)), Settings(cors=(origin["origin"],), tokens=(token,))
+    with serving(toy_folder, settings=guarded) as own, httpx2.Client(base_url=own.url, trust_env=False) as page:
+        refused = page.post(GENERATIONS, json={"prompt": "x"}, headers=origin)
+        large = page.post(GENERATIONS, json={"prompt": "x" * 1_000_000}, headers=origin | known)
+        posing = page.post(
+            GENERATIONS, json={"prompt": "x"}, headers={**origin, "access-control-request-method": "POST"}
+        )
+        stranger = page.post(GENERATIONS, json={"prompt": "x"}, headers={"origin": "https://example.com"})
+        assert page.options(GENERATIONS, headers=origin).status_code == 405
+    with serving(toy_folder, settings=open_to) as own, httpx2.Client(base_url=own.url, trust_env=False) as page:
+        elsewhere = page.get("/health", headers={**origin, "host": "evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers
+    for answer, status in ((refused, 401), (large, 413), (posing, 401), (elsewhere, 421)):
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == origin["origin"]
+        assert answer.headers["x-request-id"]

@@ -10,7 +10,10 @@ import httpx2
 import pytest
 from PIL import Image
 
+from diffusion_art.serving.limits import Limits
+from diffusion_art.serving.settings import Settings
 from tests.serving.page.conftest import PROMPTS
+from tests.serving.running import serving
 
 expect = pytest.importorskip("playwright.sync_api").expect
 DONE, PAINTED = ".work[data-state=done]", ".picture[data-look=final] img:only-child"  # the look before it has faded
@@ -202,3 +205,12 @@ def test_closely_looked_at_a_work_shows_how_it_came_about(visit, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "copied.py", "exec"), {})
     assert Image.open("picture.png").convert("RGB").tobytes() == small.tobytes()
+
+
+@pytest.mark.slow
+def test_as_many_pictures_as_the_server_allows(visit, run_folder):
+    with serving(run_folder, settings=Settings(limits=Limits(max_n=12))) as large:
+        page = visit(large.url)
+        expect(page.locator("[data-for=count]")).to_have_attribute("max", "12")
+        paint(page, seed=1, count=12, steps_a=1)
+        expect(page.locator(DONE)).to_have_count(12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.fingerprint import fingerprint
 from diffusion_art.shards.build.locate import Shards
+from diffusion_art.shards.build.out_folder import digest_of
 from diffusion_art.shards.mixture import Component, Mixture, components_of, open_shards
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.parquet import Parquet
 from tests.fakes_sources import captioned, encoded, picture, wikiart_folder
+from tests.sources.test_tars import write_tar
 
 SETTINGS = {
     "source": None,
@@ -156,6 +159,31 @@ def test_shards_that_prepare_or_an_earlier_version_built_are_found(tmp_path: Pat
     assert folder_of(later, tmp_path / "data") != old  # as old, as many, of that name, and others
     os.utime(pictures / "0.png")
     assert folder_of(pictures, tmp_path / "data") != old
+
+
+def tar_of(file: Path, text: bytes) -> Path:
+    """A tar of 12 pictures with that caption."""
+    pictures = [(f"{number}.jpg", encoded(picture(number))) for number in range(12)]
+    return write_tar(file, [member for name, data in pictures for member in ((name, data), (f"{name[:-4]}.txt", text))])
+
+
+def test_tars_are_built_again_when_they_change_and_found_where_an_earlier_version_built_them(tmp_path: Path):
+    """It told them by their names and sizes alone, in the manifest and in the name of the folder."""
+    data_dir, tar = tmp_path / "data", tar_of(tmp_path / "mine" / "a.tar", b"one")
+    for path in (tar, tar.parent):
+        os.utime(path, (1, 1))
+    folder, size = folder_of(tar.parent, data_dir), tar.stat().st_size
+    manifest = json.loads((folder / "manifest.json").read_text())
+    settings = manifest["extra"]["settings"]
+    settings["source"] = {"kind": "webdataset", "files": [["a.tar", size]]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    old = folder.rename(data_dir / f"mine-16px-{digest_of(settings)}")
+    shutil.rmtree(data_dir / ".found")
+    assert folder_of(tar.parent, data_dir) == old
+    assert tar_of(tar, b"two").stat().st_size == size
+    new = folder_of(tar.parent, data_dir)
+    assert new != old
+    assert ShardSet.open(new).read("train", 0).caption == "two"
 
 
 def test_the_template_changes_and_the_shards_stay(tmp_path: Path, painter_shards: Path):

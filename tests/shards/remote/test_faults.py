@@ -83,6 +83,19 @@ def test_what_does_not_pass_is_one_sentence_with_the_file(web: Web, at, unit: st
     assert says in text
 
 
+def test_an_index_that_another_process_evicts_before_it_is_opened_is_copied_again(web: Web, toy: Path, at):
+    address = at(web.url)
+
+    def evict(file: str, number: int) -> None:
+        if (file, number) == ("index-val.npy", 0):
+            (train,) = Path(address.settings.cache).glob("*/index-train.npy")
+            train.unlink()
+
+    web.fault = evict
+    assert read_all(ShardSet.open(address)) == read_all(ShardSet.open(toy))
+    assert web.asked["index-train.npy"] > 1
+
+
 def test_a_folder_that_is_no_shards_is_refused(web: Web, at: Callable[..., Address]):
     assert "/other/manifest.json: the store says that it does not exist" in complaint(at(f"{web.url}/other"))
 
