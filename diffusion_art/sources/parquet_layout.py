@@ -64,9 +64,10 @@ class RowSplits:
     named: tuple[tuple[str, str | None], ...] = ()
 
     def of(self, row: dict[str, Any], split_of_file: str | None) -> str | None:
-        """ "train", "val", "test", or None where a hash decides."""
+        """ "train", "val", "test", or None where a hash decides. A file counts before its rows, but for those of `test`."""
         word = split_in_row(row) if self.named else None
-        return split_of_file or dict(self.named).get(word or "train")
+        said = dict(self.named).get(word or "train")
+        return said if said == "test" else split_of_file or said
 
 
 def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:

@@ -243,6 +243,15 @@ def test_a_split_column_divides_the_rows(tmp_path: Path, column: str) -> None:
     assert [item.split for item in read_all(Parquet(tmp_path))[:2]] == [None, None]
 
 
+def test_a_test_row_of_a_file_named_train_is_left_out(tmp_path: Path) -> None:
+    rows = [{"image": encoded(picture(n)), "split": split} for n, split in enumerate(("train", "test", "val"))]
+    write_parquet(tmp_path / "train-0.parquet", rows, schema=None)
+    write_parquet(tmp_path / "validation-0.parquet", [rows[2] | {"image": encoded(picture(3))}], schema=None)
+    read = read_all(Parquet(tmp_path))
+    assert read[1] == LeftOut("train-0.parquet row 1", TEST_SPLIT)
+    assert [item.split for item in read if isinstance(item, Picture)] == ["train", "train", "val"]
+
+
 @pytest.mark.parametrize(
     ("column", "kind", "value", "caption"),
     [
