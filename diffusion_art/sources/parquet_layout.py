@@ -64,7 +64,7 @@ class RowSplits:
     named: tuple[tuple[str, str | None], ...] = ()
 
     def of(self, row: dict[str, Any], split_of_file: str | None) -> str | None:
-        """ "train", "val", "test", or None where a hash decides. A file counts before its rows, but for those of `test`."""
+        """ "train", "val", "test", or None where a hash decides. Files count before rows, but for `test`."""
         word = split_in_row(row) if self.named else None
         said = dict(self.named).get(word or "train")
         return said if said == "test" else split_of_file or said

@@ -120,7 +120,7 @@ def _paths_out(row: dict[str, Any]) -> dict[str, Any]:
 def _csv_rows(
     path: Path, text: str, notes: Counter[str], *, is_picture: Callable[[str], bool], delimiter: str | None
 ) -> Iterator[Row]:
-    mark = delimiter or _separator(text)
+    mark = delimiter or _separator(path, text, is_picture)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=_quoting(text, mark))
     header: list[str] = []
     try:
@@ -155,21 +155,32 @@ def _made_up_header(fields: list[str], is_picture: Callable[[str], bool]) -> lis
     return names
 
 
-def _separator(text: str) -> str:
-    """The mark that cuts the first rows into most fields, equally many in nearly each."""
+def _separator(path: Path, text: str, is_picture: Callable[[str], bool]) -> str:
+    """A tab for `.tsv`. Else the mark that cuts the shortest name of a picture out of the first row; without such a
+    name the one that cuts the first rows into most fields, equally many in nearly each.
+    """
+    if suffix_of(path.name) == ".tsv" and "\t" in text.lstrip("\r\n").partition("\n")[0]:
+        return "\t"
+    tried = {mark: _first_rows(text, mark) for mark in _SEPARATORS}
+    scores = {mark: score for mark, rows in tried.items() if (score := _evenness(rows)) > 0}
+    names = {mark: [field for field in tried[mark][0] if is_picture(field)] for mark in scores}
+    shortest = {mark: min(map(len, found)) for mark, found in names.items() if found}
+    return max(scores, key=lambda mark: (-shortest.get(mark, len(text)), scores[mark]), default=",")
 
-    def score(mark: str) -> float:
-        reader = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=mark)
-        try:
-            counts = [len(row) for row in islice(reader, _SNIFFED_ROWS) if row]
-        except csv.Error:
-            return 0
-        alike = sum(count == counts[0] for count in counts) if counts else 0
-        return (counts[0] - 1) * (1 if alike >= 0.8 * len(counts) else 0.3) if counts else 0
 
-    scores = {mark: score(mark) for mark in _SEPARATORS}
-    best = max(_SEPARATORS, key=scores.__getitem__)
-    return best if scores[best] > 0 else ","
+def _first_rows(text: str, mark: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=mark)
+    try:
+        return [row for row in islice(reader, _SNIFFED_ROWS) if row]
+    except csv.Error:
+        return []
+
+
+def _evenness(rows: list[list[str]]) -> float:
+    """How many marks the first row has, less where others have another number."""
+    counts = [len(row) for row in rows]
+    alike = sum(count == counts[0] for count in counts) if counts else 0
+    return (counts[0] - 1) * (1 if alike >= 0.8 * len(counts) else 0.3) if counts else 0
 
 
 def _quoting(text: str, mark: str) -> Literal[0, 3]:

@@ -55,6 +55,20 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.csv", "a cat,a.jpg\n")[0] == [{"caption": "a cat", "file_name": "a.jpg"}]
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "caption"),
+    [
+        ("x.tsv", "a.jpg\tred, green, blue, cyan, grey", "red, green, blue, cyan, grey"),
+        ("x.csv", "a.jpg\tred, green, blue, cyan, grey", "red, green, blue, cyan, grey"),
+        ("x.txt", "red, green, blue, cyan, grey\ta.jpg", "red, green, blue, cyan, grey"),
+        ("x.tsv", "a.jpg,red", "red"),
+    ],
+)
+def test_commas_in_the_first_caption_cut_nothing(tmp_path: Path, name: str, row: str, caption: str) -> None:
+    found, _ = rows(tmp_path / name, f"{row}\nb.jpg\ttwo\n")
+    assert found[0] == {"file_name": "a.jpg", "caption": caption}
+
+
 def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n')[0] == [
         {"file": "a.jpg"},
