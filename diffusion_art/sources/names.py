@@ -64,13 +64,19 @@ class PictureNames:
         `name` is relative to `folder` or to the root; longer paths, as of another machine, and addresses count by
         their last parts. Upper and lower case matter only between pictures that differ in nothing else. A name
         without a suffix stands for the picture whose name is that before the suffix, a number also for one with zeros
-        before it.
+        before it. A bare name, without folders, means none outside a `folder` that holds pictures.
         """
         if (file := self._files.get(f"{folder}/{name}" if folder else name)) is not None:
             return file
         name = nfc(name.strip()).replace("\\", "/")
         name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
-        return self._find(name, folder) or (self._find(nfc(unquote(name)), folder) if "%" in name else None)
+        file = self._find(name, folder) or (self._find(nfc(unquote(name)), folder) if "%" in name else None)
+        return None if file and self._is_anothers(file, unquote(name), folder) else file
+
+    def _is_anothers(self, file: str, name: str, folder: str) -> bool:
+        """Whether a bare name was found elsewhere, though `folder` holds pictures of its own, of which it means one."""
+        bare = "/" not in name.removeprefix("./")
+        return bare and bool(folder) and folder in self._folders and not file.startswith(f"{folder}/")
 
     def _find(self, name: str, folder: str) -> str | None:
         for place in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
@@ -98,6 +104,10 @@ class PictureNames:
         shared = [_shared_end(nfc(file), wanted) for file in candidates]
         best = max(shared)
         return candidates[shared.index(best)] if shared.count(best) == 1 else None
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        return {posixpath.dirname(file) for file in self._files.values()}
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:

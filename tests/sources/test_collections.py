@@ -346,6 +346,15 @@ def test_kaggles_wikiart_with_its_tables(tmp_path: Path) -> None:
     assert source.left_out() == {TEST_SPLIT: 1}
 
 
+def test_a_table_among_pictures_says_nothing_of_those_in_another_folder(tmp_path: Path) -> None:
+    table = "file,caption\na.jpg,a cat\nb.jpg,a second cat\n"
+    write_files(tmp_path, jpegs("cats/a.jpg", "dogs/b.jpg") | {"cats/captions.csv": table})
+    source = open_source(tmp_path)
+    assert captions_of(source)["cats/a.jpg"] == "a cat"
+    assert "a second cat" not in captions_of(source).values()
+    assert source.left_out() == {NO_PICTURE: 1}
+
+
 def test_class_folders(tmp_path: Path) -> None:
     write_files(tmp_path, jpegs("Abstract_Expressionism/img_001.jpg", "B/002.op-art/img_002.jpg"))
     source = open_source(tmp_path, caption_template="painting, {folder}")

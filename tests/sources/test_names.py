@@ -34,6 +34,10 @@ FILES = (
         ("C:\\scans\\old\\c.png", "", "old/c.png"),
         ("/home/me/img/c.png", "tables", "img/c.png"),
         ("c.png", "old", "old/c.png"),
+        ("a.jpg", "img", None),  # img has pictures of its own
+        ("./f.jpg", "img", None),
+        ("f.jpg", "tables", "e/f.jpg"),
+        ("e/f.jpg", "img", "e/f.jpg"),
         ("c.png", "", None),  # two would do
         ("d.tar", "", "new/d.tar.png"),
         ("f", "", "e/f.jpg"),
