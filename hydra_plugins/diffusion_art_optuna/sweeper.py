@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,12 +135,25 @@ class OptunaSweeper(Sweeper):
         search.conclude()
 
     def _run(self, search: Search, trials: Sequence[Asked], fixed: list[str]) -> None:
-        """Launch trials whose numbers follow one another, and tell the study how they ended."""
+        """Run trials, and tell the study how they ended. Choices that do not go together fail alone."""
+        whole = []
+        for trial in trials:
+            try:
+                self.validate_batch_is_legal([[*fixed, *trial.overrides]])
+            except (HydraException, OmegaConfBaseException) as error:
+                search.tell(trial, error=" ".join(str(error).split()))
+            else:
+                whole.append(trial)
+        for _, part in groupby(enumerate(whole), key=lambda pair: pair[1].number - pair[0]):
+            self._launch(search, [trial for _, trial in part], fixed)
+
+    def _launch(self, search: Search, trials: Sequence[Asked], fixed: list[str]) -> None:
+        """Launch trials whose numbers follow one another."""
         assert self.launcher is not None
         jobs = [[*fixed, *trial.overrides] for trial in trials]
         try:
             ended = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
-        except (HydraException, OmegaConfBaseException) as error:  # choices that do not go together
+        except (HydraException, OmegaConfBaseException) as error:  # what only a job itself resolves, as its folder
             for trial in trials:
                 search.tell(trial, error=" ".join(str(error).split()))
             return

@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 from optuna.trial import TrialState
 from PIL import Image
 
-from diffusion_art.sweeps.study import open_study
+from diffusion_art.sweeps.study import ERROR, open_study
 from tests.test_train import TINY, _start, _wait_for
 
 SHORT = ("callbacks.loss_plot=null", "callbacks.throughput=null", "data.num_workers=0", "alignment=none", "optim=adamw")
@@ -52,6 +52,23 @@ def test_a_trial_that_fails_is_kept_as_failed_and_nothing_is_tried_again(tiny, r
     status, _, complaints = run_here("train", *asked, "optim.betas=[0.5,0.9]")
     assert status == 1
     assert "was started with another command; this one is with optim.betas=[0.5,0.9]" in complaints
+
+
+def test_choices_that_do_not_go_together_fail_alone(tiny, run_here, tmp_path):
+    params = 'hydra.sweeper.params={model.schedule: "choice({shift:1.0},{zero_terminal_snr:true})"}'
+    asked = [*tiny, *SWEEP, "hydra.sweeper.n_jobs=4", params, "model/schedule=choice(cosine,flow)"]
+    asked += ["trainer.max_steps=1", "trainer.val_check_interval=1", "callbacks.samples=null"]
+    status, said, complaints = run_here("train", *asked)
+    assert status == 1, said + complaints
+    assert "error: 1 of the 4 trials failed:" in complaints
+    folder = tmp_path / "logs/tiny/sweep_first"
+    trials = open_study(folder).get_trials()
+    (failed,) = (trial for trial in trials if trial.state is TrialState.FAIL)
+    assert failed.params["model/schedule"] == "flow"  # which has no zero_terminal_snr
+    assert "model.schedule" in failed.user_attrs[ERROR]
+    whole = [trial.number for trial in trials if trial.state is TrialState.COMPLETE]
+    assert len(whole) == 3
+    assert all((folder / str(number) / "checkpoints/last.ckpt").exists() for number in whole)
 
 
 def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here, tmp_path):
