@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffusion_art.diagnosis import machine
+from diffusion_art.diagnosis import devices, machine
 from diffusion_art.diagnosis.finding import Finding, without_names
 from diffusion_art.diagnosis.report import possible, text
 
@@ -63,6 +64,22 @@ def test_a_port_that_is_taken_and_a_folder_that_cannot_be_written(monkeypatch, t
     assert [finding.state for finding in found] == ["impossible", "missing"]
     assert not possible({"disks": found})
     assert "paths.log_dir=FOLDER" in text({"disks": found})
+
+
+def test_a_device_that_is_full_is_told_of(monkeypatch):
+    monkeypatch.setitem(devices.SIDE, "cpu", 10**7)  # 400 TB
+    found = devices._rates(torch.device("cpu"))
+    assert (found.value, found.state) == ("no memory was free to measure", "slow")
+
+    def full(index: int) -> tuple[int, int]:
+        raise torch.OutOfMemoryError("CUDA error: out of memory")
+
+    about = SimpleNamespace(name="H200", total_memory=150e9, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: about)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    first, second = devices._gpu(0)
+    assert first.value.startswith("H200, 150 GB, CUDA ")
+    assert (second.name, second.value) == ("GPU 0", "no memory was free to measure")
 
 
 @pytest.mark.parametrize("word", ["annemarie", "/home/annemarie", "box-annemarie-1 by annemarie"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 
@@ -14,6 +15,7 @@ from diffusion_art.diagnosis.finding import Finding
 
 SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices
 ENOUGH_S = 0.25  # of multiplying; the fastest of the products counts
+FULL = re.compile("out of memory|not enough memory|allocate memory|ALLOC_FAILED")  # in what torch says
 
 
 def devices() -> list[Finding]:
@@ -54,31 +56,41 @@ def _gpus() -> list[Finding]:
             advice = "the driver is there: install the torch built for it, see https://pytorch.org/get-started"
             return [Finding("GPU", f"torch {torch.__version__} finds none", "slow", advice)]
         return [Finding("GPU", "none", "slow", "+experiment=quickstart is made for a CPU; `wikiart` needs a GPU")]
-    found = []
-    for index in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(index)
+    return [finding for index in range(torch.cuda.device_count()) for finding in _gpu(index)]
+
+
+def _gpu(index: int) -> list[Finding]:
+    name, about = f"GPU {index}", torch.cuda.get_device_properties(index)
+    built = f"CUDA {torch.version.cuda}, compute capability {about.major}.{about.minor}"
+    try:
         free, total = torch.cuda.mem_get_info(index)
-        found.append(
-            Finding(
-                f"GPU {index}",
-                f"{about.name}, {total / 1e9:.0f} GB, {free / 1e9:.0f} GB free, CUDA {torch.version.cuda}, compute "
-                f"capability {about.major}.{about.minor}",
-            )
-        )
-        if free < total / 2:
-            found.append(Finding(f"GPU {index}", "more than half of its memory is taken", "slow", "see nvidia-smi"))
-        found.append(_rates(torch.device("cuda", index)))
-    return found
+    except RuntimeError as error:  # to ask takes some of it
+        return [Finding(name, f"{about.name}, {about.total_memory / 1e9:.0f} GB, {built}"), _not_measured(name, error)]
+    found = [Finding(name, f"{about.name}, {total / 1e9:.0f} GB, {free / 1e9:.0f} GB free, {built}")]
+    if free < total / 2:
+        found.append(Finding(name, "more than half of its memory is taken", "slow", "see nvidia-smi"))
+    return [*found, _rates(torch.device("cuda", index))]
 
 
 def _rates(device: torch.device) -> Finding:
     """Products of two square matrices in fp32 and in bf16."""
-    full = rate(device, torch.float32)
     name = f"{device} multiplies"
-    if not computes_in_bf16(device):
-        told = f"{_flops(full)} in fp32; bf16 is emulated"
-        return Finding(name, told, "slow" if device.type == "cuda" else "ok", _without_bf16(device))
-    return Finding(name, f"{_flops(full)} in float32, {_flops(rate(device, torch.bfloat16))} in bfloat16")
+    try:
+        full = rate(device, torch.float32)
+        if not computes_in_bf16(device):
+            told = f"{_flops(full)} in fp32; bf16 is emulated"
+            return Finding(name, told, "slow" if device.type == "cuda" else "ok", _without_bf16(device))
+        return Finding(name, f"{_flops(full)} in float32, {_flops(rate(device, torch.bfloat16))} in bfloat16")
+    except RuntimeError as error:
+        return _not_measured(name, error)
+
+
+def _not_measured(name: str, error: RuntimeError) -> Finding:
+    """Of a device that is full, most likely with what others compute there."""
+    if FULL.search(str(error)):
+        return Finding(name, "no memory was free to measure", "slow", "end what else computes there, or wait for it")
+    said = str(error).strip().partition("\n")[0]
+    return Finding(name, f"could not be measured: {said}", "slow")
 
 
 def _without_bf16(device: torch.device) -> str:
