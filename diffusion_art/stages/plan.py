@@ -97,7 +97,7 @@ def measurement(asked: dict[str, Any], training: Training, folder: Path, *, pict
         *(f"callbacks.throughput.every_n_steps={max(1, steps // 4)}", f"callbacks.checkpoints.every_n_steps={steps}"),
         *("callbacks.checkpoints.keep_best=0", "lr_schedule.warmup_steps=1", "logger=csv"),
     ]
-    return Stage("measure", "train", tuple(words))
+    return Stage("measure", "train", tuple(words), folder)
 
 
 def stages(asked: dict[str, Any], training: Training, folder: Path, *, source: list[str], shards: Path) -> list[Stage]:

@@ -8,7 +8,8 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
-from diffusion_art.stages.plan import Training, composed
+from diffusion_art.stages.marks import Marks
+from diffusion_art.stages.plan import Training, composed, measurement
 from diffusion_art.units import duration, size
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
@@ -54,3 +55,14 @@ def test_a_measurement_that_left_nothing_is_told(tmp_path):
 def test_units():
     assert [duration(seconds) for seconds in (40, 720, 12_600, 2e6)] == ["40 s", "12 min", "3.5 h", "23 days"]
     assert [size(count) for count in (3e6, 2.1e9)] == ["3 MB", "2.1 GB"]
+
+
+def test_without_its_folder_a_measurement_is_made_again(tmp_path):
+    asked = {"training": "wikiart", "train": None, "measure": {"steps": 4}}
+    training = Training.of(composed(ASKED), pictures=103_250)
+    stage = measurement(asked, training, tmp_path / "measure", pictures=4)
+    marks = Marks(tmp_path / "marks", [stage])
+    marks.run(stage, lambda stage: (tmp_path / "measure").mkdir())
+    assert marks.is_done(stage)
+    (tmp_path / "measure").rmdir()  # as Measured.of advises
+    assert not marks.is_done(stage)
