@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.config import config_dir
 from diffusion_art.stages.marks import Stage
+from diffusion_art.training.limits import interval
 
 NAMES = ("shards", "statistics", "train", "evaluate", "export", "serve")
 MEASURED_ON = 256  # painted pictures that the measurement trains on
@@ -42,7 +43,6 @@ class Training:
         if steps < 0:
             steps = max(1, int(trainer.get("max_epochs") or 1) * pictures // per_step)
         grids = _visits(callbacks.get("samples"), steps) + len((callbacks.get("samples") or {}).get("at_steps") or [])
-        checkpoints = callbacks.get("checkpoints") or {}
         return cls(
             run_dir=Path(config.paths.run_dir),
             image_size_px=int(data.image_size_px),
@@ -52,8 +52,16 @@ class Training:
             painted=12 * grids,
             validated=int(data.val_samples) * (steps // max(1, int(trainer.val_check_interval or steps) or steps)),
             sampler_steps=int(config.sampler.num_steps),
-            kept_checkpoints=int(checkpoints.get("keep_last", 0)) + int(checkpoints.get("keep_best", 0)),
+            kept_checkpoints=_kept(callbacks.get("checkpoints") or {}, steps),
         )
+
+
+def _kept(checkpoints: Any, steps: int) -> int:
+    """Of a negative number, which keeps all, every one that is written: at intervals and at the end."""
+    counts = [int(checkpoints.get(name) or 0) for name in ("keep_last", "keep_best")]
+    if min(counts) >= 0:
+        return sum(counts)
+    return steps // (interval(checkpoints.get("every_n_steps")) or steps) + 1
 
 
 def _visits(samples: Any, steps: int) -> int:

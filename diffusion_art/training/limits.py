@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from diffusion_art.errors import UserError
 
 Check = tuple[Callable[[Any], bool], str]
@@ -33,6 +31,8 @@ def check_accelerator(accelerator: str) -> None:
     """Raises:
     UserError: a GPU is asked for, and there is none.
     """
+    import torch  # here: who only asks for an interval does without
+
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise UserError(
             f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "

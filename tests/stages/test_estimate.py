@@ -66,3 +66,11 @@ def test_without_its_folder_a_measurement_is_made_again(tmp_path):
     assert marks.is_done(stage)
     (tmp_path / "measure").rmdir()  # as Measured.of advises
     assert not marks.is_done(stage)
+
+
+def test_a_run_that_keeps_all_checkpoints_keeps_every_one_it_writes():
+    words = (*ASKED, "callbacks.checkpoints.every_n_steps=100")
+    assert Training.of(composed(words), pictures=1280).kept_checkpoints == 4
+    for key in ("keep_last", "keep_best"):
+        config = composed((*words, f"callbacks.checkpoints.{key}=-1"))
+        assert Training.of(config, pictures=1280).kept_checkpoints == 11
