@@ -33,6 +33,7 @@ from diffusion_art.stages.plan import (
     Training,
     composed,
     defaults_of,
+    keys_of,
     measurement,
     stages,
     training_words,
@@ -59,7 +60,8 @@ def main(config: DictConfig) -> None:
     _check(asked)
     folder = Path(asked["folder"])
     collection = _collection(asked)
-    training = Training.of(composed(training_words(asked)), pictures=collection.pictures)
+    words = training_words(asked)
+    training = Training.of(composed(words), pictures=collection.pictures, typed=keys_of(words))
     shards = Path(asked["shards"]) if asked["shards"] else None
     _estimate(asked, training, collection, folder, there=bool(shards and (shards / "manifest.json").is_file()))
     if asked["until"] == "estimate" or not _agreed(asked):

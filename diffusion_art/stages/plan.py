@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_art.config import config_dir
+from diffusion_art.config import config_dir, plain
 from diffusion_art.stages.marks import Stage
-from diffusion_art.training.limits import interval
+from diffusion_art.training.length import settled_steps
+from diffusion_art.training.limits import interval, validation_interval
 
 NAMES = ("shards", "statistics", "train", "evaluate", "export", "serve")
 MEASURED_ON = 256  # painted pictures that the measurement trains on
@@ -35,13 +36,16 @@ class Training:
     kept_checkpoints: int
 
     @classmethod
-    def of(cls, config: DictConfig, *, pictures: int) -> Training:
-        """Of a composed `train`. `pictures` of the collection give the length where the run is told in epochs."""
-        trainer, data, callbacks = config.trainer, config.data, config.callbacks
-        per_step = int(data.global_batch_size) * int(trainer.accumulate_grad_batches)
-        steps = int(trainer.max_steps)
-        if steps < 0:
-            steps = max(1, int(trainer.get("max_epochs") or 1) * pictures // per_step)
+    def of(cls, config: DictConfig, *, pictures: int, typed: Collection[str] = ()) -> Training:
+        """Of a composed `train`, whose length may be told in epochs of `pictures`. `typed` are the keys that were given.
+
+        Raises:
+            UserError: the run has no length.
+        """
+        trainer, data, callbacks = plain(config.trainer), config.data, config.callbacks
+        per_step = int(data.global_batch_size) * int(trainer["accumulate_grad_batches"])
+        steps, _ = settled_steps(trainer, typed=typed, per_step=per_step, pictures=lambda: pictures)
+        every = validation_interval(trainer["val_check_interval"], max_steps=steps)
         grids = _visits(callbacks.get("samples"), steps) + len((callbacks.get("samples") or {}).get("at_steps") or [])
         return cls(
             run_dir=Path(config.paths.run_dir),
@@ -50,7 +54,7 @@ class Training:
             steps=steps,
             pictures_per_step=per_step,
             painted=12 * grids,
-            validated=int(data.val_samples) * (steps // max(1, int(trainer.val_check_interval or steps) or steps)),
+            validated=int(data.val_samples) * (steps // every if isinstance(every, int) else 0),
             sampler_steps=int(config.sampler.num_steps),
             kept_checkpoints=_kept(callbacks.get("checkpoints") or {}, steps),
         )
@@ -85,6 +89,11 @@ def composed(words: Sequence[str]) -> DictConfig:
         singleton.clear()
         if before is not None:
             singleton.initialize(before)
+
+
+def keys_of(words: Sequence[str]) -> list[str]:
+    """The keys that words of a command give a value."""
+    return [word.partition("=")[0].lstrip("+") for word in words]
 
 
 def words_of(more: str | Sequence[str] | None) -> list[str]:

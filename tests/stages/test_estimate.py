@@ -9,7 +9,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
 from diffusion_art.stages.marks import Marks
-from diffusion_art.stages.plan import Training, composed, measurement
+from diffusion_art.stages.plan import Training, composed, keys_of, measurement
 from diffusion_art.units import duration, size
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
@@ -74,3 +74,13 @@ def test_a_run_that_keeps_all_checkpoints_keeps_every_one_it_writes():
     for key in ("keep_last", "keep_best"):
         config = composed((*words, f"callbacks.checkpoints.{key}=-1"))
         assert Training.of(config, pictures=1280).kept_checkpoints == 11
+
+
+def test_epochs_and_shares_of_a_run_are_those_of_its_training():
+    words = [*ASKED[:2], "trainer.max_epochs=3", "trainer.val_check_interval=0.25"]
+    training = Training.of(composed(words), pictures=10**7, typed=keys_of(words))
+    assert training.steps == 234_375  # in place of the experiment's 50,000
+    assert training.validated == 4 * 1024
+    both = composed((*ASKED, "trainer.max_epochs=3", "trainer.val_check_interval=0"))
+    training = Training.of(both, pictures=1281, typed=("trainer.max_epochs", "trainer.max_steps"))
+    assert (training.steps, training.validated) == (31, 0)
