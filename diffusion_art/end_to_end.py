@@ -134,7 +134,9 @@ def _evaluated(asked: dict[str, Any]) -> int:
 
 
 def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    from diffusion_art.devices import pick_device  # here: it needs torch
+
+    return pick_device() != "cpu"
 
 
 def _agreed(asked: dict[str, Any]) -> bool:

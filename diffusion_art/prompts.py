@@ -11,6 +11,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.texts import read_text
 
 LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
+EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
 
 
 def read_prompts(asked: Any) -> list[str]:

@@ -17,7 +17,7 @@ from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.prompts import read_prompts
+from diffusion_art.prompts import EXAMPLES, read_prompts
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.build import build_datamodule
@@ -30,7 +30,6 @@ from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial
 log = logging.getLogger(__name__)
 
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
-EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
 
 
 def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.config import config_dir, plain
+from diffusion_art.prompts import EXAMPLES, read_prompts
 from diffusion_art.stages.marks import Stage
 from diffusion_art.training.length import settled_steps
 from diffusion_art.training.limits import interval, validation_interval
@@ -46,14 +47,13 @@ class Training:
         per_step = int(data.global_batch_size) * int(trainer["accumulate_grad_batches"])
         steps, _ = settled_steps(trainer, typed=typed, per_step=per_step, pictures=lambda: pictures)
         every = validation_interval(trainer["val_check_interval"], max_steps=steps)
-        grids = _visits(callbacks.get("samples"), steps) + len((callbacks.get("samples") or {}).get("at_steps") or [])
         return cls(
             run_dir=Path(config.paths.run_dir),
             image_size_px=int(data.image_size_px),
             fit=str(data.fit),
             steps=steps,
             pictures_per_step=per_step,
-            painted=12 * grids,
+            painted=_painted(callbacks.get("samples"), steps),
             validated=int(data.val_samples) * (steps // every if isinstance(every, int) else 0),
             sampler_steps=int(config.sampler.num_steps),
             kept_checkpoints=_kept(callbacks.get("checkpoints") or {}, steps),
@@ -68,8 +68,14 @@ def _kept(checkpoints: Any, steps: int) -> int:
     return steps // (interval(checkpoints.get("every_n_steps")) or steps) + 1
 
 
-def _visits(samples: Any, steps: int) -> int:
-    return 0 if samples is None else 1 + steps // max(1, int(samples.get("every_n_steps") or steps))
+def _painted(samples: DictConfig | None, steps: int) -> int:
+    """Pictures in the grids of step 0, of the end and of all steps between at which they are due."""
+    if samples is None:
+        return 0
+    every, prompts = interval(samples.get("every_n_steps")), plain(samples.get("prompts"))
+    due = {0, steps, *(step for step in samples.get("at_steps") or () if step < steps)}
+    due |= set(range(0, steps, every)) if every else set()
+    return len(due) * (EXAMPLES if prompts == "auto" else len(read_prompts(prompts or [])))
 
 
 def training_words(asked: dict[str, Any]) -> list[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from diffusion_art.end_to_end import _has_gpu
 from diffusion_art.errors import UserError
+from diffusion_art.prompts import EXAMPLES
 from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
 from diffusion_art.stages.marks import Marks
 from diffusion_art.stages.plan import Training, composed, keys_of, measurement
@@ -19,7 +22,7 @@ def test_the_facts_of_a_training_are_those_of_its_config():
     training = Training.of(composed(ASKED), pictures=103_250)
     assert training.run_dir == Path("logs/wikiart/first")
     assert (training.image_size_px, training.steps, training.pictures_per_step) == (128, 1000, 128)
-    assert training.painted == 12 * (2 + 3)  # steps 0 and 1,000, and 100, 250, 500
+    assert training.painted == 16 * (2 + 3)  # steps 0 and 1,000, and 100, 250, 500
     assert training.validated == 1024
     by_epochs = composed((*ASKED[:2], "trainer.max_steps=-1", "trainer.max_epochs=3"))
     assert Training.of(by_epochs, pictures=1280).steps == 30
@@ -33,7 +36,7 @@ def test_time_and_disk_follow_from_the_measurement():
     assert rows["download"].seconds == pytest.approx(85)
     assert rows["train"].bytes == 4e9
     steps = training.sampler_steps
-    assert rows["train"].seconds == pytest.approx((128_000 + 60 * 2 * steps / 3 + 1024 / 3) / 100)
+    assert rows["train"].seconds == pytest.approx((128_000 + 80 * 2 * steps / 3 + 1024 / 3) / 100)
     assert rows["evaluate"].seconds == pytest.approx(1024 * 2 * steps / 300)
     again = {row.stage: row for row in lines(training, measured, download_bytes=0, there=True, **known)}
     assert again["shards"].seconds == again["download"].bytes == 0
@@ -84,3 +87,24 @@ def test_epochs_and_shares_of_a_run_are_those_of_its_training():
     both = composed((*ASKED, "trainer.max_epochs=3", "trainer.val_check_interval=0"))
     training = Training.of(both, pictures=1281, typed=("trainer.max_epochs", "trainer.max_steps"))
     assert (training.steps, training.validated) == (31, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "painted"),
+    [
+        (["callbacks.samples.every_n_steps=0"], 16 * (2 + 3)),
+        (["callbacks.samples.every_n_steps=300"], 16 * (5 + 3)),
+        (["callbacks.samples.at_steps=[]", "prompts=[one,two]"], 2 * 2),
+        (["callbacks.samples.at_steps=[]", "prompts=auto"], 2 * EXAMPLES),
+        (["callbacks.samples=null"], 0),
+    ],
+)
+def test_grids_have_a_picture_of_each_prompt(words, painted):
+    assert Training.of(composed((*ASKED, *words)), pictures=1280).painted == painted
+
+
+def test_any_gpu_of_torchs_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for there in (False, True):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
+        assert _has_gpu() == there
