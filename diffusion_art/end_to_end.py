@@ -47,9 +47,9 @@ ON_CPU = 4  # pictures of a measured step where there is no GPU: the rate hardly
 
 @dataclass(frozen=True)
 class Collection:
-    """How many pictures there are, and the bytes that have to be downloaded first."""
+    """How many pictures there are, None where that is not known yet, and the bytes to download first."""
 
-    pictures: int
+    pictures: int | None
     download_bytes: float
 
 
@@ -92,7 +92,7 @@ def _collection(asked: dict[str, Any]) -> Collection:
         except UserError as error:
             raise UserError(f"{error} With a copy of its files give source.path=FOLDER here.") from error
         return Collection(WIKIART_PICTURES if repo == WIKIART else int(count / JPEG_BYTES), count)
-    return Collection(build(source).count or 0, 0)
+    return Collection(build(source).count, 0)
 
 
 def _estimate(asked: dict[str, Any], training: Training, collection: Collection, folder: Path, *, there: bool) -> None:
@@ -100,10 +100,9 @@ def _estimate(asked: dict[str, Any], training: Training, collection: Collection,
     pictures = asked["measure"]["pictures"] or (training.pictures_per_step if _has_gpu() else ON_CPU)
     stage = measurement(asked, training, folder / "measure", pictures=pictures)
     log.info(
-        "%s: %d steps of %d pictures. Measuring %d steps of %d painted pictures first, to say what that takes here.",
+        "%s: %s. Measuring %d steps of %d painted pictures first, to say what that takes here.",
         asked["training"],
-        training.steps,
-        training.pictures_per_step,
+        estimate.told_steps(training),
         asked["measure"]["steps"],
         pictures,
     )
@@ -117,8 +116,9 @@ def _estimate(asked: dict[str, Any], training: Training, collection: Collection,
         cores=usable_cores(),
         there=there,
     )
-    trained = training.steps * training.pictures_per_step
-    estimate.tell(rows, price_per_hour=asked["price_per_hour"], paper=estimate.on_paper(asked["training"], trained))
+    trained = (training.steps or 0) * training.pictures_per_step
+    paper = estimate.on_paper(asked["training"], trained) if trained else []
+    estimate.tell(rows, price_per_hour=asked["price_per_hour"], paper=paper)
     estimate.check_disk(rows, folder)
 
 

@@ -10,6 +10,7 @@ import csv
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ BYTES_PER_PIXEL = 0.6  # of a JPEG of quality 92, rounded up
 FORWARD = 1 / 3  # of a training step's cost
 GUIDED = 2.0  # network calls of a guided step
 SHARES = ("at 25%", "at 50%")  # of an H100's peak, the rows of benchmarks/paper.py
+UNTOLD = "the source tells its pictures only when it is read"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the estimate: a stage, seconds, bytes that stay on the disk, and what the figures come from."""
+    """One row of the estimate: a stage, seconds, bytes that stay on the disk (None: unknown), and where that is from."""
 
     stage: str
-    seconds: float
-    bytes: float
+    seconds: float | None
+    bytes: float | None
     says: str
 
 
@@ -66,7 +68,7 @@ def lines(
     training: Training,
     measured: Measured,
     *,
-    pictures: int,
+    pictures: int | None,
     download_bytes: float,
     evaluated: int,
     cores: int,
@@ -78,22 +80,32 @@ def lines(
     """
     pixels = training.image_size_px**2
     step = FORWARD * GUIDED * training.sampler_steps
+    trained = None if training.steps is None else training.steps * training.pictures_per_step
     extra = training.painted * step + FORWARD * training.validated
-    trained = training.steps * training.pictures_per_step
     built = 0 if there else pictures
     return [
         Line("download", download_bytes / DOWNLOAD_BYTES_PER_S, download_bytes, "at 20 MB/s, assumed"),
-        Line("shards", built / (PREPARED_PER_S * cores), built * pixels * BYTES_PER_PIXEL, f"{pictures:,} pictures"),
+        Line(
+            "shards",
+            None if built is None else built / (PREPARED_PER_S * cores),
+            None if built is None else built * pixels * BYTES_PER_PIXEL,
+            UNTOLD if pictures is None else f"{pictures:,} pictures",
+        ),
         Line(
             "train",
-            (trained + extra) / measured.images_per_s,
+            None if trained is None else (trained + extra) / measured.images_per_s,
             training.kept_checkpoints * measured.checkpoint_bytes,
-            f"{training.steps:,} steps of {training.pictures_per_step} pictures, "
-            f"{measured.images_per_s:,.1f} a second measured",
+            f"{told_steps(training)}, {measured.images_per_s:,.1f} a second measured",
         ),
         Line("evaluate", evaluated * step / measured.images_per_s, 0, f"{evaluated:,} pictures painted"),
         Line("export", 0, measured.checkpoint_bytes, "no larger than a checkpoint"),
     ]
+
+
+def told_steps(training: Training) -> str:
+    """The length of a training as people read it."""
+    steps = "unknown" if training.steps is None else f"{training.steps:,}"
+    return f"{steps} steps of {training.pictures_per_step} pictures"
 
 
 def on_paper(experiment: str, trained: int) -> list[tuple[str, float]]:
@@ -109,9 +121,10 @@ def tell(rows: list[Line], *, price_per_hour: float, paper: list[tuple[str, floa
     """The table, its sum in money, and the hours of an H100 on paper."""
     table = Table("stage", "time", "disk", "from", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(row.stage, duration(row.seconds), size(row.bytes), row.says)
-    seconds, disk = sum(row.seconds for row in rows), sum(row.bytes for row in rows)
-    table.add_row("all", duration(seconds), size(disk), "", style="bold")
+        table.add_row(row.stage, _known(row.seconds, duration), _known(row.bytes, size), row.says)
+    seconds, disk = sum(row.seconds or 0 for row in rows), sum(row.bytes or 0 for row in rows)
+    whole = all(None not in (row.seconds, row.bytes) for row in rows)
+    table.add_row("all" if whole else "all known", duration(seconds), size(disk), "", style="bold")
     Console(width=120).print(table)
     money = seconds / 3600 * price_per_hour
     log.info("US$ %s at %.2f an hour (price_per_hour)", f"{money:,.2f}", price_per_hour)
@@ -120,9 +133,13 @@ def tell(rows: list[Line], *, price_per_hour: float, paper: list[tuple[str, floa
         log.info("the training alone on an H100, on paper (benchmarks/paper.py): %s hours", hours)
 
 
+def _known(value: float | None, unit: Callable[[float], str]) -> str:
+    return "unknown" if value is None else unit(value)
+
+
 def check_disk(rows: list[Line], folder: Path) -> None:
     """UserError where less is free than the stages will write."""
     folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    needed, free = sum(row.bytes for row in rows), shutil.disk_usage(folder).free
+    needed, free = sum(row.bytes or 0 for row in rows), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{size(needed)} are needed and {size(free)} are free in {folder}. Make room there first.")

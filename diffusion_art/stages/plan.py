@@ -29,7 +29,7 @@ class Training:
     run_dir: Path
     image_size_px: int
     fit: str
-    steps: int
+    steps: int | None  # None: so many epochs of an unknown number of pictures
     pictures_per_step: int
     painted: int  # pictures in its sample grids, from step 0 to the end
     validated: int  # pictures that its validations look at
@@ -37,7 +37,7 @@ class Training:
     kept_checkpoints: int
 
     @classmethod
-    def of(cls, config: DictConfig, *, pictures: int, typed: Collection[str] = ()) -> Training:
+    def of(cls, config: DictConfig, *, pictures: int | None, typed: Collection[str] = ()) -> Training:
         """Of a composed `train`, whose length may be told in epochs of `pictures`. `typed` are the keys that were given.
 
         Raises:
@@ -45,13 +45,13 @@ class Training:
         """
         trainer, data, callbacks = plain(config.trainer), config.data, config.callbacks
         per_step = int(data.global_batch_size) * int(trainer["accumulate_grad_batches"])
-        steps, _ = settled_steps(trainer, typed=typed, per_step=per_step, pictures=lambda: pictures)
+        steps, in_epochs = settled_steps(trainer, typed=typed, per_step=per_step, pictures=lambda: pictures or 0)
         every = validation_interval(trainer["val_check_interval"], max_steps=steps)
         return cls(
             run_dir=Path(config.paths.run_dir),
             image_size_px=int(data.image_size_px),
             fit=str(data.fit),
-            steps=steps,
+            steps=None if in_epochs and pictures is None else steps,
             pictures_per_step=per_step,
             painted=_painted(callbacks.get("samples"), steps),
             validated=int(data.val_samples) * (steps // every if isinstance(every, int) else 0),

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_art.end_to_end import _has_gpu
+from diffusion_art.end_to_end import _collection, _has_gpu
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import EXAMPLES
-from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper
+from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper, tell
 from diffusion_art.stages.marks import Marks
 from diffusion_art.stages.plan import Training, composed, keys_of, measurement
 from diffusion_art.units import duration, size
+from tests.fakes_sources import encoded, picture
+from tests.sources.test_tars import write_tar
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
 
@@ -108,3 +110,20 @@ def test_any_gpu_of_torchs_is_one(monkeypatch):
     for there in (False, True):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
         assert _has_gpu() == there
+
+
+def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
+    write_tar(tmp_path / "00000.tar", [("0.jpg", encoded(picture(0))), ("0.txt", b"a cat")])
+    collection = _collection({"source": {"_target_": "diffusion_art.sources.tars.Tars", "path": str(tmp_path)}})
+    assert collection.pictures is None
+    in_epochs = Training.of(composed((*ASKED[:2], "trainer.max_epochs=3")), pictures=None, typed=["trainer.max_epochs"])
+    assert in_epochs.steps is None
+    for training, unknown in ((in_epochs, 3), (Training.of(composed(ASKED), pictures=None), 2)):
+        known = {"pictures": None, "download_bytes": 0, "evaluated": 4, "cores": 2, "there": False}
+        rows = lines(training, Measured(images_per_s=1.0, checkpoint_bytes=1), **known)
+        assert [value for row in rows for value in (row.seconds, row.bytes)].count(None) == unknown
+        tell(rows, price_per_hour=1.0, paper=[])
+        said = capsys.readouterr().out
+        assert "unknown" in said
+        assert said.rstrip().splitlines()[-1].startswith("all known")
+        check_disk(rows, tmp_path)
