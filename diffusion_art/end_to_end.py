@@ -25,7 +25,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.extras import check_extra
 from diffusion_art.shards.build.build import default_out
 from diffusion_art.shards.build.pool import usable_cores
-from diffusion_art.sources.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cached, hub_bytes
+from diffusion_art.sources.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cache_folder, cached, hub_bytes, name_of
 from diffusion_art.stages import estimate, processes
 from diffusion_art.stages.marks import Marks, Stage
 from diffusion_art.stages.plan import (
@@ -47,8 +47,9 @@ ON_CPU = 4  # pictures of a measured step where there is no GPU: the rate hardly
 
 @dataclass(frozen=True)
 class Collection:
-    """How many pictures there are, None where that is not known yet, and the bytes to download first."""
+    """Its name, how many pictures there are (None: not known yet), and the bytes to download first."""
 
+    name: str
     pictures: int | None
     download_bytes: float
 
@@ -62,15 +63,15 @@ def main(config: DictConfig) -> None:
     collection = _collection(asked)
     words = training_words(asked)
     training = Training.of(composed(words), pictures=collection.pictures, typed=keys_of(words))
-    shards = Path(asked["shards"]) if asked["shards"] else None
-    _estimate(asked, training, collection, folder, there=bool(shards and (shards / "manifest.json").is_file()))
+    shards = Path(asked["shards"] or default_out(collection.name, image_size_px=training.image_size_px))
+    todo = stages(asked, training, folder, source=_source_words(), shards=shards)
+    _estimate(asked, training, collection, todo)
     if asked["until"] == "estimate" or not _agreed(asked):
         return
     if collection.download_bytes:
         log.info("downloading %s into the hub's cache", asked["source"]["repo_id"])
-    source = build(asked["source"])  # of the hub: downloads what is not here, and goes on with what is
-    out = shards or default_out(source, image_size_px=training.image_size_px)
-    _run(asked, stages(asked, training, folder, source=_source_words(), shards=out), folder)
+    build(asked["source"])  # of the hub: downloads what is not here, and goes on with what is
+    _run(asked, todo, folder)
 
 
 def _check(asked: dict[str, Any]) -> None:
@@ -91,12 +92,15 @@ def _collection(asked: dict[str, Any]) -> Collection:
             count = hub_bytes(repo, revision=source["revision"])
         except UserError as error:
             raise UserError(f"{error} With a copy of its files give source.path=FOLDER here.") from error
-        return Collection(WIKIART_PICTURES if repo == WIKIART else int(count / JPEG_BYTES), count)
-    return Collection(build(source).count, 0)
+        name = source.get("name") or name_of(repo)
+        return Collection(name, WIKIART_PICTURES if repo == WIKIART else int(count / JPEG_BYTES), count)
+    here = build(source)
+    return Collection(here.name, here.count, 0)
 
 
-def _estimate(asked: dict[str, Any], training: Training, collection: Collection, folder: Path, *, there: bool) -> None:
+def _estimate(asked: dict[str, Any], training: Training, collection: Collection, todo: list[Stage]) -> None:
     """Measure, unless that was done with the same words, and tell."""
+    folder = Path(asked["folder"])
     pictures = asked["measure"]["pictures"] or (training.pictures_per_step if _has_gpu() else ON_CPU)
     stage = measurement(asked, training, folder / "measure", pictures=pictures)
     log.info(
@@ -114,12 +118,12 @@ def _estimate(asked: dict[str, Any], training: Training, collection: Collection,
         download_bytes=collection.download_bytes,
         evaluated=_evaluated(asked),
         cores=usable_cores(),
-        there=there,
+        makes={"download": cache_folder()} | {stage.name: stage.makes for stage in todo if stage.makes},
     )
     trained = (training.steps or 0) * training.pictures_per_step
     paper = estimate.on_paper(asked["training"], trained) if trained else []
     estimate.tell(rows, price_per_hour=asked["price_per_hour"], paper=paper)
-    estimate.check_disk(rows, folder)
+    estimate.check_disk(rows)
 
 
 def _measure(stage: Stage, folder: Path) -> None:

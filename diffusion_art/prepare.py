@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
     check_settings(settings)
     source = build(config.source)
     if config.out is None:
-        out = default_out(source, image_size_px=config.image_size_px)
+        out = default_out(source.name, image_size_px=config.image_size_px)
     else:
         out = Path(config.out).expanduser()
     try:

@@ -38,7 +38,7 @@ class WikiArt(Parquet):
     ) -> None:
         super().__init__(
             Path(path) if path is not None else download(repo_id, revision=revision),
-            name=name or repo_id.rpartition("/")[2].lower(),
+            name=name or name_of(repo_id),
             image_column=image_column,
             caption_template=caption_template,
         )
@@ -47,6 +47,18 @@ class WikiArt(Parquet):
         """By the files alone: a local copy and the hub's make the same shards."""
         files = [[file.rpartition("/")[2], *facts] for file, *facts in super().describe()["files"]]
         return super().describe() | {"files": files}
+
+
+def name_of(repo_id: str) -> str:
+    """The name of a hub data set as shards have it."""
+    return repo_id.rpartition("/")[2].lower()
+
+
+def cache_folder() -> Path:
+    """Where the hub's library keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def download(repo_id: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:

@@ -10,7 +10,8 @@ import csv
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
+from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.stages.plan import Training
 from diffusion_art.units import duration, size
 
@@ -30,7 +32,6 @@ BYTES_PER_PIXEL = 0.6  # of a JPEG of quality 92, rounded up
 FORWARD = 1 / 3  # of a training step's cost
 GUIDED = 2.0  # network calls of a guided step
 SHARES = ("at 25%", "at 50%")  # of an H100's peak, the rows of benchmarks/paper.py
-UNTOLD = "the source tells its pictures only when it is read"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the estimate: a stage, seconds, bytes that stay on the disk (None: unknown), and where that is from."""
+    """One row of the estimate: a stage, its seconds and bytes (None: unknown), what tells so, and where it writes."""
 
     stage: str
     seconds: float | None
     bytes: float | None
     says: str
+    place: Path
 
 
 def lines(
@@ -72,34 +74,45 @@ def lines(
     download_bytes: float,
     evaluated: int,
     cores: int,
-    there: bool,
+    makes: Mapping[str, Path],
 ) -> list[Line]:
     """The rows of all stages but the last, which runs until it is stopped.
 
-    `evaluated` pictures are painted by the evaluation; `there` says that the shards are built already.
+    `evaluated` pictures are painted by the evaluation. `makes` is what each stage leaves, and where the download goes.
     """
-    pixels = training.image_size_px**2
+    cache, sent = makes["download"], download_bytes / DOWNLOAD_BYTES_PER_S
+    rate, checkpoint = measured.images_per_s, measured.checkpoint_bytes
     step = FORWARD * GUIDED * training.sampler_steps
     trained = None if training.steps is None else training.steps * training.pictures_per_step
     extra = training.painted * step + FORWARD * training.validated
-    built = 0 if there else pictures
     return [
-        Line("download", download_bytes / DOWNLOAD_BYTES_PER_S, download_bytes, "at 20 MB/s, assumed"),
-        Line(
-            "shards",
-            None if built is None else built / (PREPARED_PER_S * cores),
-            None if built is None else built * pixels * BYTES_PER_PIXEL,
-            UNTOLD if pictures is None else f"{pictures:,} pictures",
-        ),
+        Line("download", sent, download_bytes, "at 20 MB/s, assumed", cache),
+        _shards(makes["shards"], pictures, training.image_size_px, cores),
         Line(
             "train",
-            None if trained is None else (trained + extra) / measured.images_per_s,
-            training.kept_checkpoints * measured.checkpoint_bytes,
-            f"{told_steps(training)}, {measured.images_per_s:,.1f} a second measured",
+            None if trained is None else (trained + extra) / rate,
+            _lacking(training.kept_checkpoints * checkpoint, makes["train"]),
+            f"{told_steps(training)}, {rate:,.1f} a second measured",
+            makes["train"],
         ),
-        Line("evaluate", evaluated * step / measured.images_per_s, 0, f"{evaluated:,} pictures painted"),
-        Line("export", 0, measured.checkpoint_bytes, "no larger than a checkpoint"),
+        Line("evaluate", evaluated * step / rate, 0, f"{evaluated:,} pictures painted", makes["evaluate"]),
+        Line("export", 0, _lacking(checkpoint, makes["export"]), "no larger than a checkpoint", makes["export"]),
     ]
+
+
+def _shards(manifest: Path, pictures: int | None, size_px: int, cores: int) -> Line:
+    if manifest.is_file():
+        return Line("shards", 0, 0, "built already", manifest)
+    if pictures is None:
+        return Line("shards", None, None, "the source tells its pictures only when it is read", manifest)
+    needed = _lacking(pictures * size_px**2 * BYTES_PER_PIXEL, manifest.parent / BUILDING_FOLDER)
+    return Line("shards", pictures / (PREPARED_PER_S * cores), needed, f"{pictures:,} pictures", manifest)
+
+
+def _lacking(needed: float, there: Path) -> float:
+    """Of the bytes that are needed those that are not there yet, in a file or a folder."""
+    files = [there, *there.rglob("*")] if there.exists() else []
+    return max(0.0, needed - sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink()))
 
 
 def told_steps(training: Training) -> str:
@@ -137,9 +150,14 @@ def _known(value: float | None, unit: Callable[[float], str]) -> str:
     return "unknown" if value is None else unit(value)
 
 
-def check_disk(rows: list[Line], folder: Path) -> None:
-    """UserError where less is free than the stages will write."""
-    folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    needed, free = sum(row.bytes or 0 for row in rows), shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{size(needed)} are needed and {size(free)} are free in {folder}. Make room there first.")
+def check_disk(rows: list[Line]) -> None:
+    """UserError where less is free on a disk than the stages will write there."""
+    disks: dict[int, list[tuple[float, Path]]] = defaultdict(list)
+    for row in rows:
+        folder = next(path for path in (row.place.absolute(), *row.place.absolute().parents) if path.is_dir())
+        disks[folder.stat().st_dev].append((row.bytes or 0, folder))
+    for wanted in disks.values():
+        needed, folder = sum(count for count, _ in wanted), max(wanted)[1]
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(f"{size(needed)} are needed and {size(free)} are free in {folder}. Make room there first.")

@@ -38,7 +38,7 @@ class Training:
 
     @classmethod
     def of(cls, config: DictConfig, *, pictures: int | None, typed: Collection[str] = ()) -> Training:
-        """Of a composed `train`, whose length may be told in epochs of `pictures`. `typed` are the keys that were given.
+        """Of a composed `train`, whose length may be epochs of `pictures`. `typed` are the keys that were given.
 
         Raises:
             UserError: the run has no length.

@@ -62,6 +62,7 @@ def test_a_collection_becomes_a_served_model_and_stages_that_are_done_are_skippe
             heard += line
             if "stop with Ctrl-C" in line:
                 break
+        assert "built already" in heard
         assert heard.count("done before, by") == 3  # the measurement, shards, statistics
         assert (tmp_path / "logs/tiny/end_to_end/evaluation.json").is_file()
         url = re.search(r"http://127\.0\.0\.1:\d+", heard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from diffusion_art.end_to_end import _collection, _has_gpu
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import EXAMPLES
-from diffusion_art.stages.estimate import Measured, check_disk, lines, on_paper, tell
+from diffusion_art.stages.estimate import Line, Measured, check_disk, lines, on_paper, tell
 from diffusion_art.stages.marks import Marks
 from diffusion_art.stages.plan import Training, composed, keys_of, measurement
 from diffusion_art.units import duration, size
-from tests.fakes_sources import encoded, picture
+from tests.fakes_sources import encoded, picture, wikiart_folder, write_files
 from tests.sources.test_tars import write_tar
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
@@ -30,20 +31,52 @@ def test_the_facts_of_a_training_are_those_of_its_config():
     assert Training.of(by_epochs, pictures=1280).steps == 30
 
 
-def test_time_and_disk_follow_from_the_measurement():
+def made_in(folder: Path) -> dict[str, Path]:
+    """Where a run's stages would leave what they make."""
+    names = {"shards": "data/manifest.json", "train": "run/checkpoints", "evaluate": "run/evaluation.json"}
+    return {name: folder / path for name, path in (names | {"export": "model", "download": "cache"}).items()}
+
+
+def test_time_and_disk_follow_from_the_measurement(tmp_path):
     training = Training.of(composed(ASKED), pictures=103_250)
-    known = {"pictures": 103_250, "evaluated": 1024, "cores": 2}
+    known = {"pictures": 103_250, "evaluated": 1024, "cores": 2, "makes": made_in(tmp_path)}
     measured = Measured(images_per_s=100.0, checkpoint_bytes=10**9)
-    rows = {row.stage: row for row in lines(training, measured, download_bytes=1.7e9, there=False, **known)}
+    rows = {row.stage: row for row in lines(training, measured, download_bytes=1.7e9, **known)}
     assert rows["download"].seconds == pytest.approx(85)
     assert rows["train"].bytes == 4e9
     steps = training.sampler_steps
     assert rows["train"].seconds == pytest.approx((128_000 + 80 * 2 * steps / 3 + 1024 / 3) / 100)
     assert rows["evaluate"].seconds == pytest.approx(1024 * 2 * steps / 300)
-    again = {row.stage: row for row in lines(training, measured, download_bytes=0, there=True, **known)}
-    assert again["shards"].seconds == again["download"].bytes == 0
+    assert rows["shards"].bytes == pytest.approx(103_250 * 128**2 * 0.6)
     with pytest.raises(UserError, match="are needed and"):
-        check_disk(lines(training, Measured(1.0, 10**18), download_bytes=0, there=True, **known), Path("nowhere"))
+        check_disk(lines(training, Measured(1.0, 10**18), download_bytes=0, **known))
+
+
+def test_what_is_on_the_disk_already_is_not_needed_again(tmp_path):
+    training, makes = Training.of(composed(ASKED), pictures=1000), made_in(tmp_path)
+
+    def wanted(stage: str) -> float | None:
+        known = {"pictures": 1000, "download_bytes": 0, "evaluated": 0, "cores": 2, "makes": makes}
+        return next(row.bytes for row in lines(training, Measured(1.0, 1000), **known) if row.stage == stage)
+
+    before = wanted("shards")
+    write_files(tmp_path, {"data/.building/shards/a.tar": b"x" * 500, "model": b"x" * 900})
+    write_files(makes["train"], {"step_1.ckpt": b"x" * 1000, "step_2.ckpt/a": b"x" * 1000})
+    (makes["train"] / "last.ckpt").symlink_to("step_1.ckpt")
+    assert (wanted("shards"), wanted("train"), wanted("export")) == (before - 500, 4000 - 2000, 100)
+    write_files(tmp_path, {"data/manifest.json": "{}"})
+    assert wanted("shards") == 0
+
+
+def test_each_disk_has_room_of_its_own(tmp_path):
+    def row(place: Path, share: float) -> Line:
+        return Line("train", 0, share * shutil.disk_usage(place).free, "", place / "not" / "there")
+
+    with pytest.raises(UserError, match=f"are free in {tmp_path}"):
+        check_disk([row(tmp_path, 0.6), row(tmp_path, 0.6)])
+    other = Path("/dev/shm")
+    if other.is_dir() and other.stat().st_dev != tmp_path.stat().st_dev:
+        check_disk([row(tmp_path, 0.6), row(other, 0.6)])
 
 
 def test_paper_has_figures_for_the_experiment_it_counted():
@@ -119,11 +152,17 @@ def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
     in_epochs = Training.of(composed((*ASKED[:2], "trainer.max_epochs=3")), pictures=None, typed=["trainer.max_epochs"])
     assert in_epochs.steps is None
     for training, unknown in ((in_epochs, 3), (Training.of(composed(ASKED), pictures=None), 2)):
-        known = {"pictures": None, "download_bytes": 0, "evaluated": 4, "cores": 2, "there": False}
+        known = {"pictures": None, "download_bytes": 0, "evaluated": 4, "cores": 2, "makes": made_in(tmp_path)}
         rows = lines(training, Measured(images_per_s=1.0, checkpoint_bytes=1), **known)
         assert [value for row in rows for value in (row.seconds, row.bytes)].count(None) == unknown
         tell(rows, price_per_hour=1.0, paper=[])
         said = capsys.readouterr().out
         assert "unknown" in said
         assert said.rstrip().splitlines()[-1].startswith("all known")
-        check_disk(rows, tmp_path)
+        check_disk(rows)
+
+
+def test_a_collection_tells_the_name_of_its_shards(tmp_path):
+    source = {"_target_": "diffusion_art.sources.hub.WikiArt", "repo_id": "Someone/Art", "revision": None}
+    collection = _collection({"source": source | {"path": str(wikiart_folder(tmp_path, count=3))}})
+    assert (collection.name, collection.pictures, collection.download_bytes) == ("art", 6, 0)

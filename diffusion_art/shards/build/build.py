@@ -159,9 +159,9 @@ def unfinished(out: str | Path) -> bool:
     return (Path(out) / BUILDING_FOLDER).is_dir() and not (Path(out) / MANIFEST_FILE).is_file()
 
 
-def default_out(source: Source, *, image_size_px: int) -> Path:
-    """Where shards go when nobody says: `data/<name>-<size>px`."""
-    return Path("data") / f"{source.name}-{image_size_px}px"
+def default_out(name: str, *, image_size_px: int) -> Path:
+    """Where the shards of a source called `name` go when nobody says: `data/<name>-<size>px`."""
+    return Path("data") / f"{name}-{image_size_px}px"
 
 
 def _build(
