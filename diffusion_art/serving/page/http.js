@@ -17,14 +17,27 @@ export class Away extends Error {
 }
 
 const TOKEN = "diffusion_art.token"; // for as long as the tab is open
+let token = keptToken();
 
-export function setToken(token) {
-  sessionStorage.setItem(TOKEN, token);
+function keptToken() {
+  try {
+    return sessionStorage.getItem(TOKEN) ?? "";
+  } catch {
+    return ""; // storage is closed to this page
+  }
+}
+
+export function setToken(given) {
+  token = given;
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {
+    // not kept, then: a reload asks again
+  }
 }
 
 /** One request. Throws Refused or Away; a request that the page itself aborted ends in Away too. */
 export async function ask(path, { headers = {}, ...options } = {}) {
-  const token = sessionStorage.getItem(TOKEN);
   if (token) headers = { ...headers, Authorization: `Bearer ${token}` };
   let response;
   try {
