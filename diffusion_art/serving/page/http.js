@@ -19,16 +19,21 @@ export class Away extends Error {
 const TOKEN = "diffusion_art.token"; // for as long as the tab is open
 let token = keptToken();
 
+/** Without what was pasted along: `fetch` throws on most other characters in a header, and no token has any. */
+function printable(text) {
+  return text.replace(/[^!-~]/g, "");
+}
+
 function keptToken() {
   try {
-    return sessionStorage.getItem(TOKEN) ?? "";
+    return printable(sessionStorage.getItem(TOKEN) ?? "");
   } catch {
     return ""; // storage is closed to this page
   }
 }
 
 export function setToken(given) {
-  token = given;
+  token = printable(given);
   try {
     sessionStorage.setItem(TOKEN, token);
   } catch {
