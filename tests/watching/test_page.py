@@ -91,3 +91,13 @@ def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
     assert page.locator("#charts").evaluate(narrowed) <= 200
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= 390")
+
+
+def test_an_answer_that_cannot_be_read_is_a_server_that_is_away_and_is_asked_for_again(visit):
+    page = visit()
+    page.route("**/api/runs", lambda route: route.fulfill(body="<p>a proxy", content_type="text/html"))
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "away")
+    expect(page.locator("#banner")).to_contain_text("The server does not answer")
+    page.unroute("**/api/runs")
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "up")
+    expect(page.locator("#banner")).to_be_hidden()

@@ -70,6 +70,15 @@ async function refusal(response) {
   });
 }
 
+/** What an answer holds. Throws Away where that is no JSON: it broke off, or another server answers in our place. */
+export async function valueOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Away("The answer cannot be read.");
+  }
+}
+
 export async function json(path) {
-  return (await ask(path)).json();
+  return valueOf(await ask(path));
 }

@@ -186,8 +186,11 @@ $("lock").addEventListener("submit", (event) => {
 });
 
 async function again() {
-  if (document.visibilityState === "visible") await look();
-  setTimeout(again, LOOK_MS);
+  try {
+    if (document.visibilityState === "visible") await look();
+  } finally {
+    setTimeout(again, LOOK_MS); // whatever came of this look
+  }
 }
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());
 recall();
