@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.watching.conftest import watching
 from tests.watching.test_app import FIRST, SECOND
 
 expect = pytest.importorskip("playwright.sync_api").expect
+CURVES = re.compile("/api/curves")
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,23 @@ def test_an_answer_that_cannot_be_read_is_a_server_that_is_away_and_is_asked_for
     page.unroute("**/api/runs")
     expect(page.locator("#pulse")).to_have_attribute("data-state", "up")
     expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_an_answer_that_takes_longer_than_the_pause_between_looks_is_shown(visit):
+    page = visit()
+    lines = page.locator("#charts .chart").first.locator("path:not(.faint, .band)")
+    second = page.locator(f"#runs li[data-id='{SECOND}'] input")
+    for box in page.locator("#runs input").all():
+        box.check()
+    expect(lines).to_have_count(2)
+    second.uncheck()
+    expect(lines).to_have_count(1)
+
+    def late(route: Any) -> None:
+        time.sleep(3)
+        route.continue_()
+
+    page.route(CURVES, late)
+    second.check()
+    expect(lines).to_have_count(2)
+    page.unroute(CURVES)

@@ -88,14 +88,17 @@ function showMetrics(names) {
 // ------------------------------------------------------------------------------------------------ asking and showing
 
 let asked = 0;
+let asking = false; // the newest question is under way
 
 /** Ask about the chosen runs, and draw: with `anew` also when nothing is new. An answer that another question has
- * overtaken is not shown.
+ * overtaken is not shown, so a look without `anew` asks nothing while a question is under way.
  */
 async function compare({ anew = true } = {}) {
+  if (asking && !anew) return;
   const mine = ++asked;
   const ids = [...colours.keys()];
-  if (!ids.length) return;
+  asking = ids.length > 0;
+  if (!asking) return;
   try {
     const { value, news } = await api.curves(ids, view.metrics);
     if (mine !== asked || !(news || anew)) return;
@@ -113,6 +116,8 @@ async function compare({ anew = true } = {}) {
     if (mine === asked) showDifferences(differing, colours);
   } catch (error) {
     if (mine === asked) trouble(error);
+  } finally {
+    if (mine === asked) asking = false;
   }
 }
 
