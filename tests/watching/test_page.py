@@ -68,6 +68,11 @@ def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
         box.check()
     page.get_by_label("val/loss", exact=True).uncheck()
     expect(page.locator("#charts .chart")).to_have_count(1)
+    page.get_by_label("train/loss", exact=True).click()  # the last: both are shown again
+    expect(page.locator("#charts .chart")).to_have_count(2)
+    expect(page.locator("#metrics input:checked")).to_have_count(2)
+    page.get_by_label("val/loss", exact=True).uncheck()
+    expect(page.locator("#charts .chart")).to_have_count(1)
     before = page.locator("#charts path").last.get_attribute("d")
     page.locator("#smooth").fill("0")
     assert page.locator("#charts path.faint").count() == 0

@@ -71,10 +71,14 @@ function recall() {
 
 function showMetrics(names) {
   const key = names.join(" ");
-  if ($("metrics").dataset.key === key) return;
+  if ($("metrics").dataset.key !== key) listMetrics(names);
   $("metrics").dataset.key = key;
+  for (const box of $("metrics").querySelectorAll("input")) box.checked = view.metrics.includes(box.value);
+}
+
+function listMetrics(names) {
   const labels = names.map((name) => {
-    const box = element("input", { type: "checkbox", value: name, checked: view.metrics.includes(name) });
+    const box = element("input", { type: "checkbox", value: name });
     box.addEventListener("change", () => {
       view.metrics = names.filter((one) => $("metrics").querySelector(`input[value="${CSS.escape(one)}"]`).checked);
       remember();
