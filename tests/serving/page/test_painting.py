@@ -116,6 +116,11 @@ def test_a_caption_is_composed_from_parts_that_the_training_set_suggests(visit):
     expect(page.locator("#date")).to_have_value("1929")
     page.fill("#title", "Window")
     expect(page.locator("#caption")).to_have_value("Yves Tanguy / Window / Surrealism / abstract / 1929")
+    page.fill("#caption", "a red boat")
+    page.fill("#artist", "Claude Monet")
+    expect(page.locator("#caption")).to_have_value("Claude Monet / a red boat")
+    page.fill("#caption", "")
+    expect(page.locator("#title")).to_be_empty()
 
 
 @pytest.mark.slow
