@@ -213,6 +213,15 @@ def test_closely_looked_at_a_work_shows_how_it_came_about(visit, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_after_the_largest_seed_comes_the_first(visit):
+    page = visit()
+    paint(page, seed=2**32 - 1, count=2, steps_a=1)
+    expect(page.locator(DONE)).to_have_count(2)
+    seeds = [text.split(",")[0] for text in page.locator(".recipe").all_inner_texts()]
+    assert seeds == ["seed 4294967295", "seed 0"]
+
+
+@pytest.mark.slow
 def test_as_many_pictures_as_the_server_allows(visit, run_folder):
     with serving(run_folder, settings=Settings(limits=Limits(max_n=12))) as large:
         page = visit(large.url)
