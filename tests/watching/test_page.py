@@ -14,7 +14,7 @@ from tests.watching.conftest import watching
 from tests.watching.test_app import FIRST, SECOND
 
 expect = pytest.importorskip("playwright.sync_api").expect
-CURVES = re.compile("/api/curves")
+CURVES, GRIDS = re.compile("/api/curves"), re.compile("/api/grid")
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,18 @@ def test_an_answer_that_takes_longer_than_the_pause_between_looks_is_shown(visit
     second.check()
     expect(lines).to_have_count(2)
     page.unroute(CURVES)
+
+
+def test_a_grid_that_did_not_come_is_asked_for_again(visit):
+    page = visit()
+    picture = page.locator("#grids img")
+    expect(picture).to_have_attribute("src", re.compile("^blob:"))
+    before = picture.get_attribute("src")
+    page.route(GRIDS, lambda route: route.abort())
+    page.locator("#place").fill("0")
+    expect(page.locator("#grids small")).to_have_text("not there any more")
+    assert picture.get_attribute("src") == before
+    page.unroute(GRIDS)
+    page.locator("#log").check()  # draws all anew
+    expect(page.locator("#grids small")).to_have_text("step 0")
+    page.wait_for_function("(before) => document.querySelector('#grids img').src !== before", arg=before)
