@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+AGAIN_S = 1.0  # one Ctrl-C may come twice, from the terminal and passed on; a second one comes later than this
 
 Handler = Callable[[int, FrameType | None], Any]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -14,6 +16,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
 from diffusion_art.serving.api.connections import patient
 from diffusion_art.serving.limits import Limits
+from diffusion_art.stop_signals import AGAIN_S
 
 _LAST_ANSWERS_S = 10  # to send what is on its way when the server ends
 
@@ -24,6 +27,7 @@ class AnnouncedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, ready: Callable[[str], None] | None = None) -> None:
         super().__init__(config)
         self._ready = ready
+        self._told_at = -math.inf  # by the signal that began the end, monotonic seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -31,8 +35,25 @@ class AnnouncedServer(uvicorn.Server):
             self._ready(url_of(sockets[0], secure=self.config.is_ssl))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ends after what is on its way, at once on a second signal. uvicorn's own would raise the signal again."""
-        self.force_exit = self.should_exit
+        """Ends after what is on its way, at once on a signal that comes more than AGAIN_S later. uvicorn's own would
+        raise the signal again.
+
+        Called between two instructions of the main thread, so it only sets things going.
+        """
+        now = time.monotonic()
+        if not self.ending:
+            self._told_at = now
+            self.end()
+        elif now - self._told_at > AGAIN_S:
+            self.force_exit = self.should_exit = True
+
+    @property
+    def ending(self) -> bool:
+        """Whether the end has begun."""
+        return self.should_exit
+
+    def end(self) -> None:
+        """Begin to end. Returns at once."""
         self.should_exit = True
 
 

@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from types import FrameType
 
 import uvicorn
 
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class DrainingServer(AnnouncedServer):
-    """On SIGTERM or Ctrl-C: takes no more pictures (503), finishes those it has, then goes. At once on a second one."""
+    """On SIGTERM or Ctrl-C: takes no more pictures (503), finishes those it has, then goes. At once on a later one."""
 
     def __init__(
         self, config: uvicorn.Config, studio: Studio, *, drain_s: float, ready: Callable[[str], None] | None = None
@@ -28,11 +27,11 @@ class DrainingServer(AnnouncedServer):
         self.studio = studio
         self.drain_s = drain_s
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called between two instructions of the main thread, so it only sets things going."""
-        if self.studio.draining:
-            self.force_exit = self.should_exit = True
-            return
+    @property
+    def ending(self) -> bool:
+        return self.studio.draining
+
+    def end(self) -> None:
         self.drain()
 
     def drain(self) -> None:

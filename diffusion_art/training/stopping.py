@@ -10,9 +10,7 @@ from types import FrameType
 
 from lightning.pytorch import Trainer
 
-from diffusion_art.stop_signals import exit_status, handled
-
-AGAIN_S = 1.0  # one Ctrl-C may come twice, from the terminal and passed on; a second one comes later than this
+from diffusion_art.stop_signals import AGAIN_S, exit_status, handled
 
 
 class Stopped(SystemExit):

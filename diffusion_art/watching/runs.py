@@ -90,7 +90,9 @@ class Runs:
 
 
 def _found(root: Path) -> dict[str, Path]:
-    """Run folders below `root` by their ids, which are their paths from there."""
+    """Run folders below `root` by their ids, which are their paths from there. An id that no address can hold, since it
+    is not UTF-8, is left out.
+    """
     found: dict[str, Path] = {}
     been: set[tuple[int, int]] = set()
 
@@ -106,13 +108,24 @@ def _found(root: Path) -> dict[str, Path]:
             return
         if is_run({one.name for one in entries}):
             id = folder.relative_to(root).as_posix()
-            found[folder.resolve().name if id == "." else id] = folder
+            id = folder.resolve().name if id == "." else id
+            if _is_utf8(id):
+                found[id] = folder
         if depth < DEPTH:
             for one in inner:
                 visit(Path(one.path), depth + 1)
 
     visit(root, 0)
     return found
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name that the file system told is text: bytes that are not come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def differences(folders: list[RunFolder]) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx2
@@ -24,6 +25,7 @@ from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.listening import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings
+from diffusion_art.stop_signals import AGAIN_S
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.raw import eventually
 
@@ -192,6 +194,7 @@ def test_a_second_signal_ends_it_at_once(toy_folder, tmp_path):
             assert eventually(lambda: "running_pictures 4.0" in client.get("/metrics").text)
             served.process.send_signal(signal.SIGINT)
             assert eventually(lambda: client.get("/ready").status_code == 503)
+        time.sleep(AGAIN_S)  # sooner it would be the first one, passed on
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(30) == 0
         asking.join()

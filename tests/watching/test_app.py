@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,15 @@ def test_runs_are_found_at_any_depth_with_how_they_stand(client, logs):
     (logs / "night/third/failed.txt").write_text("#3 optim.lr=1e18: the loss became nan")
     assert listed(client)["night/third"]["state"] == "failed"
     assert listed(client)["night/third"]["step"] is None
+
+
+def test_a_run_whose_name_is_not_utf8_hides_no_other(client, logs):
+    try:
+        write_run(logs / "night/third", lr=0.2).rename(logs / os.fsdecode(b"night/caf\xe9"))
+    except OSError:
+        pytest.skip("names are UTF-8 on this file system")
+    write_run(logs / "day/first", lr=0.2).parent.rename(logs / os.fsdecode(b"d\xe4y"))
+    assert set(listed(client)) == {FIRST, SECOND}
 
 
 def test_curves_grow_with_the_file_and_are_not_sent_twice(client, logs):

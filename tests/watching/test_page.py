@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.watching.conftest import watching
 from tests.watching.test_app import FIRST, SECOND
 
 expect = pytest.importorskip("playwright.sync_api").expect
+CURVES, GRIDS = re.compile("/api/curves"), re.compile("/api/grid")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,11 @@ def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
         box.check()
     page.get_by_label("val/loss", exact=True).uncheck()
     expect(page.locator("#charts .chart")).to_have_count(1)
+    page.get_by_label("train/loss", exact=True).click()  # the last: both are shown again
+    expect(page.locator("#charts .chart")).to_have_count(2)
+    expect(page.locator("#metrics input:checked")).to_have_count(2)
+    page.get_by_label("val/loss", exact=True).uncheck()
+    expect(page.locator("#charts .chart")).to_have_count(1)
     before = page.locator("#charts path").last.get_attribute("d")
     page.locator("#smooth").fill("0")
     assert page.locator("#charts path.faint").count() == 0
@@ -91,3 +99,48 @@ def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
     assert page.locator("#charts").evaluate(narrowed) <= 200
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= 390")
+
+
+def test_an_answer_that_cannot_be_read_is_a_server_that_is_away_and_is_asked_for_again(visit):
+    page = visit()
+    page.route("**/api/runs", lambda route: route.fulfill(body="<p>a proxy", content_type="text/html"))
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "away")
+    expect(page.locator("#banner")).to_contain_text("The server does not answer")
+    page.unroute("**/api/runs")
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "up")
+    expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_an_answer_that_takes_longer_than_the_pause_between_looks_is_shown(visit):
+    page = visit()
+    lines = page.locator("#charts .chart").first.locator("path:not(.faint, .band)")
+    second = page.locator(f"#runs li[data-id='{SECOND}'] input")
+    for box in page.locator("#runs input").all():
+        box.check()
+    expect(lines).to_have_count(2)
+    second.uncheck()
+    expect(lines).to_have_count(1)
+
+    def late(route: Any) -> None:
+        time.sleep(3)
+        route.continue_()
+
+    page.route(CURVES, late)
+    second.check()
+    expect(lines).to_have_count(2)
+    page.unroute(CURVES)
+
+
+def test_a_grid_that_did_not_come_is_asked_for_again(visit):
+    page = visit()
+    picture = page.locator("#grids img")
+    expect(picture).to_have_attribute("src", re.compile("^blob:"))
+    before = picture.get_attribute("src")
+    page.route(GRIDS, lambda route: route.abort())
+    page.locator("#place").fill("0")
+    expect(page.locator("#grids small")).to_have_text("not there any more")
+    assert picture.get_attribute("src") == before
+    page.unroute(GRIDS)
+    page.locator("#log").check()  # draws all anew
+    expect(page.locator("#grids small")).to_have_text("step 0")
+    page.wait_for_function("(before) => document.querySelector('#grids img').src !== before", arg=before)

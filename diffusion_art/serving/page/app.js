@@ -13,6 +13,7 @@ import { Wall } from "./wall.js";
 const $ = (id) => document.getElementById(id);
 const LOOK_S = { up: 5, away: 1 }; // between two looks at the server
 const IDEAS = 6;
+const SEEDS = 2 ** 32; // as the server counts
 
 let works = []; // the newest first
 const workOf = new Map(); // panel -> work
@@ -68,13 +69,13 @@ const easel = new Easel({
 });
 const composer = new Composer({ onPaint: paint, onStop: () => easel.stop() });
 
-/** Begin `count` works of this caption, each in all of the versions, seeds from `seed` on. */
+/** Begin `count` works of this caption, each in all of the versions, seeds from `seed` on; after the largest comes 0. */
 function paint({ caption, versions, seed, count }) {
   const first = seed ?? Math.floor(Math.random() * 1_000_000);
   const begun = Array.from({ length: count }, (_, i) => ({
     caption,
     created: Date.now(),
-    panels: versions.map((settings) => newPanel(settings, first + i)),
+    panels: versions.map((settings) => newPanel(settings, (first + i) % SEEDS)),
   }));
   hang(begun);
   say(`Painting ${count * versions.length === 1 ? "a picture" : `${count * versions.length} pictures`}`);

@@ -190,9 +190,10 @@ export class Composer {
     $("gist").textContent = `: ${words.filter(Boolean).join(", ")}`;
   }
 
+  /** A caption that is not made of parts is the title, so that it stays when another part is filled in. */
   #captionChanged() {
     this.complain();
-    const parts = partsOf($("caption").value) ?? {};
+    const parts = partsOf($("caption").value) ?? { title: $("caption").value };
     for (const name of PARTS) $(name).value = parts[name] ?? "";
   }
 

@@ -17,14 +17,32 @@ export class Away extends Error {
 }
 
 const TOKEN = "diffusion_art.token"; // for as long as the tab is open
+let token = keptToken();
 
-export function setToken(token) {
-  sessionStorage.setItem(TOKEN, token);
+/** Without what was pasted along: `fetch` throws on most other characters in a header, and no token has any. */
+function printable(text) {
+  return text.replace(/[^!-~]/g, "");
+}
+
+function keptToken() {
+  try {
+    return printable(sessionStorage.getItem(TOKEN) ?? "");
+  } catch {
+    return ""; // storage is closed to this page
+  }
+}
+
+export function setToken(given) {
+  token = printable(given);
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {
+    // not kept, then: a reload asks again
+  }
 }
 
 /** One request. Throws Refused or Away; a request that the page itself aborted ends in Away too. */
 export async function ask(path, { headers = {}, ...options } = {}) {
-  const token = sessionStorage.getItem(TOKEN);
   if (token) headers = { ...headers, Authorization: `Bearer ${token}` };
   let response;
   try {
@@ -52,6 +70,15 @@ async function refusal(response) {
   });
 }
 
+/** What an answer holds. Throws Away where that is no JSON: it broke off, or another server answers in our place. */
+export async function valueOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Away("The answer cannot be read.");
+  }
+}
+
 export async function json(path) {
-  return (await ask(path)).json();
+  return valueOf(await ask(path));
 }

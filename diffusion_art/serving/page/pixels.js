@@ -18,6 +18,9 @@ export function fitted(targetPx, sidePx) {
   return sidePx < SMOOTH_FROM_PX ? (factor * sidePx) / perCss : Math.min(targetPx, sidePx * 2);
 }
 
+/** How wide a picture is shown that is to stay within this width and this height. */
+export const widthWithin = (image, widthPx, heightPx) => Math.min(widthPx, (heightPx * image.naturalWidth) / image.naturalHeight);
+
 /** A canvas of the noise a picture of this seed might start from: for the eye, not the very numbers. */
 export function noise(seed, sidePx) {
   const side = Math.min(sidePx, 64);

@@ -1,7 +1,7 @@
 // One work, looked at closely: large, with its story and what it looked like on the way.
 
 import { asCurl, asPython, element, labelOf } from "./label.js";
-import { dataUrl, fit } from "./pixels.js";
+import { dataUrl, fit, widthWithin } from "./pixels.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -86,14 +86,15 @@ export class Viewer {
     $("stage").replaceChildren(...pictures);
   }
 
-  /** As large as the stage lets the pictures be, all alike. */
+  /** As large as the stage lets the pictures be, each of them whole. */
   #fit() {
     const images = [...$("stage").querySelectorAll("img")].filter((image) => image.naturalWidth);
     const stage = getComputedStyle($("stage"));
     const widthPx = $("stage").clientWidth - Number.parseFloat(stage.paddingLeft) - Number.parseFloat(stage.paddingRight);
     const heightPx = $("stage").clientHeight - Number.parseFloat(stage.paddingTop) - Number.parseFloat(stage.paddingBottom);
     const spare = images.length > 1 ? 96 : 56; // frames, gap and the letters below
-    for (const image of images) fit(image, Math.max(64, Math.min(heightPx - spare, (widthPx - spare) / images.length)));
+    const [eachPx, highPx] = [(widthPx - spare) / images.length, heightPx - spare].map((px) => Math.max(64, px));
+    for (const image of images) fit(image, widthWithin(image, eachPx, highPx));
   }
 
   #facts() {

@@ -1,6 +1,6 @@
 // What the page asks of its server. An answer that has not changed since is not sent again.
 
-import { ask } from "./http.js";
+import { ask, valueOf } from "./http.js";
 
 const known = new Map(); // path -> { etag, value }
 
@@ -9,7 +9,7 @@ async function fresh(path) {
   const before = known.get(path);
   const answer = await ask(path, before ? { headers: { "If-None-Match": before.etag } } : {});
   if (answer.status === 304) return { value: before.value, news: false };
-  const value = await answer.json();
+  const value = await valueOf(answer);
   known.delete(path);
   known.set(path, { etag: answer.headers.get("etag"), value });
   if (known.size > 8) known.delete(known.keys().next().value);

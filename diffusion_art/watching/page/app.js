@@ -71,10 +71,14 @@ function recall() {
 
 function showMetrics(names) {
   const key = names.join(" ");
-  if ($("metrics").dataset.key === key) return;
+  if ($("metrics").dataset.key !== key) listMetrics(names);
   $("metrics").dataset.key = key;
+  for (const box of $("metrics").querySelectorAll("input")) box.checked = view.metrics.includes(box.value);
+}
+
+function listMetrics(names) {
   const labels = names.map((name) => {
-    const box = element("input", { type: "checkbox", value: name, checked: view.metrics.includes(name) });
+    const box = element("input", { type: "checkbox", value: name });
     box.addEventListener("change", () => {
       view.metrics = names.filter((one) => $("metrics").querySelector(`input[value="${CSS.escape(one)}"]`).checked);
       remember();
@@ -88,14 +92,17 @@ function showMetrics(names) {
 // ------------------------------------------------------------------------------------------------ asking and showing
 
 let asked = 0;
+let asking = false; // the newest question is under way
 
 /** Ask about the chosen runs, and draw: with `anew` also when nothing is new. An answer that another question has
- * overtaken is not shown.
+ * overtaken is not shown, so a look without `anew` asks nothing while a question is under way.
  */
 async function compare({ anew = true } = {}) {
+  if (asking && !anew) return;
   const mine = ++asked;
   const ids = [...colours.keys()];
-  if (!ids.length) return;
+  asking = ids.length > 0;
+  if (!asking) return;
   try {
     const { value, news } = await api.curves(ids, view.metrics);
     if (mine !== asked || !(news || anew)) return;
@@ -113,6 +120,8 @@ async function compare({ anew = true } = {}) {
     if (mine === asked) showDifferences(differing, colours);
   } catch (error) {
     if (mine === asked) trouble(error);
+  } finally {
+    if (mine === asked) asking = false;
   }
 }
 
@@ -186,8 +195,11 @@ $("lock").addEventListener("submit", (event) => {
 });
 
 async function again() {
-  if (document.visibilityState === "visible") await look();
-  setTimeout(again, LOOK_MS);
+  try {
+    if (document.visibilityState === "visible") await look();
+  } finally {
+    setTimeout(again, LOOK_MS); // whatever came of this look
+  }
 }
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());
 recall();

@@ -70,7 +70,11 @@ export class Grids {
     for (const [id, { colour, steps }] of this.grids) {
       const own = steps.findLast((one) => one <= step) ?? steps[0];
       const key = `${own} ${colour}`;
-      if (this.figures.get(id)?.key !== key) this.figures.set(id, { key, figure: figureOf(id, colour, own, this.figures.get(id)?.figure) });
+      const before = this.figures.get(id);
+      if (before?.key === key) continue;
+      const shown = { key };
+      shown.figure = figureOf(id, colour, own, before?.figure, () => (shown.key = null)); // ask again at the next painting
+      this.figures.set(id, shown);
     }
     const figures = [...this.grids.keys()].map((id) => this.figures.get(id).figure);
     const now = [...$("grids").children];
@@ -78,15 +82,22 @@ export class Grids {
   }
 }
 
-/** The figure of a run at a step. The picture that was there before stays until the next has come. */
-function figureOf(id, colour, step, before) {
+/** The figure of a run at a step. The picture that was there before stays until the next has come; `failed` is told if
+ * it does not come.
+ */
+function figureOf(id, colour, step, before, failed) {
   const told = step === undefined ? "" : `step ${whole(step)}`;
   const caption = element("figcaption", {}, element("i", { of: colour }), element("span", { title: id }, id), element("small", {}, told));
   if (step === undefined) return element("figure", {}, caption, element("div", { className: "none" }, "no grids"));
   const picture = before?.querySelector("img") ?? element("img");
   picture.alt = `samples of ${id} at step ${whole(step)}`;
   picture.dataset.step = step;
-  api.grid(id, step).then((url) => picture.dataset.step === String(step) && (picture.src = url), () => (caption.lastChild.textContent = "not there any more"));
+  const show = (url) => picture.dataset.step === String(step) && (picture.src = url);
+  const complain = () => {
+    caption.lastChild.textContent = "not there any more";
+    failed();
+  };
+  api.grid(id, step).then(show, complain);
   return element("figure", {}, caption, picture);
 }
 

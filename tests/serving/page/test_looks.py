@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.page.test_painting import DONE, PAINTED, paint
 from tests.serving.running import serving
 
@@ -72,6 +73,27 @@ def test_on_a_phone_the_wall_begins_on_the_first_screen_and_the_viewer_can_alway
     page.locator("#viewer [data-deed=remove]").scroll_into_view_if_needed()
     page.locator("#close").tap()
     expect(page.locator("#viewer")).to_be_hidden()
+
+
+@pytest.mark.parametrize("size", ["8x24", "24x8"])
+def test_closely_looked_at_a_picture_of_any_shape_is_whole_and_as_large_as_may_be(visit, tmp_path, size):
+    sizes = ["8x24", "16x16", "24x8"]
+    config = {"model": MODEL_CONFIG | {"sizes": sizes}, "sampler": SAMPLER_CONFIG, "guidance_scale": 2.0}
+    config["prompts"] = ["red"]
+    write_checkpoint(tmp_path / "shapes/checkpoints/last.ckpt", toy_model(sizes=sizes), config=config)
+    with serving(tmp_path / "shapes") as running:
+        page = visit(running.url, viewport={"width": 1280, "height": 640})
+        page.locator("#size").select_option(size)
+        paint(page, "red", steps_a=1)
+        expect(page.locator(DONE)).to_have_count(1)
+        page.locator(".work .picture").click()
+        page.wait_for_function("document.querySelector('#stage img').style.width !== ''")
+        stage, frame = (page.locator(part).bounding_box() for part in ("#stage", "#stage .frame"))
+    for start, length in (("x", "width"), ("y", "height")):
+        assert stage[start] <= frame[start]
+        assert frame[start] + frame[length] <= stage[start] + stage[length]
+    long = "height" if size == "8x24" else "width"
+    assert frame[long] > 0.8 * stage[long]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

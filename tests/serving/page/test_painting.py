@@ -116,6 +116,11 @@ def test_a_caption_is_composed_from_parts_that_the_training_set_suggests(visit):
     expect(page.locator("#date")).to_have_value("1929")
     page.fill("#title", "Window")
     expect(page.locator("#caption")).to_have_value("Yves Tanguy / Window / Surrealism / abstract / 1929")
+    page.fill("#caption", "a red boat")
+    page.fill("#artist", "Claude Monet")
+    expect(page.locator("#caption")).to_have_value("Claude Monet / a red boat")
+    page.fill("#caption", "")
+    expect(page.locator("#title")).to_be_empty()
 
 
 @pytest.mark.slow
@@ -205,6 +210,15 @@ def test_closely_looked_at_a_work_shows_how_it_came_about(visit, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "copied.py", "exec"), {})
     assert Image.open("picture.png").convert("RGB").tobytes() == small.tobytes()
+
+
+@pytest.mark.slow
+def test_after_the_largest_seed_comes_the_first(visit):
+    page = visit()
+    paint(page, seed=2**32 - 1, count=2, steps_a=1)
+    expect(page.locator(DONE)).to_have_count(2)
+    seeds = [text.split(",")[0] for text in page.locator(".recipe").all_inner_texts()]
+    assert seeds == ["seed 4294967295", "seed 0"]
 
 
 @pytest.mark.slow

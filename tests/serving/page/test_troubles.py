@@ -55,15 +55,30 @@ def test_a_server_with_a_token_is_asked_with_it(visit, run_folder):
         expect(page.locator("#lock")).to_be_visible()
         paint(page)
         expect(page.locator(".note")).to_have_text("Waiting for a token")
-        page.fill("#token", "wrong")
+        page.fill("#token", "wrong…")  # no character for a header
         page.press("#token", "Enter")
         expect(page.locator("#lock")).to_be_visible()
         expect(page.locator("#model")).to_have_text("This token is not known here.")
-        page.fill("#token", token)
+        page.fill("#token", f"\u200b{token}\u2028")  # as pages give it to be copied
         page.click("#unlock")
         expect(page.locator(DONE)).to_have_count(1)
         expect(page.locator("#lock")).to_be_hidden()
         expect(page.locator("#model")).to_contain_text("16 px")
+
+
+def test_a_browser_whose_storage_is_closed_is_served_too(visit, run_folder):
+    token = "correct-horse-battery-staple"
+    with serving(run_folder, settings=Settings(tokens=(token,))) as running:
+        page = visit(running.url)
+        closed = "{ get() { throw new DOMException('closed', 'SecurityError'); } }"
+        page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {closed})")
+        page.reload()
+        expect(page.locator("#lock")).to_be_visible()
+        page.fill("#token", token)
+        page.click("#unlock")
+        expect(page.locator("#model")).to_contain_text("16 px")
+        paint(page)
+        expect(page.locator(DONE)).to_have_count(1)
 
 
 def test_what_the_server_refuses_is_said_in_its_words(visit):
