@@ -35,9 +35,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], temb: Float[Tensor, "b k"]) -> Float[Tensor, "b d h w"]:
         x = channels_last(x)
-        hidden = group_norm(x, self.norm1, silu=True)
         scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, dim=1)
-        hidden = conv_group_norm(hidden, self.conv1, self.norm2, scale, shift, silu=True)
+        # no name for what the first norm says, so that its memory serves what comes after the convolution
+        hidden = conv_group_norm(group_norm(x, self.norm1, silu=True), self.conv1, self.norm2, scale, shift, silu=True)
         hidden = self.conv2(self.dropout(hidden))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
