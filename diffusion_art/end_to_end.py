@@ -23,6 +23,7 @@ from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.errors import UserError
 from diffusion_art.extras import check_extra
+from diffusion_art.files import key_of
 from diffusion_art.shards.build.build import default_out
 from diffusion_art.shards.build.pool import usable_cores
 from diffusion_art.sources.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cache_folder, cached, hub_bytes, name_of
@@ -33,7 +34,6 @@ from diffusion_art.stages.plan import (
     Training,
     composed,
     defaults_of,
-    keys_of,
     measurement,
     stages,
     training_words,
@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
     folder = Path(asked["folder"])
     collection = _collection(asked)
     words = training_words(asked)
-    training = Training.of(composed(words), pictures=collection.pictures, typed=keys_of(words))
+    training = Training.of(composed(words), pictures=collection.pictures, typed=[key_of(word) for word in words])
     shards = Path(asked["shards"] or default_out(collection.name, image_size_px=training.image_size_px))
     todo = stages(asked, training, folder, source=_source_words(), shards=shards)
     _estimate(asked, training, collection, todo)

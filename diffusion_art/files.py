@@ -97,9 +97,14 @@ def without_secrets(node: Any) -> Any:
     return [without_secrets(value) for value in node] if isinstance(node, list) else node
 
 
+def key_of(word: str) -> str:
+    """The key to which a word of a command gives a value."""
+    return word.partition("=")[0].lstrip("+")
+
+
 def words_without_secrets(words: Iterable[str]) -> list[str]:
     """What was typed as `key=value`, but for secrets."""
-    return [word for word in words if word.partition("=")[0].lstrip("+").rpartition(".")[2] not in SECRETS]
+    return [word for word in words if key_of(word).rpartition(".")[2] not in SECRETS]
 
 
 def command_line(name: str, words: Iterable[str]) -> str:

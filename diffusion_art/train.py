@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
+from diffusion_art.files import key_of
 from diffusion_art.launching import names
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
@@ -69,7 +70,7 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
 
 def _typed() -> list[str]:
     """The keys given on the command line."""
-    return [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
+    return [key_of(override) for override in HydraConfig.get().overrides.task]
 
 
 def _relative(path: Path) -> Path:

@@ -76,20 +76,15 @@ def plain(
     """The same by PyTorch, on any device."""
     x = x if offset is None else x + offset[:, None, None]
     y = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    in_place = not torch.is_grad_enabled()  # the same numbers, and no further map of that size to write
+    alike = all(each.dtype == y.dtype for each in (scale, shift) if each is not None)
+    in_place = alike and not torch.is_grad_enabled()  # the same numbers, and no further map of that size to write
     if scale is not None:
-        y = _times(y, 1 + scale[:, :, None, None], in_place)
+        factor = 1 + scale[:, :, None, None]
+        y = y.mul_(factor) if in_place else y * factor
     if shift is not None:
-        y = _plus(y, shift[:, :, None, None], in_place)
+        term = shift[:, :, None, None]
+        y = y.add_(term) if in_place else y + term
     return F.silu(y, inplace=in_place) if silu else y
-
-
-def _times(y: Tensor, factor: Tensor, in_place: bool) -> Tensor:
-    return y.mul_(factor) if in_place and y.dtype == factor.dtype else y * factor
-
-
-def _plus(y: Tensor, term: Tensor, in_place: bool) -> Tensor:
-    return y.add_(term) if in_place and y.dtype == term.dtype else y + term
 
 
 def fast(

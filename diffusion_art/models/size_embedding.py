@@ -34,7 +34,6 @@ class SizeEmbedding(nn.Module):
         octaves = [math.log2(side / self.sample_size) for side in (rows, columns)]
         angles = [math.pi / 2 * 2**i * octave for octave in octaves for i in range(OCTAVES)]
         waves = [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
-        filled = [
-            torch.full((), wave, device=self.out.weight.device) for wave in waves
-        ]  # no copy that the host waits for
+        # filled on the device: the host would wait for a copy, and no CUDA graph could be recorded
+        filled = [torch.full((), wave, device=self.out.weight.device) for wave in waves]
         return self.out(self.embed(torch.stack(filled).to(self.out.weight)))

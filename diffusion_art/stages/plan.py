@@ -97,11 +97,6 @@ def composed(words: Sequence[str]) -> DictConfig:
             singleton.initialize(before)
 
 
-def keys_of(words: Sequence[str]) -> list[str]:
-    """The keys that words of a command give a value."""
-    return [word.partition("=")[0].lstrip("+") for word in words]
-
-
 def words_of(more: str | Sequence[str] | None) -> list[str]:
     """The words of a line as a shell reads them, or of a list."""
     return shlex.split(more) if isinstance(more, str) else [str(word) for word in more or []]

@@ -18,7 +18,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
-from diffusion_art.sweeps.table import Row, Table, finite, short, shown
+from diffusion_art.sweeps.study import finite
+from diffusion_art.sweeps.table import Row, Table, short, shown
 
 INK, FAINT, BEST = "#1d3557", "#c3c8cf", "#e63946"
 FEWEST = 4  # trials that came to their end, below which an importance says nothing

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 
 from diffusion_art.sheets import PAPER, picture_sheet, write_png
 from diffusion_art.sweeps.plots import importances, plot_importances, plot_parallel
-from diffusion_art.sweeps.study import COMMAND, open_study
-from diffusion_art.sweeps.table import Row, Table, finite, markdown, table_of, write_csv
+from diffusion_art.sweeps.study import COMMAND, finite, open_study
+from diffusion_art.sweeps.table import Row, Table, markdown, table_of, write_csv
 
 TILE_PX = 400  # side of a trial's grid in the contact sheet
 COLUMNS = 4

@@ -118,6 +118,11 @@ def _torn(journal: Path) -> bool:
     return bool(content) and not content.endswith(b"\n")
 
 
+def finite(value: float | None) -> bool:
+    """Whether there is a value that has a place on an axis."""
+    return value is not None and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Asked:
     """A trial to run: its number, and the overrides that give it its values."""
@@ -195,7 +200,7 @@ class Search:
         if value is None and trial.last_step is not None:  # its run was over before the sweep was killed
             value = trial.intermediate_values[trial.last_step]
         pruned = PRUNED_AT in trial.user_attrs
-        if error is None and not pruned and (value is None or not math.isfinite(value)):
+        if error is None and not pruned and not finite(value):
             error = f"it ended with the value {value}."
         if error is not None:
             log.info("trial %d failed: %s", asked.number, error)

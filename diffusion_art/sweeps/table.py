@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,11 +95,6 @@ def short(keys: list[str]) -> dict[str, str]:
         take = next((n for n in range(1, len(parts[key])) if all(o[-n:] != parts[key][-n:] for o in others)), None)
         names[key] = ".".join(parts[key][-take:] if take else parts[key])
     return names
-
-
-def finite(value: float | None) -> bool:
-    """Whether there is a value that has a place on an axis."""
-    return value is not None and math.isfinite(value)
 
 
 def shown(value: Any) -> str:

@@ -10,10 +10,11 @@ import torch
 
 from diffusion_art.end_to_end import _collection, _has_gpu
 from diffusion_art.errors import UserError
+from diffusion_art.files import key_of
 from diffusion_art.prompts import EXAMPLES
 from diffusion_art.stages.estimate import Line, Measured, check_disk, lines, on_paper, tell
 from diffusion_art.stages.marks import Marks
-from diffusion_art.stages.plan import Training, composed, keys_of, measurement
+from diffusion_art.stages.plan import Training, composed, measurement
 from diffusion_art.units import duration, size
 from tests.fakes_sources import encoded, picture, wikiart_folder, write_files
 from tests.sources.test_tars import write_tar
@@ -116,7 +117,7 @@ def test_a_run_that_keeps_all_checkpoints_keeps_every_one_it_writes():
 
 def test_epochs_and_shares_of_a_run_are_those_of_its_training():
     words = [*ASKED[:2], "trainer.max_epochs=3", "trainer.val_check_interval=0.25"]
-    training = Training.of(composed(words), pictures=10**7, typed=keys_of(words))
+    training = Training.of(composed(words), pictures=10**7, typed=[key_of(word) for word in words])
     assert training.steps == 234_375  # in place of the experiment's 50,000
     assert training.validated == 4 * 1024
     both = composed((*ASKED, "trainer.max_epochs=3", "trainer.val_check_interval=0"))

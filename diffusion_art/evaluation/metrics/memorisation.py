@@ -76,7 +76,7 @@ class Memorisation(Metric):
         train = self._train(subject)
         threshold = self._threshold(train)
         distances, places = self._nearest(subject, train)
-        copies = distances[:, 0] <= threshold
+        copies = subject.remembered(self._asked, self.pictures, lambda: distances[:, 0] <= threshold)
         shown = distances[:, 0].argsort()[: self.drawn]
         if subject.folder is not None:
             self._draw(subject, shown, distances, places, threshold=threshold, copies=int(copies.sum()))
@@ -105,8 +105,11 @@ class Memorisation(Metric):
             train = self._train(subject)
             return self._nearest(subject, train)[0][:, 0] <= self._threshold(train)
 
-        asked = f"memorised {self.features} {self.quantile} {self.train_pictures} {self.calibrated_on}"
-        return subject.remembered(asked, self.pictures, look)
+        return subject.remembered(self._asked, self.pictures, look)
+
+    @property
+    def _asked(self) -> str:
+        return f"memorised {self.features} {self.quantile} {self.train_pictures} {self.calibrated_on}"
 
     def _train(self, subject: Subject) -> Float[Tensor, "n d"]:
         there = subject.trained_on.there or 0
