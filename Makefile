@@ -39,7 +39,7 @@ $(BIN)/.trains: pyproject.toml | $(BIN)/torch.txt
 # what runs a model needs less than what tests the code; where all is installed, that is enough
 RUNS := $(if $(wildcard $(BIN)/.installed),$(BIN)/.installed,$(BIN)/.trains)
 
-install: $(BIN)/.installed  ## make .venv and install everything into it
+install: $(BIN)/.installed  ## make .venv and install everything but trackio and gcsfs into it
 
 train: $(RUNS)  ## train the quickstart, or ARGS="+experiment=wikiart ..."
 	$(BIN)/python -m diffusion_art.train $(or $(ARGS),+experiment=quickstart)
@@ -86,7 +86,7 @@ docs: install  ## build the site into site/, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
 
 stream: $(RUNS)  ## serve shards, those of the quickstart or ARGS="data.path=..."
-	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-32px)
+	$(BIN)/python -m diffusion_art.stream $(or $(ARGS),data.path=data/painter-64px)
 
 serve: $(RUNS)  ## serve the quickstart model with a page at http://127.0.0.1:8000, or ARGS="run=..."
 	$(BIN)/python -m diffusion_art.serve $(or $(ARGS),run=logs/quickstart)

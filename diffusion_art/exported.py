@@ -7,7 +7,8 @@ checkpoint (`checkpoints.py`): format, config, step, versions, commit, text_enco
     weights         which of the checkpoint's weights these are, such as ema
     checkpoint      the id of the checkpoint that they are from
 
-The optimiser's state, other averages, and of the config where things lay on the machine that trained are left out.
+The optimiser's state, other averages, and of the config where pictures and a held VAE lay are left out. The place of a
+frozen text encoder is kept, since painting needs it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PLACES = (
     "token",
     "ca",
     "cache",
-)  # in the config's data, and of a VAE in the file
+    "images",
+)  # in the config's data with its source, and of a VAE in the file
 
 
 def write_exported(
@@ -41,7 +43,7 @@ def write_exported(
     """Write a model; `record` is that of its checkpoint. A file that is there is replaced."""
     config = {name: value for name, value in record.config.items() if name in TOLD}
     if config.get("data"):
-        config["data"] = {name: value for name, value in config["data"].items() if name not in PLACES}
+        config["data"] = _without_places(config["data"])
     about = record.plain()
     kept = {name: about[name] for name in ("format", "step", "versions", "commit", "text_encoder") if name in about}
     if record.codec:
@@ -53,6 +55,13 @@ def write_exported(
     told = json.dumps({**kept, "config": config, "weights": weights, "checkpoint": checkpoint})
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, metadata={"format": "pt", KEY: told})
+
+
+def _without_places(node: Any) -> Any:
+    """The data of a config, its source included, without where things lay."""
+    if isinstance(node, dict):
+        return {name: _without_places(value) for name, value in node.items() if name not in PLACES}
+    return node
 
 
 def read_exported(path: Path) -> dict[str, Any]:

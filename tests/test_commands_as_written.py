@@ -141,7 +141,7 @@ def small(words: Words) -> Words:
 def place(tmp_path_factory: pytest.TempPathFactory, painter_shards: Path) -> Path:
     """A folder with what the pages name: shards of 16 px, collections, encoders. Runs are made when one is named."""
     folder = tmp_path_factory.mktemp("place")
-    for name in ("painter-16px", "painter-32px", "tutorial", "wikiart-16px", "wikiart-128px", "my-pictures", "a"):
+    for name in ("painter-16px", "painter-64px", "tutorial", "wikiart-16px", "wikiart-128px", "my-pictures", "a"):
         shutil.copytree(painter_shards, folder / "data" / name)
     shutil.copytree(painter_shards, folder / "data/paintings-128px")
     build_shards(Painter(count=60, seed=1), folder / "data/b", image_size_px=16, progress=False, workers=1)

@@ -59,6 +59,8 @@ def test_a_file_with_another_sampler_paints_with_it(run, run_here):
 
 
 def test_where_things_lay_stays_at_home(tmp_path, run_here):
+    source = {"_target_": "diffusion_art.sources.records.Records", "file_column": "file"}
+    places = {"path": "/home/someone/table.csv", "images": "/home/someone/scans"}
     config = {
         "model": MODEL_CONFIG,
         "sampler": SAMPLER_CONFIG,
@@ -66,7 +68,7 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
         "prompts": ["red"],
         "paths": {"log_dir": "/home/someone/logs"},
         "logger": {"api_key": "secret"},
-        "data": {"source": {"_target_": "diffusion_art.sources.painter.Painter"}, **PRIVATE},
+        "data": {"source": source | places, "remote": {"cache": "/home/someone/cache"}, **PRIVATE},
     }
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", toy_model(), config=config)
     assert run_here("export", f"run={checkpoint}")[0] == 0
@@ -75,7 +77,7 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
     assert b"secret" not in file.read_bytes()
     told = read_exported(file)[KEY]["config"]
     assert not set(PLACES) & told["data"].keys()
-    assert told["data"]["source"] == config["data"]["source"]
+    assert told["data"]["source"] == source
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 """What is computed in another way where a device gains from it: a plain twin in PyTorch, and a fast one beside it.
 
-`docs/accelerations.md` lists them all. $DIFFUSION_ART_ACCELERATE=0 leaves only the plain ones.
+`docs/accelerations.md` lists them all. With $DIFFUSION_ART_ACCELERATE=0 the plain ones are used, except for
+`memory.py`, `cores.py`, `layout.py`, `lists.py`, `ahead_of_time.py`, `regions.py` and, on a GPU, `muon_stacks.py`.
 """

@@ -1,4 +1,4 @@
-"""Which pictures a run is measured against: fresh ones of the painter, or those at its `data.path`."""
+"""Which pictures a run is measured against: those named, fresh ones of the painter, or those at its `data.path`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from diffusion_art.sources.painter import Painter
 class RunData:
     """The data of a run, from its config; `real` names shards to compare with in place of its own.
 
-    A run on the painter's pictures is compared with fresh ones. Shards are found, or built, as training does it.
+    Without `real` a run on the painter's pictures is compared with fresh ones. Shards are found, or built, as training
+    does it.
     """
 
     def __init__(self, config: Mapping[str, Any], *, real: str | None = None) -> None:
@@ -32,13 +33,13 @@ class RunData:
 
     def real(self) -> Pictures:
         """What its pictures are compared with: for shards the training pictures, as is usual for distances."""
-        if self.painter is not None:
+        if self.painter is not None and self._real is None:
             return fresh_paintings(image_size_px=self.image_size_px)
         return self._shards("train", seed=self._data.get("seed", 0))
 
     def kept(self) -> Pictures:
         """Pictures that training did not show."""
-        if self.painter is not None:
+        if self.painter is not None and self._real is None:
             return fresh_paintings(image_size_px=self.image_size_px, seed=1)
         return self._shards("val", seed=None)
 

@@ -13,7 +13,7 @@ def trained(config: Mapping[str, Any], step: int) -> str:
     of = f" of {wanted:,}" if wanted > step else ""
     pictures = f", {step * per_step:,} pictures" if per_step else ""
     data = _data(config)
-    made = " These are synthetic paintings, in the manner of a dozen styles." if _synthetic(config) else ""
+    made = " These are synthetic paintings, in the manner of sixteen styles." if _synthetic(config) else ""
     return f"Trained for {step:,}{of} steps{pictures}{f' of {data}' if data else ''}.{made}"
 
 

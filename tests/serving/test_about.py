@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion_art.serving.about import better, trained
+from diffusion_art.sources.painter import STYLES
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter"}
 
@@ -19,6 +20,7 @@ def test_a_synthetic_model_points_to_real_pictures():
     assert trained(told, 1250).startswith(
         "Trained for 1,250 steps, 80,000 pictures of painter-64px. These are synthetic"
     )
+    assert trained(told, 1250).endswith(f"in the manner of {len(STYLES)} styles.".replace("16", "sixteen"))
     assert "data.path=FOLDER" in better(told, 1250, run="logs/quickstart/a")
     assert "make wikiart" in better(told, 1250, run="logs/quickstart/a")
 

@@ -1,0 +1,35 @@
+"""What a run is compared with: the painter's fresh pictures, or the shards that `real` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.reference import PainterPictures, ShardPictures
+from diffusion_art.shards.manifest import Manifest
+from tests.evaluation.measured import PAINTER
+
+CONFIG = {"model": {"image_size_px": 16}, "data": {"source": PAINTER}}
+
+
+def test_a_run_of_the_painter_is_compared_with_fresh_paintings():
+    data = RunData(CONFIG)
+    real, kept = data.real(), data.kept()
+    assert isinstance(real, PainterPictures)
+    assert isinstance(kept, PainterPictures)
+    assert not torch.equal(real.reference(4).images, kept.reference(4).images)
+
+
+def test_shards_that_are_named_replace_fresh_paintings(painter_shards: Path):
+    """As they do for a run on any other pictures."""
+    data = RunData(CONFIG, real=str(painter_shards))
+    splits = Manifest.load(painter_shards).splits
+    real, kept = data.real(), data.kept()
+    assert isinstance(real, ShardPictures)
+    assert isinstance(kept, ShardPictures)
+    assert (real.split, real.there, kept.split, kept.there) == ("train", splits["train"], "val", splits["val"])
+    other = RunData({"model": {"image_size_px": 16}, "data": {"source": None}}, real=str(painter_shards))
+    assert (real.digest, kept.digest) == (other.real().digest, other.kept().digest)
+    assert real.reference(4).captions == other.real().reference(4).captions
