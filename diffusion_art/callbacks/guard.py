@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
+from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import scales_in_step
 from diffusion_art.transfers import Reading
 
@@ -27,7 +28,7 @@ class NonFiniteGuard(Callback):
     """Ends the run when a loss is NaN or infinite, before the gradients reach the weights.
 
     The keys, positions and step of the batch go to `non_finite.json` in the run folder. On a CPU the loss is looked at
-    before its gradients are computed.
+    before its gradients are computed; of several processes each hears of the others' meanwhile, and looks after it.
 
     On a CUDA device looking would wait for all work queued before. So the device itself checks the loss and, as the
     optimiser steps, the norm of the gradients. From the first value on that is not finite it takes no step: fused
@@ -45,6 +46,8 @@ class NonFiniteGuard(Callback):
         self.folder = Path(folder)
         self.verdicts: Verdicts | None = None  # on a CUDA device
         self._batch: Batch | None = None
+        self._loss = torch.zeros(())  # on a CPU, that of the batch, and whether any process has a broken one
+        self._heard: Exchange | None = None
         self._step, self._rank, self._alone = 0, 0, True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -54,20 +57,27 @@ class NonFiniteGuard(Callback):
         assert self._batch is not None
         self._step, self._rank, self._alone = trainer.global_step, trainer.global_rank, trainer.world_size == 1
         if loss.device.type != "cuda":
-            if self._in_any((~loss.detach().isfinite()).float()):
-                self._stop(Broken(loss.item(), self._batch, self._step))
+            self._loss = loss.detach()
+            broken = (~self._loss.isfinite()).float()
+            if self._alone:
+                self._stop_if(broken)
+            else:
+                self._heard = Exchange(broken, greatest=True)
             return
         self.verdicts = self.verdicts or Verdicts(loss.device)
         self.verdicts.check(loss)
-        self._in_any(self.verdicts.flag)
-
-    def _in_any(self, flag: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """The flag, in place, as raised as in any of the processes. The host of a CUDA device does not wait, as it
-        would by Lightning's own `reduce`.
-        """
         if not self._alone:
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return flag
+            Exchange(self.verdicts.flag, greatest=True).values()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        heard, self._heard = self._heard, None
+        if heard is not None:
+            self._stop_if(heard.values())
+
+    def _stop_if(self, broken: Float[Tensor, ""]) -> None:
+        assert self._batch is not None
+        if broken:
+            self._stop(Broken(self._loss.item(), self._batch, self._step))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if self.verdicts and getattr(trainer.precision_plugin, "scaler", None) is None:

@@ -147,7 +147,16 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         raise refused(error) from error
     for logger in loggers:
         tell_settings(logger, settings)
+    hear_signals_alone(trainer)
     return trainer
+
+
+def hear_signals_alone(trainer: Trainer) -> None:
+    """Several processes ask process 0 before each batch, in Lightning 2.6.6, whether it has had a SIGTERM: their hosts
+    wait for the devices, and for one another. Ours have handlers and an agreement of their own
+    (`callbacks/graceful_stop.py`).
+    """
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010 - it has no public name
 
 
 def trainer_node(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
+from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import Constant, attach, build_optimizer, clip, lie_alike, parameter_groups
 from diffusion_art.training.sharded import ShardedStrategy, shard, whole
 from diffusion_art.training.step import TrainingStep
@@ -54,6 +55,7 @@ class DiffusionModule(LightningModule):
         self.provenance = provenance or {}
         self._ema_of = ema
         self.ema = ema(step.model)
+        self._means: tuple[list[str], Exchange] | None = None  # of the losses in all processes, on their way
 
     def configure_model(self) -> None:
         """Where the strategy shares weights out among processes, so are their averages."""
@@ -74,16 +76,20 @@ class DiffusionModule(LightningModule):
         size = getattr(getattr(self.trainer, "datamodule", None), "global_batch_size", len(batch))
         example = self.step.drawn(batch, global_batch_size=size, parts=self.trainer.accumulate_grad_batches)
         losses = self.step(example, step=self.global_step, every_weight=self.trainer.world_size > 1)
-        self._log_losses({f"train/{name}": loss for name, loss in losses.by_name().items()}, len(batch))
+        named = {f"train/{name}": loss for name, loss in losses.by_name().items()}
+        if self.trainer.world_size == 1:
+            self.log_dict(named, batch_size=len(batch))
+        else:
+            means = torch.stack([loss.detach().to(self.device).float() for loss in named.values()])
+            self._means = list(named), Exchange(means / self.trainer.world_size)
         return losses.total()
 
-    def _log_losses(self, losses: dict[str, Tensor], pictures: int) -> None:
-        """The means over all pictures of the batch; of several processes each has as many of them."""
-        if self.trainer.world_size > 1:
-            means = torch.stack([loss.to(self.device).float() for loss in losses.values()]) / self.trainer.world_size
-            torch.distributed.all_reduce(means)  # Lightning's own `reduce` waits for the device
-            losses = dict(zip(losses, means.unbind()))
-        self.log_dict(losses, batch_size=pictures)
+    def on_after_backward(self) -> None:
+        """The means over all pictures of the batch, of which several processes have as many each."""
+        if self._means is not None:
+            names, means = self._means
+            self.log_dict(dict(zip(names, means.values().unbind(), strict=True)), batch_size=1)
+            self._means = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

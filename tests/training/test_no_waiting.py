@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.graceful_stop import GracefulStop
@@ -25,6 +26,7 @@ from diffusion_art.diffusion.times import LogitNormal
 from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
+from diffusion_art.training.build import hear_signals_alone
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
@@ -48,6 +50,18 @@ class PretendedGpu(SingleDeviceStrategy):
     def model_to_device(self) -> None: ...
 
     def teardown(self) -> None: ...
+
+
+class PretendedPeers(PretendedGpu):
+    """The first of two processes, of which the other tells what this one does."""
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        self.world_size = 2
+        torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+
+    def teardown(self) -> None:
+        torch.distributed.destroy_process_group()
 
 
 class Endless:
@@ -85,15 +99,15 @@ class Watched(Callback):
         self.mode.watching = False
 
 
-def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
+def _trainer(tmp_path: Path, waiting: NoWaiting, strategy: type[PretendedGpu], steps: int) -> Trainer:
     guard, throughput = NonFiniteGuard(folder=str(tmp_path)), Throughput(every_n_steps=1)
     callbacks = [Cursor(), guard, LearningRate(), throughput, GracefulStop(), Progress()]
-    return Trainer(
+    trainer = Trainer(
         accelerator="cuda",
-        strategy=PretendedGpu(torch.device("cuda:0")),
+        strategy=strategy(torch.device("cuda:0")),
         devices=1,
         precision="bf16-mixed",
-        max_steps=STEPS,
+        max_steps=steps,
         accumulate_grad_batches=2,
         gradient_clip_val=1.0,
         log_every_n_steps=1000,
@@ -105,10 +119,20 @@ def _trainer(tmp_path: Path, waiting: NoWaiting) -> Trainer:
         default_root_dir=tmp_path,
         callbacks=[Watched(waiting), *callbacks],
     )
+    hear_signals_alone(trainer)
+    return trainer
 
 
-def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingNoise | None = None) -> Counter[str]:
-    """Trains for a step of two parts; what it sent to the device."""
+def _fit(
+    model: TextToImage,
+    tmp_path: Path,
+    *,
+    optimizer: Any,
+    noise: TrainingNoise | None = None,
+    strategy: type[PretendedGpu] = PretendedGpu,
+    steps: int = STEPS,
+) -> Counter[str]:
+    """Trains for steps of two parts; what it sent to the device."""
     waiting = NoWaiting()
     waiting.watching = False
     with a_gpu():
@@ -123,7 +147,7 @@ def _fit(model: TextToImage, tmp_path: Path, *, optimizer: Any, noise: TrainingN
         )
         module._device = torch.device("cuda:0")
         with waiting:
-            _trainer(tmp_path, waiting).fit(module, datamodule=PretendedData())
+            _trainer(tmp_path, waiting, strategy, steps).fit(module, datamodule=PretendedData())
     return waiting.sent
 
 
@@ -133,6 +157,12 @@ def test_a_step_with_a_pretrained_tower_waits_for_nothing(tmp_path):
     sent = _fit(model, tmp_path, optimizer=ADAMW)
     assert sent["_fused_adamw_"] == 3  # hidden matrices, outer ones, vectors
     assert sent["_foreach_norm"] == sent["_foreach_lerp_"] == 1
+
+
+def test_steps_of_one_of_two_processes_wait_for_nothing(tmp_path):
+    sent = _fit(toy_model(), tmp_path, optimizer=ADAMW, strategy=PretendedPeers, steps=9)
+    steps = 2  # what is read of a pretended device is one: after the first step it was asked to stop, which is read now
+    assert sent["allreduce_"] == steps * (2 * 2 + 1)  # the losses and the flag of two parts, and whether to stop
 
 
 def test_a_step_of_muon_on_the_nearest_noise_waits_for_nothing(tmp_path):
