@@ -11,7 +11,8 @@ import io
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from diffusion_art.accel.shares import is_shared
 from diffusion_art.errors import UserError
+from diffusion_art.files import written
 
 PLAIN, METADATA = "plain.pt", ".metadata"
 SHARED = "shared tensor"  # the one key of what stands for it
@@ -35,10 +37,10 @@ def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: C
 
     It is written under another name, so that a kill leaves a whole folder or none. `wait` waits for all processes.
     """
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    partial, old = path.with_name(f".{path.name}.partial"), _aside(path)
     if first:
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        for former in (partial, old):
+            _discard(former)
         partial.mkdir(parents=True)
     wait()
     tensors: dict[str, Tensor] = {}
@@ -51,8 +53,38 @@ def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: C
         if path.exists():
             path.rename(old)
         partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _discard(old)
     wait()
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """As `files.written`, where a shared checkpoint may have the name: it goes when the file is in its place."""
+    old = _aside(path)
+    try:
+        with written(path) as partial:
+            yield partial
+            if path.is_dir():
+                _discard(old)
+                path.rename(old)
+    except BaseException:
+        if old.is_dir() and not path.exists():
+            old.rename(path)
+        raise
+    _discard(old)
+
+
+def _aside(path: Path) -> Path:
+    """What a checkpoint is called whose name another one takes."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or folder, as far as that can be done."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
 from diffusion_art.training.csv_logger import RunCSVLogger
+from diffusion_art.training.sharded import FoldersToo
 
 TINY = [
     "+experiment=quickstart32",
@@ -76,6 +79,31 @@ def test_a_link_is_replaced_in_one_step(tmp_path):
     again = RunCheckpoints(folder=str(tmp_path))
     again.load_state_dict({"best": [[0.1, "step_00000001.ckpt"], [0.2, "step_00000002.ckpt"]]})
     assert again.best == [(0.1, "step_00000001.ckpt")]  # the other file is gone
+
+
+def test_a_checkpoint_takes_the_place_of_a_file_or_folder_when_it_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))  # nothing passes through another disk
+    file, folder = tmp_path / "step_00000001.ckpt", tmp_path / "step_00000002.ckpt"
+    file.write_bytes(b"before")
+    folder.mkdir()
+    (folder / "plain.pt").touch()
+    for path in (file, folder):
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            FoldersToo().save_checkpoint({"weights": torch.zeros(9), "cannot be": lambda: 0}, path)
+    assert file.read_bytes() == b"before"
+    assert folder.is_dir()
+    for path in (file, folder):
+        FoldersToo().save_checkpoint({"global_step": 3}, path)
+        assert torch.load(path, weights_only=True) == {"global_step": 3}
+    assert _names(tmp_path) == [file.name, folder.name]
+
+
+def test_a_checkpoint_for_which_the_disk_has_no_room_is_told_as_that(tmp_path):
+    path = tmp_path / "step_00000001.ckpt"
+    (tmp_path / "step_00000001.ckpt.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        FoldersToo().save_checkpoint({"weights": torch.zeros(10**6)}, path)
+    assert _names(tmp_path) == []
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(tiny, run_here, tmp_path):
