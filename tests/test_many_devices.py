@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from diffusion_art.checkpoints import load_text_to_image, read_checkpoint
+from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
+from diffusion_art.record import KEY
+from diffusion_art.shared_checkpoint import SHARED
 from tests.conftest import ROOT
+from tests.golden.trace import HERE
 from tests.test_train import TINY, _assert_equal, _wait_for, _weights
 
 EXACT = [  # what differs between numbers of processes is the order of sums, which these do not enlarge
@@ -209,6 +217,55 @@ def test_shared_weights_learn_by_every_recipe_what_whole_ones_do(recipe, tiny, r
     assert losses[0]["val/loss"].notna().sum() == 1
     tolerance = 1e-3 if "optim=muon" in recipe else 1e-5
     pd.testing.assert_frame_equal(*losses, rtol=tolerance, atol=1e-5)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The checkpoint of a run, written as a folder, with its averaged weights among the shared tensors."""
+    path = tmp_path / "logs/tiny/shared/checkpoints/step_00000020.ckpt"
+    path.mkdir(parents=True)
+    plain = read_checkpoint(HERE / "old" / "last.ckpt")
+    tensors = {f"ema/{name}": value for name, value in plain[KEY]["ema"].items()}
+    plain[KEY]["ema"] = {name: {SHARED: f"ema/{name}"} for name in plain[KEY]["ema"]}
+    with warnings.catch_warnings():  # one process writes all of it
+        warnings.simplefilter("ignore")
+        save(tensors, checkpoint_id=path, no_dist=True)
+    torch.save(plain, path / "plain.pt")
+    return path
+
+
+def _consolidate(run: Path, out: str | None = None) -> Path:
+    return consolidate(OmegaConf.create({"run": str(run), "checkpoint": "last", "out": out}))
+
+
+@pytest.mark.parametrize("out", [None, "step_00000020.ckpt", "../elsewhere.ckpt"])
+def test_one_file_is_made_of_a_folder(out, folder, monkeypatch):
+    held = read_checkpoint(folder)[KEY]["ema"]
+    monkeypatch.chdir(folder.parent)
+    file = _consolidate(folder, out)
+    assert file.is_file()
+    assert folder.is_dir() == (out == "../elsewhere.ckpt")
+    _assert_equal(held, read_checkpoint(file)[KEY]["ema"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["step_00000020.ckpt"]
+
+
+def test_a_consolidate_that_is_interrupted_loses_nothing(folder, monkeypatch):
+    held = read_checkpoint(folder)[KEY]["ema"]
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _consolidate(folder)
+    assert folder.is_file()
+    _assert_equal(held, read_checkpoint(folder)[KEY]["ema"])
+
+
+def test_consolidate_removes_no_other_folder(folder, tmp_path):
+    with pytest.raises(UserError, match=r"out=.*logs is a folder"):
+        _consolidate(folder, str(tmp_path / "logs"))
+    assert folder.is_dir()
 
 
 def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
