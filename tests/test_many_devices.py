@@ -11,21 +11,33 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from diffusion_art.checkpoints import load_text_to_image, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
+from diffusion_art.models.contrastive import Contrastive
 from diffusion_art.record import KEY
 from diffusion_art.shared_checkpoint import SHARED
+from diffusion_art.training.clip_step import ClipStep
+from diffusion_art.training.ema import Ema
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.optim import Constant
+from diffusion_art.training.sharded import ShardedStrategy
 from tests.conftest import ROOT
 from tests.golden.trace import HERE
+from tests.test_clip import TINY as CLIP
+from tests.test_clip import small as small_clip
+from tests.test_latents import AUTOENCODER
 from tests.test_train import TINY, _assert_equal, _wait_for, _weights
 
 EXACT = [  # what differs between numbers of processes is the order of sums, which these do not enlarge
@@ -266,6 +278,41 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
     with pytest.raises(UserError, match=r"out=.*logs is a folder"):
         _consolidate(folder, str(tmp_path / "logs"))
     assert folder.is_dir()
+
+
+@pytest.mark.slow
+def test_an_autoencoder_whose_weights_are_shared_out_shows_what_it_decodes_and_writes_its_folder(
+    painter_shards, run_command, tmp_path
+):
+    data = ["data.source=null", f"data.path={painter_shards}"]
+    asked = [*AUTOENCODER, *data, *_processes(2, "fsdp"), "trainer.precision=32-true", "trainer.max_steps=4"]
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = tmp_path / "logs/autoencoder/shared"
+    assert sorted(path.name for path in run.glob("samples/*.png")) == ["step_00000002.png", "step_00000004.png"]
+    net: Any = AutoencoderKL.from_pretrained(run / "vae")
+    averaged = read_checkpoint(find_checkpoint(run))[KEY]["ema"]
+    _assert_equal(averaged, {f"net.{name}": value for name, value in net.state_dict().items()})
+
+
+def test_a_clip_is_not_shared_out():
+    parts: dict[str, Any] = {"optimizer": torch.optim.AdamW, "lr_schedule": Constant(), "ema": Ema}
+    module = DiffusionModule(ClipStep(small_clip(), Contrastive()), **parts)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu", devices=1, strategy=ShardedStrategy(), enable_checkpointing=False, **quiet
+    )
+    module.trainer = trainer
+    with pytest.raises(UserError, match="of a CLIP's is a single number: take trainer=ddp"):
+        module.configure_model()
+
+
+@pytest.mark.slow
+def test_a_clip_is_measured_where_a_process_has_no_held_out_picture(painter_shards, run_command, tmp_path):
+    asked = [*CLIP, f"data.path={painter_shards}", *_processes(2), "data.val_samples=1", "trainer.max_steps=2"]
+    said = run_command("train", *asked, "trainer.val_check_interval=2", "run=two", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "step 2: of 1 held-out pairs" in said.stdout + said.stderr
 
 
 def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
