@@ -27,7 +27,7 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
-from diffusion_art.shared_checkpoint import is_shared_checkpoint, read_shared, shared_id
+from diffusion_art.shared_checkpoint import PLAIN, is_shared_checkpoint, read_shared, shared_id
 
 log = logging.getLogger(__name__)
 
@@ -128,22 +128,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _read_ours(path: Path) -> Any:
-    """What a .ckpt file holds, if that is plain data."""
-    if not is_whole(path):
+    """What a .ckpt file or folder holds, if that is plain data."""
+    if not path.is_dir() and not is_whole(path):
         raise UserError(
             f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
             "should). Use another one of its run, or copy it again."
         )
-    if path.is_dir():
-        return read_shared(path)
     try:
+        if path.is_dir():
+            return read_shared(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than weights and plain data, so it was not read: it could run code. "
             "Checkpoints of this program never do."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
 
 
@@ -202,7 +202,7 @@ def is_whole(path: Path) -> bool:
     that several processes wrote has all its parts.
     """
     if path.is_dir():
-        return is_shared_checkpoint(path)
+        return is_shared_checkpoint(path) and is_whole(path / PLAIN)
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())

@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -28,8 +28,26 @@ SHARED = "shared tensor"  # the one key of what stands for it
 
 
 def is_shared_checkpoint(path: Path) -> bool:
-    """Whether it is such a folder, and whole: it gets its name when all is written."""
-    return path.is_dir() and (path / PLAIN).is_file() and (path / METADATA).is_file()
+    """Whether it is such a folder, and whole: it gets its name when all is written, but a copy may lack a part."""
+    try:
+        return path.is_dir() and lacking(path) is None
+    except UserError:
+        return False
+
+
+def lacking(path: Path) -> str | None:
+    """The first file of a shared checkpoint that is not there, or shorter than its descriptions say; None if it is whole.
+
+    Raises:
+        UserError: its descriptions cannot be read.
+    """
+    if missing := [name for name in (PLAIN, METADATA) if not (path / name).is_file()]:
+        return missing[0]
+    ends: dict[str, int] = {}
+    for part in described(path).storage_data.values():
+        ends[part.relative_path] = max(ends.get(part.relative_path, 0), part.offset + part.length)
+    sizes = {name: (path / name).stat().st_size if (path / name).is_file() else -1 for name in ends}
+    return next((name for name, end in ends.items() if sizes[name] < end), None)
 
 
 def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: Callable[[], Any]) -> None:
@@ -100,8 +118,18 @@ def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:
 
 
 def read_shared(path: Path) -> dict[str, Any]:
-    """All that a shared checkpoint holds, its tensors whole and on the CPU."""
+    """All that a shared checkpoint holds, its tensors whole and on the CPU.
+
+    Raises:
+        UserError: a part of it is missing, or its descriptions cannot be read.
+        RuntimeError: a part of it cannot be read.
+    """
+    if (name := lacking(path)) is not None:
+        raise UserError(
+            f"{path} is not whole: {name} in it is missing or cut short. Use another one of its run, or copy it again."
+        )
     # most commands never meet one, and these take a second to import
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -120,7 +148,11 @@ def read_shared(path: Path) -> dict[str, Any]:
     }
     with warnings.catch_warnings():  # one process reads all, which is what we want
         warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
-        load(tensors, storage_reader=Reader(path), no_dist=True)
+        try:
+            load(tensors, storage_reader=Reader(path), no_dist=True)
+        except CheckpointException as error:  # which is no Exception
+            reason, _ = next(iter(error.failures.values()))
+            raise (RuntimeError(str(reason)) if isinstance(reason, Exception) else reason) from error
     return _with(plain, tensors)
 
 
@@ -151,9 +183,12 @@ class _Descriptions(pickle.Unpickler):
     """Makes descriptions of tensors, and nothing that could run code."""
 
     DESCRIBED = "torch.distributed.checkpoint."
-    NAMES = frozenset({("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")})
+    NAMES = frozenset({("torch", "Size"), ("torch.serialization", "_get_layout")})
+    PATHS = frozenset({("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")})  # before Python 3.13, and in it
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.PATHS:
+            return PurePosixPath
         described = module in (f"{self.DESCRIBED}metadata", f"{self.DESCRIBED}filesystem") and "." not in name
         kind = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if described or kind or (module, name) in self.NAMES:

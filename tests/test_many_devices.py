@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -27,7 +27,7 @@ from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
 from diffusion_art.models.contrastive import Contrastive
 from diffusion_art.record import KEY
-from diffusion_art.shared_checkpoint import SHARED
+from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
@@ -313,6 +313,47 @@ def test_a_clip_is_measured_where_a_process_has_no_held_out_picture(painter_shar
     said = run_command("train", *asked, "trainer.val_check_interval=2", "run=two", cwd=tmp_path, timeout=120)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "step 2: of 1 held-out pairs" in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("part", [".metadata", "plain.pt", "__0_0.distcp"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_folder_that_was_copied_in_part_is_passed_over_and_told(part, share, folder, caplog):
+    whole = folder.with_name("step_00000010.ckpt")
+    shutil.copytree(folder, whole)
+    assert find_checkpoint(folder.parent.parent) == folder
+    held = (folder / part).read_bytes()
+    (folder / part).write_bytes(held[: int(share * len(held))])
+    assert find_checkpoint(folder.parent.parent) == whole
+    assert "step_00000020.ckpt is not whole; going on with step_00000010.ckpt" in caplog.text
+    with pytest.raises(UserError, match=r"step_00000020\.ckpt (is not whole|cannot be read).*[Cc]opy it again"):
+        read_checkpoint(folder)
+    (folder / part).unlink()
+    with pytest.raises(UserError, match=rf"is not whole: {part} in it is missing"):
+        read_checkpoint(folder)
+
+
+def test_a_part_that_is_not_what_was_written_is_told(folder):
+    (part,) = folder.glob("*.distcp")
+    part.write_bytes(bytes(part.stat().st_size))
+    with pytest.raises(UserError, match=r"step_00000020\.ckpt cannot be read as a checkpoint \(.*Copy it again"):
+        read_checkpoint(folder)
+
+
+def test_a_folder_leaves_nothing_of_the_file_whose_place_it_takes(tmp_path):
+    path = tmp_path / "step_00000001.ckpt"
+    path.write_bytes(b"before")
+    with warnings.catch_warnings():  # one process writes all of it
+        warnings.simplefilter("ignore")
+        write_shared(path, {"global_step": 1}, first=True, wait=lambda: None)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert read_shared(path) == {"global_step": 1}
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_descriptions_may_hold_a_path_of_any_python(module, tmp_path):
+    """3.13 pickles it by another name."""
+    (tmp_path / ".metadata").write_bytes(f"c{module}\nPosixPath\n(V/logs/run\ntR.".encode())
+    assert described(tmp_path) == PurePosixPath("/logs/run")
 
 
 def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):
