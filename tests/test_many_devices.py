@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
+from diffusion_art.launching.processes import check_processes
 from diffusion_art.models.contrastive import Contrastive
 from diffusion_art.record import KEY
 from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
@@ -278,6 +280,42 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
     with pytest.raises(UserError, match=r"out=.*logs is a folder"):
         _consolidate(folder, str(tmp_path / "logs"))
     assert folder.is_dir()
+
+
+CALLED = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME")
+PLAIN, DDP = {"devices": 1}, {"devices": 2, "strategy": "ddp"}
+
+
+@pytest.mark.parametrize(
+    ("started", "trainer", "refused"),
+    [
+        ({}, DDP, None),
+        ({"LOCAL_WORLD_SIZE": "2"}, DDP, None),
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, DDP, None),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}, PLAIN, None),
+        ({"LOCAL_WORLD_SIZE": "4"}, DDP, "4 processes were started on this machine, and trainer.devices=2: give"),
+        ({"SLURM_NTASKS": "8"}, DDP, "give trainer.devices=8."),
+        ({"SLURM_NTASKS": "1"}, DDP, "1 process was started on this machine, and trainer.devices=2: give"),
+        ({"LOCAL_WORLD_SIZE": "2"}, PLAIN, "give trainer=ddp trainer.devices=2."),
+    ],
+)
+def test_processes_that_were_started_are_as_many_as_the_run_has(started, trainer, refused, monkeypatch):
+    for name in CALLED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    if refused is None:
+        check_processes(trainer)
+        return
+    with pytest.raises(UserError, match=re.escape(refused)):
+        check_processes(trainer)
+
+
+def test_a_run_of_other_processes_than_were_started_is_refused_before_it_begins(tiny, run_here, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    status, _, complaints = run_here("train", *tiny, *_processes(2))
+    assert status == 1
+    assert "3 processes were started on this machine, and trainer.devices=2: give trainer.devices=3." in complaints
 
 
 @pytest.mark.slow

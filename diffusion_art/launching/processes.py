@@ -38,6 +38,31 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
     return 1 if started else processes_of(trainer)
 
 
+def processes_started() -> int | None:
+    """How many processes torchrun or SLURM started on this machine; None where neither did."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # in a shell that SLURM gave
+    if by_hand or "SLURM_NTASKS" not in os.environ:
+        return None
+    return int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", 1))
+
+
+def check_processes(trainer: Mapping[str, Any]) -> None:
+    """Raises:
+    UserError: a launcher started other processes on this machine than the run is for; Lightning would not see it.
+    """
+    started, wanted = processes_started(), processes_of(trainer)
+    if started in (None, wanted):
+        return
+    were = "1 process was" if started == 1 else f"{started} processes were"
+    group = "" if wanted > 1 or started == 1 else "trainer=ddp "
+    raise UserError(
+        f"{were} started on this machine, and trainer.devices={trainer['devices']}: give {group}"
+        f"trainer.devices={started}."
+    )
+
+
 def processes_of(trainer: Mapping[str, Any]) -> int:
     """How many processes share the run on this machine, however they are started."""
     devices = trainer["devices"]

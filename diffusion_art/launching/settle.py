@@ -122,8 +122,8 @@ def settled_precision(asked: int | str, accelerator: str) -> int | str:
     """
     if asked in ("bf16-true", "16-true"):
         raise UserError(
-            f"trainer.precision={asked} would hold the weights themselves in 16 bits, which cannot be trained here: take "
-            "trainer.precision=bf16, which computes in 16 bits."
+            f"trainer.precision={asked} would hold the weights themselves in 16 bits, which cannot be trained here: "
+            "take trainer.precision=bf16, which computes in 16 bits."
         )
     if asked == "auto":
         return best_precision(accelerator)
