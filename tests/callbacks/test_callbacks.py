@@ -15,6 +15,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader
 
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
@@ -24,7 +26,9 @@ from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.callbacks.reconstructions import Reconstructions
 from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid
+from diffusion_art.callbacks.verdict import Verdict
 from diffusion_art.diffusion.samplers.euler import Euler
+from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
 from diffusion_art.training.csv_logger import RunCSVLogger
@@ -184,6 +188,34 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
         callback.on_train_end(trainer, LightningModule())
     assert "data.source is not the painter" in caplog.text
     assert not list(tmp_path.glob("*.json"))
+
+
+class _Falling(LightningModule):
+    """Its loss is the number that the batch is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return batch + 0 * self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_verdict_tells_the_loss_of_steps_and_not_of_their_parts(tmp_path, caplog):
+    quieten()
+    verdict = Verdict(window=2)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    kept = {"default_root_dir": tmp_path, "enable_checkpointing": False, "callbacks": [verdict]}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, accumulate_grad_batches=2, log_every_n_steps=1, **quiet, **kept)
+    losses = DataLoader([torch.tensor(value) for value in (9.0, 7.0, 6.0, 6.0, 3.0, 1.0)], batch_size=None)  # type: ignore[arg-type]
+    with caplog.at_level("INFO"):
+        trainer.fit(_Falling(), losses)
+    assert verdict.first == [8.0, 6.0]
+    assert list(verdict.last) == [6.0, 2.0]
+    assert "the loss was 8 in the first 1 steps, and 2 in the last: it fell by 75%" in caplog.text
 
 
 def _going_on(folder: Path, ckpt_path: Path | None, *, step: int) -> Trainer:
