@@ -48,6 +48,7 @@ def settings() -> dict:
         *(("optim.lr", "abc"), ("data.window", 0), ("data.image_size_px", 0), ("data.val_samples", -1)),
         *(("data.augmentation.horizontal_flip", 2), ("data.augmentation.min_crop", 0)),
         *(("callbacks.checkpoints.every_n_steps", "often"), ("callbacks.checkpoints.keep_last", "some")),
+        *(("callbacks.forecast.after_steps", 3), ("callbacks.forecast.after_steps", 0)),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(key, value, settings):

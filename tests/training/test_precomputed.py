@@ -359,6 +359,13 @@ def test_a_run_is_refused_then_told_what_to_do_then_trains_and_resumes(
     assert (status, "which are not mirrored or cropped" in complaint) == (1, True)
 
 
+@pytest.mark.parametrize(("kind", "part"), [("text", "text_encoder"), ("latents", "codec")])
+def test_a_model_without_the_encoder_that_is_asked_is_told_so(kind: str, part: str, run_here) -> None:
+    status, _, complaint = run_here("precompute", "+experiment=clip", "data.path=x", f"what=[{kind}]", "device=cpu")
+    assert status == 1
+    assert f"what=[{kind}] asks the {part} of a model, and this one has none" in complaint
+
+
 def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path) -> None:
     objective = Objective(times=Stratified(), weighting=NoWeighting())
     step = TrainingStep(toy_model(text_encoder=tower), objective, caption_dropout=0.5)
