@@ -65,6 +65,16 @@ def test_every_command_of_compose_and_its_images_composes(run_here):
     assert services["train"]["depends_on"]["stream"]["condition"] == "service_healthy"
 
 
+def test_compose_takes_the_place_of_the_shards_from_stream_env():
+    text, environment = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "stream.env").read_text()
+    commands = re.findall(r"docker compose[^`\n]*", text + (ROOT / "docs" / "remote.md").read_text())
+    assert len(commands) == 3
+    for words in map(shlex.split, commands):
+        assert words[2:6] == ["--env-file", "deploy/stream.env", "-f", "deploy/compose.yaml"]
+    for name in re.findall(r"\$\{(\w+)", text):  # `env_file` is for what runs in the container alone
+        assert re.search(rf"(?m)^{name}=.", environment)
+
+
 def test_the_images_copy_what_is_there_and_install_extras_that_there_are():
     text, project = (DEPLOY / "Dockerfile").read_text(), (ROOT / "pyproject.toml").read_text()
     for words in re.findall(r"(?m)^COPY (.*) \S+$", text):
