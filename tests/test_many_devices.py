@@ -34,6 +34,7 @@ from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.optim import Constant
+from diffusion_art.training.peers import Lost, speaks
 from diffusion_art.training.sharded import ShardedStrategy
 from tests.conftest import ROOT
 from tests.golden.trace import HERE
@@ -282,7 +283,8 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
     assert folder.is_dir()
 
 
-CALLED = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME")
+CALLED = ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "RANK", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME", "SLURM_LOCALID")
+CALLED += ("SLURM_PROCID",)
 PLAIN, DDP = {"devices": 1}, {"devices": 2, "strategy": "ddp"}
 
 
@@ -309,6 +311,21 @@ def test_processes_that_were_started_are_as_many_as_the_run_has(started, trainer
         return
     with pytest.raises(UserError, match=re.escape(refused)):
         check_processes(trainer)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
+@pytest.mark.parametrize(("lost", "telling"), [(0, [1, 2]), (1, [0, 2]), (2, [0, 3]), (3, [0, 2])])
+def test_one_process_on_each_of_two_machines_tells_of_a_lost_one(launcher, lost, telling, monkeypatch):
+    def tells(rank: int) -> bool:
+        here = {"LOCAL_RANK": rank % 2, "RANK": rank, "LOCAL_WORLD_SIZE": 2}
+        slurms = {"SLURM_LOCALID": rank % 2, "SLURM_PROCID": rank, "SLURM_NTASKS": 4, "SLURM_NNODES": 2}
+        for name, value in (here if launcher == "torchrun" else slurms).items():
+            monkeypatch.setenv(name, str(value))
+        return speaks(Lost(lost, "it was killed"))
+
+    for name in CALLED:
+        monkeypatch.delenv(name, raising=False)
+    assert [rank for rank in range(4) if rank != lost and tells(rank)] == telling
 
 
 def test_a_run_of_other_processes_than_were_started_is_refused_before_it_begins(tiny, run_here, monkeypatch):

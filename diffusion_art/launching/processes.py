@@ -20,7 +20,7 @@ from torch.distributed.run import main as torchrun
 from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
-from diffusion_art.training.peers import Lost, said_of
+from diffusion_art.training.peers import Lost, processes_started, said_of
 from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
 
@@ -36,16 +36,6 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
     """How many processes this machine should run and nobody has started: 1 under torchrun, SLURM or one device."""
     started = {"LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
     return 1 if started else processes_of(trainer)
-
-
-def processes_started() -> int | None:
-    """How many processes torchrun or SLURM started on this machine; None where neither did."""
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        return int(os.environ["LOCAL_WORLD_SIZE"])
-    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # in a shell that SLURM gave
-    if by_hand or "SLURM_NTASKS" not in os.environ:
-        return None
-    return int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", 1))
 
 
 def check_processes(trainer: Mapping[str, Any]) -> None:
