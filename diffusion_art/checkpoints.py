@@ -27,7 +27,7 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
-from diffusion_art.shared_checkpoint import PLAIN, is_shared_checkpoint, read_shared, shared_id
+from diffusion_art.shared_checkpoint import PLAIN, is_shared_checkpoint, read_plain_part, read_shared, shared_id
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_ours(path: Path) -> Any:
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """As `read_checkpoint`, without the tensors of a folder that processes share out: its step and config are had at once.
+
+    Raises:
+        UserError: as there.
+    """
+    path = Path(path).expanduser()
+    return _read_ours(path, tensors=False) if path.is_dir() else read_checkpoint(path)
+
+
+def _read_ours(path: Path, *, tensors: bool = True) -> Any:
     """What a .ckpt file or folder holds, if that is plain data."""
     if not path.is_dir() and not is_whole(path):
         raise UserError(
@@ -136,7 +146,7 @@ def _read_ours(path: Path) -> Any:
         )
     try:
         if path.is_dir():
-            return read_shared(path)
+            return read_shared(path) if tensors else read_plain_part(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(

@@ -124,10 +124,7 @@ def read_shared(path: Path) -> dict[str, Any]:
         UserError: a part of it is missing, or its descriptions cannot be read.
         RuntimeError: a part of it cannot be read.
     """
-    if (name := lacking(path)) is not None:
-        raise UserError(
-            f"{path} is not whole: {name} in it is missing or cut short. Use another one of its run, or copy it again."
-        )
+    plain = read_plain_part(path)
     # most commands never meet one, and these take a second to import
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -141,7 +138,6 @@ def read_shared(path: Path) -> dict[str, Any]:
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
             return metadata
 
-    plain = torch.load(path / PLAIN, map_location="cpu", weights_only=True)
     tensors: dict[str, Any] = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
         for name, about in metadata.state_dict_metadata.items()
@@ -154,6 +150,19 @@ def read_shared(path: Path) -> dict[str, Any]:
             reason, _ = next(iter(error.failures.values()))
             raise (RuntimeError(str(reason)) if isinstance(reason, Exception) else reason) from error
     return _with(plain, tensors)
+
+
+def read_plain_part(path: Path) -> dict[str, Any]:
+    """What a shared checkpoint holds but for the tensors that are shared, which are only named in it.
+
+    Raises:
+        UserError: a part of it is missing, also of the tensors, or its descriptions cannot be read.
+    """
+    if (name := lacking(path)) is not None:
+        raise UserError(
+            f"{path} is not whole: {name} in it is missing or cut short. Use another one of its run, or copy it again."
+        )
+    return torch.load(path / PLAIN, map_location="cpu", weights_only=True)
 
 
 def shared_id(path: Path) -> str:

@@ -35,6 +35,7 @@ from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.optim import Constant
 from diffusion_art.training.peers import Lost, speaks
+from diffusion_art.training.resume import checked_resume, steps_done
 from diffusion_art.training.sharded import ShardedStrategy
 from tests.conftest import ROOT
 from tests.golden.trace import HERE
@@ -392,6 +393,13 @@ def test_a_part_that_is_not_what_was_written_is_told(folder):
     part.write_bytes(bytes(part.stat().st_size))
     with pytest.raises(UserError, match=r"step_00000020\.ckpt cannot be read as a checkpoint \(.*Copy it again"):
         read_checkpoint(folder)
+
+
+def test_to_name_a_step_no_shared_tensor_is_read(folder):
+    (part,) = folder.glob("*.distcp")
+    part.write_bytes(bytes(part.stat().st_size))
+    assert steps_done(folder) == 20
+    assert checked_resume(str(folder), folder.parent.parent) == folder
 
 
 def test_a_folder_leaves_nothing_of_the_file_whose_place_it_takes(tmp_path):
