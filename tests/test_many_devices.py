@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
@@ -282,6 +283,21 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
     with pytest.raises(UserError, match=r"out=.*logs is a folder"):
         _consolidate(folder, str(tmp_path / "logs"))
     assert folder.is_dir()
+
+
+@pytest.mark.slow
+def test_snapshots_of_shared_weights_are_those_of_the_averages(tiny, run_command, tmp_path):
+    asked = [*tiny, *_processes(2, "fsdp"), "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "trainer.max_steps=2"]
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = tmp_path / "logs/tiny/shared"
+    (snapshot,) = run.rglob("step_00000002.safetensors")
+    record = read_checkpoint(find_checkpoint(run))[KEY]
+    averages = {str(record["ema_name"]): record["ema"], **record["averages"]}
+    held = {f"{name}/{key}": value for name, average in averages.items() for key, value in average.items()}
+    written = load_file(snapshot)
+    assert written
+    _assert_equal(written, {name: held[name] for name in written})
 
 
 CALLED = ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "RANK", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME", "SLURM_LOCALID")
