@@ -128,7 +128,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_plain(path: str | Path) -> dict[str, Any]:
-    """As `read_checkpoint`, without the tensors of a folder that processes share out: its step and config are had at once.
+    """As `read_checkpoint`, without the tensors of a folder that processes wrote: its step and config come at once.
 
     Raises:
         UserError: as there.

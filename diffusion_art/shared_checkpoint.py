@@ -36,7 +36,7 @@ def is_shared_checkpoint(path: Path) -> bool:
 
 
 def lacking(path: Path) -> str | None:
-    """The first file of a shared checkpoint that is not there, or shorter than its descriptions say; None if it is whole.
+    """The first file of a shared checkpoint that is not there, or shorter than its descriptions say; None: it is whole.
 
     Raises:
         UserError: its descriptions cannot be read.

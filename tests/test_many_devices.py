@@ -368,12 +368,10 @@ def test_an_autoencoder_whose_weights_are_shared_out_shows_what_it_decodes_and_w
 
 
 def test_a_clip_is_not_shared_out():
-    parts: dict[str, Any] = {"optimizer": torch.optim.AdamW, "lr_schedule": Constant(), "ema": Ema}
+    parts: dict[str, Any] = {"optimizer": torch.optim.AdamW, "lr_schedule": Constant(warmup_steps=0), "ema": Ema}
     module = DiffusionModule(ClipStep(small_clip(), Contrastive()), **parts)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(
-        accelerator="cpu", devices=1, strategy=ShardedStrategy(), enable_checkpointing=False, **quiet
-    )
+    trainer = Trainer(accelerator="cpu", devices=1, strategy=ShardedStrategy(), enable_checkpointing=False, **quiet)
     module.trainer = trainer
     with pytest.raises(UserError, match="of a CLIP's is a single number: take trainer=ddp"):
         module.configure_model()

@@ -91,8 +91,8 @@ class Autoencoder(Trainable):
         self.net.register_to_config(scaling_factor=float(1 / means.std()), shift_factor=float(means.mean()))
 
     def write(self, folder: Path) -> None:
-        """A folder that `AutoencoderKL.from_pretrained` reads. diffusers' own `save_pretrained` would write shares where
-        the weights are shared out among processes, though they have been gathered.
+        """A folder that `AutoencoderKL.from_pretrained` reads. diffusers' own `save_pretrained` writes shares where the
+        weights are shared out among processes, though they have been gathered.
         """
         self.net.save_config(folder)
         save_tensors(folder / SAFETENSORS_WEIGHTS_NAME, dict(self.net.named_parameters()), metadata={"format": "pt"})

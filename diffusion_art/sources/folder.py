@@ -97,8 +97,8 @@ class ImageFolder:
         except (OSError, ValueError) as error:
             if not self.path.is_dir():
                 raise UserError(
-                    f"this machine has no folder {self.path}. Put the pictures where all machines find them by that name, "
-                    "or take engine=local."
+                    f"this machine has no folder {self.path}. Put the pictures where all machines find them by that "
+                    "name, or take engine=local."
                 ) from error
             yield BadPicture(entry.file, str(error))
             return

@@ -169,8 +169,8 @@ def chosen(
         for kind, part in ((LATENTS, "codec"), (TEXT, "text_encoder")):
             if kind in kinds and not node.get(part):
                 raise UserError(
-                    f"what=[{kind}] asks the {part} of a model, and this one has none: give the words of a training that "
-                    "has one."
+                    f"what=[{kind}] asks the {part} of a model, and this one has none: give the words of a training "
+                    "that has one."
                 )
         return kinds
     seen = features and tower is not None

@@ -31,6 +31,7 @@ from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
+from diffusion_art.tensors import Batch
 from diffusion_art.training.csv_logger import RunCSVLogger
 from diffusion_art.training.sharded import FoldersToo
 
@@ -191,14 +192,14 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
 
 
 class _Falling(LightningModule):
-    """Its loss is the number that the batch is."""
+    """Its loss is the mean of the pictures."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return batch + 0 * self.weight.sum()
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        return batch.images.mean() + 0 * self.weight.sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -210,9 +211,10 @@ def test_the_verdict_tells_the_loss_of_steps_and_not_of_their_parts(tmp_path, ca
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     kept = {"default_root_dir": tmp_path, "enable_checkpointing": False, "callbacks": [verdict]}
     trainer = Trainer(accelerator="cpu", max_epochs=1, accumulate_grad_batches=2, log_every_n_steps=1, **quiet, **kept)
-    losses = DataLoader([torch.tensor(value) for value in (9.0, 7.0, 6.0, 6.0, 3.0, 1.0)], batch_size=None)  # type: ignore[arg-type]
+    losses = (9.0, 7.0, 6.0, 6.0, 3.0, 1.0)
+    batches: Any = [Batch(torch.full((1, 3, 1, 1), loss), [""], [""], [0], cursor=1) for loss in losses]
     with caplog.at_level("INFO"):
-        trainer.fit(_Falling(), losses)
+        trainer.fit(_Falling(), DataLoader(batches, batch_size=None))
     assert verdict.first == [8.0, 6.0]
     assert list(verdict.last) == [6.0, 2.0]
     assert "the loss was 8 in the first 1 steps, and 2 in the last: it fell by 75%" in caplog.text
