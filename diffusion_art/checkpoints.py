@@ -27,7 +27,7 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.vae import Vae
 from diffusion_art.record import TRAIN_ONE, Record
-from diffusion_art.shared_checkpoint import is_shared_checkpoint, read_shared, shared_id
+from diffusion_art.shared_checkpoint import PLAIN, is_shared_checkpoint, read_plain_part, read_shared, shared_id
 
 log = logging.getLogger(__name__)
 
@@ -127,23 +127,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_ours(path: Path) -> Any:
-    """What a .ckpt file holds, if that is plain data."""
-    if not is_whole(path):
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """As `read_checkpoint`, without the tensors of a folder that processes wrote: its step and config come at once.
+
+    Raises:
+        UserError: as there.
+    """
+    path = Path(path).expanduser()
+    return _read_ours(path, tensors=False) if path.is_dir() else read_checkpoint(path)
+
+
+def _read_ours(path: Path, *, tensors: bool = True) -> Any:
+    """What a .ckpt file or folder holds, if that is plain data."""
+    if not path.is_dir() and not is_whole(path):
         raise UserError(
             f"{path} is truncated or no checkpoint ({path.stat().st_size:,} bytes that do not end as one's "
             "should). Use another one of its run, or copy it again."
         )
-    if path.is_dir():
-        return read_shared(path)
     try:
+        if path.is_dir():
+            return read_shared(path) if tensors else read_plain_part(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than weights and plain data, so it was not read: it could run code. "
             "Checkpoints of this program never do."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
 
 
@@ -202,7 +212,7 @@ def is_whole(path: Path) -> bool:
     that several processes wrote has all its parts.
     """
     if path.is_dir():
-        return is_shared_checkpoint(path)
+        return is_shared_checkpoint(path) and is_whole(path / PLAIN)
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())

@@ -11,7 +11,6 @@ from diffusion_art.extras import check_extra
 check_extra("paint")
 
 import logging
-import shutil
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
-from diffusion_art.files import written
+from diffusion_art.shared_checkpoint import written_file
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +31,13 @@ def consolidate(config: DictConfig) -> Path:
     folder = find_checkpoint(Path(asked["run"]), which=asked["checkpoint"]).resolve()
     if folder.is_file():
         raise UserError(f"{folder} is one file already.")
-    out = Path(asked["out"]) if asked["out"] else folder
-    with written(out) as partial:
+    out = Path(asked["out"]).expanduser() if asked["out"] else folder
+    if out.resolve() == folder:
+        out = folder
+    elif out.is_dir():
+        raise UserError(f"out={out} is a folder: give the name of a file.")
+    with written_file(out) as partial:
         torch.save(read_checkpoint(folder), partial)
-        if out == folder:  # a kill here leaves the file under its other name
-            shutil.rmtree(folder)
     log.info("%s: one file of %.3g GB", out, out.stat().st_size / 1e9)
     return out
 

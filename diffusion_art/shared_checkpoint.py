@@ -11,8 +11,9 @@ import io
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -20,14 +21,33 @@ from torch import Tensor
 
 from diffusion_art.accel.shares import is_shared
 from diffusion_art.errors import UserError
+from diffusion_art.files import written
 
 PLAIN, METADATA = "plain.pt", ".metadata"
 SHARED = "shared tensor"  # the one key of what stands for it
 
 
 def is_shared_checkpoint(path: Path) -> bool:
-    """Whether it is such a folder, and whole: it gets its name when all is written."""
-    return path.is_dir() and (path / PLAIN).is_file() and (path / METADATA).is_file()
+    """Whether it is such a folder, and whole: it gets its name when all is written, but a copy may lack a part."""
+    try:
+        return path.is_dir() and lacking(path) is None
+    except UserError:
+        return False
+
+
+def lacking(path: Path) -> str | None:
+    """The first file of a shared checkpoint that is not there, or shorter than its descriptions say; None: it is whole.
+
+    Raises:
+        UserError: its descriptions cannot be read.
+    """
+    if missing := [name for name in (PLAIN, METADATA) if not (path / name).is_file()]:
+        return missing[0]
+    ends: dict[str, int] = {}
+    for part in described(path).storage_data.values():
+        ends[part.relative_path] = max(ends.get(part.relative_path, 0), part.offset + part.length)
+    sizes = {name: (path / name).stat().st_size if (path / name).is_file() else -1 for name in ends}
+    return next((name for name, end in ends.items() if sizes[name] < end), None)
 
 
 def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: Callable[[], Any]) -> None:
@@ -35,10 +55,10 @@ def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: C
 
     It is written under another name, so that a kill leaves a whole folder or none. `wait` waits for all processes.
     """
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    partial, old = path.with_name(f".{path.name}.partial"), _aside(path)
     if first:
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        for former in (partial, old):
+            _discard(former)
         partial.mkdir(parents=True)
     wait()
     tensors: dict[str, Tensor] = {}
@@ -51,8 +71,38 @@ def write_shared(path: Path, checkpoint: dict[str, Any], *, first: bool, wait: C
         if path.exists():
             path.rename(old)
         partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _discard(old)
     wait()
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """As `files.written`, where a shared checkpoint may have the name: it goes when the file is in its place."""
+    old = _aside(path)
+    try:
+        with written(path) as partial:
+            yield partial
+            if path.is_dir():
+                _discard(old)
+                path.rename(old)
+    except BaseException:
+        if old.is_dir() and not path.exists():
+            old.rename(path)
+        raise
+    _discard(old)
+
+
+def _aside(path: Path) -> Path:
+    """What a checkpoint is called whose name another one takes."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or folder, as far as that can be done."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:
@@ -68,8 +118,15 @@ def _without(node: Any, tensors: dict[str, Tensor], name: str) -> Any:
 
 
 def read_shared(path: Path) -> dict[str, Any]:
-    """All that a shared checkpoint holds, its tensors whole and on the CPU."""
+    """All that a shared checkpoint holds, its tensors whole and on the CPU.
+
+    Raises:
+        UserError: a part of it is missing, or its descriptions cannot be read.
+        RuntimeError: a part of it cannot be read.
+    """
+    plain = read_plain_part(path)
     # most commands never meet one, and these take a second to import
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -81,15 +138,31 @@ def read_shared(path: Path) -> dict[str, Any]:
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
             return metadata
 
-    plain = torch.load(path / PLAIN, map_location="cpu", weights_only=True)
     tensors: dict[str, Any] = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
         for name, about in metadata.state_dict_metadata.items()
     }
     with warnings.catch_warnings():  # one process reads all, which is what we want
         warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
-        load(tensors, storage_reader=Reader(path), no_dist=True)
+        try:
+            load(tensors, storage_reader=Reader(path), no_dist=True)
+        except CheckpointException as error:  # which is no Exception
+            reason, _ = next(iter(error.failures.values()))
+            raise (RuntimeError(str(reason)) if isinstance(reason, Exception) else reason) from error
     return _with(plain, tensors)
+
+
+def read_plain_part(path: Path) -> dict[str, Any]:
+    """What a shared checkpoint holds but for the tensors that are shared, which are only named in it.
+
+    Raises:
+        UserError: a part of it is missing, also of the tensors, or its descriptions cannot be read.
+    """
+    if (name := lacking(path)) is not None:
+        raise UserError(
+            f"{path} is not whole: {name} in it is missing or cut short. Use another one of its run, or copy it again."
+        )
+    return torch.load(path / PLAIN, map_location="cpu", weights_only=True)
 
 
 def shared_id(path: Path) -> str:
@@ -119,9 +192,12 @@ class _Descriptions(pickle.Unpickler):
     """Makes descriptions of tensors, and nothing that could run code."""
 
     DESCRIBED = "torch.distributed.checkpoint."
-    NAMES = frozenset({("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")})
+    NAMES = frozenset({("torch", "Size"), ("torch.serialization", "_get_layout")})
+    PATHS = frozenset({("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")})  # before Python 3.13, and in it
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.PATHS:
+            return PurePosixPath
         described = module in (f"{self.DESCRIBED}metadata", f"{self.DESCRIBED}filesystem") and "." not in name
         kind = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if described or kind or (module, name) in self.NAMES:

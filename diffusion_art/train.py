@@ -24,7 +24,7 @@ from diffusion_art.files import key_of
 from diffusion_art.launching import names
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
-from diffusion_art.launching.processes import launch, processes_of, processes_wanted
+from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import settle
 from diffusion_art.training.resume import checked_resume, steps_done
 from diffusion_art.training.run_folder import held
@@ -55,6 +55,7 @@ def train(config: DictConfig) -> float | None:
 def _train(config: DictConfig, run_dir: Path) -> float | None:
     settings = settle(config, run_dir, typed=_typed())
     trainer = settings["trainer"]
+    check_processes(trainer)
     checkpoint = checked_resume(settings["ckpt_path"], run_dir)
     if settings["find_batch_size"]:
         world = processes_of(trainer) * int(trainer.get("num_nodes", 1))

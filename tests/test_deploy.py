@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "diffusion-art-stream.service"
 FAKES = {  # a cluster of this machine
-    "srun": 'exec "$@"',
+    "srun": 'echo "$@" > asked\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"',
     "scontrol": 'echo "$@" >> requeued',
     "python": 'trap "echo stopped >> said; exit 1" TERM\necho "$@" > said\nwhile :; do sleep 0.02; done',
 }
@@ -65,6 +65,16 @@ def test_every_command_of_compose_and_its_images_composes(run_here):
     assert services["train"]["depends_on"]["stream"]["condition"] == "service_healthy"
 
 
+def test_compose_takes_the_place_of_the_shards_from_stream_env():
+    text, environment = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "stream.env").read_text()
+    commands = re.findall(r"docker compose[^`\n]*", text + (ROOT / "docs" / "remote.md").read_text())
+    assert len(commands) == 3
+    for words in map(shlex.split, commands):
+        assert words[2:6] == ["--env-file", "deploy/stream.env", "-f", "deploy/compose.yaml"]
+    for name in re.findall(r"\$\{(\w+)", text):  # `env_file` is for what runs in the container alone
+        assert re.search(rf"(?m)^{name}=.", environment)
+
+
 def test_the_images_copy_what_is_there_and_install_extras_that_there_are():
     text, project = (DEPLOY / "Dockerfile").read_text(), (ROOT / "pyproject.toml").read_text()
     for words in re.findall(r"(?m)^COPY (.*) \S+$", text):
@@ -87,6 +97,7 @@ def job(tmp_path: Path):
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHON": "python", "USER": "anna", "SLURM_JOB_ID": "7"}
+    environment["SLURM_CPUS_PER_TASK"] = "6"
     script = subprocess.Popen(["bash", str(DEPLOY / "train.slurm")], cwd=tmp_path, env=environment)
     while not (tmp_path / "said").is_file() or not (tmp_path / "said").read_text():
         time.sleep(0.01)
@@ -97,6 +108,7 @@ def job(tmp_path: Path):
 
 def test_the_slurm_job_composes_and_queues_itself_again_when_its_time_is_nearly_up(job, tmp_path: Path, run_here):
     composes(run_here, shlex.split((tmp_path / "said").read_text()))
+    assert "--cpus-per-task=6" in (tmp_path / "asked").read_text().split()
     job.send_signal(signal.SIGUSR1)
     assert job.wait(10) == 0
     assert (tmp_path / "said").read_text().endswith("stopped\n")

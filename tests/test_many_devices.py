@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from diffusion_art.checkpoints import load_text_to_image, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
+from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
+from diffusion_art.launching.processes import check_processes
+from diffusion_art.models.contrastive import Contrastive
+from diffusion_art.record import KEY
+from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
+from diffusion_art.training.clip_step import ClipStep
+from diffusion_art.training.ema import Ema
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.optim import Constant
+from diffusion_art.training.peers import Lost, speaks
+from diffusion_art.training.resume import checked_resume, steps_done
+from diffusion_art.training.sharded import ShardedStrategy
 from tests.conftest import ROOT
+from tests.golden.trace import HERE
+from tests.test_clip import TINY as CLIP
+from tests.test_clip import small as small_clip
+from tests.test_latents import AUTOENCODER
 from tests.test_train import TINY, _assert_equal, _wait_for, _weights
 
 EXACT = [  # what differs between numbers of processes is the order of sums, which these do not enlarge
@@ -209,6 +234,203 @@ def test_shared_weights_learn_by_every_recipe_what_whole_ones_do(recipe, tiny, r
     assert losses[0]["val/loss"].notna().sum() == 1
     tolerance = 1e-3 if "optim=muon" in recipe else 1e-5
     pd.testing.assert_frame_equal(*losses, rtol=tolerance, atol=1e-5)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The checkpoint of a run, written as a folder, with its averaged weights among the shared tensors."""
+    path = tmp_path / "logs/tiny/shared/checkpoints/step_00000020.ckpt"
+    path.mkdir(parents=True)
+    plain = read_checkpoint(HERE / "old" / "last.ckpt")
+    tensors = {f"ema/{name}": value for name, value in plain[KEY]["ema"].items()}
+    plain[KEY]["ema"] = {name: {SHARED: f"ema/{name}"} for name in plain[KEY]["ema"]}
+    with warnings.catch_warnings():  # one process writes all of it
+        warnings.simplefilter("ignore")
+        save(tensors, checkpoint_id=path, no_dist=True)
+    torch.save(plain, path / "plain.pt")
+    return path
+
+
+def _consolidate(run: Path, out: str | None = None) -> Path:
+    return consolidate(OmegaConf.create({"run": str(run), "checkpoint": "last", "out": out}))
+
+
+@pytest.mark.parametrize("out", [None, "step_00000020.ckpt", "../elsewhere.ckpt"])
+def test_one_file_is_made_of_a_folder(out, folder, monkeypatch):
+    held = read_checkpoint(folder)[KEY]["ema"]
+    monkeypatch.chdir(folder.parent)
+    file = _consolidate(folder, out)
+    assert file.is_file()
+    assert folder.is_dir() == (out == "../elsewhere.ckpt")
+    _assert_equal(held, read_checkpoint(file)[KEY]["ema"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["step_00000020.ckpt"]
+
+
+def test_a_consolidate_that_is_interrupted_loses_nothing(folder, monkeypatch):
+    held = read_checkpoint(folder)[KEY]["ema"]
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _consolidate(folder)
+    assert folder.is_file()
+    _assert_equal(held, read_checkpoint(folder)[KEY]["ema"])
+
+
+def test_consolidate_removes_no_other_folder(folder, tmp_path):
+    with pytest.raises(UserError, match=r"out=.*logs is a folder"):
+        _consolidate(folder, str(tmp_path / "logs"))
+    assert folder.is_dir()
+
+
+@pytest.mark.slow
+def test_snapshots_of_shared_weights_are_those_of_the_averages(tiny, run_command, tmp_path):
+    asked = [*tiny, *_processes(2, "fsdp"), "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "trainer.max_steps=2"]
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = tmp_path / "logs/tiny/shared"
+    (snapshot,) = run.rglob("step_00000002.safetensors")
+    record = read_checkpoint(find_checkpoint(run))[KEY]
+    averages = {str(record["ema_name"]): record["ema"], **record["averages"]}
+    held = {f"{name}/{key}": value for name, average in averages.items() for key, value in average.items()}
+    written = load_file(snapshot)
+    assert written
+    _assert_equal(written, {name: held[name] for name in written})
+
+
+CALLED = ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "RANK", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME", "SLURM_LOCALID")
+CALLED += ("SLURM_PROCID",)
+PLAIN, DDP = {"devices": 1}, {"devices": 2, "strategy": "ddp"}
+
+
+@pytest.mark.parametrize(
+    ("started", "trainer", "refused"),
+    [
+        ({}, DDP, None),
+        ({"LOCAL_WORLD_SIZE": "2"}, DDP, None),
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, DDP, None),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}, PLAIN, None),
+        ({"LOCAL_WORLD_SIZE": "4"}, DDP, "4 processes were started on this machine, and trainer.devices=2: give"),
+        ({"SLURM_NTASKS": "8"}, DDP, "give trainer.devices=8."),
+        ({"SLURM_NTASKS": "1"}, DDP, "1 process was started on this machine, and trainer.devices=2: give"),
+        ({"LOCAL_WORLD_SIZE": "2"}, PLAIN, "give trainer=ddp trainer.devices=2."),
+    ],
+)
+def test_processes_that_were_started_are_as_many_as_the_run_has(started, trainer, refused, monkeypatch):
+    for name in CALLED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    if refused is None:
+        check_processes(trainer)
+        return
+    with pytest.raises(UserError, match=re.escape(refused)):
+        check_processes(trainer)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
+@pytest.mark.parametrize(("lost", "telling"), [(0, [1, 2]), (1, [0, 2]), (2, [0, 3]), (3, [0, 2])])
+def test_one_process_on_each_of_two_machines_tells_of_a_lost_one(launcher, lost, telling, monkeypatch):
+    def tells(rank: int) -> bool:
+        here = {"LOCAL_RANK": rank % 2, "RANK": rank, "LOCAL_WORLD_SIZE": 2}
+        slurms = {"SLURM_LOCALID": rank % 2, "SLURM_PROCID": rank, "SLURM_NTASKS": 4, "SLURM_NNODES": 2}
+        for name, value in (here if launcher == "torchrun" else slurms).items():
+            monkeypatch.setenv(name, str(value))
+        return speaks(Lost(lost, "it was killed"))
+
+    for name in CALLED:
+        monkeypatch.delenv(name, raising=False)
+    assert [rank for rank in range(4) if rank != lost and tells(rank)] == telling
+
+
+def test_a_run_of_other_processes_than_were_started_is_refused_before_it_begins(tiny, run_here, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    status, _, complaints = run_here("train", *tiny, *_processes(2))
+    assert status == 1
+    assert "3 processes were started on this machine, and trainer.devices=2: give trainer.devices=3." in complaints
+
+
+@pytest.mark.slow
+def test_an_autoencoder_whose_weights_are_shared_out_shows_what_it_decodes_and_writes_its_folder(
+    painter_shards, run_command, tmp_path
+):
+    data = ["data.source=null", f"data.path={painter_shards}"]
+    asked = [*AUTOENCODER, *data, *_processes(2, "fsdp"), "trainer.precision=32-true", "trainer.max_steps=4"]
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = tmp_path / "logs/autoencoder/shared"
+    assert sorted(path.name for path in run.glob("samples/*.png")) == ["step_00000002.png", "step_00000004.png"]
+    net: Any = AutoencoderKL.from_pretrained(run / "vae")
+    averaged = read_checkpoint(find_checkpoint(run))[KEY]["ema"]
+    _assert_equal(averaged, {f"net.{name}": value for name, value in net.state_dict().items()})
+
+
+def test_a_clip_is_not_shared_out():
+    parts: dict[str, Any] = {"optimizer": torch.optim.AdamW, "lr_schedule": Constant(warmup_steps=0), "ema": Ema}
+    module = DiffusionModule(ClipStep(small_clip(), Contrastive()), **parts)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", devices=1, strategy=ShardedStrategy(), enable_checkpointing=False, **quiet)
+    module.trainer = trainer
+    with pytest.raises(UserError, match="of a CLIP's is a single number: take trainer=ddp"):
+        module.configure_model()
+
+
+@pytest.mark.slow
+def test_a_clip_is_measured_where_a_process_has_no_held_out_picture(painter_shards, run_command, tmp_path):
+    asked = [*CLIP, f"data.path={painter_shards}", *_processes(2), "data.val_samples=1", "trainer.max_steps=2"]
+    said = run_command("train", *asked, "trainer.val_check_interval=2", "run=two", cwd=tmp_path, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "step 2: of 1 held-out pairs" in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("part", [".metadata", "plain.pt", "__0_0.distcp"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_folder_that_was_copied_in_part_is_passed_over_and_told(part, share, folder, caplog):
+    whole = folder.with_name("step_00000010.ckpt")
+    shutil.copytree(folder, whole)
+    assert find_checkpoint(folder.parent.parent) == folder
+    held = (folder / part).read_bytes()
+    (folder / part).write_bytes(held[: int(share * len(held))])
+    assert find_checkpoint(folder.parent.parent) == whole
+    assert "step_00000020.ckpt is not whole; going on with step_00000010.ckpt" in caplog.text
+    with pytest.raises(UserError, match=r"step_00000020\.ckpt (is not whole|cannot be read).*[Cc]opy it again"):
+        read_checkpoint(folder)
+    (folder / part).unlink()
+    with pytest.raises(UserError, match=rf"is not whole: {part} in it is missing"):
+        read_checkpoint(folder)
+
+
+def test_a_part_that_is_not_what_was_written_is_told(folder):
+    (part,) = folder.glob("*.distcp")
+    part.write_bytes(bytes(part.stat().st_size))
+    with pytest.raises(UserError, match=r"step_00000020\.ckpt cannot be read as a checkpoint \(.*Copy it again"):
+        read_checkpoint(folder)
+
+
+def test_to_name_a_step_no_shared_tensor_is_read(folder):
+    (part,) = folder.glob("*.distcp")
+    part.write_bytes(bytes(part.stat().st_size))
+    assert steps_done(folder) == 20
+    assert checked_resume(str(folder), folder.parent.parent) == folder
+
+
+def test_a_folder_leaves_nothing_of_the_file_whose_place_it_takes(tmp_path):
+    path = tmp_path / "step_00000001.ckpt"
+    path.write_bytes(b"before")
+    with warnings.catch_warnings():  # one process writes all of it
+        warnings.simplefilter("ignore")
+        write_shared(path, {"global_step": 1}, first=True, wait=lambda: None)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert read_shared(path) == {"global_step": 1}
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_descriptions_may_hold_a_path_of_any_python(module, tmp_path):
+    """3.13 pickles it by another name."""
+    (tmp_path / ".metadata").write_bytes(f"c{module}\nPosixPath\n(V/logs/run\ntR.".encode())
+    assert described(tmp_path) == PurePosixPath("/logs/run")
 
 
 def test_a_folder_that_is_no_checkpoint_of_ours_runs_no_code(tmp_path):

@@ -24,7 +24,7 @@ class RunCheckpoints(Checkpoint):
     for the newest, `best.ckpt` for the lowest `monitor`.
 
     The `keep_last` newest and the `keep_best` best are kept (-1 keeps all). `last.ckpt` and `best.ckpt` are links.
-    Lightning writes each file under another name and renames it when whole, and the links are replaced in one step, so
+    Each file is written under another name beside it and renamed when whole, and the links are replaced in one step, so
     a kill at any moment leaves a run that can be resumed. A file of a step with a validation is written again after it.
     A run that goes on from one of its earlier files first removes those of the steps that it takes again.
     """

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.callbacks.sample_grid import painting, remove_later_grids
+from diffusion_art.callbacks.sample_grid import painting, paints, remove_later_grids
 from diffusion_art.files import written_folder
 from diffusion_art.images import film_strip, to_png
 from diffusion_art.tensors import Batch
@@ -67,15 +67,17 @@ class Reconstructions(Callback):
 
     def show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step, images = trainer.global_step, self._images
-        if not trainer.is_global_zero or step == self.painted_at or images is None:
+        if not paints(trainer) or step == self.painted_at or images is None:
             return
         self.painted_at = step
         model: Any = pl_module.model
         with painting(trainer, pl_module):
+            if not trainer.is_global_zero:
+                return
             decoded = model.decode(model.encode(images)[0]).clamp(-1, 1)
             model.normalise(images)
             with written_folder(self.folder / "vae") as folder:
-                model.net.save_pretrained(folder)
+                model.write(folder)
         psnr = psnr_db(decoded, images)
         path = self.folder / "samples" / f"step_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,11 +51,11 @@ class Retrieval(Callback):
         self._seen.append((model.images(batch.images).cpu(), model.captions(batch.captions).cpu(), batch.captions))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not self._seen:
+        if trainer.sanity_checking:
             return
-        seen: list[Any] = gathered(self._seen)
+        seen: list[Any] = gathered(self._seen)  # of a process without a picture too: the others wait for it
         self._seen = []
-        if not trainer.is_global_zero:
+        if not (seen and trainer.is_global_zero):
             return
         images, captions = (torch.cat([part[side] for part in seen]) for side in (0, 1))
         of_picture, of_caption = recall_at_1(images, captions, [text for part in seen for text in part[2]])

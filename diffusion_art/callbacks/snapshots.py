@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from diffusion_art.accel.shares import gathered
+from diffusion_art.accel.shares import gathered, is_shared
 from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
@@ -88,8 +90,21 @@ class AverageSnapshots(Callback):
             return
         self._saved = step
         ema: Any = pl_module.ema
-        averages = {name: {key: gathered(value) for key, value in ema.averages[name].items()} for name in ema.sigma_rel}
-        if trainer.is_global_zero and not snapshot_path(self.folder, step).exists():
+        first = trainer.is_global_zero
+        averages = {name: _whole(ema.averages[name], keep=first) for name in ema.sigma_rel}
+        if first and not snapshot_path(self.folder, step).exists():
             write_snapshot(
                 self.folder, averages, widths=ema.sigma_rel, step=step, updates=ema.updates, dtype=self.dtype
             )
+
+
+def _whole(average: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """The whole weights of an average, where processes share them out, on the CPU; none where this one does not `keep`
+    them. One weight at a time is gathered, since a GPU may not have room for all of them.
+    """
+    kept = {}
+    for name, value in average.items():
+        found = gathered(value)
+        if keep:
+            kept[name] = found.cpu() if is_shared(value) else found
+    return kept

@@ -27,11 +27,16 @@ class Verdict(Callback):
         self.falls_by = falls_by
         self.first: list[float] = []
         self.last: deque[float] = deque(maxlen=window)
+        self._parts: list[float] = []  # of the step that is being taken
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        loss = float(torch.as_tensor(outputs["loss"] if isinstance(outputs, dict) else outputs))
+        self._parts.append(float(torch.as_tensor(outputs["loss"] if isinstance(outputs, dict) else outputs)))
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        loss = sum(self._parts)  # Lightning has divided each by their number
+        self._parts.clear()
         if len(self.first) < self.window:
             self.first.append(loss)
         self.last.append(loss)

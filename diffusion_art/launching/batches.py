@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.checkpoints import read_plain
 from diffusion_art.errors import UserError
-from diffusion_art.runs import load_run
+from diffusion_art.record import KEY
 from diffusion_art.training.batch_size import find_batch_size
 from diffusion_art.training.parts import fitting_part, memory_limit
 
@@ -34,7 +35,7 @@ def settle_batch_size(settings: dict[str, Any], *, checkpoint: Path | None, worl
         )
     pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
     if checkpoint is not None:
-        trained = load_run(checkpoint).config
+        trained = read_plain(checkpoint)[KEY]["config"]
         size, parts = trained["data"]["global_batch_size"], trained["trainer"]["accumulate_grad_batches"]
         if size * parts == pictures:  # else the data module says what does not agree
             data["global_batch_size"], trainer["accumulate_grad_batches"] = size, parts

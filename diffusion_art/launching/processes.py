@@ -20,7 +20,7 @@ from torch.distributed.run import main as torchrun
 from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
-from diffusion_art.training.peers import Lost, said_of
+from diffusion_art.training.peers import Lost, processes_started, said_of
 from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
 
@@ -36,6 +36,21 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
     """How many processes this machine should run and nobody has started: 1 under torchrun, SLURM or one device."""
     started = {"LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
     return 1 if started else processes_of(trainer)
+
+
+def check_processes(trainer: Mapping[str, Any]) -> None:
+    """Raises:
+    UserError: a launcher started other processes on this machine than the run is for; Lightning would not see it.
+    """
+    started, wanted = processes_started(), processes_of(trainer)
+    if started in (None, wanted):
+        return
+    were = "1 process was" if started == 1 else f"{started} processes were"
+    group = "" if wanted > 1 or started == 1 else "trainer=ddp "
+    raise UserError(
+        f"{were} started on this machine, and trainer.devices={trainer['devices']}: give {group}"
+        f"trainer.devices={started}."
+    )
 
 
 def processes_of(trainer: Mapping[str, Any]) -> int:

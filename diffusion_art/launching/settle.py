@@ -115,7 +115,16 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
 
 
 def settled_precision(asked: int | str, accelerator: str) -> int | str:
-    """What Lightning calls it: `bf16` is mixed precision there, `auto` the best that the processor computes in."""
+    """What Lightning calls it: `bf16` is mixed precision there, `auto` the best that the processor computes in.
+
+    Raises:
+        UserError: weights of 16 bits.
+    """
+    if asked in ("bf16-true", "16-true"):
+        raise UserError(
+            f"trainer.precision={asked} would hold the weights themselves in 16 bits, which cannot be trained here: "
+            "take trainer.precision=bf16, which computes in 16 bits."
+        )
     if asked == "auto":
         return best_precision(accelerator)
     return {"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision_named(str(asked)), asked)

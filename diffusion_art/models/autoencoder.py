@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.utils.constants import SAFETENSORS_WEIGHTS_NAME
 from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.errors import UserError
+from diffusion_art.files import save_tensors
 from diffusion_art.models.trainable import Trainable
 
 
@@ -86,3 +89,10 @@ class Autoencoder(Trainable):
         """Write into its config the scale and shift by which latents of these pictures have mean 0 and variance 1."""
         means, _ = self.encode(images)
         self.net.register_to_config(scaling_factor=float(1 / means.std()), shift_factor=float(means.mean()))
+
+    def write(self, folder: Path) -> None:
+        """A folder that `AutoencoderKL.from_pretrained` reads. diffusers' own `save_pretrained` writes shares where the
+        weights are shared out among processes, though they have been gathered.
+        """
+        self.net.save_config(folder)
+        save_tensors(folder / SAFETENSORS_WEIGHTS_NAME, dict(self.net.named_parameters()), metadata={"format": "pt"})

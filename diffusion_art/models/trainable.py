@@ -34,19 +34,27 @@ class Trainable(nn.Module):
             UserError: with `strict`, missing or surplus names; in any case, a weight of another shape.
         """
         own = self.trainable_state()
-        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if strict and (missing or surplus):
-            raise UserError(
-                f"these weights belong to another model: {len(missing)} are missing{_example(missing)} and "
-                f"{len(surplus)} unknown{_example(surplus)}. Load them into the model of their own config."
-            )
+        check_same_weights(own, state, strict=strict)
         for name in own.keys() & state.keys():
-            if own[name].shape != state[name].shape:
-                raise UserError(
-                    f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
-                    f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
-                )
             copy_into(own[name], state[name])
+
+
+def check_same_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Raises:
+    UserError: `state` does not go into `own`: with `strict`, missing or surplus names; in any case, another shape.
+    """
+    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if strict and (missing or surplus):
+        raise UserError(
+            f"these weights belong to another model: {len(missing)} are missing{_example(missing)} and "
+            f"{len(surplus)} unknown{_example(surplus)}. Load them into the model of their own config."
+        )
+    for name in own.keys() & state.keys():
+        if own[name].shape != state[name].shape:
+            raise UserError(
+                f"these weights belong to another model: {name} has shape {list(state[name].shape)}, "
+                f"and here it is {list(own[name].shape)}. Load them into the model of their own config."
+            )
 
 
 def _example(names: list[str]) -> str:

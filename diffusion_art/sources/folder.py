@@ -95,6 +95,11 @@ class ImageFolder:
             image = (self.path / entry.file).read_bytes()
             beside = read_beside(self.path, entry.texts, entry.json)
         except (OSError, ValueError) as error:
+            if not self.path.is_dir():
+                raise UserError(
+                    f"this machine has no folder {self.path}. Put the pictures where all machines find them by that "
+                    "name, or take engine=local."
+                ) from error
             yield BadPicture(entry.file, str(error))
             return
         if reason := no_reader(image):
@@ -115,5 +120,6 @@ class ImageFolder:
         return collect(self._listing)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The entries travel in the chunks, not with the source to every process."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
+        """The entries travel in the chunks, not with the source to every process, which may run in another folder."""
+        held = {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
+        return {**held, "path": self.path.absolute()}

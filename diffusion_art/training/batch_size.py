@@ -83,7 +83,7 @@ def find_batch_size(settings: dict[str, Any], *, world: int) -> Found:
     """Search in a process of its own, which leaves no memory behind and may be killed.
 
     Raises:
-        UserError: not even one picture fits, or the search was killed.
+        UserError: not even one picture fits, the search was killed, or it refuses the settings.
     """
     data, trainer = settings["data"], settings["trainer"]
     sizes = usable_sizes(data["global_batch_size"] * trainer["accumulate_grad_batches"], world=world)
@@ -99,6 +99,8 @@ def find_batch_size(settings: dict[str, Any], *, world: int) -> Found:
             "data.global_batch_size and trainer.accumulate_grad_batches themselves."
         )
     told = json.loads(lines[-1])
+    if "refused" in told:
+        raise UserError(told["refused"])
     peaks = {int(size): int(peak) for size, peak in told["peaks"]}
     if told["size"] is None:
         raise UserError(
@@ -206,9 +208,12 @@ def peak_rss() -> int:
 
 def _search() -> None:
     asked = json.load(sys.stdin)
-    attempts = Attempts(asked["settings"], asked["world"])
-    size = largest(asked["sizes"], attempts.fits)
-    told = {"size": size, "limit": attempts.limit, "peaks": list(attempts.peaks.items())}
+    try:
+        attempts = Attempts(asked["settings"], asked["world"])
+        size = largest(asked["sizes"], attempts.fits)
+        told = {"size": size, "limit": attempts.limit, "peaks": list(attempts.peaks.items())}
+    except UserError as error:
+        told = {"refused": str(error)}
     sys.stdout.write(f"\n{json.dumps(told)}\n")
 
 

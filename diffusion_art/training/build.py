@@ -138,8 +138,10 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     if (duration := node.pop("max_time", None)) is not None:
         callbacks.append(_timer(duration))
     more: dict[str, Any] = {} if node.get("strategy") == NAME else {"plugins": [FoldersToo()]}
-    if node.get("strategy") == "ddp":  # gradients lie where they are summed: no copies there and back in each step
-        more["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
+    # gradients lie where they are summed: no copies there and back in each step. Buffers are constants, alike from the
+    # start; to send them at each batch, a process would wait for one that has no picture in a batch of the validation
+    if node.get("strategy") == "ddp":
+        more["strategy"] = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)
     try:
         trainer = make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves, **more)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffusion_art.accel.lists import lerp
 from diffusion_art.accel.shares import copy_into, own
 from diffusion_art.errors import UserError
+from diffusion_art.models.trainable import check_same_weights
 from diffusion_art.training.power_profile import gamma_of, power_decay
 
 Weights = dict[str, Tensor]
@@ -109,7 +110,7 @@ class Ema:
         the first, so that a run can be resumed with another decay.
 
         Raises:
-            UserError: one that was not tracked so far, and whose past is lost.
+            UserError: one that was not tracked so far, and whose past is lost, or one of another model.
         """
         saved = {**state.get("averages", {}), state.get("ema_name", self.first): state["ema"]}
         for average, shadow in self.averages.items():
@@ -119,8 +120,7 @@ class Ema:
                     f"the checkpoint was trained without the average {average}, and its past cannot be made up; it "
                     f"has {', '.join(saved)}. Resume with its ema.decay and ema.sigma_rel, or start a new run."
                 )
-            if unfit := shadow.keys() ^ found.keys():
-                raise KeyError(f"the averaged weights do not fit this model: {sorted(unfit)[:3]} ...")
+            check_same_weights(shadow, found)
             for name, value in found.items():
                 copy_into(shadow[name], value)
         self.updates = int(state["ema_updates"])

@@ -48,7 +48,8 @@ def _limit(trainer: dict[str, Any], name: str) -> float | None:
     value = trainer.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or (name == "max_steps" and value != int(value)):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (name == "max_steps" and value != int(value)):
         raise UserError(f"trainer.{name}={value} is not a number of {name.removeprefix('max_')}. {ADVICE}")
     if value == 0:
         raise UserError(f"trainer.{name}=0 trains nothing. {ADVICE}")

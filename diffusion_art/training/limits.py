@@ -139,6 +139,7 @@ RANGES: dict[str, Check] = {
     "data.max_bad": _count(0),
     "data.augmentation.horizontal_flip": SHARE,
     "data.augmentation.min_crop": (lambda value: _number(value) and 0 < value <= 1, "a number above 0, up to 1"),
+    "callbacks.forecast.after_steps": _count(4),  # the first three are left out, and a time is between two
     "callbacks.throughput.every_n_steps": INTERVAL,
     "callbacks.throughput.warn_share": NUMBER,
     "callbacks.samples.every_n_steps": INTERVAL,

@@ -64,6 +64,11 @@ class DiffusionModule(LightningModule):
             return
         if self.config.get("compile") == "whole":
             raise UserError("compile=whole makes one graph of what is gathered block by block: take compile=true.")
+        if isinstance(self.model, TrainableClip):
+            raise UserError(
+                "trainer=fsdp shares each weight out among the processes, and one of a CLIP's is a single number: take "
+                "trainer=ddp."
+            )
         shard(self.step, list(self.step.model.shards), strategy.shared_by)
         self.ema = self._ema_of(self.step.model)
         self.ema.gathering = partial(whole, self.step)

@@ -126,10 +126,25 @@ def said_of(lost: Lost, *, world: int, go_on: str) -> str:
 
 def speaks(lost: Lost) -> bool:
     """Whether this process tells of it: one on each machine does."""
-    here, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    rank = int(os.environ.get("RANK", 0))
+    here, rank = _numbered("LOCAL_RANK", "SLURM_LOCALID"), _numbered("RANK", "SLURM_PROCID")
+    size = processes_started() or 1
     first_is_gone = lost.rank == rank - here
     return here == (1 if first_is_gone and size > 1 else 0)
+
+
+def _numbered(*names: str) -> int:
+    """By torchrun, else by SLURM."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def processes_started() -> int | None:
+    """How many processes torchrun or SLURM started on this machine; None where neither did."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # in a shell that SLURM gave
+    if by_hand or "SLURM_NTASKS" not in os.environ:
+        return None
+    return int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", 1))
 
 
 def leave_at_once(sentence: str | None) -> None:

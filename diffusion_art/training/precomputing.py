@@ -166,6 +166,12 @@ def chosen(
             raise UserError(f"what={min(unknown)} is not one of {', '.join(KINDS)}.")
         if FEATURES in kinds and tower is None:
             raise UserError("what=[features] asks the image tower of an alignment: set alignment=features.")
+        for kind, part in ((LATENTS, "codec"), (TEXT, "text_encoder")):
+            if kind in kinds and not node.get(part):
+                raise UserError(
+                    f"what=[{kind}] asks the {part} of a model, and this one has none: give the words of a training "
+                    "that has one."
+                )
         return kinds
     seen = features and tower is not None
     able = (_has_weights(node.get("codec")), _is_frozen(node.get("text_encoder")), seen)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from diffusion_art.checkpoints import find_checkpoint, find_run, read_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, find_run, read_plain
 from diffusion_art.errors import UserError
 
 ATTEMPTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say of a run that they start again
@@ -22,14 +22,14 @@ def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
     """
     again = any(os.environ.get(name, "0") not in ("", "0") for name in ATTEMPTS)
     found = resume_from("last" if again and any(run_dir.glob("checkpoints/*.ckpt")) else wanted, run_dir)
-    if found is not None and "optimizer_states" not in read_checkpoint(found):
+    if found is not None and "optimizer_states" not in read_plain(found):
         raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
     return found
 
 
 def steps_done(checkpoint: Path) -> int:
     """Optimiser steps behind a checkpoint."""
-    return int(read_checkpoint(checkpoint)["global_step"])
+    return int(read_plain(checkpoint)["global_step"])
 
 
 def go_on_from(run_dir: Path) -> str:

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from diffusion_art.accel.shares import is_shared, share_of
 from diffusion_art.checkpoints import read_checkpoint
-from diffusion_art.shared_checkpoint import write_shared
+from diffusion_art.shared_checkpoint import write_shared, written_file
 
 NAME = "fsdp2"  # of the strategy
 
@@ -74,7 +74,16 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 class FoldersToo(TorchCheckpointIO):
-    """Other strategies go on from a folder of checkpoints that shares were written to, too."""
+    """Writes a checkpoint beside the one whose place it takes, so that a kill leaves one of them whole: Lightning's own
+    goes through $TMPDIR, and where that is another disk, copies over it. Other strategies go on from a folder of
+    checkpoints that shares were written to, too.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if storage_options is not None:
+            raise TypeError("a checkpoint is written to a disk, which has no storage_options")
+        with written_file(Path(path)) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         return read_checkpoint(path) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)

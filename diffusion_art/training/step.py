@@ -169,7 +169,9 @@ class TrainingStep(nn.Module):
         """What was said before of the captions, and of those that are withheld what is said of none."""
         if cond is None or not dropped.any():
             return cond
-        null = self.model.encode_captions([""]).pad_to(cond.tokens.shape[1])
+        null = self.model.encode_captions([""])
+        length = max(null.tokens.shape[1], cond.tokens.shape[1])  # what a pair says on the way has gaps, and is longer
+        null, cond = null.pad_to(length), cond.pad_to(length)
         here = sent(dropped, cond.tokens.device)
         return Conditioning(
             torch.where(here[:, None, None], null.tokens, cond.tokens),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader
 
 from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
@@ -22,10 +26,14 @@ from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.callbacks.reconstructions import Reconstructions
 from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid
+from diffusion_art.callbacks.verdict import Verdict
 from diffusion_art.diffusion.samplers.euler import Euler
+from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
+from diffusion_art.tensors import Batch
 from diffusion_art.training.csv_logger import RunCSVLogger
+from diffusion_art.training.sharded import FoldersToo
 
 TINY = [
     "+experiment=quickstart32",
@@ -76,6 +84,31 @@ def test_a_link_is_replaced_in_one_step(tmp_path):
     again = RunCheckpoints(folder=str(tmp_path))
     again.load_state_dict({"best": [[0.1, "step_00000001.ckpt"], [0.2, "step_00000002.ckpt"]]})
     assert again.best == [(0.1, "step_00000001.ckpt")]  # the other file is gone
+
+
+def test_a_checkpoint_takes_the_place_of_a_file_or_folder_when_it_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))  # nothing passes through another disk
+    file, folder = tmp_path / "step_00000001.ckpt", tmp_path / "step_00000002.ckpt"
+    file.write_bytes(b"before")
+    folder.mkdir()
+    (folder / "plain.pt").touch()
+    for path in (file, folder):
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            FoldersToo().save_checkpoint({"weights": torch.zeros(9), "cannot be": lambda: 0}, path)
+    assert file.read_bytes() == b"before"
+    assert folder.is_dir()
+    for path in (file, folder):
+        FoldersToo().save_checkpoint({"global_step": 3}, path)
+        assert torch.load(path, weights_only=True) == {"global_step": 3}
+    assert _names(tmp_path) == [file.name, folder.name]
+
+
+def test_a_checkpoint_for_which_the_disk_has_no_room_is_told_as_that(tmp_path):
+    path = tmp_path / "step_00000001.ckpt"
+    (tmp_path / "step_00000001.ckpt.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        FoldersToo().save_checkpoint({"weights": torch.zeros(10**6)}, path)
+    assert _names(tmp_path) == []
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(tiny, run_here, tmp_path):
@@ -156,6 +189,35 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
         callback.on_train_end(trainer, LightningModule())
     assert "data.source is not the painter" in caplog.text
     assert not list(tmp_path.glob("*.json"))
+
+
+class _Falling(LightningModule):
+    """Its loss is the mean of the pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        return batch.images.mean() + 0 * self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_verdict_tells_the_loss_of_steps_and_not_of_their_parts(tmp_path, caplog):
+    quieten()
+    verdict = Verdict(window=2)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    kept = {"default_root_dir": tmp_path, "enable_checkpointing": False, "callbacks": [verdict]}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, accumulate_grad_batches=2, log_every_n_steps=1, **quiet, **kept)
+    losses = (9.0, 7.0, 6.0, 6.0, 3.0, 1.0)
+    batches: Any = [Batch(torch.full((1, 3, 1, 1), loss), [""], [""], [0], cursor=1) for loss in losses]
+    with caplog.at_level("INFO"):
+        trainer.fit(_Falling(), DataLoader(batches, batch_size=None))
+    assert verdict.first == [8.0, 6.0]
+    assert list(verdict.last) == [6.0, 2.0]
+    assert "the loss was 8 in the first 1 steps, and 2 in the last: it fell by 75%" in caplog.text
 
 
 def _going_on(folder: Path, ckpt_path: Path | None, *, step: int) -> Trainer:

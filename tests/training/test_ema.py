@@ -88,8 +88,11 @@ def test_state_round_trip_and_a_model_it_does_not_fit():
     other.load_state_dict(ema.state_dict())
     assert other.updates == 1
     assert torch.equal(other.shadow["1.weight"], ema.shadow["1.weight"])
-    with pytest.raises(KeyError, match="do not fit"):
+    with pytest.raises(UserError, match=r"another model: 2 are missing \(such as 1\.bias\) and 1 unknown"):
         other.load_state_dict({"ema_updates": 0, "ema": {"else": torch.zeros(1)}})
+    wider = {"1.weight": torch.zeros(2, 5), "1.bias": torch.zeros(2)}
+    with pytest.raises(UserError, match=r"another model: 1\.weight has shape \[2, 5\], and here it is \[2, 4\]"):
+        other.load_state_dict({"ema_updates": 0, "ema": wider})
 
 
 def _walk(net: nn.Module, *averages: Ema, updates: int, seed: int = 0) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_shorter_limit_counts_unless_only_epochs_were_typed(trainer, typed, 
 def test_a_run_without_a_length_is_refused(trainer):
     with pytest.raises(UserError, match=r"trainer\.max_steps=.*trainer\.max_epochs=N"):
         settled_steps(trainer, typed=[], per_step=8, pictures=lambda: 103)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, True, "all"])
+@pytest.mark.parametrize("name", ["max_steps", "max_epochs"])
+def test_a_length_that_is_no_number_is_refused(name, value):
+    with pytest.raises(UserError, match=f"trainer.{name}={value} is not a number of {name[4:]}"):
+        settled_steps({"max_steps": 7, name: value}, typed=[], per_step=8, pictures=lambda: 103)
 
 
 def test_schedules_alignment_and_curricula_follow_the_epochs(painter_shards, tmp_path):

@@ -48,6 +48,7 @@ def settings() -> dict:
         *(("optim.lr", "abc"), ("data.window", 0), ("data.image_size_px", 0), ("data.val_samples", -1)),
         *(("data.augmentation.horizontal_flip", 2), ("data.augmentation.min_crop", 0)),
         *(("callbacks.checkpoints.every_n_steps", "often"), ("callbacks.checkpoints.keep_last", "some")),
+        *(("callbacks.forecast.after_steps", 3), ("callbacks.forecast.after_steps", 0)),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(key, value, settings):
@@ -67,7 +68,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, value, settings):
     [
         *("trainer.max_steps=0", "trainer.max_steps=many", "data.global_batch_size=0", "caption_dropout=2"),
         *("trainer.overfit_batches=1.5", "trainer.overfit_batches=-1", "trainer.limit_train_batches=10"),
-        "trainer.fast_dev_run=-1",
+        *("trainer.fast_dev_run=-1", "trainer.precision=bf16-true", "trainer.precision=16-true"),
     ],
 )
 def test_a_run_is_refused_before_anything_is_built(override):

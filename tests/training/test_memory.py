@@ -16,7 +16,7 @@ from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.models.unet import UNet
 from diffusion_art.record import KEY
-from diffusion_art.training.batch_size import largest, usable_sizes
+from diffusion_art.training.batch_size import find_batch_size, largest, usable_sizes
 from diffusion_art.training.out_of_memory import is_out_of_memory, overrides
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]
@@ -66,6 +66,13 @@ def test_a_run_finds_its_batch_size_and_trains_on_as_many_pictures_a_step(painte
     status, said, complaints = run_here("train", *asked[:-4], "run=none", "memory_limit_gb=0.001")
     assert status == 1
     assert "not even one picture at once fits into 0.001 GB" in complaints
+
+
+@pytest.mark.slow
+def test_what_the_search_refuses_is_told_in_its_words():
+    settings = {"data": {"global_batch_size": 2}, "trainer": {"accumulate_grad_batches": 1, "accelerator": "mps"}}
+    with pytest.raises(UserError, match="measures CUDA devices and CPUs, not MPS"):
+        find_batch_size(settings, world=1)
 
 
 # ---------------------------------------------------------------------- running out

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, BadRecord, digest_of, read_record
 from diffusion_art.sources.painter import Painter
-from diffusion_art.tensors import Batch
+from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.precomputed import wanted
 from diffusion_art.training.precomputing import Encoders, chosen, precompute
 from diffusion_art.training.step import TrainingStep
@@ -358,6 +359,13 @@ def test_a_run_is_refused_then_told_what_to_do_then_trains_and_resumes(
     assert (status, "which are not mirrored or cropped" in complaint) == (1, True)
 
 
+@pytest.mark.parametrize(("kind", "part"), [("text", "text_encoder"), ("latents", "codec")])
+def test_a_model_without_the_encoder_that_is_asked_is_told_so(kind: str, part: str, run_here) -> None:
+    status, _, complaint = run_here("precompute", "+experiment=clip", "data.path=x", f"what=[{kind}]", "device=cpu")
+    assert status == 1
+    assert f"what=[{kind}] asks the {part} of a model, and this one has none" in complaint
+
+
 def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path) -> None:
     objective = Objective(times=Stratified(), weighting=NoWeighting())
     step = TrainingStep(toy_model(text_encoder=tower), objective, caption_dropout=0.5)
@@ -371,6 +379,22 @@ def test_a_withheld_caption_is_told_as_none(tower: dict[str, Any], shards: Path)
     states = on_the_way.tokens.masked_fill(~on_the_way.mask[..., None], 0)
     torch.testing.assert_close(drawn.cond.tokens[:, :length], states, rtol=BF16, atol=1e-6)
     torch.testing.assert_close(drawn.cond.pooled, on_the_way.pooled, rtol=BF16, atol=1e-6)
+
+
+def test_a_withheld_caption_is_longer_than_short_ones_of_a_pair(tower: dict[str, Any], shards: Path) -> None:
+    pair = {"_target_": "diffusion_art.models.text_pair.TextPair", "encoders": {"first": tower, "second": tower}}
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    step = TrainingStep(toy_model(text_encoder=pair), objective, caption_dropout=0.5)
+    on_the_way = step.model.encode_captions(["red"] * 8)
+    real = on_the_way.mask[0]
+    kept = Conditioning(on_the_way.tokens[:, real], on_the_way.mask[:, real], on_the_way.pooled)  # as a record has it
+    batch = replace(batches(shards)[0], captions=["red"] * 8, cond=kept)
+    drawn = step.drawn(batch, global_batch_size=8)
+    assert 0 < drawn.captions.count("") < 8
+    assert drawn.cond is not None
+    told = step.model.encode_captions(drawn.captions)
+    for row in range(8):
+        assert torch.equal(drawn.cond.tokens[row][drawn.cond.mask[row]], told.tokens[row][told.mask[row]])
 
 
 def test_a_pair_is_asked_before_where_each_of_its_encoders_is_frozen(tower: dict[str, Any], tmp_path: Path) -> None:

@@ -4,6 +4,9 @@
     <cache>/used                     bytes of all copies, an estimate that every eviction sets right
     <cache>/<data set>/<file>        a copy; `.partial` and `.ranges` are those that are not whole
 
+The folder of a data set is called by 32 hexadecimal digits (`data_set_name`). What else lies in the cache is the user's
+own: it is neither counted nor removed.
+
 Several processes share it. Room is taken by allocating the file's blocks, so what is under way counts. A copy that
 a process writes is locked by it (flock), which ends with the process however that ends, and a locked one is not
 evicted. Evicted files are unlinked: who has one mapped reads on, and the disk has its bytes back once it is let go.
@@ -14,7 +17,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -27,6 +33,7 @@ from diffusion_art.shards.remote.counts import count
 _DISK_BLOCK = 512  # what st_blocks counts in
 _LEAST_FREED = 20  # 1/20 of the limit: making room looks at every file
 _WAIT_S = 0.05
+_DATA_SET = re.compile("[0-9a-f]{32}")
 
 
 class _Copy(NamedTuple):
@@ -137,19 +144,28 @@ class Cache:
 
     def _copies(self) -> Iterator[_Copy]:
         for folder in self.folder.iterdir():
-            if folder.is_dir():
-                with os.scandir(folder) as files:
-                    for file in files:
-                        with contextlib.suppress(FileNotFoundError):
-                            status = file.stat(follow_symlinks=False)
-                            used_ns, size = status.st_mtime_ns, _DISK_BLOCK * status.st_blocks
-                            yield _Copy(used_ns, size, Path(file.path))
+            if _DATA_SET.fullmatch(folder.name) and folder.is_dir():
+                yield from _files_of(folder)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with (self.folder / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def data_set_name(manifest: bytes) -> str:
+    """The folder of the copies of a data set, of its manifest's bytes."""
+    return hashlib.sha256(manifest).hexdigest()[:32]
+
+
+def _files_of(folder: Path) -> Iterator[_Copy]:
+    with os.scandir(folder) as files:
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    yield _Copy(status.st_mtime_ns, _DISK_BLOCK * status.st_blocks, Path(file.path))
 
 
 def touch(path: Path) -> bool:

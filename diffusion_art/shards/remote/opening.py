@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.shards.places import Address
-from diffusion_art.shards.remote.cache import Cache
+from diffusion_art.shards.remote.cache import Cache, data_set_name
 from diffusion_art.shards.remote.copies import Copies
 from diffusion_art.shards.remote.objects import Objects
 from diffusion_art.shards.remote.range_store import RangeStore
@@ -33,7 +32,7 @@ def open_remote(address: Address) -> RemoteStore:
     manifest = Manifest.parse(text, address / MANIFEST_FILE, remedy)
     objects.look_for_ranges(MANIFEST_FILE, len(text))
     cache = Cache(Path(settings.cache).expanduser() if settings.cache else cache_folder("shards"), settings.cache_bytes)
-    folder = cache.folder / hashlib.sha256(text).hexdigest()[:32]
+    folder = cache.folder / data_set_name(text)
     copies = Copies(objects, cache, folder)
     for split in manifest.shards:
         for info in manifest.files(split)[len(manifest.shards[split]) :]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine, engine_named
 from diffusion_art.shards.build.pool import WorkerDiedError
 from diffusion_art.shards.build.ray_engine import RayEngine
-from diffusion_art.sources.base import Item
+from diffusion_art.sources.base import Item, Picture
+from diffusion_art.sources.folder import ImageFolder
 from tests.fakes_sources import Swatches
 from tests.shards.build.test_build import contents
 
@@ -74,6 +77,21 @@ def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[ray\]'"):
         engine_named("ray")
+
+
+def test_a_machine_without_the_folder_of_pictures_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "red.png")
+    monkeypatch.chdir(tmp_path)
+    source = ImageFolder("pictures")
+    (chunk,) = source.chunks()
+    there = pickle.loads(pickle.dumps(source))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where a worker of Ray runs
+    assert [type(item) for item in there.pictures(chunk)] == [Picture]
+    (tmp_path / "pictures").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"this machine has no folder /.*/pictures\. .*engine=local"):
+        list(there.pictures(chunk))
 
 
 @needs_ray

@@ -16,7 +16,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.remote.cache import Cache
+from diffusion_art.shards.remote.cache import Cache, data_set_name
 from tests.shards.remote.web import Web
 
 SHARD = 100 * 1024  # of the toy, rounded up to blocks of the disk
@@ -53,6 +53,19 @@ def test_what_was_used_longest_ago_goes_first(web: Web, at: Callable[..., Addres
         shards.read("train", sample)
     there = {file.name for file in (tmp_path / "cache").rglob("*.tar")}
     assert there == {FIRST[0], FIRST[64]}
+
+
+def test_what_is_no_copy_is_neither_counted_nor_removed(web: Web, at: Callable[..., Address], tmp_path: Path):
+    own = tmp_path / "cache" / "thesis" / "chapter.tex", tmp_path / "cache" / data_set_name(b"") / "more" / "notes"
+    for file in own:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(bytes(2 * SHARD))
+        os.utime(file, (0, 0))
+    shards = ShardSet.open(at(web.url, unit="shard", cache_bytes=2 * SHARD + 60_000))
+    for sample in (0, 32, 64):
+        shards.read("train", sample)
+    assert all(file.is_file() for file in own)
+    assert len(list((tmp_path / "cache").rglob("*.tar"))) == 2
 
 
 @pytest.mark.parametrize("unit", ["shard", "range"])
@@ -109,13 +122,14 @@ def test_a_process_killed_while_it_copies_leaves_a_cache_that_is_right(web: Web,
 
 def test_room_is_what_others_take_too(tmp_path: Path):
     cache = Cache(tmp_path / "cache", 100_000)
-    for name in ("a", "b"):
-        with cache.claimed(tmp_path / "cache" / name / "file") as file:
+    first, second, third = (tmp_path / "cache" / data_set_name(name) / "file" for name in (b"1", b"2", b"3"))
+    for copy in (first, second):
+        with cache.claimed(copy) as file:
             cache.reserve(file, 40_000)
-    with cache.claimed(tmp_path / "cache" / "c" / "file") as file:
+    with cache.claimed(third) as file:
         assert not Cache(tmp_path / "cache", 100_000).reserved(file, 0, 40_000)
     (tmp_path / "cache" / "used").write_text("what is this")
-    with cache.claimed(tmp_path / "cache" / "c" / "file") as file:
+    with cache.claimed(third) as file:
         assert not cache.reserved(file, 0, 40_000)  # it was counted anew
 
 
