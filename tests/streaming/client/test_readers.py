@@ -213,7 +213,13 @@ def test_a_server_that_stays_away_in_mid_run_is_an_error_after_a_while(toy: Path
             list(read)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/ws", "127.0.0.1:8000", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/ws", "127.0.0.1:8000", ""),
+        *("ws://box:80000/ws", "ws://box:8O00/ws", "ws://[::1/ws", "ws://a..b/ws"),
+    ],
+)
 def test_an_address_that_is_none_is_an_error(url: str):
     with pytest.raises(UserError, match="one looks like ws://host:8000/ws"):
         StreamClient(url).info()
