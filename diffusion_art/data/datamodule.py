@@ -397,7 +397,8 @@ class StreamDataModule(LightningDataModule):
             raise UserError(f"an EIR server sends encoded pictures and captions, not {self.codec}; set {PLAIN}")
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
-            "from where the server is",
+            "from where the server is, and validates on the next samples there, which it has been trained on if it is "
+            "past its first pass",
             self.url,
         )
         open_reader = self._open_eir_reader

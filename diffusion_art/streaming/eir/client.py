@@ -70,7 +70,8 @@ class EirReader:
     def choose_validation(self, count: int) -> tuple[list[Sample], int | None]:
         """The first `count` samples of the stream, which the server then never sends again, and what `samples` is.
 
-        Of a stream that ends before, a tenth. For one process of a run only: each call takes other samples.
+        Of a stream that ends before, a tenth. For one process of a run only: each call takes other samples. So does a
+        resumed run, which has been trained on them when it is past its first pass.
         """
         patience = self._patience()
         while True:

@@ -188,6 +188,7 @@ def test_training_falls_back_to_the_old_protocol_and_says_so_once(num_workers: i
         data = module(url, num_workers=num_workers)
         data.setup()
         assert sum("protocol 1.0" in message for message in caplog.messages) == 1
+        assert "validates on the next samples there" in caplog.text
         first, again = ([batch.keys for batch in data.val_dataloader()] for _ in range(2))
         assert first == again
         assert [len(keys) for keys in first] == [8, 2]
