@@ -23,7 +23,7 @@ from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError
 from diffusion_art.streaming.client.patience import Patience, Turns
-from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of
+from diffusion_art.streaming.client.session import Part, ReadRequest, Session, cut, parts_of, samples_of
 from diffusion_art.streaming.wire import Read, StreamInfo
 
 __all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
@@ -111,7 +111,10 @@ class StreamClient:
                     return
                 while not all(part.done for part in waiting[0]):
                     try:
-                        session = session or Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
+                        if session is None:
+                            session = Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
+                            info = session.line.info  # each server says how much it gives at once
+                            waiting = deque(cut(parts, info.max_count) for parts in waiting)
                         session.ask(part for parts in waiting for part in parts)
                         session.receive()
                         patience.rewarded()

@@ -17,8 +17,10 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client.readers import ReadRequest, Sample, ShardReader, StreamClient
-from diffusion_art.streaming.client.session import Part, Session
+from diffusion_art.streaming.client.session import Part, Session, cut
+from diffusion_art.streaming.server.limits import Limits
 from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from tests.conftest import ROOT
 from tests.shards.toy import toy_caption, toy_image, toy_key, write_toy
 from tests.streaming.running import wait_until
@@ -97,6 +99,25 @@ def test_a_client_goes_on_at_another_server_when_its_own_stays_away(toy: Path):
         samples = [next(read) for _ in range(10)]
         one.stop()
         assert samples + list(read) == list(ShardReader(toy).read(requests))
+
+
+def test_a_server_that_gives_less_at_once_is_asked_for_less(toy: Path):
+    requests = batches(50, 40)
+    with ServerProcess(toy) as one, ServerProcess(toy, settings=Settings(limits=Limits(max_request_samples=7))) as two:
+        client = StreamClient([one.url, two.url])
+        client._turns._order[:] = [one.url, two.url]
+        read = client.read(requests, window=4)
+        samples = [next(read) for _ in range(3)]
+        one.stop()
+        assert samples + list(read) == list(ShardReader(toy).read(requests))
+
+
+def test_a_part_is_cut_where_what_has_come_ends():
+    part = Part("train", 0, 2, place=3, stop=20, samples=[Sample("0", b"", "")])
+    pieces = cut([part], 7)
+    assert pieces[0] is part
+    assert [(piece.place, piece.stop, len(piece.samples)) for piece in pieces] == [(3, 10, 1), (10, 17, 0), (17, 20, 0)]
+    assert cut(pieces, 7) == pieces
 
 
 def test_a_server_that_hangs_is_left(toy: Path):
