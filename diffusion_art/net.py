@@ -18,6 +18,7 @@ from diffusion_art.errors import UserError
 
 TOKEN_VARIABLE = "DIFFUSION_ART_STREAM_TOKEN"  # where streams look for a token that nobody gave them
 BACKLOG = 1024  # connections that wait to be accepted
+_MACOS_FILES = 10_240  # where the hard limit is none, and more than this is refused
 
 
 def answers(host: str, port: int, *, within_s: float) -> bool:
@@ -156,9 +157,11 @@ def send_at_once(transport: asyncio.BaseTransport) -> None:
 
 def allow_many_files() -> None:
     """Every mapped shard and every client holds a file descriptor: take as many as we may have."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, max(soft, _MACOS_FILES)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return
 
 
 # ---------------------------------------------------------------------- tasks

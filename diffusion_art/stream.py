@@ -33,7 +33,7 @@ def settings_of(config: DictConfig) -> Settings:
     return Settings(
         token=token_of(config.token),
         tls=Tls.of(config.tls.certificate, config.tls.key),
-        limits=Limits(**plain(config.limits)),
+        limits=Limits.of(plain(config.limits)),
         decode=config.decode,
         cache=config.cache,
         eir_seed=config.eir.seed,

@@ -7,13 +7,16 @@ import re
 from copy import deepcopy
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
-from tests.fakes import toy_model, toy_run
+from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -78,6 +81,43 @@ def small_bench(folder: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONPATH": str(NOTEBOOKS[0].parents[1]),
     }
+
+
+def run_here(name: str) -> None:
+    """The cells of a notebook one after the other, in this process."""
+    cells = nbformat.read(NOTEBOOKS[0].parent / f"{name}.ipynb", as_version=4).cells
+    names: dict[str, object] = {}
+    with matplotlib.rc_context():
+        try:
+            for cell in cells:
+                if cell.cell_type == "code":
+                    exec(cell.source, names)
+        finally:
+            plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "ddim.Ancestral",
+        pytest.param("stochastic_heun.StochasticHeun", marks=pytest.mark.slow),
+        pytest.param("consistency.Consistency", marks=pytest.mark.slow),
+    ],
+)
+def test_ways_between_pictures_work_with_samplers_that_draw_noise_at_each_step(tmp_path, monkeypatch, sampler: str):
+    config = {"model": MODEL_CONFIG, "sampler": {"_target_": f"diffusion_art.diffusion.samplers.{sampler}"}}
+    write_checkpoint(tmp_path / "run" / "last.ckpt", toy_model(), config={**config, "prompts": ["red", "blue"]})
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(tmp_path / "run" / "last.ckpt"))
+    run_here("interpolate")
+    assert (tmp_path / "run" / "interpolation.gif").is_file()
+
+
+def test_a_run_without_prompts_is_asked_for_captions_to_walk_between(tmp_path, monkeypatch):
+    config = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG}
+    write_checkpoint(tmp_path / "last.ckpt", toy_model(), config=config)
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(tmp_path / "last.ckpt"))
+    with pytest.raises(UserError, match="has no prompts of its own: set CAPTIONS above"):
+        run_here("interpolate")
 
 
 @pytest.mark.slow

@@ -308,8 +308,8 @@ class StreamDataModule(LightningDataModule):
         reader = self._open_reader()
         try:
             self.info = reader.info()
-            if self.url != "shards":  # workers connect on their own, to this data set and no other
-                self._open_reader = partial(self._open_reader, digest=self.info.digest)
+            if self.url != "shards":  # workers connect on their own, to these samples and captions and no others
+                self._open_reader = partial(self._open_reader, met=self.info)
         except OtherProtocol:
             self._open_reader = open_eir = self._open_eir()
             self.info = open_eir().info()
@@ -397,7 +397,8 @@ class StreamDataModule(LightningDataModule):
             raise UserError(f"an EIR server sends encoded pictures and captions, not {self.codec}; set {PLAIN}")
         log.info(
             "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
-            "from where the server is",
+            "from where the server is, and validates on the next samples there, which it has been trained on if it is "
+            "past its first pass",
             self.url,
         )
         open_reader = self._open_eir_reader
@@ -405,7 +406,7 @@ class StreamDataModule(LightningDataModule):
         if self._world()[1] > 1:
             chosen = self.trainer.strategy.broadcast(chosen)  # type: ignore[union-attr]
         validation, samples = chosen or ([], None)
-        return partial(open_reader, validation=validation, samples=samples)
+        return partial(open_reader, validation=validation, samples=samples, met=True)
 
     def _open_eir_reader(self, **options: Any) -> EirReader:
         return EirReader(self.url, token=self.token, ca=self.ca, **options)

@@ -54,7 +54,7 @@ class StreamDataset(IterableDataset):
     the codec is one of latents, these have the shape `latents` (c h w).
 
     Raises:
-        UserError: more than `max_bad` unreadable pictures.
+        UserError: more than `max_bad` unreadable pictures, or nothing else in a split.
     """
 
     def __init__(
@@ -156,9 +156,10 @@ class StreamDataset(IterableDataset):
         images = home.images if home else _empty(len(samples), *shape)
         rows, told = images.numpy(), ToldFirst(self.codec) if "+" in self.codec else None
         for row, position in enumerate(range(part.start, part.stop)):
+            tried = 1
             while not self._unpack(samples[row], rows[row], told):
-                position += 1
-                samples[row] = self._replacement(part, position)
+                samples[row] = self._replacement(part, position, tried)
+                tried += 1
         positions = part.position + np.arange(len(samples))
         if self.augmentation is not None and not encoded:
             self.augmentation(rows, seed=self.seed or 0, positions=positions)
@@ -208,7 +209,15 @@ class StreamDataset(IterableDataset):
             )
             return False
 
-    def _replacement(self, part: Stretch, position: int) -> Sample:
+    def _replacement(self, part: Stretch, position: int, tried: int) -> Sample:
+        """The sample after the `tried` ones from `position` on, none of which can be read."""
+        whole = 2 * part.samples  # places that hold a whole epoch, wherever they begin; 0 where nobody knows how many
+        if 0 < whole <= tried:
+            raise UserError(
+                f"none of {part.samples} pictures of split `{part.split}` can be read. See what is wrong with them: "
+                f"`python -m diffusion_art.shards lint path=FOLDER`"
+            )
+        position += tried
         if self.seed is None:
             position %= part.samples
         wanted = self._request(replace(part, start=position, stop=position + 1))

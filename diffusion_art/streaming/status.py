@@ -4,6 +4,7 @@ Read from their `/metrics`, twice for the rates; with several server processes t
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -12,7 +13,8 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from http.client import HTTPException
+from urllib.parse import SplitResult, urlsplit
 
 from rich.console import Console
 from rich.live import Live
@@ -21,6 +23,7 @@ from rich.text import Text
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE, client_context, headers_of
+from diffusion_art.streaming.client.line import one_line
 from diffusion_art.streaming.server.exposition import Figures, read_metrics
 
 _TIMEOUT_S = 5.0
@@ -48,9 +51,7 @@ class Scraper:
 
     def __init__(self, url: str, *, token: str | None, ca: str | None) -> None:
         self.url = url
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.netloc:
-            raise UserError(f"{url!r} is no stream address; one looks like ws://host:8000/ws")
+        parts = _parts_of(url)
         scheme = "http" if parts.scheme == "ws" else "https"
         self._request = urllib.request.Request(f"{scheme}://{parts.netloc}/metrics", headers=headers_of(token))
         context = client_context(ca) if scheme == "https" else None
@@ -70,9 +71,18 @@ class Scraper:
             trouble = "wants its token: --token, or $" + TOKEN_VARIABLE if error.code == 401 else str(error)
         except urllib.error.URLError as error:
             trouble = f"no answer ({getattr(error.reason, 'strerror', None) or error.reason})"
-        except (OSError, ValueError) as error:
-            trouble = f"no answer ({error})"
+        except (OSError, ValueError, HTTPException) as error:
+            trouble = f"no answer ({one_line(error)})"
         return Reading(time.monotonic(), {}, {}, trouble)
+
+
+def _parts_of(url: str) -> SplitResult:
+    """What the address of a stream is made of. UserError for one that is none."""
+    with contextlib.suppress(ValueError):  # a port that is not a number, or too large, a bracket that is not closed
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.netloc and parts.port != 0:
+            return parts
+    raise UserError(f"{url!r} is no stream address; one looks like ws://host:8000/ws")
 
 
 def quantile(earlier: Reading, later: Reading, q: float) -> float | None:

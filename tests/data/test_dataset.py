@@ -91,23 +91,30 @@ def test_validation_is_read_once_in_stored_order_with_a_short_last_batch(painter
     assert not set(keys) & {shard_set.key("train", i) for i in range(shard_set.splits["train"])}
 
 
+def _spoil(folder, split: str, numbers) -> list[str]:
+    """Overwrite the bytes of these pictures in place, so that sizes still agree; their keys."""
+    shards = ShardSet.open(folder)
+    samples = [shards.read(split, number) for number in numbers]
+    pictures, keys = [bytes(sample.image) for sample in samples], [sample.key for sample in samples]
+    for tar in folder.glob(f"{split}-*.tar"):
+        data = tar.read_bytes()
+        for picture in pictures:
+            data = data.replace(picture, bytes(len(picture)))
+        tar.write_bytes(data)
+    return keys
+
+
+def _build(folder, *, count: int, val_fraction: float = 0.0) -> None:
+    painter = Painter(count=count, image_size_px=16)
+    build_shards(painter, folder, image_size_px=16, val_fraction=val_fraction, progress=False, workers=1)
+
+
 @pytest.fixture
 def shards_with_a_bad_picture(tmp_path):
-    """Shards in which the bytes of one training picture were overwritten in place: sizes still agree."""
+    """Shards with one training picture that cannot be read, and its key."""
     out = tmp_path / "shards"
-    build_shards(
-        Painter(count=40, image_size_px=16),
-        out,
-        image_size_px=16,
-        val_fraction=0.0,
-        progress=False,
-        workers=1,
-    )
-    sample = ShardSet.open(out).read("train", 5)
-    image, key = bytes(sample.image), sample.key
-    tar = next(out.glob("train-*.tar"))
-    data = tar.read_bytes()
-    tar.write_bytes(data.replace(image, b"\x00" * len(image)))
+    _build(out, count=40)
+    (key,) = _spoil(out, "train", [5])
     return out, key
 
 
@@ -134,6 +141,35 @@ def test_a_bad_picture_that_comes_again_is_one(shards_with_a_bad_picture):
     dataset = _dataset(shards, global_batch_size=8, last_batch=20, max_bad=1)  # four times through
     assert len(list(dataset)) == 20
     assert dataset.bad == {bad}
+
+
+@pytest.mark.parametrize(("split", "seed"), [("val", None), ("train", 0)])
+def test_a_split_without_a_readable_picture_ends_the_run(tmp_path, split, seed):
+    _build(tmp_path, count=40, val_fraction=0.2)
+    samples = ShardSet.open(tmp_path).splits[split]
+    _spoil(tmp_path, split, range(samples))
+    opened = []
+
+    def open_reader() -> ShardReader:
+        opened.append(1)
+        assert len(opened) < 200, "it reads on and on"
+        return ShardReader(tmp_path)
+
+    settings = {"samples": samples, "global_batch_size": 4, "last_batch": 2, "image_size_px": 16}
+    dataset = StreamDataset(open_reader, split=split, seed=seed, **settings)
+    with pytest.raises(UserError, match=rf"none of {samples} pictures of split `{split}` can be read"):
+        list(dataset)
+
+
+def test_one_readable_picture_is_enough(tmp_path):
+    """However the epochs are shuffled, and wherever in them a batch begins."""
+    _build(tmp_path, count=3)
+    bad = _spoil(tmp_path, "train", [0, 1])
+    batches = _dataset(tmp_path, global_batch_size=2, last_batch=20, augmentation=None)
+    seen = [key for batch in batches for key in batch.keys]
+    assert len(seen) == 40
+    assert len(set(seen)) == 1
+    assert not set(seen) & set(bad)
 
 
 def test_socket_and_disk_give_identical_batches(painter_shards):

@@ -25,7 +25,7 @@ from diffusion_art.sources.painter import (
     held_out_pairs,
     shares,
 )
-from diffusion_art.sources.painter.contact_sheet import contact_sheet
+from diffusion_art.sources.painter.contact_sheet import contact_sheet, main
 from diffusion_art.sources.painter.palette import CREAM, INK, STONE, to_lab
 
 STYLE_NAMES = [style.name for style in STYLES]
@@ -212,3 +212,29 @@ def test_contact_sheet_shows_every_style():
     page = contact_sheet(columns=2, image_size_px=16, zoom=2)
     assert page.size == (140 + 2 * 36 + 4, 36 * len(STYLES) + 4)
     assert len(page.getcolors(1 << 20)) > 500
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["page.png", "--image-size-px", "8"], "cannot paint at 8 px"),
+        (["page.png", "--columns", "0"], "count"),
+        (["page.jpg"], "page.jpg cannot be written"),
+        (["page"], "page cannot be written"),
+        (["text/page.png"], "text/page.png cannot be written"),
+    ],
+)
+def test_a_contact_sheet_that_cannot_be_made_is_one_sentence(tmp_path, words: list[str], said: str):
+    (tmp_path / "text").write_text("not a folder")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / words[0]), "--columns", "1", *words[1:]])
+    assert str(ended.value.code).startswith("error: ")
+    assert said in str(ended.value.code)
+    assert "\n" not in str(ended.value.code)
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_contact_sheet_is_written_where_it_was_asked_for(tmp_path):
+    main([str(tmp_path / "new" / "page.png"), "--columns", "1", "--image-size-px", "16"])
+    with Image.open(tmp_path / "new" / "page.png") as page:
+        assert page.size == (140 + 20 + 4, 20 * len(STYLES) + 4)

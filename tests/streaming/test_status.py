@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,9 +74,50 @@ def test_a_token_is_wanted_and_used(toy: Path, capsys, monkeypatch: pytest.Monke
 
 
 def test_a_server_of_something_else_is_no_stream_server(toy: Path):
-    for url in ("http://127.0.0.1:1/ws", "127.0.0.1:8000", "ws://"):
+    wrong = ("ws://box:99999/ws", "ws://box:8O00/ws", "ws://box:0/ws", "ws://[::1/ws")
+    for url in ("http://127.0.0.1:1/ws", "127.0.0.1:8000", "ws://", *wrong):
         with pytest.raises(UserError, match="one looks like ws://host:8000/ws"):
             Scraper(url, token=None, ca=None)
+
+
+@contextmanager
+def saying(answer: bytes) -> Iterator[str]:
+    """The address of a server that answers a request with these bytes and hangs up."""
+
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(2**16)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+        finally:
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "no answer (SSH-2.0-OpenSSH_9.6)"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n# HELP", "no answer (IncompleteRead"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "no answer ("),
+        (b"", "no answer ("),
+    ],
+)
+def test_a_server_of_something_else_is_a_reading_with_its_trouble(answer: bytes, trouble: str):
+    with saying(answer) as url:
+        found = Scraper(url, token=None, ca=None)()
+    assert found.trouble.startswith(trouble)
+    assert "\n" not in found.trouble
+
+
+@pytest.mark.parametrize("host", ["a..b", "b ox"])
+def test_a_host_that_is_not_a_name_is_a_reading_with_its_trouble(host: str):
+    assert Scraper(f"ws://{host}:8000/ws", token=None, ca=None)().trouble.startswith("no answer (")
 
 
 def test_the_command_shows_tables_in_a_pipe_until_it_is_interrupted(toy: Path, server: ServerProcess):

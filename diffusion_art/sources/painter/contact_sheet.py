@@ -7,10 +7,13 @@ python -m diffusion_art.sources.painter.contact_sheet page.png --image-size-px 3
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusion_art.errors import UserError
 from diffusion_art.sources.painter.painter import Painter
 from diffusion_art.sources.painter.palette import CREAM, INK
 from diffusion_art.sources.painter.styles import STYLES
@@ -36,7 +39,8 @@ def contact_sheet(
     return page
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="the PNG to write")
     parser.add_argument("--columns", type=int, default=10, help="pictures per style")
@@ -44,12 +48,19 @@ def main() -> None:
     parser.add_argument("--zoom", type=int, default=1, help="repeat each pixel this many times each way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", action="store_true", help="the combinations kept from training")
-    asked = vars(parser.parse_args())
+    asked = vars(parser.parse_args(arguments))
     path = asked.pop("path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page = contact_sheet(**asked)
+    try:
+        page = contact_sheet(**asked)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     # 256 colours keep a page of flat paint under 400 kB
-    page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+    page = page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(path, optimize=True)
+    except (OSError, ValueError) as error:  # a folder that is not ours, a name that ends as no kind of picture does
+        sys.exit(f"error: {path} cannot be written ({error}); give the page a name such as page.png")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The painter: an embedded data set of small synthetic paintings, picture = f(seed, index).
 
 Sixteen manners, ten named colours, captions like WikiArt's. The caption fixes style, both colours, subject
-and layout; everything else varies with the index. So the truth behind each caption is known, and whether a
-model painted what it was asked is a number (`diffusion_art.evaluation.caption_following`).
+and layout; everything else varies with the index. Only a Constellation of Surrealism fills the page whatever its
+layout word. So the truth behind each caption is known, and whether a model painted what it was asked is a number
+(`diffusion_art.evaluation.caption_following`).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def explained(url: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except InvalidURI as error:
-        raise UserError(f"{url!r} is no stream address ({error.msg}); one looks like ws://host:8000/ws") from None
+        raise _no_address(url, error.msg) from None
     except InvalidStatus as error:
         raise _explain(url, error.response.status_code, token) from None
     except ssl.SSLCertVerificationError as error:
@@ -69,6 +69,8 @@ def explained(url: str, token: str | None) -> Iterator[None]:
         ) from None
     except (OSError, WebSocketException) as error:
         raise LineError(f"{url}: {one_line(error)}") from None
+    except ValueError as error:  # a port that is not a number, or too large, a host that is no name
+        raise _no_address(url, one_line(error)) from None
 
 
 class Line:
@@ -123,6 +125,10 @@ class Line:
         """Hang up. Does nothing in a forked child of the process that dialled: the line is not its own."""
         if os.getpid() == self._owner:
             self._connection.close()
+
+
+def _no_address(url: str, why: str) -> UserError:
+    return UserError(f"{url!r} is no stream address ({why}); one looks like ws://host:8000/ws")
 
 
 def _explain(url: str, status: int, token: str | None) -> UserError | LineError:

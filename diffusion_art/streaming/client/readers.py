@@ -7,6 +7,7 @@
 `ShardReader` is the same without a server, for debugging: identical samples straight from the shards.
 """
 
+import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -23,13 +24,14 @@ from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError
 from diffusion_art.streaming.client.patience import Patience, Turns
-from diffusion_art.streaming.client.session import Part, ReadRequest, Session, parts_of, samples_of
+from diffusion_art.streaming.client.session import Part, ReadRequest, Session, cut, parts_of, samples_of
 from diffusion_art.streaming.wire import Read, StreamInfo
 
 __all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
 
-_START = "`python -m diffusion_art.stream data.path=FOLDER`"
-_DECODE = "python -m diffusion_art.stream data.path=FOLDER decode=true"
+_STREAM = "python -m diffusion_art.stream data.path=FOLDER"
+_START = f"`{_STREAM}`"
+_DECODE = f"{_STREAM} decode=true"
 
 
 class StreamClient:
@@ -37,9 +39,9 @@ class StreamClient:
 
     A server that breaks off, hangs for `timeout_s` or sends damaged bytes is left, and what was not yet
     received is asked again of another one: the samples come out as if nothing had happened. A server is
-    waited for `connect_for_s` at the start and `retry_for_s` in mid-run. `digest` is the data set that must
-    be there, None for that of the first server. It connects at the first read, so before that it may be sent to
-    other processes.
+    waited for `connect_for_s` at the start and `retry_for_s` in mid-run. `met` is what a server of this run was
+    found to hold: the same samples and captions must be there, and this is mid-run. None: those of the first
+    server. It connects at the first read, so before that it may be sent to other processes.
 
     Without a `token` that of $DIFFUSION_ART_STREAM_TOKEN is used. `ca` is a PEM file of certificates to trust
     (wss:// addresses), None for the system's.
@@ -48,8 +50,8 @@ class StreamClient:
     arrived as it was sent. `remedy` is what helps where a server has no such codec. No more than about `window_bytes`
     are asked for ahead.
 
-    UserError when no server answers for that long, the token is wrong, or a server holds another data set, or
-    has not the codec.
+    UserError when no server answers for that long, the token is wrong, or a server holds another data set, makes
+    other captions, or has not the codec.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class StreamClient:
         *,
         token: str | None = None,
         ca: str | None = None,
-        digest: str | None = None,
+        met: StreamInfo | None = None,
         codec: str = "jpeg",
         checksum: bool = True,
         remedy: str = f"start it again with `{_DECODE}`, or set data.payload=jpeg",
@@ -71,7 +73,7 @@ class StreamClient:
         if not self.urls:
             raise UserError("data.url names no server; give an address such as ws://host:8000/ws, or auto")
         self._token = token_of(token)
-        self._ca, self._digest, self._timeout_s = ca, digest, timeout_s
+        self._ca, self._met, self._timeout_s = ca, met, timeout_s
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self.codec, self._checksum, self._window_bytes = codec, checksum, window_bytes
         self._remedy = remedy
@@ -111,7 +113,10 @@ class StreamClient:
                     return
                 while not all(part.done for part in waiting[0]):
                     try:
-                        session = session or Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
+                        if session is None:
+                            session = Session(self._dial(patience), codec=self.codec, checksum=self._checksum)
+                            info = session.line.info  # each server says how much it gives at once
+                            waiting = deque(cut(parts, info.max_count) for parts in waiting)
                         session.ask(part for parts in waiting for part in parts)
                         session.receive()
                         patience.rewarded()
@@ -143,15 +148,9 @@ class StreamClient:
         open_within_s = min(self._timeout_s, max(1.0, patience.left_s()))
         line = Line(url, token=self._token, ca=self._ca, timeout_s=self._timeout_s, open_within_s=open_within_s)
         self._lines.add(line)
-        expected = self._digest or (self._info and self._info.digest)
-        if expected and line.info.digest != expected:
+        if (known := self._info or self._met) is not None and (refused := _other(line, known)):
             self._hang_up(line)
-            held = f"{line.info.name!r} ({line.info.digest})"
-            wanted = f"{self._info.name!r} ({expected})" if self._info else f"the one with digest {expected}"
-            raise UserError(
-                f"the stream server at {url} holds data set {held}, this run reads {wanted}; "
-                f"serve that one there, or begin a new run"
-            )
+            raise UserError(refused)
         if self.codec not in line.info.codecs:
             self._hang_up(line)
             raise UserError(
@@ -167,11 +166,28 @@ class StreamClient:
 
     def _patience(self) -> Patience:
         where = " or ".join(self.urls)
-        if self._info is None:
+        if self._info is None and self._met is None:
             what = f"no stream server answers at {where}; start one with {_START}, or leave data.url at auto"
             return Patience(self._connect_for_s, what)
         what = f"the stream server at {where} has broken off; start it again with {_START} and resume the run"
         return Patience(self._retry_for_s, what)
+
+
+def _other(line: Line, known: StreamInfo) -> str | None:
+    """Why a server cannot take the place of one that holds what is `known`, or None when it can."""
+    info = line.info
+    if info.digest != known.digest:
+        return (
+            f"the stream server at {line.url} holds data set {info.name!r} ({info.digest}), this run reads "
+            f"{known.name!r} ({known.digest}); serve that one there, or begin a new run"
+        )
+    if info.caption_template != known.caption_template:
+        told = [] if known.caption_template is None else [shlex.quote(f"caption_template={known.caption_template}")]
+        return (
+            f"the stream server at {line.url} makes its captions by {info.caption_template!r}, this run reads those "
+            f"by {known.caption_template!r}; start it again with `{' '.join([_STREAM, *told])}`, or begin a new run"
+        )
+    return None
 
 
 class ShardReader:

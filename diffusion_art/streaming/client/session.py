@@ -1,6 +1,6 @@
 """Requests on their way: by epochs into parts, asked over a line, and put together again from frames."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -93,11 +93,24 @@ def parts_of(request: ReadRequest, info: StreamInfo) -> list[Part]:
     if not samples:
         has = ", ".join(f"{n} in {split!r}" for split, n in info.splits.items())
         raise UserError(f"data set {info.name!r} has no samples in split {request.split!r}, but {has}")
-    return [
-        Part(request.split, request.seed, epoch, start, min(start + info.max_count, stop))
+    whole = [
+        Part(request.split, request.seed, epoch, first, stop)
         for epoch, first, stop in spans(samples, request.start, request.stop - request.start)
-        for start in range(first, stop, info.max_count)
     ]
+    return cut(whole, info.max_count)
+
+
+def cut(parts: Iterable[Part], most: int) -> list[Part]:
+    """`parts` in pieces of which each has no more than `most` samples to come."""
+    return [piece for part in parts for piece in _pieces(part, most)]
+
+
+def _pieces(part: Part, most: int) -> Iterator[Part]:
+    """`part`, with what it has got, up to where a request for its rest may end, and parts of what comes after."""
+    after, part.stop = part.stop, min(part.stop, part.place + most)
+    yield part
+    for start in range(part.stop, after, most):
+        yield Part(part.split, part.seed, part.epoch, start, min(start + most, after))
 
 
 def samples_of(

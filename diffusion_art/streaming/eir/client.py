@@ -35,8 +35,8 @@ class EirReader:
     `validation` are samples that are never returned for training, and `samples` is the length of the rest of the
     stream, None where the server does not say. `token` and `ca` are as for `StreamClient`. Connects when first read.
 
-    UserError when no server answers for `connect_for_s` at the start or `retry_for_s` in mid-run, or streams no
-    captioned pictures.
+    UserError when no server answers for `connect_for_s` at the start or `retry_for_s` in mid-run, which it is for a
+    reader of a run that has `met` a server, or streams no captioned pictures.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class EirReader:
         ca: str | None = None,
         validation: Sequence[Sample] = (),
         samples: int | None = None,
+        met: bool = False,
         timeout_s: float = 30.0,
         retry_for_s: float = 120.0,
         connect_for_s: float = 10.0,
@@ -59,7 +60,7 @@ class EirReader:
         self._retry_for_s, self._connect_for_s = retry_for_s, connect_for_s
         self._turns = Turns(self.urls)
         self._line: EirLine | None = None
-        self._met = False  # whether a server ever answered
+        self._met = met  # whether a server ever answered
         self._ready = deque[Sample]()
 
     def info(self) -> StreamInfo:
@@ -70,7 +71,8 @@ class EirReader:
     def choose_validation(self, count: int) -> tuple[list[Sample], int | None]:
         """The first `count` samples of the stream, which the server then never sends again, and what `samples` is.
 
-        Of a stream that ends before, a tenth. For one process of a run only: each call takes other samples.
+        Of a stream that ends before, a tenth. For one process of a run only: each call takes other samples. So does a
+        resumed run, which has been trained on them when it is past its first pass.
         """
         patience = self._patience()
         while True:

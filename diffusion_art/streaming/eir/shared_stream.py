@@ -13,7 +13,7 @@ the positions of a client that goes away before that return, and are handed out 
   of what another client does. Once it is over, a client that resets before it asks for data need not be alone: a
   worker of `eirtrain` that comes late asks first.
 * When nobody has been connected for `idle_s`, or since the end, the stream begins anew: a client that comes then is a
-  new training and gets what it would get from a new server.
+  new training and gets what it would get from a new server. A server that was stopped counts from when it runs again.
 
 Validation samples are left out for good, on all connections, after any reset.
 """
@@ -78,6 +78,7 @@ class EirPass:
         self._idle_s = idle_s
         self._path = path
         self._opened: Ledger | None = None
+        self._began_at = time.time()
         if path is not None and Path(path).exists():
             self._opened = self._open()
         elif path is not None and not Path(path).parent.is_dir():
@@ -104,7 +105,7 @@ class EirPass:
     def join(self) -> EirClient:
         """A client has connected."""
         with self._ledger.transaction():
-            idle = time.time() - self._ledger.left_at() > self._idle_s
+            idle = time.time() - max(self._ledger.left_at(), self._began_at) > self._idle_s
             if not self._ledger.count("clients") and (idle or self._is_over()):
                 self._ledger.rewind()
             return EirClient(self._ledger.enter())

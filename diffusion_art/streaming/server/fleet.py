@@ -174,7 +174,7 @@ class Fleet:
                 status = await slot.child.wait()
                 self._leave(slot)
                 log.warning("server process %d ended by itself (%s), starting another", slot.number, reason(status))
-            await asyncio.sleep(min(_LONGEST_DELAY_S, 0.1 * 2**failures) if failures else 0)
+            await asyncio.sleep(_delay_s(failures))
             if await self._start(slot):
                 failures = 0
                 continue
@@ -242,6 +242,11 @@ class Fleet:
         for slot in self._slots:
             await _kill(slot)
             self._leave(slot)
+
+
+def _delay_s(failures: int) -> float:
+    """The wait before a process is started, after so many starts in a row that failed."""
+    return min(_LONGEST_DELAY_S, 0.1 * 2 ** min(failures, 10)) if failures else 0.0
 
 
 async def _kill(slot: _Slot) -> None:

@@ -1,7 +1,8 @@
 """What a server allows its clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.wire import MAX_COUNT, MAX_MESSAGE_BYTES
@@ -28,8 +29,17 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, (least, most) = getattr(self, field.name), _RANGES[field.name]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise UserError(f"limits.{field.name}={value!r} is not a number from {least} to {most:,}")
+            whole = field.type is int
+            kinds = int if whole else int | float
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+                number = "whole number" if whole else "number"
+                raise UserError(f"limits.{field.name}={value!r} is not a {number} from {least} to {most:,}")
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> "Limits":
+        """What a config asks for, which reads 1e3 as 1000.0."""
+        floats = {name: value for name, value in asked.items() if isinstance(value, float) and value.is_integer()}
+        return cls(**{**asked, **{name: int(value) for name, value in floats.items()}})
 
 
 class Entrance:

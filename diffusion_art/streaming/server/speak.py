@@ -34,6 +34,7 @@ from diffusion_art.streaming.wire import (
 )
 
 _MAX_WAITING = 64  # requests of one client not yet begun; with more of them its socket is left unread
+_PING_S = 10.0  # while samples are on their way: well within the time that a client waits for an answer
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ async def _answer(connection: ServerConnection, shards: Shards, waiting: Waiting
             note_answer(connection, samples=0, seconds=time.perf_counter() - began)
             continue
         read, numbers, coming = task
-        if refused := await _unless_there(read, coming):
+        if refused := await _unless_there(connection, read, coming):
             await _send(connection, refused)
             note_answer(connection, samples=0, seconds=time.perf_counter() - began)
             continue
@@ -106,14 +107,24 @@ def _look_up(shards: Shards, read: Read) -> Lookup:
     return read, samples, shards.prefetch(read.split, samples, read.codec)
 
 
-async def _unless_there(read: Read, coming: Future[None] | None) -> Error | None:
-    """Wait for samples that come over a network while other clients have their turn; what to say if they do not."""
-    if coming is not None:
-        try:
-            await asyncio.wrap_future(coming)
-        except UserError as error:
-            log.error("%s", error)
-            return Error(read.id, "unreadable", str(error))
+async def _unless_there(connection: ServerConnection, read: Read, coming: Future[None] | None) -> Error | None:
+    """Wait for samples that come over a network while other clients have their turn; what to say if they do not.
+
+    The client is pinged meanwhile, so that it does not take us for a server that hangs. Whether it answers is its own
+    business: a trainer may be busy.
+    """
+    if coming is None:
+        return None
+    there = asyncio.wrap_future(coming)
+    try:
+        while not (await asyncio.wait([there], timeout=_PING_S))[0]:
+            await connection.ping()
+        there.result()
+    except UserError as error:
+        log.error("%s", error)
+        return Error(read.id, "unreadable", str(error))
+    finally:
+        there.cancel()
     return None
 
 

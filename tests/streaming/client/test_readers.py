@@ -10,15 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.mixture import Component
 from diffusion_art.streaming.client.readers import ReadRequest, Sample, ShardReader, StreamClient
-from diffusion_art.streaming.client.session import Part, Session
+from diffusion_art.streaming.client.session import Part, Session, cut
+from diffusion_art.streaming.server.limits import Limits
 from diffusion_art.streaming.server.process import ServerProcess
+from diffusion_art.streaming.server.settings import Settings
 from tests.conftest import ROOT
 from tests.shards.toy import toy_caption, toy_image, toy_key, write_toy
 from tests.streaming.running import wait_until
@@ -97,6 +101,25 @@ def test_a_client_goes_on_at_another_server_when_its_own_stays_away(toy: Path):
         samples = [next(read) for _ in range(10)]
         one.stop()
         assert samples + list(read) == list(ShardReader(toy).read(requests))
+
+
+def test_a_server_that_gives_less_at_once_is_asked_for_less(toy: Path):
+    requests = batches(50, 40)
+    with ServerProcess(toy) as one, ServerProcess(toy, settings=Settings(limits=Limits(max_request_samples=7))) as two:
+        client = StreamClient([one.url, two.url])
+        client._turns._order[:] = [one.url, two.url]
+        read = client.read(requests, window=4)
+        samples = [next(read) for _ in range(3)]
+        one.stop()
+        assert samples + list(read) == list(ShardReader(toy).read(requests))
+
+
+def test_a_part_is_cut_where_what_has_come_ends():
+    part = Part("train", 0, 2, place=3, stop=20, samples=[Sample("0", b"", "")])
+    pieces = cut([part], 7)
+    assert pieces[0] is part
+    assert [(piece.place, piece.stop, len(piece.samples)) for piece in pieces] == [(3, 10, 1), (10, 17, 0), (17, 20, 0)]
+    assert cut(pieces, 7) == pieces
 
 
 def test_a_server_that_hangs_is_left(toy: Path):
@@ -213,7 +236,24 @@ def test_a_server_that_stays_away_in_mid_run_is_an_error_after_a_while(toy: Path
             list(read)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/ws", "127.0.0.1:8000", ""])
+def test_a_new_reader_in_mid_run_waits_as_the_run_does(toy: Path):
+    with ServerProcess(toy) as server:
+        info = StreamClient(server.url).info()
+    reader = StreamClient(server.url, met=info, connect_for_s=0.1, retry_for_s=30)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(lambda: list(reader.read(batches(16, 5))))
+        time.sleep(1)
+        with ServerProcess(toy, port=port_of(server.url)):
+            assert read.result() == list(ShardReader(toy).read(batches(16, 5)))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/ws", "127.0.0.1:8000", ""),
+        *("ws://box:80000/ws", "ws://box:8O00/ws", "ws://[::1/ws", "ws://a..b/ws"),
+    ],
+)
 def test_an_address_that_is_none_is_an_error(url: str):
     with pytest.raises(UserError, match="one looks like ws://host:8000/ws"):
         StreamClient(url).info()
@@ -238,7 +278,37 @@ def test_another_data_set_after_a_restart_is_an_error_naming_both(toy: Path, tmp
         with pytest.raises(UserError, match=rf"'toy-1' \({other.digest}\).*'toy-0' \({info.digest}\)"):
             list(read)
         with pytest.raises(UserError, match=rf"{other.digest}.*{info.digest}"):
-            StreamClient(second.url, digest=info.digest).info()
+            StreamClient(second.url, met=info).info()
+
+
+def test_other_captions_after_a_restart_are_an_error_naming_both(toy: Path):
+    """The digest is that of the shards, whatever captions are made of them."""
+    with ServerProcess(toy) as server:
+        client = StreamClient(server.url)
+        info = client.info()
+        read = client.read(batches(16, 100), window=1)
+        next(read)
+        server.stop()
+    with ServerProcess([Component(toy, caption_template="By {title}")], port=port_of(server.url)) as second:
+        told = (
+            r"makes its captions by 'By \{title\}', this run reads those by '\{title\}'.*"
+            r" data\.path=FOLDER 'caption_template=\{title\}'`"
+        )
+        with pytest.raises(UserError, match=told):
+            list(read)
+        with pytest.raises(UserError, match=told):
+            StreamClient(second.url, met=info).info()
+
+
+def test_captions_of_two_servers_are_not_mixed(toy: Path):
+    with ServerProcess(toy) as one, ServerProcess([Component(toy, caption_template="By {title}")]) as two:
+        client = StreamClient([one.url, two.url])
+        client._turns._order[:] = [one.url, two.url]
+        read = client.read(batches(16, 100), window=1)
+        next(read)
+        one.stop()
+        with pytest.raises(UserError, match=rf"the stream server at {two.url} makes its captions by"):
+            list(read)
 
 
 def test_a_shard_cut_under_the_server_makes_empty_samples(tmp_path: Path):

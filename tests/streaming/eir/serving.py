@@ -204,11 +204,11 @@ class EirStreamer:
 
 
 @contextmanager
-def streaming(streamer: EirStreamer) -> Iterator[str]:
-    """The address of `streamer`."""
+def streaming(streamer: EirStreamer, port: int = 0) -> Iterator[str]:
+    """The address of `streamer`, at `port` or any free one."""
 
     async def start() -> Any:
-        return await serve(streamer.converse, "127.0.0.1", 0, ping_interval=None)
+        return await serve(streamer.converse, "127.0.0.1", port, ping_interval=None)
 
     with _running(start, _close) as server:
         yield _url(server)

@@ -3,9 +3,12 @@
 import json
 import logging
 import pickle
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +131,19 @@ def test_a_server_that_is_gone_is_an_error_that_names_it():
         next(impatient(url).read(requests(1)))
 
 
+def test_a_new_reader_in_mid_run_waits_as_the_run_does():
+    streamer = EirStreamer(batch=0)
+    with streaming(streamer) as url:
+        port = int(url.rsplit(":", 1)[1].split("/")[0])
+    reader = EirReader(url, met=True, connect_for_s=0.1, retry_for_s=30)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(lambda: list(reader.read(requests(5))))
+        time.sleep(1)
+        with streaming(streamer, port=port):
+            assert len(read.result()[0]) == 5
+            reader.close()
+
+
 @pytest.mark.parametrize(
     ("kind", "said", "complaint"),
     [
@@ -188,6 +204,7 @@ def test_training_falls_back_to_the_old_protocol_and_says_so_once(num_workers: i
         data = module(url, num_workers=num_workers)
         data.setup()
         assert sum("protocol 1.0" in message for message in caplog.messages) == 1
+        assert "validates on the next samples there" in caplog.text
         first, again = ([batch.keys for batch in data.val_dataloader()] for _ in range(2))
         assert first == again
         assert [len(keys) for keys in first] == [8, 2]
@@ -214,6 +231,17 @@ def test_a_resumed_run_keeps_its_count():
         resumed.setup()
         assert [batch.cursor for batch in resumed.train_dataloader()] == [5, 6, 7]
         resumed.teardown()
+
+
+def test_readers_of_a_run_know_that_its_server_was_met():
+    with streaming(EirStreamer(says={"status": TOLD})) as url:
+        data = module(url)
+        data.setup()
+        open_reader: Any = data._open_reader
+        reader = open_reader(timeout_s=2, retry_for_s=0.3)
+    with pytest.raises(UserError, match="has broken off"):
+        next(reader.read(requests(1)))
+    data.teardown()
 
 
 def test_epochs_need_a_length():

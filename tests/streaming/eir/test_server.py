@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -374,6 +376,21 @@ def test_a_stream_that_nobody_reads_for_a_while_is_a_new_one(pictures: Path):
         time.sleep(0.01)
         assert state.take(state.join(), 1, answer=1).tolist() == [first]
         state.close()
+
+
+def test_a_stopped_server_goes_on_where_it_was_however_long_it_was_away(pictures: Path, tmp_path: Path):
+    path, shards = tmp_path / "state", open_shards(pictures)
+    state = EirPass(shards, path=path)
+    client = state.join()
+    assert state.take(client, 10, answer=1).tolist() == list(range(10))
+    client.seen = 1
+    state.leave(client)
+    state.close()
+    with closing(sqlite3.connect(path)) as books, books:
+        books.execute("UPDATE stream SET left_at = left_at - 3600")
+    again = EirPass(shards, path=path)
+    assert again.take(again.join(), 1, answer=1).tolist() == [10]
+    again.close()
 
 
 # ------------------------------------------------------------------ bad pictures, large ones, slow clients

@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from diffusion_art.errors import UserError
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server.fleet import _delay_s
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.run import serve
 from diffusion_art.streaming.server.settings import Settings
@@ -178,6 +179,11 @@ def test_a_fleet_that_cannot_be_started_any_more_is_given_up(tmp_path: Path, cap
             os.kill(child, signal.SIGKILL)
         wait_until(lambda: "giving it up" in caplog.text, within_s=60)
         assert not server.alive()
+
+
+def test_a_process_that_cannot_be_started_is_tried_again_without_end():
+    assert [_delay_s(failures) for failures in (0, 1, 2)] == [0.0, 0.2, 0.4]
+    assert _delay_s(8) < _delay_s(9) == _delay_s(5000) == 30.0
 
 
 def test_no_processes_are_an_error(toy: Path):

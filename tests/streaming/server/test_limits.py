@@ -1,5 +1,6 @@
 """What strangers, crowds and slow clients may take of a server."""
 
+import math
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -34,11 +35,25 @@ def knock(url: str) -> socket.socket:
         ("max_request_samples", 10_000),
         ("open_timeout_s", 0),
         ("max_connections", True),
+        ("open_timeout_s", math.nan),
     ],
 )
 def test_a_limit_out_of_its_range_is_an_error_that_names_it(name: str, value):
-    with pytest.raises(UserError, match=rf"limits\.{name}={value!r} is not a number from"):
+    with pytest.raises(UserError, match=rf"limits\.{name}={value!r} is not a (whole )?number from"):
         Limits(**{name: value})
+
+
+def test_a_whole_number_may_be_written_as_a_power_of_ten():
+    asked = {"max_connections": 1e2, "max_message_bytes": 1e5, "max_request_samples": 1e3, "open_timeout_s": 1.5}
+    limits = Limits.of(asked)
+    assert limits == Limits(100, 100_000, 1000, 1.5)
+    assert [type(value) for value in vars(limits).values()] == [int, int, int, float]
+
+
+def test_a_part_of_a_client_is_an_error_that_names_it(run_command, toy: Path):
+    done = run_command("stream", f"data.path={toy}", "port=0", "limits.max_connections=10.5", timeout=60)
+    said = "error: limits.max_connections=10.5 is not a whole number from 1 to 1,000,000\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_a_request_carries_the_token_once_or_not_at_all():

@@ -15,9 +15,11 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.server import speak
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.status import Scraper, _cells
 from tests.shards.remote.web import Web
+from tests.streaming.running import running
 
 REQUESTS = [ReadRequest("train", 1, 32 * k, 32 * (k + 1)) for k in range(5)]
 
@@ -51,6 +53,19 @@ def test_a_client_is_told_in_one_sentence_when_the_store_is_gone(web: Web, tmp_p
         web.close()
         with pytest.raises(UserError, match=r"train-00000\d\.tar cannot be read .*\(unreadable\)"):
             told(StreamClient(server.url))
+
+
+def test_a_client_waits_for_as_long_as_samples_are_on_their_way(
+    web: Web, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server tells it by pings that it is not hanging."""
+    monkeypatch.setattr(speak, "_PING_S", 0.1)
+    web.fault = lambda file, number: 2.5 if (file, number) == ("train-000001.tar", 0) else None
+    with running(ShardSet.open(Address(web.url, settings(tmp_path)))) as url:
+        client = StreamClient(url, timeout_s=1, retry_for_s=0.1)
+        assert told(client) == told(ShardReader(toy))
+        client.close()
+    assert web.asked["train-000001.tar"] == 1
 
 
 @pytest.mark.slow
