@@ -109,6 +109,11 @@ def test_what_cannot_be_written_as_onnx(tmp_path, run_here, monkeypatch):
 
     assert "paints with stochastic_heun, which looks at the picture" in complaint("sampler=stochastic_heun")
     assert "format=onnx is written in fp32" in complaint("dtype=fp16")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "painting.json").write_text('{"brush": "wide"}')
+    _, _, complaints = run_here("export", f"run={run}", "format=onnx", f"path={tmp_path / 'theirs'}")
+    assert "theirs holds something else: give a folder of its own." in complaints
+    assert (tmp_path / "theirs" / "painting.json").read_text() == '{"brush": "wide"}'
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "needs onnxruntime, which is not installed" in complaint()
 
