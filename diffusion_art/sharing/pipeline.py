@@ -81,6 +81,8 @@ class DiffusionArtPipeline(DiffusionPipeline):
             straight = self.scheduler.config.get("prediction_type") != "sample"  # asks for dz / ds
             out = (z - x_0) / shares[step] if straight else x_0
             z = self.scheduler.step(out, timestep, z, **drawing, return_dict=False)[0]
+            if step == 0 and alphas[0] == 0 and hasattr(self.scheduler, "solver_p"):
+                self.scheduler.lower_order_nums = 0  # the step after an infinite one is UniPC's of first order
             if callback_on_step_end is not None:
                 z = (callback_on_step_end(self, step, timestep, {"latents": z}) or {}).get("latents", z)
         images = self._pictures(z, output_type)

@@ -75,6 +75,20 @@ def test_every_schedule_prediction_and_sampler_paints_the_same(tmp_path, case):
     assert apart(run, pipe, painted_by) < 0.2
 
 
+@pytest.mark.parametrize("schedule", ["Flow", "CosineSchedule"])
+def test_unipc_takes_our_steps_from_pure_noise_on(tmp_path, schedule):
+    """Of a network whose answers change much from call to call."""
+    parts = {
+        "schedule": {"_target_": f"{DIFFUSION}.schedules.{schedule}"},
+        "prediction": {"_target_": f"{DIFFUSION}.predictions.X0"},
+    }
+    run = Run(checkpoint_of(tmp_path, parts))
+    with torch.no_grad():
+        run.model.backbone.net.conv_out.weight.mul_(4)
+    sampler = by_name("unipc", num_steps=4)
+    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
+
+
 @pytest.mark.parametrize(("scale", "guidance"), GUIDANCE)
 def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     codec = {"_target_": "diffusion_art.models.codec.Pixel"}
