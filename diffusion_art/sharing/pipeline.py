@@ -25,6 +25,7 @@ from diffusers.utils.import_utils import is_ftfy_available
 from diffusers.utils.torch_utils import randn_tensor
 
 CLOSEST_TO_NOISE = 1 - 1e-6  # UniPC takes the logarithm of 1 - s
+EDGE = 1e-6  # what rounding may take from a time that lies on an edge of guidance's interval
 
 
 class DiffusionArtPipeline(DiffusionPipeline):
@@ -121,7 +122,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
         """The guided estimate of the picture, in [-1, 1], or of its latents."""
         guidance, rows = self.config["painting"]["guidance"], len(x)
         low, high = guidance.get("interval") or (0, 1)
-        if scale == 1 or not low <= t <= high:
+        if scale == 1 or not low - EDGE <= t <= high + EDGE:
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]), 0)
         if scale == 0 and not guidance.get("interval"):
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[rows:] for part in cond]), 0)

@@ -95,8 +95,8 @@ def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     unet = MODEL_CONFIG["backbone"] | {"attention_sides": [8]}
     checkpoint = checkpoint_of(tmp_path, {"codec": codec, "backbone": unet}, guidance_scale=scale, guidance=guidance)
     run = Run(checkpoint)
-    sampler = build(SAMPLER_CONFIG)
-    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.2
+    sampler = build(SAMPLER_CONFIG | {"num_steps": 10})  # of which some stop on the edges of the interval
+    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
 
 
 def test_a_vaes_latents_are_decoded_by_it(tmp_path):
