@@ -124,7 +124,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
         low, high = guidance.get("interval") or (0, 1)
         if scale == 1 or not low - EDGE <= t <= high + EDGE:
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]), 0)
-        if scale == 0 and not guidance.get("interval"):
+        if scale == 0 and not any(guidance.values()):
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[rows:] for part in cond]), 0)
         told, null = self._estimate(torch.cat([x, x]), t, alpha, sigma, cond).chunk(2)
         guided = null + scale * (told - null)

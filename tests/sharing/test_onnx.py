@@ -87,6 +87,12 @@ def test_other_towers_and_networks(kind, tmp_path, run_command):
     exported_pictures_are_ours(checkpoint_of(tmp_path, parts), tmp_path, run_command)
 
 
+@pytest.mark.slow
+def test_guidance_scale_0_is_rescaled_by_both(tmp_path, run_command):
+    checkpoint = checkpoint_of(tmp_path, {}, guidance_scale=0.0, guidance={"rescale": 0.7})
+    exported_pictures_are_ours(checkpoint, tmp_path, run_command)
+
+
 def test_the_files_of_the_tokenizer_give_our_ids(tmp_path):
     tokenizer = ClipTokenizer(context_length=20, vocab_size=900)
     write_tokenizer(tmp_path, tokenizer)
