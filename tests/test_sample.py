@@ -82,7 +82,7 @@ def test_several_pictures_of_each_prompt(folder):
     assert seeds == [0, 1, 2, 3]
 
 
-def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, tmp_path):
+def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, tmp_path, run_here):
     settings = [f"run={folder}", "negative_prompt=blue", "seed=4", "guidance_scale=1.5"]
     out = paint(*settings, 'prompts=["red, (2)"]')
     told = read_metadata(out / "000_red-2.png")
@@ -94,6 +94,11 @@ def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, t
     for file in out.iterdir():
         assert str(tmp_path).encode() not in file.read_bytes()
         assert not any(str(tmp_path) in text for text in read_metadata(file).values())
+    half = tmp_path / "half.safetensors"
+    assert run_here("export", f"run={folder}", "dtype=bf16", f"path={half}")[0] == 0
+    told = read_metadata(paint(f"run={half}", "prompts=[red]") / "000_red.png")
+    assert told["checkpoint"].endswith(f"-{hashed}-bf16")
+    assert f"Model hash: {hashed}, Model: half, " in told["parameters"]
 
 
 def test_prompts_from_a_file(folder, tmp_path):
