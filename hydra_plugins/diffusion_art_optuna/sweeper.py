@@ -75,6 +75,7 @@ class OptunaSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
+        self._check_settings()
         if {"LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
             raise UserError(
                 "a sweep starts the processes of its trials itself. Start it once, without torchrun, with trainer=ddp "
@@ -93,6 +94,15 @@ class OptunaSweeper(Sweeper):
         with held(folder):
             OmegaConf.save(self.config, folder / "multirun.yaml")
             self._search(self._begin(folder, space, fixed), folder, fixed)
+
+    def _check_settings(self) -> None:
+        from diffusion_art.errors import UserError
+
+        for name in ("n_trials", "n_jobs"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise UserError(f"hydra.sweeper.{name}={value} must be a whole number from 1 on.")
+        if self.direction not in (None, "minimize", "maximize"):
+            raise UserError(f"hydra.sweeper.direction={self.direction} is not known: choose minimize or maximize.")
 
     def _check_choices(self, space: Space, fixed: list[str]) -> None:
         """Compose the config with each choice once, so that a misspelt one is told before anything is trained."""

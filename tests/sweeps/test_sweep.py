@@ -97,6 +97,10 @@ def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here
         (["optim.lr=interval(0,1)", "optimized_metric=train/lr"], "hydra.sweeper.direction=minimize"),
         (["optim.lr=interval(0,1)", "pruner._target_=os.system"], "os.system"),
         (["optim.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], "give range(...)"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=-1"], "n_jobs=-1 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_trials=0"], "n_trials=0 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.direction=min"], "direction=min is not known: choose minimize or"),
     ],
 )
 def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, tmp_path, words, says):
