@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 import re
+import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from optuna.trial import Trial, TrialState
 
 from diffusion_art.errors import UserError
 from diffusion_art.sweeps.space import Space, overrides_of, size
-from diffusion_art.training.run_folder import held
+from diffusion_art.training.run_folder import held, is_held
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +194,11 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.study.sampler = self._sampler(seed=int.from_bytes(digest[:4], "big"))
+
+    def wait_for(self, asked: Asked) -> None:
+        """Wait until no process trains it: those of a launcher may outlive an error of one of them."""
+        while is_held(self.folder / str(asked.number)):
+            time.sleep(1)
 
     def tell(self, asked: Asked, *, value: float | None = None, error: str | None = None) -> None:
         """Note how a trial ended: pruned, failed (an `error`, or no value that is a finite number), or complete."""

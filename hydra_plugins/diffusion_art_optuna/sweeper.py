@@ -158,14 +158,20 @@ class OptunaSweeper(Sweeper):
             self._launch(search, [trial for _, trial in part], fixed)
 
     def _launch(self, search: Search, trials: Sequence[Asked], fixed: list[str]) -> None:
-        """Launch trials whose numbers follow one another."""
+        """Launch trials whose numbers follow one another. Where the launcher itself fails, each is launched alone."""
         assert self.launcher is not None
         jobs = [[*fixed, *trial.overrides] for trial in trials]
         try:
             ended = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
-        except (HydraException, OmegaConfBaseException) as error:  # what only a job itself resolves, as its folder
+        except Exception as error:  # what only a job itself resolves, as its folder, or a process that died
+            said = " ".join(str(error).split()) or type(error).__name__
+            if len(trials) == 1:
+                search.tell(trials[0], error=said)
+                return
+            log.info("%d trials are launched again, one by one, because of an error: %s", len(trials), said)
             for trial in trials:
-                search.tell(trial, error=" ".join(str(error).split()))
+                search.wait_for(trial)
+                self._launch(search, [trial], fixed)
             return
         for trial, job in zip(trials, ended):
             if job.status is JobStatus.COMPLETED:
