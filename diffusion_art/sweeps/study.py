@@ -65,7 +65,7 @@ def start_study(folder: Path, *, direction: str, command: list[str], pruner: Bas
     """The study of a sweep folder, begun or gone on with.
 
     Raises:
-        UserError: it was begun with another command, whose trials say nothing about these.
+        UserError: it has trials of another command, which say nothing about these.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,9 @@ def start_study(folder: Path, *, direction: str, command: list[str], pruner: Bas
         pruner=pruner or NopPruner(),
         load_if_exists=True,
     )
-    began_with = study.user_attrs.get(COMMAND)
-    if began_with is None:
+    if not study.get_trials(deepcopy=False):
         study.set_user_attr(COMMAND, command)
-    elif sorted(began_with) != sorted(command):
+    elif sorted(began_with := study.user_attrs[COMMAND]) != sorted(command):
         raise UserError(_other_command(folder, set(began_with), set(command)))
     if study.direction.name.lower() != direction:
         raise UserError(

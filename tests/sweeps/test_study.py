@@ -97,7 +97,8 @@ def test_half_a_line_is_not_cut_off_while_another_process_writes_it(tmp_path):
 
 
 def test_another_command_is_not_mixed_into_a_study(tmp_path):
-    search(tmp_path, command=("a", "optim=adamw"))
+    search(tmp_path, command=("a", "optim=sgd"))  # which tried nothing yet
+    search(tmp_path, command=("a", "optim=adamw")).ask()
     search(tmp_path, command=("optim=adamw", "a"))
     with pytest.raises(UserError, match=r"without optim=adamw, with optim=muon\..*run=NAME"):
         search(tmp_path, command=("a", "optim=muon"))
