@@ -22,7 +22,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from diffusion_art.errors import UserError
 from diffusion_art.sweeps.space import Space, overrides_of, size
@@ -123,6 +123,11 @@ def finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def was_pruned(trial: FrozenTrial) -> bool:
+    """Whether its run ended where the pruner said so. One that was killed there may have gone on since."""
+    return trial.last_step is not None and trial.user_attrs.get(PRUNED_AT) == trial.last_step
+
+
 @dataclass(frozen=True)
 class Asked:
     """A trial to run: its number, and the overrides that give it its values."""
@@ -204,7 +209,7 @@ class Search:
         trial = self.study.get_trials(deepcopy=False)[asked.number]
         if value is None and trial.last_step is not None:  # its run was over before the sweep was killed
             value = trial.intermediate_values[trial.last_step]
-        pruned = PRUNED_AT in trial.user_attrs
+        pruned = was_pruned(trial)
         if error is None and not pruned and not finite(value):
             error = f"it ended with the value {value}."
         if error is not None:

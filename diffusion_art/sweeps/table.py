@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from diffusion_art.sweeps.study import ERROR, PRUNED_AT
+from diffusion_art.sweeps.study import ERROR
 
 WORDS = {
     TrialState.COMPLETE: "complete",
@@ -78,7 +78,7 @@ def _row(trial: FrozenTrial, names: dict[str, str], *, best: bool) -> Row:
         number=trial.number,
         state=WORDS[trial.state],
         value=trial.value,
-        steps=trial.user_attrs.get(PRUNED_AT, trial.last_step),
+        steps=trial.last_step,
         params={names[key]: value for key, value in trial.params.items()},
         error=trial.user_attrs.get(ERROR, ""),
         best=best,
