@@ -29,6 +29,7 @@ from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.time_grids import SPACINGS
 from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
 from diffusion_art.errors import UserError
+from diffusion_art.files import written
 from diffusion_art.runs import load_run
 from diffusion_art.sample import prompts_of
 
@@ -81,8 +82,8 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
         "weights": run.weights,
     }
     out = Path(asked["out"] or run.path / f"times_{sampler.name}_{asked['num_steps']}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    with written(out) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
     for grid, error in errors.items():
         log.info("%-8s  error %.4f", grid, error)
     if errors["searched"] > min(errors.values()):

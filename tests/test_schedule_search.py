@@ -55,3 +55,13 @@ def test_what_paints_nothing_is_refused(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", toy_model(), config={"model": model})
     with pytest.raises(UserError, match="an autoencoder, which paints nothing by itself"):
         search(f"run={checkpoint}")
+
+
+def test_the_file_is_never_half_written(tmp_path):
+    """What had its name before is left as it was, and lives on where it has another name."""
+    folder, out = toy_run(tmp_path / "toy", toy_model()), tmp_path / "grid.json"
+    out.write_text("former")
+    (tmp_path / "kept.json").hardlink_to(out)
+    search(f"run={folder}", f"out={out}")
+    assert (tmp_path / "kept.json").read_text() == "former"
+    assert "times" in json.loads(out.read_text())

@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from diffusion_art.files import written
 from diffusion_art.sweeps.study import ERROR
 
 WORDS = {
@@ -106,7 +107,7 @@ def shown(value: Any) -> str:
 
 def write_csv(table: Table, path: Path) -> None:
     """One line for each trial, its values to the last digit."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "state", table.metric, "steps", *table.space, "error"])
         for row in table.rows:

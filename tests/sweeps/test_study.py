@@ -202,3 +202,16 @@ def test_importance_goes_to_the_key_that_decides(tmp_path):
     assert shares["lr"] > 0.5
     write_report(tmp_path)
     assert "![importance](importance.png)" in (tmp_path / "report.md").read_text()
+
+
+def test_a_report_is_never_half_written(tmp_path):
+    """What had its name before is left as it was, and lives on where it has another name."""
+    begun = search(tmp_path)
+    for name in ("trials.csv", "report.md"):
+        (tmp_path / name).write_text("former")
+        (tmp_path / f"kept_{name}").hardlink_to(tmp_path / name)
+    begun.tell(begun.ask(), value=1.0)
+    write_report(tmp_path)
+    for name in ("trials.csv", "report.md"):
+        assert (tmp_path / f"kept_{name}").read_text() == "former"
+        assert "complete" in (tmp_path / name).read_text()
