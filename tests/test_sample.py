@@ -175,9 +175,10 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.eta=2"):
+    wrongs = ("prompts=[]", "seed=-1", "seed=null", "seed=1.5", "count=0", "count=1.5", "num_steps=0")
+    for wrong in (*wrongs, "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=wrong.partition("=")[0].rpartition(".")[2]):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
     assert not (tmp_path / "out").exists()
 
@@ -202,3 +203,5 @@ def test_the_real_command(folder, tmp_path, run_command):
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: there is no run at nowhere")
     assert "Traceback" not in wrong.stderr
+    wrong = run_command("sample", f"run={folder}", "num_steps=2.5", cwd=tmp_path)
+    assert wrong.stderr.startswith("error: num_steps must be a whole number from 1 on, not 2.5")
