@@ -9,11 +9,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matplotlib import pyplot as plt
 from nbclient import NotebookClient
 
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
-from tests.fakes import toy_model, toy_run
+from tests.fakes import MODEL_CONFIG, toy_model, toy_run
+from tests.sharing.toys import checkpoint_of
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -78,6 +80,28 @@ def small_bench(folder: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONPATH": str(NOTEBOOKS[0].parents[1]),
     }
+
+
+PAIR = {
+    "_target_": "diffusion_art.models.text_pair.TextPair",
+    "encoders": dict.fromkeys(("first", "second"), MODEL_CONFIG["text_encoder"]),
+}
+
+
+@pytest.mark.parametrize(("parts", "drawn"), [({}, 2), ({"text_encoder": PAIR}, 0)], ids=["short words", "no words"])
+def test_where_the_model_looks_is_drawn_for_short_words_too_and_left_out_of_other_encoders(
+    tmp_path, monkeypatch, capsys, parts, drawn
+):
+    cells = nbformat.read(NOTEBOOKS[0].with_name("explore_checkpoint.ipynb"), as_version=4).cells
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(checkpoint_of(tmp_path, parts, prompts=["a cat, a dog"])))
+    plt.switch_backend("agg")
+    names = {}
+    with plt.rc_context():
+        for source in (cell.source for cell in cells if cell.id in ("1", "2", "12", "13", "15")):
+            exec(source, names)
+    assert len(plt.get_fignums()) == drawn
+    plt.close("all")
+    assert ("TextPair does not tell which tokens make a word" in capsys.readouterr().out) == (drawn == 0)
 
 
 @pytest.mark.slow
