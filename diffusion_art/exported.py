@@ -27,14 +27,7 @@ from diffusion_art.record import KEY, Record
 SUFFIX = ".safetensors"
 CODEC = "codec."  # of the names of a VAE's weights
 TOLD = ("model", "sampler", "guidance_scale", "guidance", "prompts", "name", "data")  # of the config
-PLACES = (
-    "path",
-    "url",
-    "token",
-    "ca",
-    "cache",
-    "images",
-)  # in the config's data with its source, and of a VAE in the file
+PLACES = ("path", "images", "url", "token", "ca", "cache")  # at any depth of `data`, and of a VAE in the file
 
 
 def write_exported(
@@ -50,18 +43,16 @@ def write_exported(
         kept["codec"] = {name: value for name, value in record.codec.items() if name != "weights"}
     if record.codec and (held := record.codec.get("weights")):
         tensors = tensors | {CODEC + name: value for name, value in held.items()}
-        codec = {name: value for name, value in config["model"]["codec"].items() if name not in PLACES}
-        config["model"] = {**config["model"], "codec": codec}
+        config["model"] = {**config["model"], "codec": _without_places(config["model"]["codec"])}
     told = json.dumps({**kept, "config": config, "weights": weights, "checkpoint": checkpoint})
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, metadata={"format": "pt", KEY: told})
 
 
 def _without_places(node: Any) -> Any:
-    """The data of a config, its source included, without where things lay."""
     if isinstance(node, dict):
         return {name: _without_places(value) for name, value in node.items() if name not in PLACES}
-    return node
+    return [_without_places(value) for value in node] if isinstance(node, list) else node
 
 
 def read_exported(path: Path) -> dict[str, Any]:

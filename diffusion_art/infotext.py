@@ -10,6 +10,7 @@ Size is what was painted. A picture that was enlarged afterwards says so as thei
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,13 +42,19 @@ def infotext(
         "CFG scale": f"{guidance_scale:g}",
         "Seed": seed,
         "Size": size,
-        "Model hash": checkpoint.rpartition("-")[2],
+        "Model hash": model_hash(checkpoint),
         "Model": model,
         **(more or {}),
         "Version": software,
     }
     negative = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
     return f"{prompt}{negative}\n" + ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
+
+
+def model_hash(checkpoint: str) -> str:
+    """The hash in a checkpoint's id: 3f9c21ab of `step_00000500-3f9c21ab`, and of `step_00000500-3f9c21ab-bf16`."""
+    found = re.search(r"-([0-9a-f]{8})(?:-[a-z]+16)*$", checkpoint)
+    return found[1] if found else checkpoint.rpartition("-")[2]
 
 
 def _quoted(value: Any) -> str:

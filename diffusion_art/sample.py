@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 def sample(config: DictConfig) -> Path:
     """Paint what the config asks for. Returns the folder of the pictures."""
     settings = plain(config)
+    _check(settings)
     run = load_run(
         settings["run"],
         which=settings["checkpoint"],
@@ -87,6 +88,13 @@ def sample(config: DictConfig) -> Path:
     save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
     log.info("%d pictures in %.1f s: %s", len(images), taken_s, out / "grid.png")
     return out
+
+
+def _check(settings: dict[str, Any]) -> None:
+    if not isinstance(count := settings["count"], int) or count < 1:
+        raise UserError(f"count={count} must be a whole number from 1 on: it is how often each prompt is painted.")
+    if not isinstance(seed := settings["seed"], int):
+        raise UserError(f"seed={seed} must be a whole number, such as seed=0.")
 
 
 def prompts_of(asked: Any, run: Run) -> list[str]:

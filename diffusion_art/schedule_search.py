@@ -1,7 +1,7 @@
 """Find the times at which a few steps do best: `python -m diffusion_art.schedule_search run=... num_steps=8`.
 
 Writes `times_<sampler>_<num_steps>.json` into the run folder and prints the override by which `sample` and training
-take the grid. The grid is fitted to the run's own prompts, and compared with the common spacings on other noise.
+take the grid. The grid is fitted to pictures of the prompts, and compared with the common spacings on other noise.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from diffusion_art.checkpoints import check_paints
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.diffusion.time_grids import SPACINGS
 from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
 from diffusion_art.errors import UserError
+from diffusion_art.files import written
 from diffusion_art.runs import load_run
 from diffusion_art.sample import prompts_of
 
@@ -41,11 +42,12 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
     run = load_run(
         asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=pick_device(asked["device"])
     )
-    name = run.sampler(build(asked["sampler"]) if asked.get("sampler") else None).name
-    sampler = by_name(name, num_steps=asked["num_steps"])
+    check_paints(run.record, run.checkpoint)
+    chosen = run.sampler(build(asked["sampler"]) if asked.get("sampler") else None)
+    sampler = replace(chosen, num_steps=asked["num_steps"], times=None)
     if asked["pictures"] < 1:
         raise UserError(f"pictures={asked['pictures']} is too small: the grid is fitted to that many, 8 will do")
-    prompts = prompts_of(None, run)
+    prompts = prompts_of(asked["prompts"], run)
     prompts = [prompts[row % len(prompts)] for row in range(asked["pictures"])]
     scale, guidance = run.guidance_scale(asked["guidance_scale"]), run.guidance()
     model = run.model
@@ -71,7 +73,7 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
     grids |= {spacing: replace(sampler, spacing=spacing) for spacing in SPACINGS}
     errors = {grid: error_of(spaced, denoiser, fresh, exact=exact) for grid, spaced in grids.items()}
     result = {
-        "sampler": name,
+        "sampler": sampler.name,
         "times": times,
         "rms_error_on_other_noise": errors,
         "guidance_scale": scale,
@@ -79,15 +81,15 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
         "checkpoint": run.checkpoint_id,
         "weights": run.weights,
     }
-    out = Path(asked["out"] or run.path / f"times_{name}_{asked['num_steps']}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    out = Path(asked["out"] or run.path / f"times_{sampler.name}_{asked['num_steps']}.json")
+    with written(out) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
     for grid, error in errors.items():
         log.info("%-8s  error %.4f", grid, error)
     if errors["searched"] > min(errors.values()):
         log.warning("here a common spacing does better than the searched grid; give it more pictures or fine_steps")
     log.info("written to %s", out)
-    log.info("use it as: sampler=%s 'sampler.times=[%s]'", name, ",".join(f"{t:.5g}" for t in times))
+    log.info("use it as: sampler=%s 'sampler.times=[%s]'", sampler.name, ",".join(f"{t:.5g}" for t in times))
     return result
 
 

@@ -8,11 +8,12 @@ from diffusion_art import load_run
 from diffusion_art.checkpoints import checkpoint_id, find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.diffusion.samplers.dpm_solver import UniPC
 from diffusion_art.errors import UserError
-from diffusion_art.exported import PLACES, read_exported
+from diffusion_art.exported import read_exported
 from diffusion_art.record import KEY
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PRIVATE = {"path": "/home/someone/art", "url": None, "token": "secret", "ca": None, "cache": None}
+RECORDS = "diffusion_art.sources.records.Records"
 
 
 @pytest.fixture
@@ -59,8 +60,6 @@ def test_a_file_with_another_sampler_paints_with_it(run, run_here):
 
 
 def test_where_things_lay_stays_at_home(tmp_path, run_here):
-    source = {"_target_": "diffusion_art.sources.records.Records", "file_column": "file"}
-    places = {"path": "/home/someone/table.csv", "images": "/home/someone/scans"}
     config = {
         "model": MODEL_CONFIG,
         "sampler": SAMPLER_CONFIG,
@@ -68,7 +67,11 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
         "prompts": ["red"],
         "paths": {"log_dir": "/home/someone/logs"},
         "logger": {"api_key": "secret"},
-        "data": {"source": source | places, "remote": {"cache": "/home/someone/cache"}, **PRIVATE},
+        "data": {
+            "source": {"_target_": RECORDS, "path": "/home/someone/a.csv", "images": "/home/someone", "name": "mine"},
+            "remote": {"cache": "/home/someone/cache", "connections": 16},
+            **PRIVATE,
+        },
     }
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", toy_model(), config=config)
     assert run_here("export", f"run={checkpoint}")[0] == 0
@@ -76,8 +79,7 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
     assert b"someone" not in file.read_bytes()
     assert b"secret" not in file.read_bytes()
     told = read_exported(file)[KEY]["config"]
-    assert not set(PLACES) & told["data"].keys()
-    assert told["data"]["source"] == source
+    assert told["data"] == {"source": {"_target_": RECORDS, "name": "mine"}, "remote": {"connections": 16}}
 
 
 @pytest.mark.parametrize(

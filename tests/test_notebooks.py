@@ -8,15 +8,16 @@ from copy import deepcopy
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from matplotlib import pyplot as plt
 from nbclient import NotebookClient
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
+from tests.sharing.toys import checkpoint_of
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -118,6 +119,28 @@ def test_a_run_without_prompts_is_asked_for_captions_to_walk_between(tmp_path, m
     monkeypatch.setenv("DIFFUSION_ART_RUN", str(tmp_path / "last.ckpt"))
     with pytest.raises(UserError, match="has no prompts of its own: set CAPTIONS above"):
         run_here("interpolate")
+
+
+PAIR = {
+    "_target_": "diffusion_art.models.text_pair.TextPair",
+    "encoders": dict.fromkeys(("first", "second"), MODEL_CONFIG["text_encoder"]),
+}
+
+
+@pytest.mark.parametrize(("parts", "drawn"), [({}, 2), ({"text_encoder": PAIR}, 0)], ids=["short words", "no words"])
+def test_where_the_model_looks_is_drawn_for_short_words_too_and_left_out_of_other_encoders(
+    tmp_path, monkeypatch, capsys, parts, drawn
+):
+    cells = nbformat.read(NOTEBOOKS[0].with_name("explore_checkpoint.ipynb"), as_version=4).cells
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(checkpoint_of(tmp_path, parts, prompts=["a cat, a dog"])))
+    plt.switch_backend("agg")
+    names = {}
+    with plt.rc_context():
+        for source in (cell.source for cell in cells if cell.id in ("1", "2", "12", "13", "15")):
+            exec(source, names)
+    assert len(plt.get_fignums()) == drawn
+    plt.close("all")
+    assert ("TextPair does not tell which tokens make a word" in capsys.readouterr().out) == (drawn == 0)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_several_pictures_of_each_prompt(folder):
     assert seeds == [0, 1, 2, 3]
 
 
-def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, tmp_path):
+def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, tmp_path, run_here):
     settings = [f"run={folder}", "negative_prompt=blue", "seed=4", "guidance_scale=1.5"]
     out = paint(*settings, 'prompts=["red, (2)"]')
     told = read_metadata(out / "000_red-2.png")
@@ -94,6 +94,11 @@ def test_pictures_say_it_in_the_words_of_automatic1111_too_and_no_path(folder, t
     for file in out.iterdir():
         assert str(tmp_path).encode() not in file.read_bytes()
         assert not any(str(tmp_path) in text for text in read_metadata(file).values())
+    half = tmp_path / "half.safetensors"
+    assert run_here("export", f"run={folder}", "dtype=bf16", f"path={half}")[0] == 0
+    told = read_metadata(paint(f"run={half}", "prompts=[red]") / "000_red.png")
+    assert told["checkpoint"].endswith(f"-{hashed}-bf16")
+    assert f"Model hash: {hashed}, Model: half, " in told["parameters"]
 
 
 def test_prompts_from_a_file(folder, tmp_path):
@@ -170,9 +175,10 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    for wrong in ("prompts=[]", "seed=-1", "num_steps=0", "guidance.rescale=2", "sampler.eta=2"):
+    wrongs = ("prompts=[]", "seed=-1", "seed=null", "seed=1.5", "count=0", "count=1.5", "num_steps=0")
+    for wrong in (*wrongs, "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=wrong.partition("=")[0].rpartition(".")[2]):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
     assert not (tmp_path / "out").exists()
 
@@ -197,3 +203,5 @@ def test_the_real_command(folder, tmp_path, run_command):
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: there is no run at nowhere")
     assert "Traceback" not in wrong.stderr
+    wrong = run_command("sample", f"run={folder}", "num_steps=2.5", cwd=tmp_path)
+    assert wrong.stderr.startswith("error: num_steps must be a whole number from 1 on, not 2.5")

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.schedule_search import schedule_search
-from tests.fakes import toy_model, toy_run
+from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 from tests.test_sample import paint
 
 
@@ -37,3 +37,31 @@ def test_the_runs_own_sampler_and_a_wrong_request(tmp_path):
         search(f"run={folder}", "pictures=0")
     with pytest.raises(UserError, match="not for heun"):
         search(f"run={folder}", "sampler=heun")
+    with pytest.raises(UserError, match=r"not for ddim with eta=0\.5"):
+        search(f"run={folder}", "sampler=ddim", "sampler.eta=0.5")
+
+
+def test_a_run_without_prompts_takes_those_it_is_given(tmp_path):
+    config = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG}
+    run = f"run={write_checkpoint(tmp_path / 'a.ckpt', toy_model(), config=config)}"
+    with pytest.raises(UserError, match="give prompts to paint"):
+        search(run)
+    errors = [search(run, f"prompts=[{prompt}]")["rms_error_on_other_noise"] for prompt in ("red", "blue")]
+    assert errors[0] != errors[1]
+
+
+def test_what_paints_nothing_is_refused(tmp_path):
+    model = {"_target_": "diffusion_art.models.autoencoder.Autoencoder"}
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", toy_model(), config={"model": model})
+    with pytest.raises(UserError, match="an autoencoder, which paints nothing by itself"):
+        search(f"run={checkpoint}")
+
+
+def test_the_file_is_never_half_written(tmp_path):
+    """What had its name before is left as it was, and lives on where it has another name."""
+    folder, out = toy_run(tmp_path / "toy", toy_model()), tmp_path / "grid.json"
+    out.write_text("former")
+    (tmp_path / "kept.json").hardlink_to(out)
+    search(f"run={folder}", f"out={out}")
+    assert (tmp_path / "kept.json").read_text() == "former"
+    assert "times" in json.loads(out.read_text())

@@ -21,6 +21,8 @@ from torch import Tensor
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.errors import UserError
 
+EDGE = 1e-6  # what rounding may take from a time that lies on an edge of the interval
+
 
 class Guidance:
     """Steer the denoiser of a caption away from that of no caption (or of a negative one), or from a worse one.
@@ -74,10 +76,7 @@ class Guidance:
         self.schedule = cond.schedule
 
     def __call__(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        inside = None  # which rows to guide, all
-        if self.interval is not None:
-            low, high = self.interval
-            inside = (t >= low) & (t <= high)
+        inside = None if self.interval is None else within(t, self.interval)  # which rows to guide; None: all
         if self.guidance_scale == 1 or (inside is not None and not inside.any()):
             return self.cond(x_t, t)
         cond, null = self._both(x_t, t)
@@ -89,7 +88,7 @@ class Guidance:
 
     def at(self, x_t: Float[Tensor, "b c h w"], t: float) -> Float[Tensor, "b c h w"]:
         """The same where all images stand at one time."""
-        outside = self.interval is not None and not self.interval[0] <= t <= self.interval[1]
+        outside = self.interval is not None and not within(t, self.interval)
         if self.guidance_scale == 1 or outside:
             return self.cond.at(x_t, t)
         return self._guided(*self._both(x_t, t))
@@ -105,6 +104,11 @@ class Guidance:
             return cond, null
         assert self.null is not None
         return self.cond.unclipped(x_t, t), self.null.unclipped(x_t, t)
+
+
+def within(t: Any, interval: tuple[float, float]) -> Any:
+    """Whether times, a number or a tensor of them, lie in guidance's interval, its edges included."""
+    return (t >= interval[0] - EDGE) & (t <= interval[1] + EDGE)
 
 
 def guide(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, rows_at
 from diffusion_art.diffusion.samplers import Sampler, Tabular
+from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.diffusion.samplers.table import after, steps_of
 from diffusion_art.diffusion.schedules import Schedule
@@ -100,9 +101,10 @@ def _checked(sampler: Sampler, schedule: Schedule) -> Tabular:
         calls = list(sampler.table(steps_of(schedule, time_grid(schedule, 3))))
         if [call.step_index for call in calls] == [0, 1, 2] and not any(call.of_noise for call in calls):
             return sampler
+    eta = f" with eta={sampler.eta:g}" if isinstance(sampler, DDIM) else ""
     raise UserError(
         f"times are searched for samplers that call the network once a step and draw no noise, such as unipc, "
-        f"not for {sampler.name}"
+        f"not for {sampler.name}{eta}"
     )
 
 

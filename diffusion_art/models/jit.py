@@ -47,7 +47,7 @@ class JiT(Backbone):
 
     Raises:
         UserError: `sample_size` is no multiple of `patch_size`, `width` none of `head_channels`, or
-            `head_channels` none of 4.
+            `head_channels` none of 4; or no block comes after `context_from`.
     """
 
     outer = ("patch_embedding", "time_embedding", "pooled_embedding", "caption_embedding", "to_patches")
@@ -69,7 +69,7 @@ class JiT(Backbone):
         size_conditioning: bool = False,
     ):
         super().__init__()
-        _check(sample_size, patch_size, width, head_channels)
+        _check(sample_size, patch_size, width, head_channels, depth, context_from)
         self.channels = channels
         self.sample_size = sample_size
         self.side_multiple = patch_size
@@ -223,7 +223,7 @@ def _multiple_of_32(value: float) -> int:
     return max(32, round(value / 32) * 32)
 
 
-def _check(sample_size: int, patch_size: int, width: int, head_channels: int) -> None:
+def _check(sample_size: int, patch_size: int, width: int, head_channels: int, depth: int, context_from: int) -> None:
     if sample_size % patch_size:
         raise UserError(
             f"latents of side {sample_size} do not divide into patches of patch_size={patch_size}: choose an image "
@@ -233,4 +233,9 @@ def _check(sample_size: int, patch_size: int, width: int, head_channels: int) ->
         raise UserError(
             f"width={width} does not divide into heads of head_channels={head_channels}, itself a multiple of 4: "
             "set model.backbone.width and model.backbone.head_channels so, such as 256 and 64."
+        )
+    if not 0 <= context_from < depth:
+        raise UserError(
+            f"context_from={context_from} leaves none of depth={depth} blocks to read the caption: set "
+            "model.backbone.context_from to 0 or more, and below model.backbone.depth."
         )

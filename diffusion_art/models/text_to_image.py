@@ -165,14 +165,14 @@ class TextToImage(Trainable):
         """x_0_hat for these captions, guided away from `null` (no caption if not given), or from `worse`.
 
         Guidance doubles the batch of one network call; `worse`, another model's denoiser for the same captions, is
-        called beside ours. At scale 1 there is none, and the other side is not asked; at 0 it is that side's denoiser.
-        `network` may stand in for our backbone.
+        called beside ours. At scale 1 there is none, and the other side is not asked; at 0, where nothing tempers it,
+        it is that side's denoiser. `network` may stand in for our backbone.
         """
         plain = self.bind(cond, network=network)
         if guidance_scale == 1:
             return plain
         tempered = {"guidance_scale": guidance_scale, "interval": interval, "rescale": rescale, "threshold": threshold}
-        unguided = guidance_scale == 0 and interval is None
+        unguided = guidance_scale == 0 and not (interval or rescale or threshold)
         if worse is not None:
             return worse if unguided else Guidance(plain, worse, **tempered)
         null = self.encode_captions([""] * len(cond)) if null is None else null

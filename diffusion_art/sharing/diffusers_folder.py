@@ -31,7 +31,7 @@ from diffusion_art.models.unet import UNet
 from diffusion_art.models.vae import Vae
 from diffusion_art.sharing import pipeline, text_tower
 from diffusion_art.sharing.clip_text import clip_text_model
-from diffusion_art.sharing.folder import new_folder, write_cards
+from diffusion_art.sharing.folder import new_folder, told_in, write_cards
 from diffusion_art.sharing.painting import Painting
 from diffusion_art.sharing.pipeline import DiffusionArtPipeline
 from diffusion_art.sharing.schedulers import scheduler_of
@@ -44,7 +44,9 @@ SCHEDULES = ("Flow", "CosineSchedule", "SquaredCosCapV2", "LinearBeta")  # that 
 PREDICTIONS = ("Epsilon", "V", "X0", "Flow", "Edm")
 CLOSE = 1 / 255  # of the range of a picture in [0, 1]
 CHECKED_STEPS = 4
-KNOWN_BY = ("model_index.json", "diffusion_pytorch_model.safetensors")  # the latter of earlier versions
+INDEX = "model_index.json"
+CLASS = ["pipeline", DiffusionArtPipeline.__name__]  # by which a folder of ours is known
+PARTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder", "pipeline.py", INDEX)
 
 
 def write_diffusers(path: Path, painting: Painting) -> Path:
@@ -54,7 +56,7 @@ def write_diffusers(path: Path, painting: Painting) -> Path:
         UserError: a part that diffusers has not, or `path` holds something else.
     """
     pipe = diffusers_pipeline(painting)
-    with new_folder(path, known_by=KNOWN_BY) as folder:
+    with new_folder(path, former=told_in(path / INDEX).get("_class_name") == CLASS, parts=PARTS) as folder:
         _check(pipe, painting)
         vae = ("vae",) if pipe.vae is not None else ()
         for name in ("unet", "text_encoder", *vae):
@@ -65,7 +67,7 @@ def write_diffusers(path: Path, painting: Painting) -> Path:
         shutil.copyfile(str(pipeline.__file__), folder / "pipeline.py")
         if isinstance(pipe.text_encoder, TextTower):
             shutil.copyfile(str(text_tower.__file__), folder / "text_encoder" / "text_tower.py")
-        (folder / "model_index.json").write_text(json.dumps(_index(pipe), indent=2) + "\n")
+        (folder / INDEX).write_text(json.dumps(_index(pipe), indent=2) + "\n")
         write_cards(folder, painting, library="diffusers", how=_how(painting, path.name))
     return path
 
@@ -160,7 +162,7 @@ def _check(pipe: Any, painting: Painting) -> None:
 def _index(pipe: Any) -> dict[str, Any]:
     ours = isinstance(pipe.text_encoder, ModelMixin)
     return {
-        "_class_name": ["pipeline", DiffusionArtPipeline.__name__],
+        "_class_name": CLASS,
         "_diffusers_version": diffusers.__version__,
         "painting": dict(pipe.config["painting"]),
         "scheduler": ["diffusers", type(pipe.scheduler).__name__],

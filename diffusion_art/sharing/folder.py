@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.model_card import OURS, model_card, write_card
@@ -17,19 +20,56 @@ CARD = "README.md"  # where a model hub looks for it
 
 
 @contextmanager
-def new_folder(path: Path, *, known_by: Sequence[str]) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` once it is whole. A card that somebody changed stays.
+def new_folder(path: Path, *, former: bool, parts: Collection[str]) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `path` once it is whole.
+
+    A card that somebody changed stays, and so does what is not one of `parts`, the names that are written at its top.
 
     Raises:
-        UserError: `path` holds something else: none of the files `known_by`.
+        UserError: `path` holds something else: no `former` export.
     """
-    former = any((path / name).is_file() for name in known_by)
     if path.exists() and not former and (path.is_file() or any(path.iterdir())):
         raise UserError(f"path={path} holds something else: give a folder of its own.")
+    card = path / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    written = {*parts, *(_pictures(text) if OURS in text else ())}
     with written_folder(path) as folder:
-        if (path / CARD).is_file():
-            shutil.copy2(path / CARD, folder)
+        if card.is_file():
+            shutil.copy2(card, folder)
         yield folder
+        if path.is_dir():
+            _carry_over(path, folder, without=written)
+
+
+def told_in(file: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; empty where there is none."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _carry_over(former: Path, folder: Path, *, without: Collection[str]) -> None:
+    """What else lies in the former folder, such as the `.git` of a hub's clone, into the new one."""
+
+    def left_out(at: str, names: list[str]) -> set[str]:
+        return {name for name in names if name in without or (folder / name).exists()} if Path(at) == former else set()
+
+    shutil.copytree(former, folder, symlinks=True, ignore=left_out, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file; a copy, where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _pictures(card: str) -> list[str]:
+    """The files beside a card that it shows."""
+    return re.findall(r"!\[[^\]]*\]\(([^)/]+)\)", card)
 
 
 def write_cards(folder: Path, painting: Painting, *, library: str, how: Sequence[str]) -> None:
@@ -44,7 +84,7 @@ def write_cards(folder: Path, painting: Painting, *, library: str, how: Sequence
         painted = "\n".join(["## How to paint", "", *how, "", ""])
         text = re.sub(r"## How to paint\n.*?(?=^## )", lambda _: painted, text, flags=re.DOTALL | re.MULTILINE)
     if write_card(folder / CARD, text):
-        for picture in re.findall(r"!\[[^\]]*\]\(([^)/]+)\)", text):
+        for picture in _pictures(text):
             if (home / picture).is_file():
                 shutil.copyfile(home / picture, folder / picture)
 

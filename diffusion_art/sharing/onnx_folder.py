@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.models.tokenizer import mask_of
-from diffusion_art.sharing.folder import new_folder, write_cards
+from diffusion_art.sharing.folder import new_folder, told_in, write_cards
 from diffusion_art.sharing.painting import Painting
 from diffusion_art.sharing.table import painting_table
 from diffusion_art.sharing.tokenizer_files import write_tokenizer
@@ -36,7 +36,8 @@ from diffusion_art.tensors import Conditioning
 log = logging.getLogger(__name__)
 
 CLOSE = 1e-3  # how far onnxruntime's answers may be from torch's
-KNOWN_BY = ("painting.json",)
+TABLE = "painting.json"
+PARTS = ("denoiser.onnx", "text_encoder.onnx", "vocab.json", "merges.txt", TABLE)
 
 
 class Denoiser(nn.Module):
@@ -96,7 +97,8 @@ def write_onnx(path: Path, painting: Painting) -> Path:
     if painting.vae:
         raise UserError("format=onnx has no place for the decoder of a VAE: take format=diffusers or format=file.")
     table = painting_table(painting)
-    with new_folder(path, known_by=KNOWN_BY) as folder:
+    former = {"calls", "latents"} <= told_in(path / TABLE).keys()
+    with new_folder(path, former=former, parts=PARTS) as folder:
         parts = _parts(painting)
         for name in track(parts, "writing ONNX", disable=not sys.stderr.isatty(), transient=True):
             file = folder / f"{name}.onnx"
@@ -106,7 +108,7 @@ def write_onnx(path: Path, painting: Painting) -> Path:
                 raise UserError(f"onnxruntime's {name} is {apart:.2g} from torch's, more than {CLOSE:g}: not written.")
             log.info("%s: %.1f MB, at most %.1e from torch", file.name, file.stat().st_size / 1e6, apart)
         write_tokenizer(folder, painting.tokenizer)
-        (folder / "painting.json").write_text(json.dumps(table, indent=1) + "\n")
+        (folder / TABLE).write_text(json.dumps(table, indent=1) + "\n")
         write_cards(folder, painting, library="onnx", how=_how(painting, path.name))
     return path
 

@@ -25,6 +25,7 @@ from diffusers.utils.import_utils import is_ftfy_available
 from diffusers.utils.torch_utils import randn_tensor
 
 CLOSEST_TO_NOISE = 1 - 1e-6  # UniPC takes the logarithm of 1 - s
+EDGE = 1e-6  # what rounding may take from a time that lies on an edge of guidance's interval
 
 
 class DiffusionArtPipeline(DiffusionPipeline):
@@ -81,6 +82,8 @@ class DiffusionArtPipeline(DiffusionPipeline):
             straight = self.scheduler.config.get("prediction_type") != "sample"  # asks for dz / ds
             out = (z - x_0) / shares[step] if straight else x_0
             z = self.scheduler.step(out, timestep, z, **drawing, return_dict=False)[0]
+            if step == 0 and alphas[0] == 0 and hasattr(self.scheduler, "solver_p"):
+                self.scheduler.lower_order_nums = 0  # the step after an infinite one is UniPC's of first order
             if callback_on_step_end is not None:
                 z = (callback_on_step_end(self, step, timestep, {"latents": z}) or {}).get("latents", z)
         images = self._pictures(z, output_type)
@@ -119,9 +122,9 @@ class DiffusionArtPipeline(DiffusionPipeline):
         """The guided estimate of the picture, in [-1, 1], or of its latents."""
         guidance, rows = self.config["painting"]["guidance"], len(x)
         low, high = guidance.get("interval") or (0, 1)
-        if scale == 1 or not low <= t <= high:
+        if scale == 1 or not low - EDGE <= t <= high + EDGE:
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[:rows] for part in cond]), 0)
-        if scale == 0 and not guidance.get("interval"):
+        if scale == 0 and not any(guidance.values()):
             return self._clipped(self._estimate(x, t, alpha, sigma, [part[rows:] for part in cond]), 0)
         told, null = self._estimate(torch.cat([x, x]), t, alpha, sigma, cond).chunk(2)
         guided = null + scale * (told - null)

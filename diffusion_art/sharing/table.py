@@ -19,6 +19,7 @@ from itertools import groupby
 from typing import Any
 
 from diffusion_art.diffusion.denoiser import view_at
+from diffusion_art.diffusion.guidance import within
 from diffusion_art.diffusion.samplers import Sampler, Tabular
 from diffusion_art.errors import UserError
 from diffusion_art.models.bpe import byte_characters
@@ -73,7 +74,7 @@ def _calls(painting: Painting, sampler: Tabular, interval: tuple[float, float]) 
                 "clock": view.clock,
                 "of_input": view.of_x,
                 "of_out": view.of_out,
-                "guided": interval[0] <= call.t <= interval[1],
+                "guided": within(call.t, interval),
                 "x": [call.of_x, call.of_x0, call.of_memory, call.of_last, call.of_noise],
                 "memory": kept if call.remembers else [0.0, 0.0, 1.0, 0.0, 0.0],
             }

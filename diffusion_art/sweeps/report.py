@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 from PIL import Image, ImageOps
 
+from diffusion_art.files import written
 from diffusion_art.sheets import PAPER, picture_sheet, write_png
 from diffusion_art.sweeps.plots import importances, plot_importances, plot_parallel
 from diffusion_art.sweeps.study import COMMAND, finite, open_study
@@ -24,7 +25,8 @@ def write_report(folder: Path) -> None:
         return
     write_csv(table, folder / "trials.csv")
     pictures = [*_plots(study, table, folder), *_contact_sheet(table, folder)]
-    (folder / "report.md").write_text(_text(study, table, pictures, folder), encoding="utf-8")
+    with written(folder / "report.md") as partial:
+        partial.write_text(_text(study, table, pictures, folder), encoding="utf-8")
 
 
 def _plots(study: optuna.Study, table: Table, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 import re
+import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,11 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from diffusion_art.errors import UserError
 from diffusion_art.sweeps.space import Space, overrides_of, size
-from diffusion_art.training.run_folder import held
+from diffusion_art.training.run_folder import held, is_held
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def start_study(folder: Path, *, direction: str, command: list[str], pruner: Bas
     """The study of a sweep folder, begun or gone on with.
 
     Raises:
-        UserError: it was begun with another command, whose trials say nothing about these.
+        UserError: it has trials of another command, which say nothing about these.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,10 +77,9 @@ def start_study(folder: Path, *, direction: str, command: list[str], pruner: Bas
         pruner=pruner or NopPruner(),
         load_if_exists=True,
     )
-    began_with = study.user_attrs.get(COMMAND)
-    if began_with is None:
+    if not study.get_trials(deepcopy=False):
         study.set_user_attr(COMMAND, command)
-    elif sorted(began_with) != sorted(command):
+    elif sorted(began_with := study.user_attrs[COMMAND]) != sorted(command):
         raise UserError(_other_command(folder, set(began_with), set(command)))
     if study.direction.name.lower() != direction:
         raise UserError(
@@ -121,6 +121,11 @@ def _torn(journal: Path) -> bool:
 def finite(value: float | None) -> bool:
     """Whether there is a value that has a place on an axis."""
     return value is not None and math.isfinite(value)
+
+
+def was_pruned(trial: FrozenTrial) -> bool:
+    """Whether its run ended where the pruner said so. One that was killed there may have gone on since."""
+    return trial.last_step is not None and trial.user_attrs.get(PRUNED_AT) == trial.last_step
 
 
 @dataclass(frozen=True)
@@ -194,12 +199,17 @@ class Search:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.study.sampler = self._sampler(seed=int.from_bytes(digest[:4], "big"))
 
+    def wait_for(self, asked: Asked) -> None:
+        """Wait until no process trains it: those of a launcher may outlive an error of one of them."""
+        while is_held(self.folder / str(asked.number)):
+            time.sleep(1)
+
     def tell(self, asked: Asked, *, value: float | None = None, error: str | None = None) -> None:
         """Note how a trial ended: pruned, failed (an `error`, or no value that is a finite number), or complete."""
         trial = self.study.get_trials(deepcopy=False)[asked.number]
         if value is None and trial.last_step is not None:  # its run was over before the sweep was killed
             value = trial.intermediate_values[trial.last_step]
-        pruned = PRUNED_AT in trial.user_attrs
+        pruned = was_pruned(trial)
         if error is None and not pruned and not finite(value):
             error = f"it ended with the value {value}."
         if error is not None:

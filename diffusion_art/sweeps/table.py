@@ -11,7 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from diffusion_art.sweeps.study import ERROR, PRUNED_AT
+from diffusion_art.files import written
+from diffusion_art.sweeps.study import ERROR
 
 WORDS = {
     TrialState.COMPLETE: "complete",
@@ -78,7 +79,7 @@ def _row(trial: FrozenTrial, names: dict[str, str], *, best: bool) -> Row:
         number=trial.number,
         state=WORDS[trial.state],
         value=trial.value,
-        steps=trial.user_attrs.get(PRUNED_AT, trial.last_step),
+        steps=trial.last_step,
         params={names[key]: value for key, value in trial.params.items()},
         error=trial.user_attrs.get(ERROR, ""),
         best=best,
@@ -106,7 +107,7 @@ def shown(value: Any) -> str:
 
 def write_csv(table: Table, path: Path) -> None:
     """One line for each trial, its values to the last digit."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "state", table.metric, "steps", *table.space, "error"])
         for row in table.rows:

@@ -75,6 +75,7 @@ class OptunaSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
+        self._check_settings()
         if {"LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
             raise UserError(
                 "a sweep starts the processes of its trials itself. Start it once, without torchrun, with trainer=ddp "
@@ -93,6 +94,15 @@ class OptunaSweeper(Sweeper):
         with held(folder):
             OmegaConf.save(self.config, folder / "multirun.yaml")
             self._search(self._begin(folder, space, fixed), folder, fixed)
+
+    def _check_settings(self) -> None:
+        from diffusion_art.errors import UserError
+
+        for name in ("n_trials", "n_jobs"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise UserError(f"hydra.sweeper.{name}={value} must be a whole number from 1 on.")
+        if self.direction not in (None, "minimize", "maximize"):
+            raise UserError(f"hydra.sweeper.direction={self.direction} is not known: choose minimize or maximize.")
 
     def _check_choices(self, space: Space, fixed: list[str]) -> None:
         """Compose the config with each choice once, so that a misspelt one is told before anything is trained."""
@@ -148,14 +158,20 @@ class OptunaSweeper(Sweeper):
             self._launch(search, [trial for _, trial in part], fixed)
 
     def _launch(self, search: Search, trials: Sequence[Asked], fixed: list[str]) -> None:
-        """Launch trials whose numbers follow one another."""
+        """Launch trials whose numbers follow one another. Where the launcher itself fails, each is launched alone."""
         assert self.launcher is not None
         jobs = [[*fixed, *trial.overrides] for trial in trials]
         try:
             ended = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
-        except (HydraException, OmegaConfBaseException) as error:  # what only a job itself resolves, as its folder
+        except Exception as error:  # what only a job itself resolves, as its folder, or a process that died
+            said = " ".join(str(error).split()) or type(error).__name__
+            if len(trials) == 1:
+                search.tell(trials[0], error=said)
+                return
+            log.info("%d trials are launched again, one by one, because of an error: %s", len(trials), said)
             for trial in trials:
-                search.tell(trial, error=" ".join(str(error).split()))
+                search.wait_for(trial)
+                self._launch(search, [trial], fixed)
             return
         for trial, job in zip(trials, ended):
             if job.status is JobStatus.COMPLETED:

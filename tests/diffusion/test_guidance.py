@@ -88,6 +88,16 @@ def test_outside_the_interval_the_null_is_not_asked(cond, null):
     assert null.backbone.calls == 0
 
 
+@pytest.mark.parametrize("t", [0.2, 0.19999999999999996, 0.8, 0.8000000000000002])
+def test_a_time_on_an_edge_is_guided_however_it_was_rounded(cond, null, t):
+    limited = Guidance(cond, null, guidance_scale=4.0, interval=(0.2, 0.8))
+    everywhere = Guidance(cond, null, guidance_scale=4.0)
+    assert torch.equal(limited.at(X_T, t), everywhere.at(X_T, t))
+    rows = torch.full((4,), t)
+    assert torch.equal(limited(X_T, rows), everywhere(X_T, rows))
+    assert torch.equal(limited.at(X_T, 0.801), cond.at(X_T, 0.801))
+
+
 def test_full_rescale_restores_the_conditional_spread(cond, null):
     spread = [
         Guidance(cond, null, guidance_scale=6.0, rescale=rescale)(X_T, T).std((1, 2, 3)) for rescale in (0.0, 0.5, 1.0)

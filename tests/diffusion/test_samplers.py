@@ -234,7 +234,7 @@ def test_every_yaml_is_a_sampler_that_describes_itself():
     ("settings", "said"),
     [
         ({"name": "dimm"}, "no sampler named 'dimm'; choose one of consistency, ddim"),
-        ({"name": "ddim", "num_steps": 0}, "num_steps must be at least 1, not 0"),
+        ({"name": "ddim", "num_steps": 0}, "num_steps must be a whole number from 1 on, not 0"),
         ({"name": "ddim", "spacing": "cubic"}, "no time spacing named 'cubic'; choose one of uniform"),
         ({"name": "ddim", "eta": 1.5}, r"eta must lie in \[0, 1\], not 1.5"),
         ({"name": "heun", "eta": 0.5}, "sampler heun has no eta"),

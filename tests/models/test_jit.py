@@ -43,3 +43,9 @@ def test_sizes_that_do_not_divide_are_refused():
         small_jit(sample_size=9)
     with pytest.raises(UserError, match="width=40 does not divide into heads of head_channels=16"):
         small_jit(width=40)
+
+
+@pytest.mark.parametrize(("depth", "context_from"), [(1, 1), (3, 3), (3, 5), (3, -1)])
+def test_a_network_that_would_never_read_its_caption_is_refused(depth, context_from):
+    with pytest.raises(UserError, match=f"context_from={context_from} leaves none of depth={depth} blocks to read"):
+        small_jit(depth=depth, context_from=context_from)

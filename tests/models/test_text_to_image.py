@@ -53,6 +53,13 @@ def test_guidance_scale_0_paints_the_null_caption(model):
     torch.testing.assert_close(paint(["red"], guidance_scale=0.0, negative_prompts=["blue"]), paint(["blue"]))
 
 
+@pytest.mark.parametrize("tempered", [{"rescale": 0.7}, {"threshold": 0.99}])
+def test_guidance_scale_0_is_tempered_as_every_other_is(model, tempered):
+    paint = partial(model.generate, ["red"], seeds=[0], sampler=Euler(3))
+    torch.testing.assert_close(paint(guidance_scale=0.0, **tempered), paint(guidance_scale=1e-9, **tempered))
+    assert not torch.allclose(paint(guidance_scale=0.0, **tempered), paint(guidance_scale=0.0), atol=1e-3)
+
+
 def test_guidance_is_null_plus_scale_times_the_difference(model):
     cond, null = model.encode_captions(["red"]), model.encode_captions(["a b c d e f g h i j k l"])
     x_t, t = torch.randn(1, 12, 8, 8), torch.tensor([0.7])

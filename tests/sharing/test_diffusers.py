@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ GUIDANCE = [
     (2.0, {}),
     (1.0, {}),
     (0.0, {}),
+    (0.0, {"rescale": 0.7}),
     (3.0, {"interval": [0.2, 0.8]}),
     (3.0, {"rescale": 0.7}),
     (6.0, {"threshold": 0.9}),
@@ -74,14 +76,28 @@ def test_every_schedule_prediction_and_sampler_paints_the_same(tmp_path, case):
     assert apart(run, pipe, painted_by) < 0.2
 
 
+@pytest.mark.parametrize("schedule", ["Flow", "CosineSchedule"])
+def test_unipc_takes_our_steps_from_pure_noise_on(tmp_path, schedule):
+    """Of a network whose answers change much from call to call."""
+    parts = {
+        "schedule": {"_target_": f"{DIFFUSION}.schedules.{schedule}"},
+        "prediction": {"_target_": f"{DIFFUSION}.predictions.X0"},
+    }
+    run = Run(checkpoint_of(tmp_path, parts))
+    with torch.no_grad():
+        run.model.backbone.net.conv_out.weight.mul_(4)
+    sampler = by_name("unipc", num_steps=4)
+    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
+
+
 @pytest.mark.parametrize(("scale", "guidance"), GUIDANCE)
 def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     codec = {"_target_": "diffusion_art.models.codec.Pixel"}
     unet = MODEL_CONFIG["backbone"] | {"attention_sides": [8]}
     checkpoint = checkpoint_of(tmp_path, {"codec": codec, "backbone": unet}, guidance_scale=scale, guidance=guidance)
     run = Run(checkpoint)
-    sampler = build(SAMPLER_CONFIG)
-    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.2
+    sampler = build(SAMPLER_CONFIG | {"num_steps": 10})  # of which some stop on the edges of the interval
+    assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
 
 
 def test_a_vaes_latents_are_decoded_by_it(tmp_path):
@@ -165,9 +181,16 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     assert "16 x 16 pixels" in text
     assert str(tmp_path) not in text
     assert "None" not in text
-    card.write_text("# Mine\n")
+    card.write_text("# Mine\n![Pictures](mine.png)\n")
+    for name in ("mine.png", "LICENSE", ".git/objects/ab", "vae/config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / ".git" / "hooks").symlink_to("nowhere")
     assert run_here("export", *words)[0] == 0  # in the place of the former
-    assert card.read_text() == "# Mine\n"
+    assert card.read_text() == "# Mine\n![Pictures](mine.png)\n"
+    assert all((folder / name).read_text() == name for name in ("mine.png", "LICENSE", ".git/objects/ab"))
+    assert (folder / ".git" / "hooks").readlink() == Path("nowhere")
+    assert not (folder / "vae").exists()  # this model has none
     assert {entry.name for entry in run.iterdir()} == {"checkpoints", "metrics.csv", "samples", folder.name}
     assert run_here("export", f"run={run}", f"path={tmp_path / 'a.safetensors'}")[0] == 0
     assert run_here("export", f"run={tmp_path / 'a.safetensors'}", "format=diffusers")[0] == 0
@@ -175,6 +198,14 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     status, _, complaints = run_here("export", f"run={run}", "format=diffusers", f"path={run / 'samples'}")
     assert status == 1
     assert "holds something else: give a folder of its own." in complaints
+    foreign = tmp_path / "stable-diffusion"
+    foreign.mkdir()
+    (foreign / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (foreign / "diffusion_pytorch_model.safetensors").touch()
+    status, _, complaints = run_here("export", f"run={run}", "format=diffusers", f"path={foreign}")
+    assert status == 1
+    assert "stable-diffusion holds something else" in complaints
+    assert len(list(foreign.iterdir())) == 2
 
 
 @pytest.mark.slow
@@ -193,8 +224,10 @@ def test_the_card_of_the_run_goes_along_with_its_pictures(tmp_path, run_here):
     assert text.index("from_pretrained") < text.index("## Limits")
     assert (tmp_path / "out" / "evaluation.png").is_file()
     (run / "MODEL_CARD.md").write_text(own.replace(checkpoint, "another"))
-    assert run_here("export", f"run={run}", "format=diffusers", f"path={tmp_path / 'out2'}")[0] == 0
-    assert "KID 0.1" not in (tmp_path / "out2" / "README.md").read_text()
+    (run / "evaluation.png").unlink()
+    assert run_here("export", f"run={run}", "format=diffusers", f"path={tmp_path / 'out'}")[0] == 0
+    assert "KID 0.1" not in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "evaluation.png").exists()
 
 
 def test_what_diffusers_has_not(tmp_path, run_here, monkeypatch):

@@ -87,6 +87,12 @@ def test_other_towers_and_networks(kind, tmp_path, run_command):
     exported_pictures_are_ours(checkpoint_of(tmp_path, parts), tmp_path, run_command)
 
 
+@pytest.mark.slow
+def test_guidance_scale_0_is_rescaled_by_both(tmp_path, run_command):
+    checkpoint = checkpoint_of(tmp_path, {}, guidance_scale=0.0, guidance={"rescale": 0.7})
+    exported_pictures_are_ours(checkpoint, tmp_path, run_command)
+
+
 def test_the_files_of_the_tokenizer_give_our_ids(tmp_path):
     tokenizer = ClipTokenizer(context_length=20, vocab_size=900)
     write_tokenizer(tmp_path, tokenizer)
@@ -109,6 +115,11 @@ def test_what_cannot_be_written_as_onnx(tmp_path, run_here, monkeypatch):
 
     assert "paints with stochastic_heun, which looks at the picture" in complaint("sampler=stochastic_heun")
     assert "format=onnx is written in fp32" in complaint("dtype=fp16")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "painting.json").write_text('{"brush": "wide"}')
+    _, _, complaints = run_here("export", f"run={run}", "format=onnx", f"path={tmp_path / 'theirs'}")
+    assert "theirs holds something else: give a folder of its own." in complaints
+    assert (tmp_path / "theirs" / "painting.json").read_text() == '{"brush": "wide"}'
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "needs onnxruntime, which is not installed" in complaint()
 

@@ -97,7 +97,8 @@ def test_half_a_line_is_not_cut_off_while_another_process_writes_it(tmp_path):
 
 
 def test_another_command_is_not_mixed_into_a_study(tmp_path):
-    search(tmp_path, command=("a", "optim=adamw"))
+    search(tmp_path, command=("a", "optim=sgd"))  # which tried nothing yet
+    search(tmp_path, command=("a", "optim=adamw")).ask()
     search(tmp_path, command=("optim=adamw", "a"))
     with pytest.raises(UserError, match=r"without optim=adamw, with optim=muon\..*run=NAME"):
         search(tmp_path, command=("a", "optim=muon"))
@@ -105,7 +106,7 @@ def test_another_command_is_not_mixed_into_a_study(tmp_path):
 
 def test_how_trials_end(tmp_path):
     begun = search(tmp_path)
-    whole, failed, nan, pruned, killed_after = (begun.ask() for _ in range(5))
+    whole, failed, nan, pruned, killed_after, went_on = (begun.ask() for _ in range(6))
     begun.tell(whole, value=0.5)
     begun.tell(failed, error="the loss became nan")
     begun.tell(nan, value=float("nan"))
@@ -115,16 +116,22 @@ def test_how_trials_end(tmp_path):
     begun.tell(pruned, value=2.0)
     Progress(tmp_path / str(killed_after.number), pruner=MedianPruner()).prunes(0.25, step=20)
     begun.tell(killed_after)  # it had come to its end, and nobody was there to hear its value
+    progress = Progress(tmp_path / str(went_on.number), pruner=MedianPruner())
+    progress.prunes(4.0, step=10)
+    progress.pruned(10)  # and was killed before it ended
+    progress.prunes(3.0, step=20)
+    begun.tell(went_on, value=3.0)
     trials = open_study(tmp_path).get_trials()
-    states = [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE]
-    assert [trial.state for trial in trials] == states
-    assert [trial.value for trial in trials] == [0.5, None, None, 2.0, 0.25]
-    with pytest.raises(UserError, match=r"(?s)2 of the 5 trials failed:.*#1 .*the loss became nan\n  #2 .*value nan"):
+    ends = "COMPLETE", "FAIL", "FAIL", "PRUNED", "COMPLETE", "COMPLETE"
+    assert [trial.state.name for trial in trials] == list(ends)
+    assert [trial.value for trial in trials] == [0.5, None, None, 2.0, 0.25, 3.0]
+    with pytest.raises(UserError, match=r"(?s)2 of the 6 trials failed:.*#1 .*the loss became nan\n  #2 .*value nan"):
         begun.conclude()
     write_report(tmp_path)
     report = (tmp_path / "report.md").read_text()
-    assert "5 trials (2 complete, 2 failed, 1 pruned)" in report
+    assert "6 trials (3 complete, 2 failed, 1 pruned)" in report
     assert "| **[4](4)** | **0.25** |" in report
+    assert "| [5](5) | 3 | 20 |" in report
 
 
 def test_a_value_beyond_all_numbers_is_a_failure_and_nothing_to_draw(tmp_path):
@@ -195,3 +202,16 @@ def test_importance_goes_to_the_key_that_decides(tmp_path):
     assert shares["lr"] > 0.5
     write_report(tmp_path)
     assert "![importance](importance.png)" in (tmp_path / "report.md").read_text()
+
+
+def test_a_report_is_never_half_written(tmp_path):
+    """What had its name before is left as it was, and lives on where it has another name."""
+    begun = search(tmp_path)
+    for name in ("trials.csv", "report.md"):
+        (tmp_path / name).write_text("former")
+        (tmp_path / f"kept_{name}").hardlink_to(tmp_path / name)
+    begun.tell(begun.ask(), value=1.0)
+    write_report(tmp_path)
+    for name in ("trials.csv", "report.md"):
+        assert (tmp_path / f"kept_{name}").read_text() == "former"
+        assert "complete" in (tmp_path / name).read_text()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,10 +13,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from omegaconf import DictConfig
 from optuna.trial import TrialState
 from PIL import Image
 
 from diffusion_art.sweeps.study import ERROR, open_study
+from diffusion_art.training.run_folder import LOCK_FILE, is_held
+from hydra_plugins.diffusion_art_optuna.sweeper import OptunaSweeper
+from tests.sweeps.test_study import search
 from tests.test_train import TINY, _start, _wait_for
 
 SHORT = ("callbacks.loss_plot=null", "callbacks.throughput=null", "data.num_workers=0", "alignment=none", "optim=adamw")
@@ -97,6 +107,10 @@ def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here
         (["optim.lr=interval(0,1)", "optimized_metric=train/lr"], "hydra.sweeper.direction=minimize"),
         (["optim.lr=interval(0,1)", "pruner._target_=os.system"], "os.system"),
         (["optim.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], "give range(...)"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=-1"], "n_jobs=-1 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.n_trials=0"], "n_trials=0 must be a whole number from 1 on"),
+        (["optim.lr=interval(0,1)", "hydra.sweeper.direction=min"], "direction=min is not known: choose minimize or"),
     ],
 )
 def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, tmp_path, words, says):
@@ -106,6 +120,62 @@ def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, 
     assert complaints.count("error: ") == 1
     assert "Traceback" not in complaints
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+# holds the lock of the run folder in argv[1] for a second
+HOLDS = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1); time.sleep(1)"
+
+
+class Fragile(Launcher):
+    """Runs nothing: jobs end with the value 1, but the process of job `dies` ends all of its launch with an error."""
+
+    def __init__(self, folder: Path, *, dies: int) -> None:
+        self.folder = folder
+        self.dies = dies
+
+    def setup(self, **_) -> None: ...
+
+    def launch(self, job_overrides, initial_job_idx) -> list[JobReturn]:
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        assert not any(is_held(self.folder / str(number)) for number in numbers)
+        if len(numbers) > 1:  # of which the last outlives the others
+            lock = self.folder / str(numbers[-1]) / LOCK_FILE
+            lock.parent.mkdir()
+            self.outlives = subprocess.Popen([sys.executable, "-uc", HOLDS, str(lock)], stdout=subprocess.PIPE)
+            self.outlives.stdout.readline()
+            self.outlives.stdout.close()
+        if self.dies in numbers:
+            raise TerminatedWorkerError("a worker was killed:\nSIGKILL(-9)")
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=1.0) for _ in numbers]
+
+
+def test_a_trial_whose_process_dies_fails_alone(tmp_path):
+    sweeper = OptunaSweeper(sampler=DictConfig({}), n_jobs=3)
+    sweeper.launcher = Fragile(tmp_path, dies=1)
+    begun = search(tmp_path)
+    sweeper._launch(begun, [begun.ask() for _ in range(3)], [])
+    sweeper._launch(begun, [begun.ask()], [])
+    trials = open_study(tmp_path).get_trials()
+    states = [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert [trial.state for trial in trials] == states
+    assert trials[1].user_attrs[ERROR] == "a worker was killed: SIGKILL(-9)"
+    sweeper.launcher.outlives.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.longest
+def test_after_a_worker_was_killed_its_trial_and_those_beside_it_go_on(tiny, tmp_path):
+    asked = [*tiny, "+sweep=optuna", "run=first", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
+    asked += ["trainer.max_steps=40", "trainer.val_check_interval=10", "callbacks.samples=null"]
+    asked += ["optim.lr=interval(1e-4,1e-3)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    folder = tmp_path / "logs/tiny/sweep_first"
+    process = _start(asked, tmp_path)
+    _wait_for(lambda: list((folder / "0/checkpoints").glob("step_*.ckpt")), process)
+    os.kill(int((folder / "0" / LOCK_FILE).read_text().split()[1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert "2 trials are launched again, one by one, because of an error: A worker process" in said
+    assert [trial.state for trial in open_study(folder).get_trials()] == [TrialState.COMPLETE] * 2
 
 
 @pytest.mark.slow

@@ -44,8 +44,8 @@ class Sampler(ABC):
             SAMPLERS[cls.name] = cls
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise UserError(f"num_steps must be at least 1, not {self.num_steps}; try num_steps=20")
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise UserError(f"num_steps must be a whole number from 1 on, not {self.num_steps}; try num_steps=20")
         check_spacing(self.spacing)
         if self.times is not None:
             object.__setattr__(self, "times", check_times(self.times))  # a tuple, since samplers are keys of tables

@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.infotext import KEY as INFOTEXT
+from diffusion_art.infotext import model_hash
 from diffusion_art.serving.api.errors import ApiError, not_here, shown
 from diffusion_art.serving.api.generations import ERRORS
 from diffusion_art.serving.api.sdapi_schema import (
@@ -145,7 +146,7 @@ def check_checkpoint(studio: Studio, name: Any) -> None:
 
 
 def hash_of(studio: Studio) -> str:
-    return studio.model.checkpoint.rpartition("-")[2]
+    return model_hash(studio.model.checkpoint)
 
 
 def sampler_named(name: str | None) -> str | None:

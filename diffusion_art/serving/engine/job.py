@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffusion_art.diffusion.guidance import within
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.sizes import Size
 
@@ -47,7 +48,7 @@ class Job:
         """Whether the network call at t is guided, and so costs two rows."""
         if self.guidance_scale == 1:
             return False
-        return self.interval is None or self.interval[0] <= t <= self.interval[1]
+        return self.interval is None or within(t, self.interval)
 
 
 class Ticket:
