@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import allowed, build, is_a, targets
+from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.experiments.edm import Edm
 from diffusion_art.launching.settle import settle
@@ -18,7 +19,10 @@ from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import load_run
+from diffusion_art.shards.build.build import build_shards
+from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.painter import Painter
+from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch
 from diffusion_art.training.build import build_step, build_trainer
 from tests.fakes import toy_run
@@ -71,6 +75,25 @@ def test_a_run_on_pictures_of_ones_own_has_no_painter(painter_shards: Path, tmp_
     settings = _settled(tmp_path, *small, f"data.path={painter_shards}")
     assert is_a(settings["data"]["source"], Painter)
     assert isinstance(RunData(settings).painter, Painter)
+
+
+def test_a_run_on_what_a_server_has_of_ones_own_has_no_painter_either(painter_shards: Path, tmp_path: Path, caplog):
+    caplog.set_level("INFO")
+    captioned(tmp_path / "mine", 12)
+    build_shards(ImageFolder(tmp_path / "mine"), tmp_path / "shards", image_size_px=16, workers=1)
+    small = ("+experiment=quickstart", "data.image_size_px=16", f"paths.data_dir={tmp_path / 'data'}")
+    with ServerProcess(tmp_path / "shards") as server:
+        settings = _settled(tmp_path, *small, f"data.url={server.url}")
+    assert settings["data"]["source"] is None
+    assert all(prompt.startswith("swatch") for prompt in settings["prompts"])
+    assert f"the server at data.url={server.url} has `mine`, and not the painter's pictures" in caplog.text
+    with pytest.raises(UserError, match=r"read its pictures from a server: give real=FOLDER"):
+        RunData(settings).real()
+    with ServerProcess(painter_shards) as server:
+        settings = _settled(tmp_path, *small, f"data.url={server.url}")
+    assert isinstance(RunData(settings).painter, Painter)
+    gone = _settled(tmp_path, *small, f"data.url={server.url}")  # training says so
+    assert isinstance(RunData(gone).painter, Painter)
 
 
 ABLATIONS = sorted(path.stem for path in (config_dir() / "experiment" / "ablation").glob("*.yaml"))

@@ -57,8 +57,8 @@ class CaptionFollowing(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not isinstance(self.source, Painter):
             log.info(
-                "caption following is not measured: it asks for the painter's styles and colours, and data.source is "
-                "not the painter (data=painter)"
+                "caption following is not measured: it asks for the painter's styles and colours, and these pictures "
+                "are others"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -286,6 +286,15 @@ class StreamDataModule(LightningDataModule):
             return [caption for caption in dict.fromkeys(found) if caption.strip()]
         return []
 
+    def served_name(self) -> str | None:
+        """What the data set of a server that runs already is called, if the server says so at once."""
+        if self.url in ("auto", "shards"):
+            return None
+        reader = StreamClient(self.url, token=self.token, ca=self.ca, connect_for_s=0.0)
+        with closing(reader), suppress(UserError, OtherProtocol):
+            return reader.info().name
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
             return

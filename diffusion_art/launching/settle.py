@@ -20,6 +20,7 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import EXAMPLES, read_prompts
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.locate import Shards
+from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.init_from import started_from
 from diffusion_art.training.length import settled_steps
@@ -63,14 +64,26 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
 
 
 def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
-    """No painter, and none of its captions in grids, where `data.path` names pictures that it has not painted."""
+    """No painter, and none of its captions in grids, where `data.path` or the server at `data.url` has pictures that it
+    has not painted.
+    """
     data = plain(config.data)
     source = Described.of(data.get("source"))
-    if data.get("url") in ("auto", "shards") and Shards.of(data, config.paths.data_dir, source=source).lie_elsewhere():
+    if data.get("url") in ("auto", "shards"):
+        if not Shards.of(data, config.paths.data_dir, source=source).lie_elsewhere():
+            return
         log.info("data.path=%s holds pictures of its own, so none are painted", data["path"])
-        config.data.source = None
-        if config.prompts == "painter" and "prompts" not in typed:
-            config.prompts = "auto"
+    else:
+        if source is None or not is_a(data["source"], Painter):
+            return
+        served = build_datamodule(plain(config)).served_name()
+        if served in (None, source().name):
+            return
+        log.info("the server at data.url=%s has `%s`, and not the painter's pictures", data["url"], served)
+        config.data.path = None
+    config.data.source = None
+    if config.prompts == "painter" and "prompts" not in typed:
+        config.prompts = "auto"
 
 
 def _settle_sizes(settings: dict[str, Any]) -> None:

@@ -187,7 +187,7 @@ def test_a_run_whose_pictures_are_not_known_to_be_the_painters_says_that_caption
     with caplog.at_level("INFO"):
         callback.on_train_start(trainer, LightningModule())
         callback.on_train_end(trainer, LightningModule())
-    assert "data.source is not the painter" in caplog.text
+    assert "and these pictures are others" in caplog.text
     assert not list(tmp_path.glob("*.json"))
 
 
