@@ -77,6 +77,7 @@ def test_a_run_on_pictures_of_ones_own_has_no_painter(painter_shards: Path, tmp_
     assert isinstance(RunData(settings).painter, Painter)
 
 
+@pytest.mark.slow
 def test_a_run_on_what_a_server_has_of_ones_own_has_no_painter_either(painter_shards: Path, tmp_path: Path, caplog):
     caplog.set_level("INFO")
     captioned(tmp_path / "mine", 12)

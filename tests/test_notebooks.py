@@ -97,14 +97,8 @@ def run_here(name: str) -> None:
             plt.close("all")
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        "ddim.Ancestral",
-        pytest.param("stochastic_heun.StochasticHeun", marks=pytest.mark.slow),
-        pytest.param("consistency.Consistency", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddim.Ancestral", "stochastic_heun.StochasticHeun", "consistency.Consistency"])
 def test_ways_between_pictures_work_with_samplers_that_draw_noise_at_each_step(tmp_path, monkeypatch, sampler: str):
     config = {"model": MODEL_CONFIG, "sampler": {"_target_": f"diffusion_art.diffusion.samplers.{sampler}"}}
     write_checkpoint(tmp_path / "run" / "last.ckpt", toy_model(), config={**config, "prompts": ["red", "blue"]})

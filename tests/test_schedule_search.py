@@ -41,6 +41,7 @@ def test_the_runs_own_sampler_and_a_wrong_request(tmp_path):
         search(f"run={folder}", "sampler=ddim", "sampler.eta=0.5")
 
 
+@pytest.mark.slow
 def test_a_run_without_prompts_takes_those_it_is_given(tmp_path):
     config = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG}
     run = f"run={write_checkpoint(tmp_path / 'a.ckpt', toy_model(), config=config)}"

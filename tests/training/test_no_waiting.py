@@ -159,6 +159,7 @@ def test_a_step_with_a_pretrained_tower_waits_for_nothing(tmp_path):
     assert sent["_foreach_norm"] == sent["_foreach_lerp_"] == 1
 
 
+@pytest.mark.slow
 def test_steps_of_one_of_two_processes_wait_for_nothing(tmp_path):
     sent = _fit(toy_model(), tmp_path, optimizer=ADAMW, strategy=PretendedPeers, steps=9)
     steps = 2  # what is read of a pretended device is one: after the first step it was asked to stop, which is read now
