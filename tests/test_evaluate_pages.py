@@ -14,6 +14,7 @@ from diffusion_art.cli import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.evaluation import evaluate_runs as command
+from diffusion_art.evaluation.model_card import model_card
 from diffusion_art.evaluation.work import FOLDER
 from diffusion_art.files import CACHE_VARIABLE
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
@@ -219,3 +220,14 @@ def test_the_card_is_filled_from_the_run_and_never_written_over_yours(trained: P
     card.write_text("# Mine\n")
     run(f"run={trained}", "metrics=val_x0")
     assert card.read_text() == "# Mine\n"
+
+
+def test_the_card_names_the_source_and_not_where_it_lay(tmp_path: Path):
+    records = "diffusion_art.sources.records.Records"
+    places = {"path": "/home/someone/clients/table.csv", "images": "/home/someone/scans"}
+    config = CONFIG | {"data": {"source": {"_target_": records, **places, "file_column": "file"}}}
+    told = {"step": 1, "parameters": 1000, "provenance": {}, "run": "one", "folder": tmp_path}
+    painted = {"checkpoint": "step_1", "weights": "ema", "sampler": {"name": "ddim"}, "guidance_scale": 2.0}
+    card = model_card("one", config, painted, {}, **told)
+    assert "- Made from `Records` (path `table.csv`, images `scans`, file_column file)." in card
+    assert "someone" not in card

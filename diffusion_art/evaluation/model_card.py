@@ -10,6 +10,7 @@ from diffusion_art.evaluation.metrics import Metric
 from diffusion_art.evaluation.report import BEWARE, MEMORISATION, PAINTED, painted_with
 from diffusion_art.shards.places import place_of
 
+LIES = ("path", "images")  # of a source: where its pictures lie
 OURS = "<!-- Written by `evaluate`, and anew each time. Take this line away to keep what you change. -->"
 
 
@@ -83,7 +84,8 @@ def _data(config: Mapping[str, Any]) -> list[str]:
     if not lines and data.get("url"):
         lines = [f"- A stream server, `{data['url']}`."]
     if source:
-        settings = ", ".join(f"{key} {value}" for key, value in data["source"].items() if key != "_target_")
+        told = {key: _names(value) if key in LIES and value else value for key, value in data["source"].items()}
+        settings = ", ".join(f"{key} {value}" for key, value in told.items() if key != "_target_")
         lines.append(f"- Made from `{source.rpartition('.')[2]}`{f' ({settings})' if settings else ''}.")
     if data.get("caption_template"):
         lines.append(f"- Captions: `{data['caption_template']}`.")
