@@ -286,6 +286,7 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_snapshots_of_shared_weights_are_those_of_the_averages(tiny, run_command, tmp_path):
     asked = [*tiny, *_processes(2, "fsdp"), "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "trainer.max_steps=2"]
     said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)

@@ -88,6 +88,7 @@ def test_other_towers_and_networks(kind, tmp_path, run_command):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_guidance_scale_0_is_rescaled_by_both(tmp_path, run_command):
     checkpoint = checkpoint_of(tmp_path, {}, guidance_scale=0.0, guidance={"rescale": 0.7})
     exported_pictures_are_ours(checkpoint, tmp_path, run_command)
