@@ -125,6 +125,7 @@ def test_sample_grids_and_their_reports_leave_training_untouched(tiny, run_here,
     _assert_equal(_weights(runs / "with"), _weights(runs / "without"))
 
 
+@pytest.mark.slow
 def test_a_clipping_limit_of_zero_or_less_is_off_and_grids_are_of_ones_own_prompts(tiny, run_here, tmp_path):
     asked = ["trainer.max_steps=2", "data.num_workers=0", "data.url=shards", 'prompts=["a red house","a blue house"]']
     for limit in ("null", "0", "-1"):
@@ -407,6 +408,7 @@ def test_a_run_is_not_overwritten(tiny, run_here):
     assert "ckpt_path=last" in complaints
 
 
+@pytest.mark.slow
 def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_here, tmp_path):
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
     settings += ["trainer.max_steps=2", "optim=adamw", "callbacks.throughput=null"]

@@ -59,6 +59,7 @@ def held_out(spec: ShardSpec) -> set[str]:
     return {f"{key:016x}" for key in keys.tolist()}
 
 
+@pytest.mark.slow
 def test_three_epochs_show_no_validation_picture_also_after_a_rebuild(painter_shards: Path, tmp_path: Path):
     folders = [painter_shards, *(rebuilt(painter_shards, tmp_path / str(n), max_samples=n) for n in (7, 64))]
     assert len({ShardSet.open(folder).digest for folder in folders}) == 3

@@ -64,6 +64,7 @@ def test_a_trial_that_fails_is_kept_as_failed_and_nothing_is_tried_again(tiny, r
     assert "was started with another command; this one is with optim.betas=[0.5,0.9]" in complaints
 
 
+@pytest.mark.slow
 def test_choices_that_do_not_go_together_fail_alone(tiny, run_here, tmp_path):
     params = 'hydra.sweeper.params={model.schedule: "choice({shift:1.0},{zero_terminal_snr:true})"}'
     asked = [*tiny, *SWEEP, "hydra.sweeper.n_jobs=4", params, "model/schedule=choice(cosine,flow)"]

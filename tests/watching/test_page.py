@@ -101,6 +101,7 @@ def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
     page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_read_is_a_server_that_is_away_and_is_asked_for_again(visit):
     page = visit()
     page.route("**/api/runs", lambda route: route.fulfill(body="<p>a proxy", content_type="text/html"))
@@ -111,6 +112,7 @@ def test_an_answer_that_cannot_be_read_is_a_server_that_is_away_and_is_asked_for
     expect(page.locator("#banner")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_longer_than_the_pause_between_looks_is_shown(visit):
     page = visit()
     lines = page.locator("#charts .chart").first.locator("path:not(.faint, .band)")
