@@ -92,24 +92,27 @@ def test_a_server_killed_again_and_again_loses_and_repeats_nothing(toy: Path):
         assert next(expected, None) is None
 
 
-def test_a_client_goes_on_at_another_server_when_its_own_stays_away(toy: Path):
-    requests = batches(16, 100)
-    with ServerProcess(toy) as one, ServerProcess(toy) as two:
-        client = StreamClient([one.url, two.url])
-        client._turns._order[:] = [one.url, two.url]
-        read = client.read(requests, window=2)
-        samples = [next(read) for _ in range(10)]
-        one.stop()
-        assert samples + list(read) == list(ShardReader(toy).read(requests))
+def asking_first(one: ServerProcess, two: ServerProcess, **options: float) -> StreamClient:
+    """A client of two servers that begins with `one`."""
+    client = StreamClient([one.url, two.url], **options)
+    client._turns._order[:] = [one.url, two.url]
+    return client
 
 
-def test_a_server_that_gives_less_at_once_is_asked_for_less(toy: Path):
-    requests = batches(50, 40)
-    with ServerProcess(toy) as one, ServerProcess(toy, settings=Settings(limits=Limits(max_request_samples=7))) as two:
-        client = StreamClient([one.url, two.url])
-        client._turns._order[:] = [one.url, two.url]
-        read = client.read(requests, window=4)
-        samples = [next(read) for _ in range(3)]
+@pytest.mark.parametrize(
+    ("count", "batch_size", "window", "got", "other"),
+    [
+        pytest.param(100, 16, 2, 10, Limits(), id="alike"),
+        pytest.param(40, 50, 4, 3, Limits(max_request_samples=7), id="that gives less at once"),
+    ],
+)
+def test_a_client_goes_on_at_another_server_when_its_own_stays_away(
+    toy: Path, count: int, batch_size: int, window: int, got: int, other: Limits
+):
+    requests = batches(batch_size, count)
+    with ServerProcess(toy) as one, ServerProcess(toy, settings=Settings(limits=other)) as two:
+        read = asking_first(one, two).read(requests, window=window)
+        samples = [next(read) for _ in range(got)]
         one.stop()
         assert samples + list(read) == list(ShardReader(toy).read(requests))
 
@@ -125,8 +128,7 @@ def test_a_part_is_cut_where_what_has_come_ends():
 def test_a_server_that_hangs_is_left(toy: Path):
     requests = batches(16, 30)
     with ServerProcess(toy) as one, ServerProcess(toy) as two:
-        client = StreamClient([one.url, two.url], timeout_s=0.3)
-        client._turns._order[:] = [one.url, two.url]
+        client = asking_first(one, two, timeout_s=0.3)
         read = client.read(requests, window=1)
         samples = [next(read)]
         os.kill(one.pid, signal.SIGSTOP)
@@ -302,8 +304,7 @@ def test_other_captions_after_a_restart_are_an_error_naming_both(toy: Path):
 
 def test_captions_of_two_servers_are_not_mixed(toy: Path):
     with ServerProcess(toy) as one, ServerProcess([Component(toy, caption_template="By {title}")]) as two:
-        client = StreamClient([one.url, two.url])
-        client._turns._order[:] = [one.url, two.url]
+        client = asking_first(one, two)
         read = client.read(batches(16, 100), window=1)
         next(read)
         one.stop()
