@@ -18,14 +18,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from diffusion_art.cli import command
-from diffusion_art.config import Described, plain
+from diffusion_art.config import plain
 from diffusion_art.devices import pick_device
 from diffusion_art.launching import names
 from diffusion_art.shards.build.build import check_settings
 from diffusion_art.shards.build.engine import LocalEngine, engine_named
-from diffusion_art.shards.build.locate import Shards
 from diffusion_art.shards.mixture import components_of
 from diffusion_art.training.precomputing import Encoders, chosen, precompute
+from diffusion_art.training.run_shards import shards_of
 
 names.register()
 
@@ -39,10 +39,9 @@ def main(config: DictConfig) -> None:
     engine = engine_named(settings["engine"], workers=settings["workers"], ray=settings["ray"])
     if engine == LocalEngine() and device != "cpu":
         engine = LocalEngine(workers=1)  # one process keeps a GPU busy
-    data, source = settings["data"], settings["data"]["source"]
     tower = (settings.get("alignment") or {}).get("tower")
-    what = chosen(settings["what"], settings["model"], tower=tower, features=data["image_features"])
-    spec = Shards.of(data, settings["paths"]["data_dir"], source=Described.of(source)).ready()
+    what = chosen(settings["what"], settings["model"], tower=tower, features=settings["data"]["image_features"])
+    spec = shards_of(settings["data"], settings["paths"]["data_dir"]).ready()
     encoders = Encoders(settings["model"], what, device, tower)
     for component in components_of(spec):
         for line in precompute(component, encoders, engine, progress=settings["progress"]):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_art.config import Described, build, is_a
+from diffusion_art.config import build, is_a
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.reference import PainterPictures, Pictures, ShardPictures, fresh_paintings
 from diffusion_art.shards.build.locate import Shards
 from diffusion_art.sources.painter import Painter
+from diffusion_art.training.run_shards import shards_of
 
 
 class RunData:
@@ -59,8 +60,7 @@ class RunData:
 
     def _located(self, data: dict[str, Any]) -> Shards:
         paths = self._config.get("paths") or {"data_dir": "data"}
-        sized = {"image_size_px": self.image_size_px, **data}
-        return Shards.of(sized, paths["data_dir"], source=Described.of(data.get("source")))
+        return shards_of({"image_size_px": self.image_size_px, **data}, paths["data_dir"])
 
     def _painter(self) -> Painter | None:
         """The one whose pictures the run was trained on, if it was."""

@@ -12,19 +12,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.config import Described, class_of, config_dir, is_a, plain
+from diffusion_art.config import build, class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import EXAMPLES, read_prompts
 from diffusion_art.runs import load_run
-from diffusion_art.shards.build.locate import Shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.init_from import started_from
 from diffusion_art.training.length import settled_steps
 from diffusion_art.training.limits import check_limits
+from diffusion_art.training.run_shards import shards_of
 from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial_steps
 
@@ -68,16 +68,15 @@ def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
     has not painted.
     """
     data = plain(config.data)
-    source = Described.of(data.get("source"))
     if data.get("url") in ("auto", "shards"):
-        if not Shards.of(data, config.paths.data_dir, source=source).lie_elsewhere():
+        if not shards_of(data, config.paths.data_dir).lie_elsewhere():
             return
         log.info("data.path=%s holds pictures of its own, so none are painted", data["path"])
     else:
-        if source is None or not is_a(data["source"], Painter):
+        if not is_a(data.get("source"), Painter):
             return
         served = build_datamodule(plain(config)).served_name()
-        if served in (None, source().name):
+        if served in (None, build(data["source"]).name):
             return
         log.info("the server at data.url=%s has `%s`, and not the painter's pictures", data["url"], served)
         config.data.path = None

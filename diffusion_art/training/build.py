@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffusion_art.checkpoints import build_model, held_codec
-from diffusion_art.config import Described, build, class_of, is_a
+from diffusion_art.config import build, class_of, is_a
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
@@ -21,12 +21,12 @@ from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
-from diffusion_art.shards.build.locate import Shards
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.provenance import provenance
+from diffusion_art.training.run_shards import shards_of, without_shards
 from diffusion_art.training.sharded import NAME, FoldersToo
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
@@ -37,10 +37,9 @@ from diffusion_art.training.trackers import tell_settings
 
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     """The data module of a settled run, or of the `data` and `paths` of one."""
-    data, source = settings["data"], settings["data"]["source"]
-    node = {key: value for key, value in data.items() if key not in Shards.KEYS}
+    node = without_shards(settings["data"])
     node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
-    shards = Shards.of(data, settings["paths"]["data_dir"], source=Described.of(source))
+    shards = shards_of(settings["data"], settings["paths"]["data_dir"])
     return build({**node, "_partial_": True})(shards=shards)
 
 

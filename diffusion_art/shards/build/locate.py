@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +38,6 @@ from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
-_HOW = ("fit", "jpeg_quality", "val_fraction")  # to build, beside `data.build`
 # what earlier versions told otherwise, or not: of the files of a folder, and of tars
 _TOLD_OTHERWISE = ({"source.version", "source.files", "source.pictures"}, {"source.version", "source.times"})
 
@@ -56,9 +55,6 @@ class Shards:
     nothing.
     """
 
-    # what is theirs alone of the `data` node
-    KEYS: ClassVar = ("path", "source", "build", "remote", *_HOW)
-
     path: str | Path | list[Any] | None
     data_dir: str | Path
     image_size_px: int
@@ -66,14 +62,6 @@ class Shards:
     caption_template: str | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
     remote: RemoteSettings = field(default_factory=RemoteSettings)
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any], data_dir: str | Path, *, source: Callable[[], Source] | None) -> Shards:
-        """Those of the `data` node of a run's config."""
-        settings = {key: data[key] for key in ("image_size_px", "path", "caption_template") if key in data}
-        build = {key: data[key] for key in _HOW if key in data} | (data.get("build") or {})
-        remote = RemoteSettings.of(data.get("remote"))
-        return cls(**settings, data_dir=data_dir, source=source, build=build, remote=remote)
 
     def ready(self) -> ShardSpec:
         """The folder of shards, found or built; where `path` is a list to mix, each of its entries in that way.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.config import Described
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
@@ -22,6 +21,7 @@ from diffusion_art.shards.mixture import Component, Mixture, components_of, open
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.parquet import Parquet
+from diffusion_art.training.run_shards import shards_of
 from tests.fakes_sources import captioned, encoded, picture, wikiart_folder
 from tests.sources.test_tars import write_tar
 
@@ -37,8 +37,7 @@ SETTINGS = {
 
 def shards_at(path, data_dir: Path, **settings) -> Shards:
     """As a run has them whose `data` has these settings."""
-    data = {**SETTINGS, **settings, "path": path}
-    return Shards.of(data, str(data_dir), source=Described(data["source"]) if data["source"] else None)
+    return shards_of({**SETTINGS, **settings, "path": path}, str(data_dir))
 
 
 @pytest.fixture(scope="module")
