@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.sources.texts import read_text
+
+if TYPE_CHECKING:
+    from diffusion_art.runs import Run
 
 LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
 EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
@@ -35,6 +38,19 @@ def read_prompts(asked: Any) -> list[str]:
     if re.fullmatch(r"\S+\.txt", text):
         raise UserError(f"there is no file {text} to read prompts from. Give prompts=FILE, a prompt on each line.")
     return [text]
+
+
+def prompts_of(asked: Any, run: Run) -> list[str]:
+    """The prompts asked for; without any, the run's own.
+
+    Raises:
+        UserError: nothing asked for, and a run without prompts.
+    """
+    if asked is not None:
+        return read_prompts(asked)
+    if not run.prompts:
+        raise UserError('give prompts to paint, such as \'prompts=["a red house", "a blue house"]\'.')
+    return run.prompts
 
 
 def lines_of(file: Path) -> list[str]:

@@ -17,21 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
+from torch import Tensor
 
 from diffusion_art.checkpoints import check_paints
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.time_grids import SPACINGS
-from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
+from diffusion_art.diffusion.time_search import errors_of_grids, search_times
 from diffusion_art.errors import UserError
 from diffusion_art.files import written
+from diffusion_art.prompts import prompts_of
 from diffusion_art.runs import load_run
-from diffusion_art.sample import prompts_of
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +38,8 @@ log = logging.getLogger(__name__)
 def schedule_search(config: DictConfig) -> dict[str, Any]:
     """Returns what it wrote: the times, and the errors of all grids."""
     asked = plain(config)
-    run = load_run(
-        asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=pick_device(asked["device"])
-    )
+    device = pick_device(asked["device"])
+    run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"], device=device)
     check_paints(run.record, run.checkpoint)
     chosen = run.sampler(build(asked["sampler"]) if asked.get("sampler") else None)
     sampler = replace(chosen, num_steps=asked["num_steps"], times=None)
@@ -50,10 +48,10 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
     prompts = prompts_of(asked["prompts"], run)
     prompts = [prompts[row % len(prompts)] for row in range(asked["pictures"])]
     scale, guidance = run.guidance_scale(asked["guidance_scale"]), run.guidance()
-    model = run.model
+    model, fine = run.model, asked["fine_steps"]
     denoiser = model.denoiser(model.encode_captions(prompts), guidance_scale=scale, **guidance)
 
-    def noise(first: int) -> torch.Tensor:
+    def noise(first: int) -> Tensor:
         seeds = [first + row for row in range(len(prompts))]
         return NoiseSource(seeds, model.latent_shape, device=model.device).x_T()
 
@@ -64,14 +62,11 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
             noise(asked["seed"]),
             sampler=sampler,
             num_steps=asked["num_steps"],
-            fine_steps=asked["fine_steps"],
+            fine_steps=fine,
             on_step=lambda _: progress.advance(bar),
         )
     fresh = noise(asked["seed"] + len(prompts))
-    exact = fine_solution(denoiser, fresh, times=fine_grid(model.schedule, asked["fine_steps"]))[-1]
-    grids = {"searched": replace(sampler, times=times)}
-    grids |= {spacing: replace(sampler, spacing=spacing) for spacing in SPACINGS}
-    errors = {grid: error_of(spaced, denoiser, fresh, exact=exact) for grid, spaced in grids.items()}
+    errors = errors_of_grids(denoiser, fresh, sampler=sampler, times=times, fine_steps=fine)
     result = {
         "sampler": sampler.name,
         "times": times,
@@ -84,13 +79,17 @@ def schedule_search(config: DictConfig) -> dict[str, Any]:
     out = Path(asked["out"] or run.path / f"times_{sampler.name}_{asked['num_steps']}.json")
     with written(out) as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")
+    _tell(errors, out, sampler=sampler.name, times=times)
+    return result
+
+
+def _tell(errors: dict[str, float], out: Path, *, sampler: str, times: list[float]) -> None:
     for grid, error in errors.items():
         log.info("%-8s  error %.4f", grid, error)
     if errors["searched"] > min(errors.values()):
         log.warning("here a common spacing does better than the searched grid; give it more pictures or fine_steps")
     log.info("written to %s", out)
-    log.info("use it as: sampler=%s 'sampler.times=[%s]'", sampler.name, ",".join(f"{t:.5g}" for t in times))
-    return result
+    log.info("use it as: sampler=%s 'sampler.times=[%s]'", sampler, ",".join(f"{t:.5g}" for t in times))
 
 
 main = command("schedule_search")(schedule_search)

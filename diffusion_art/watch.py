@@ -22,7 +22,7 @@ from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
 from diffusion_art.serving.listening import AnnouncedServer, config_of, listen_at
-from diffusion_art.serving.settings import Settings, check_address, tokens_of
+from diffusion_art.serving.settings import Settings, check_address, tokens_of, warn_of_plain_tokens
 from diffusion_art.watching.app import create_app
 from diffusion_art.watching.runs import Runs
 
@@ -44,8 +44,7 @@ def main(config: DictConfig) -> None:
 
     def announce(url: str) -> None:
         log.info("%d runs in %s are shown at %s; stop with Ctrl-C", len(runs.summaries()), root, url)
-        if settings.tokens and tls is None:
-            log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
+        warn_of_plain_tokens(settings, tls)
 
     with listen_at(asked["host"], asked["port"]) as listener:
         server = AnnouncedServer(config_of(create_app(runs, settings), settings.limits, tls=tls), ready=announce)

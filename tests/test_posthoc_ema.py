@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from diffusion_art.callbacks.snapshots import AverageSnapshots
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.errors import UserError
-from diffusion_art.posthoc_ema import up_to
 from diffusion_art.record import KEY
 from diffusion_art.training.ema import Ema
-from diffusion_art.training.posthoc import add_up, find_snapshots, mix, write_snapshot
+from diffusion_art.training.posthoc import add_up, find_snapshots, mix, up_to, write_snapshot
 from diffusion_art.training.resume import checked_resume
 from tests.conftest import ROOT
 

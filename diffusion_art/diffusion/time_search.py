@@ -13,8 +13,8 @@ Paper: Pei et al. 2025 (OSS), Algorithm 1, https://arxiv.org/abs/2503.21774
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.diffusion.samplers.table import after, steps_of
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.time_grids import time_grid
+from diffusion_art.diffusion.time_grids import SPACINGS, time_grid
 from diffusion_art.errors import UserError
 
 NEAREST = 1e-3  # candidates keep this distance in t
@@ -122,3 +122,18 @@ def error_of(
 ) -> float:
     """Root mean square distance of a sampler's pictures from the exact ones."""
     return (sampler.sample(denoiser, x_T) - exact).square().mean().sqrt().item()
+
+
+def errors_of_grids(
+    denoiser: AnyDenoiser,
+    x_T: Float[Tensor, "b c h w"],
+    *,
+    sampler: Sampler,
+    times: Sequence[float],
+    fine_steps: int,
+) -> dict[str, float]:
+    """The error of the sampler by `times`, as "searched", and by each of the common spacings."""
+    exact = fine_solution(denoiser, x_T, times=fine_grid(denoiser.schedule, fine_steps))[-1]
+    grids = {"searched": replace(sampler, times=times)}
+    grids |= {spacing: replace(sampler, spacing=spacing) for spacing in SPACINGS}
+    return {grid: error_of(spaced, denoiser, x_T, exact=exact) for grid, spaced in grids.items()}

@@ -1,18 +1,25 @@
-"""The server that paints, and its end, which loses nobody's picture."""
+"""The server that paints: what it says when it answers, and its end, which loses nobody's picture."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import psutil
 import uvicorn
 
+from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
 from diffusion_art.serving.api.app import create_app
 from diffusion_art.serving.listening import AnnouncedServer, config_of
+from diffusion_art.serving.settings import warn_of_plain_tokens
 from diffusion_art.serving.studio import Studio
+
+LEVELS = ("debug", "info", "warning", "error")  # of the log
 
 log = logging.getLogger(__name__)
 
@@ -67,3 +74,37 @@ def serve(server: DrainingServer, listener: socket.socket) -> None:
         server.run(sockets=[listener])
     finally:
         server.studio.close()
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What is said once the server answers at `url`; after it `then` is called."""
+
+    studio: Studio
+    tls: Tls | None
+    then: Callable[[], None] | None = None
+
+    def __call__(self, url: str) -> None:
+        studio, settings = self.studio, self.studio.settings
+        at = settings.public_url or url
+        log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.size, studio.model.checkpoint, at)
+        log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", _age_s())
+        warn_of_plain_tokens(settings, self.tls)
+        if self.then is not None:
+            self.then()
+
+
+def _age_s() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
+
+
+def check_log_level(level: str) -> None:
+    """UserError for one that is not known."""
+    if level not in LEVELS:
+        raise UserError(f"log_level={level} is not one of {', '.join(LEVELS)}")
+
+
+def log_from(level: str) -> None:
+    """Log from `level` on. Prompts are quoted at debug only."""
+    logging.getLogger("diffusion_art").setLevel(level.upper())

@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import is_loopback
+from diffusion_art.net import Tls, is_loopback
 from diffusion_art.serving.limits import Limits
 
 TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
 OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2")
 _TOKEN_CHARACTERS = 16
 _MAKE_ONE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(24))"'
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,23 @@ class Settings:
                     f"a token of {len(token)} characters is no secret: it takes {_TOKEN_CHARACTERS} or more, plain "
                     f"letters and digits. {_MAKE_ONE}"
                 )
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Settings:
+        """What `conf/serve.yaml` says. The token of the environment counts where the config has none.
+
+        Raises:
+            UserError: a token too short to be one, or a limit out of its range.
+        """
+        return cls(
+            tokens=tokens_of(asked["token"]),
+            hosts=tuple(host.lower() for host in asked["hosts"]),
+            cors=tuple(asked["cors"]),
+            name=asked["name"],
+            aliases=tuple(asked["aliases"]),
+            public_url=asked["public_url"],
+            limits=Limits(**asked["limits"]),
+        )
 
     def customer(self, authorization: str | None) -> str | None:
         """Who shows this header: a name for a token we know, None for others. Takes as long for any token.
@@ -94,3 +116,9 @@ def check_address(host: str, settings: Settings) -> None:
         raise UserError(
             f"host={host} can be reached by others, so a token is needed: token=... or ${TOKEN_VARIABLE}. {_MAKE_ONE}"
         )
+
+
+def warn_of_plain_tokens(settings: Settings, tls: Tls | None) -> None:
+    """Say so where a token is asked for, and travels unencrypted."""
+    if settings.tokens and tls is None:
+        log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")

@@ -13,19 +13,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from diffusion_art.checkpoints import POSTHOC
 from diffusion_art.devices import DTYPES
 from diffusion_art.errors import UserError
-from diffusion_art.files import save_tensors
+from diffusion_art.files import save_tensors, written
+from diffusion_art.record import Record
+from diffusion_art.training.ema import width_name
 from diffusion_art.training.power_profile import Mixture, gamma_of, reconstruct
+from diffusion_art.training.provenance import provenance
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp16", "fp32")  # of a snapshot
+POOR = 0.02  # share of the profile missed, above which the average is not what its name says
 
 
 @dataclass(frozen=True)
@@ -128,3 +134,96 @@ def add_up(snapshots: Sequence[Snapshot], mixtures: Sequence[Mixture]) -> list[d
             for weights, total in zip(sums, totals):
                 weights[name] = torch.as_tensor(total).float()
     return sums
+
+
+# ---------------------------------------------------------------------- checkpoints of a run that is over
+
+
+def write_averages(run: Path, trained: Record, *, widths: Sequence[float], step: int | None) -> list[Path]:
+    """A checkpoint of the run for each width, with the average that ends at `step`, None for the last snapshot's.
+    `trained` is what one of its checkpoints tells.
+
+    Raises:
+        UserError: the run has no snapshots, none at that step, or those of another model.
+    """
+    snapshots = up_to(find_snapshots(run / "snapshots"), step, run=run)
+    mixtures = [mix(snapshots, sigma_rel=width) for width in widths]
+    paths = []
+    for width, mixture, weights in zip(widths, mixtures, add_up(snapshots, mixtures)):
+        if unfit := weights.keys() ^ trained.ema.keys():
+            raise UserError(f"the snapshots of {run} belong to another model: {sorted(unfit)[:3]} ... do not fit.")
+        at = "" if step is None else f"_at_{snapshots[-1].step}"
+        path = run / "checkpoints" / f"{POSTHOC}{width:.10g}{at}.ckpt"
+        _write(path, trained, weights, width=width, snapshots=snapshots, mixture=mixture)
+        _tell(path, width=width, snapshots=snapshots, mixture=mixture)
+        paths.append(path)
+    return paths
+
+
+def widths_of(asked: Any) -> list[float]:
+    """One width or a list of them, as numbers.
+
+    Raises:
+        UserError: one is not a number.
+    """
+    return [_width(width) for width in (asked if isinstance(asked, list) else [asked])]
+
+
+def _width(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"sigma_rel={value} is not a number: give a width such as 0.1, or several.") from error
+
+
+def up_to(snapshots: list[Snapshot], step: int | None, *, run: Path) -> list[Snapshot]:
+    """Those up to `step`, which has to be one of theirs: an average reaches to its last step.
+
+    Raises:
+        UserError: none at all, or none at that step.
+    """
+    if not snapshots:
+        raise UserError(f"{run} has no snapshots: averages can be made afterwards of a run trained with ema=post_hoc.")
+    steps = [snapshot.step for snapshot in snapshots]
+    last = steps[-1] if step is None else step
+    if last not in steps:
+        nearest = min(steps, key=lambda there: abs(there - last))
+        raise UserError(f"{run} has no snapshot of step {last}. Take a step it has one of, such as step={nearest}.")
+    return snapshots[: steps.index(last) + 1]
+
+
+def _write(
+    path: Path,
+    trained: Record,
+    weights: dict[str, Tensor],
+    *,
+    width: float,
+    snapshots: list[Snapshot],
+    mixture: Mixture,
+) -> None:
+    record = Record(
+        config=trained.config,
+        text_encoder=trained.text_encoder,
+        codec=trained.codec,
+        ema=weights,
+        ema_name=width_name(width),
+        ema_updates=snapshots[-1].updates,
+        step=snapshots[-1].step,
+        more={"snapshots": [snapshot.step for snapshot in snapshots], "profile_error": mixture.error},
+        **provenance(),
+    )
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    record.write_to(checkpoint)
+    with written(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+def _tell(path: Path, *, width: float, snapshots: list[Snapshot], mixture: Mixture) -> None:
+    count, missed = len(snapshots), 100 * mixture.error
+    log.info("sigma_rel=%.10g from %d snapshots, profile off by %.2g %%: %s", width, count, missed, path)
+    if mixture.error > POOR:
+        log.warning(
+            "WARNING: %d snapshots hold too little of this width: what was made is another average. Choose one nearer "
+            "to those tracked, or write snapshots more often (callbacks.snapshots.every_n_steps).",
+            count,
+        )

@@ -20,7 +20,6 @@ from diffusion_art.cli import config_dir
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
-from diffusion_art.serve import settings_of
 from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.listening import listen_at, url_of
@@ -40,18 +39,18 @@ def asked(*overrides: str) -> dict:
 
 def test_the_yaml_says_what_the_classes_say(monkeypatch):
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
-    assert settings_of(asked()) == Settings(aliases=OPENAI_NAMES, limits=Limits())
+    assert Settings.of(asked()) == Settings(aliases=OPENAI_NAMES, limits=Limits())
 
 
 def test_settings_from_the_command_line_and_the_environment(monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    settings = settings_of(asked("limits.max_n=3", "limits.rate_per_minute=null", "hosts=[Art.Example]", "name=mine"))
+    settings = Settings.of(asked("limits.max_n=3", "limits.rate_per_minute=null", "hosts=[Art.Example]", "name=mine"))
     assert settings.tokens == (TOKEN,)
     assert (settings.limits.max_n, settings.limits.rate_per_minute) == (3, None)
     assert (settings.hosts, settings.name) == (("art.example",), "mine")
     other = "another-token-of-length"
-    assert settings_of(asked(f"token={other}")).tokens == (other,)
-    assert settings_of(asked(f"token=[{other},{TOKEN}]")).tokens == (other, TOKEN)
+    assert Settings.of(asked(f"token={other}")).tokens == (other,)
+    assert Settings.of(asked(f"token=[{other},{TOKEN}]")).tokens == (other, TOKEN)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ then watches over.
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -31,6 +32,8 @@ from diffusion_art.streaming.wire import PATH, StreamInfo
 _BEAT_S = 0.25
 
 Ready = Callable[[str, StreamInfo], None]
+
+log = logging.getLogger(__name__)
 
 
 def serve(
@@ -117,6 +120,19 @@ async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> 
 
 def _ignore(_: str, __: StreamInfo) -> None:
     """The default where no caller asks for the address."""
+
+
+def announcement(settings: Settings) -> Ready:
+    """Says what is served and where, and how to train on it."""
+
+    def ready(url: str, info: StreamInfo) -> None:
+        counts = ", ".join(f"{samples:,} {split}" for split, samples in info.splits.items())
+        log.info("serving %s (%s samples, %d px) at %s", info.name, counts, info.image_size_px, url)
+        log.info("train with data.url=%s%s; stop with Ctrl-C", url, " data.token=..." if settings.token else "")
+        if settings.token and settings.tls is None:
+            log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
+
+    return ready
 
 
 class _Stop(asyncio.Event):

@@ -1,11 +1,11 @@
 """How shards are served: what is the same for each process of a server, and travels to it as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from diffusion_art.net import Tls
+from diffusion_art.net import Tls, token_of
 from diffusion_art.shards.mixture import Component, Shards, open_shards
 from diffusion_art.streaming.server.limits import Limits
 
@@ -28,6 +28,20 @@ class Settings:
     eir_seed: int = 0
     eir_epochs: int | None = None
     eir_state: str | None = None
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> "Settings":
+        """What `conf/stream.yaml` says. UserError for half a certificate, or a limit out of its range."""
+        return cls(
+            token=token_of(asked["token"]),
+            tls=Tls.of(asked["tls"]["certificate"], asked["tls"]["key"]),
+            limits=Limits.of(asked["limits"]),
+            decode=asked["decode"],
+            cache=asked["cache"],
+            eir_seed=asked["eir"]["seed"],
+            eir_epochs=asked["eir"]["epochs"],
+            eir_state=asked["eir"]["state"],
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
