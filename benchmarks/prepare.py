@@ -26,7 +26,7 @@ from PIL import Image
 from record import claim, command, write
 
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.pool import ordered_map, usable_cores
+from diffusion_art.shards.build.engine import ordered_map, usable_cores
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.painter import Painter
 from diffusion_art.sources.parquet import Parquet

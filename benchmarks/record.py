@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.shards.build.pool import usable_cores
+from diffusion_art.shards.build.engine import usable_cores
 from diffusion_art.training.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"

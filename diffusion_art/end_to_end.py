@@ -25,7 +25,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.extras import check_extra
 from diffusion_art.files import key_of
 from diffusion_art.shards.build.build import default_out
-from diffusion_art.shards.build.pool import usable_cores
+from diffusion_art.shards.build.engine import usable_cores
 from diffusion_art.sources.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cache_folder, cached, hub_bytes, name_of
 from diffusion_art.stages import estimate, processes
 from diffusion_art.stages.marks import Marks, Stage

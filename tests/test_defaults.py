@@ -16,13 +16,12 @@ from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.time_search import search_times
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
-from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.server import make_server
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.settings import Limits, Settings
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.places import RemoteSettings
 from diffusion_art.shards.preview import preview
-from diffusion_art.streaming.server.limits import Limits as StreamLimits
+from diffusion_art.streaming.server.settings import Limits as StreamLimits
 from diffusion_art.streaming.server.settings import Settings as StreamSettings
 from diffusion_art.training.step import TrainingStep
 

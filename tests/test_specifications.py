@@ -16,8 +16,16 @@ from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.shards.order import draws
 from diffusion_art.streaming.eir import wire as eir
-from diffusion_art.streaming.frame import _HEADER, decode_frame, frame_parts
-from diffusion_art.streaming.wire import Error, Hello, Read, StreamInfo, unpack_message
+from diffusion_art.streaming.wire import (
+    _HEADER,
+    Error,
+    Hello,
+    Read,
+    StreamInfo,
+    decode_frame,
+    frame_parts,
+    unpack_message,
+)
 from tests.conftest import ROOT
 from tests.golden.trace import HERE
 

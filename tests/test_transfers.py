@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffusion_art.transfers import Reading, sent
+from diffusion_art.devices import Reading, sent
 from tests.waiting import NoWaiting, a_gpu
 
 

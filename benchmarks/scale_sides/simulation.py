@@ -18,7 +18,7 @@ from itertools import count
 
 import numpy as np
 
-from diffusion_art.streaming.client.patience import Turns, delay_s
+from diffusion_art.streaming.client.line import Turns, delay_s
 
 _SLACK = 1e-6  # samples: what rounding leaves of a window
 

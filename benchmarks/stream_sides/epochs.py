@@ -15,9 +15,8 @@ from types import SimpleNamespace
 import torch
 
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.shards.places import RemoteSettings
+from diffusion_art.shards.places import RemoteSettings, with_remote
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.spec import with_remote
 
 
 def main(path: str, cache: str, workers: int, batch: int, epochs: int) -> None:

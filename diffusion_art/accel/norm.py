@@ -1,9 +1,13 @@
-"""Group norm with what a diffusion UNet does to its answer: one pass over a channels-last map where CUDA takes three.
+"""Norms: of a UNet's maps with what is done to their answer, and of tokens in the precision that they come in.
 
     y = act((x + offset) normed * (1 + scale) + shift)
 
 Under autocast CUDA's own group norm wants float32 and NCHW, so that each norm of a channels-last bfloat16 map turns it
-around and back. The fast twin (`norm_kernels.py`) reads and writes the map as it is.
+around and back, in three passes over the map. The fast twin (`norm_kernels.py`) reads and writes the map as it is, in
+one.
+
+CUDA's layer norm and RMS norm want float32 there too: each norm of bfloat16 tokens is a copy, a norm of twice the bytes
+and a copy back. Their kernels take bfloat16 as well, and sum in float32 all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from torch import Tensor, nn
 
 from diffusion_art.accel import switch
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)  # of maps
+LOW = (torch.bfloat16, torch.float16)  # of tokens
 
 
 def group_norm(
@@ -187,3 +192,34 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
 
 
 _forward.register_autograd(_gradients, setup_context=_keep)
+
+
+class TokenNorm(nn.LayerNorm):
+    """`norm`, a layer norm with its weights, answering in the dtype of its input where that is fast."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(list(norm.normalized_shape), norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The argument's name is torch's."""
+        if not takes_as_it_is(input):
+            return super().forward(input)
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        with torch.autocast(input.device.type, enabled=False):
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+def rms_norm(x: Float[Tensor, "*b d"], *, eps: float) -> Float[Tensor, "*b d"]:
+    """x over its root mean square along the last axis, without weights."""
+    if not takes_as_it_is(x):
+        return F.rms_norm(x, x.shape[-1:], eps=eps)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def takes_as_it_is(x: Tensor) -> bool:
+    """Whether autocast would bring tokens to float32 that CUDA's kernels take as they are."""
+    return (
+        x.device.type == "cuda" and switch.ACCELERATES and x.dtype in LOW and torch.is_autocast_enabled(x.device.type)
+    )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.devices import Reading
 from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.stopping import stop_after_step, stop_request
-from diffusion_art.transfers import Reading
 
 
 class GracefulStop(Callback):

@@ -15,11 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffusion_art.devices import Reading
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
 from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import scales_in_step
-from diffusion_art.transfers import Reading
 
 LATEST = 8  # batches after which a verdict is waited for, should it not have arrived
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor
 
 from diffusion_art.callbacks.throughput import Throughput
-from diffusion_art.transfers import Reading
+from diffusion_art.devices import Reading
 
 
 class Progress(RichProgressBar):

@@ -20,13 +20,11 @@ from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.token_norm import TokenNorm
+from diffusion_art.accel.norm import TokenNorm
 from diffusion_art.errors import UserError
-from diffusion_art.models.attention import Attention
 from diffusion_art.models.backbone import Backbone
-from diffusion_art.models.residual import NormOut, ResidualBlock, Upsample
 from diffusion_art.models.size_embedding import SizeEmbedding
-from diffusion_art.models.transformer import Transformer
+from diffusion_art.models.unet_blocks import Attention, NormOut, ResidualBlock, Transformer, Upsample
 from diffusion_art.tensors import Conditioning
 
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000

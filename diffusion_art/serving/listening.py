@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls
 from diffusion_art.serving.api.connections import patient
-from diffusion_art.serving.limits import Limits
+from diffusion_art.serving.settings import Limits
 from diffusion_art.stop_signals import AGAIN_S
 
 _LAST_ANSWERS_S = 10  # to send what is on its way when the server ends

@@ -25,16 +25,14 @@ from diffusion_art.errors import UserError
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.serving.about import better, trained
-from diffusion_art.serving.api.encode import encode
 from diffusion_art.serving.api.errors import ApiError, internal, of_mistake, out_of_service, shown, too_many
 from diffusion_art.serving.api.metrics import Metrics
+from diffusion_art.serving.api.pictures import Size, encode, size_of
 from diffusion_art.serving.api.schema import Bounds, Defaults, ImageRequest, Model
-from diffusion_art.serving.api.sizes import Size, size_of
 from diffusion_art.serving.engine.engine import Engine
-from diffusion_art.serving.engine.job import Busy, Job, Stopping, Ticket
+from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.files import Files
-from diffusion_art.serving.limits import Rates
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.settings import Rates, Settings
 from diffusion_art.sizes import Size as Painted
 from diffusion_art.sizes import named
 

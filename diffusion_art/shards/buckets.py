@@ -17,9 +17,8 @@ import numpy as np
 import simplejpeg
 
 from diffusion_art.files import written
-from diffusion_art.shards.files import mismatch, sha256_of
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import BucketInfo, ShardInfo
+from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch, sha256_of
 from diffusion_art.shards.order import Order
 from diffusion_art.sizes import log_ratio, named
 

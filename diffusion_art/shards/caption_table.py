@@ -21,9 +21,8 @@ import numpy as np
 
 from diffusion_art.files import written
 from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
-from diffusion_art.shards.files import mismatch, sha256_of
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import ShardInfo
+from diffusion_art.shards.manifest import ShardInfo, mismatch, sha256_of
 
 _HEADER = struct.Struct("<8sQQQ")
 _MAGIC = b"dart-cap"

@@ -14,8 +14,7 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import written
-from diffusion_art.shards.files import mismatch, rebuild, sha256_of
-from diffusion_art.shards.manifest import ShardInfo
+from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild, sha256_of
 
 # Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
 # lengths are bytes within the shard; `key` is the sample's key as a number, `shard` counts within the split.

@@ -23,8 +23,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.buckets import BucketOrder, of_bucket, split_of
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.shards.order import EpochOrder, Order, OrderMemo
-from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.spec import (
+from diffusion_art.shards.places import (
     Component,
     ShardSpec,
     arguments_of,
@@ -33,6 +32,7 @@ from diffusion_art.shards.spec import (
     with_remote,
     with_template,
 )
+from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.store import all_of
 from diffusion_art.sizes import log_ratio, size_named
 

@@ -13,8 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from diffusion_art.shards.files import check_file
-from diffusion_art.shards.manifest import Manifest, ShardInfo
+from diffusion_art.shards.manifest import Manifest, ShardInfo, check_file
 from diffusion_art.shards.places import Address, Place
 
 _PREFETCH_CALLS = 64  # for so many requests after a page that was not in memory, pages are asked for ahead

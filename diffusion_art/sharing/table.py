@@ -22,7 +22,7 @@ from diffusion_art.diffusion.denoiser import view_at
 from diffusion_art.diffusion.guidance import within
 from diffusion_art.diffusion.samplers import Sampler, Tabular
 from diffusion_art.errors import UserError
-from diffusion_art.models.bpe import byte_characters
+from diffusion_art.models.tokenizer import byte_characters
 from diffusion_art.sharing.painting import Painting
 
 

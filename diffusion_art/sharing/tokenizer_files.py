@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from diffusion_art.models.bpe import END, SMALLEST, START, first_merges
-from diffusion_art.models.tokenizer import ClipTokenizer
+from diffusion_art.models.tokenizer import END, SMALLEST, START, ClipTokenizer, first_merges
 
 NAMES = {START: "<|startoftext|>", END: "<|endoftext|>"}  # of these tokens in CLIP's own files
 

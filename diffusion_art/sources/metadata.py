@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions.columns import is_caption_column, listed, ready_captions, strings
+from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import Listing, suffix_of
 from diffusion_art.sources.names import PictureNames

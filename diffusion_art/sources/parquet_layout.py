@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns, ready_captions
+from diffusion_art.captions import caption_columns, ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns

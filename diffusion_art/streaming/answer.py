@@ -9,15 +9,16 @@ import numpy as np
 from diffusion_art.shards.buckets import samples_in
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.order import draws_between
-from diffusion_art.streaming.frame import Buffer, frame_parts
 from diffusion_art.streaming.wire import (
     FRAME_BYTES,
     FRAME_SAMPLES,
     MAX_COUNT,
     MAX_SAMPLE_BYTES,
+    Buffer,
     Error,
     Read,
     StreamInfo,
+    frame_parts,
 )
 
 View: TypeAlias = memoryview | None

@@ -19,7 +19,7 @@ from torch import Tensor
 from diffusion_art.diffusion.reconstruction import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.tensors import Batch
-from diffusion_art.training.seeding import POSTERIOR, noise_at
+from diffusion_art.training.noise import POSTERIOR, noise_at
 from diffusion_art.training.step import Losses
 from diffusion_art.training.terms.term import Seen, Term, by_name
 from diffusion_art.training.weights_alone import WeightsAlone

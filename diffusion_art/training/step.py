@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import check_codec
+from diffusion_art.devices import sent
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
@@ -28,11 +29,9 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch, Conditioning
-from diffusion_art.training.noise import Iid, TrainingNoise
-from diffusion_art.training.seeding import VAL_NOISE, draw_step, noise_at, spread_times
+from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, spread_times
 from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term, active_at, by_name
-from diffusion_art.transfers import sent
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from diffusion_art.accel import norm, switch
+from diffusion_art.accel.norm import TokenNorm
 from diffusion_art.accel.regions import cannot_compile
-from diffusion_art.accel.token_norm import TokenNorm
 from tests.conftest import ROOT
 
 needs_triton = pytest.mark.skipif(not switch.accelerates(), reason="Triton is not installed here")

@@ -24,7 +24,7 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.sample import sample
 from diffusion_art.schedule_search import schedule_search
 from diffusion_art.serving.engine.engine import Engine
-from diffusion_art.serving.engine.job import Job
+from diffusion_art.serving.engine.jobs import Job
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 GUIDANCE: list[dict[str, Any]] = [

@@ -14,8 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.experiments.assignment import assignment
 from diffusion_art.experiments.immiscible import Assigned, Nearest
 from diffusion_art.tensors import Batch
-from diffusion_art.training.noise import Iid, TrainingNoise
-from diffusion_art.training.seeding import NOISE, draw_step, generator
+from diffusion_art.training.noise import NOISE, Iid, TrainingNoise, draw_step, generator
 from tests.diffusion.shelf import shelf
 
 SHAPE = (3, 8, 8)

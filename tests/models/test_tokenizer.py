@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_art.errors import UserError
-from diffusion_art.models.bpe import BytePairEncoding, clean
-from diffusion_art.models.tokenizer import ClipTokenizer
+from diffusion_art.models.tokenizer import BytePairEncoding, ClipTokenizer, clean
 
 CAPTIONS = ["Piet Mondrian / Composition in Red and Blue", "", "Größe → 漢字 !!!", "a"]
 CLIP, THEIRS = BytePairEncoding(), open_clip.SimpleTokenizer()

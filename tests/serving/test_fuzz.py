@@ -13,8 +13,7 @@ from hypothesis.errors import Unsatisfiable
 
 from diffusion_art.serving.api.schema import CaptionItem, ImageRequest
 from diffusion_art.serving.api.sdapi_schema import Txt2Img
-from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.settings import Limits, Settings
 from tests.serving.running import Running, serving
 
 CASES = 1000

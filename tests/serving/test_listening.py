@@ -6,8 +6,8 @@ import json
 import signal
 
 from diffusion_art.serving import listening
-from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.listening import AnnouncedServer, config_of
+from diffusion_art.serving.settings import Limits
 from tests.serving.raw import connect, eventually, post
 from tests.serving.running import serving
 from tests.serving.test_limits import GENERATIONS

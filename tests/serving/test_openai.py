@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
-from diffusion_art.serving.engine.job import Job
+from diffusion_art.serving.engine.jobs import Job
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
 

@@ -21,9 +21,8 @@ from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.serving.engine.compiled import worth_trying
-from diffusion_art.serving.limits import Limits
 from diffusion_art.serving.listening import listen_at, url_of
-from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Settings
+from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Limits, Settings
 from diffusion_art.stop_signals import AGAIN_S
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.raw import eventually

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.shards.files import sha256_of
+from diffusion_art.shards.manifest import sha256_of
 from diffusion_art.shards.reader import Manifest, ShardSet, ShardWriter, write_manifest
 
 

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.models.bpe import _WORDS, clean
-from diffusion_art.models.tokenizer import ClipTokenizer
+from diffusion_art.models.tokenizer import _WORDS, ClipTokenizer, clean
 from diffusion_art.runs import load_run
 from diffusion_art.sharing.onnx_folder import scale_once
 from diffusion_art.sharing.table import words

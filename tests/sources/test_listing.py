@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.fingerprint import fingerprint
+from diffusion_art.shards.build.locate import fingerprint
 from diffusion_art.sources import listing
 from diffusion_art.sources.listing import list_files
 from tests.fakes_sources import write_files

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from diffusion_art.captions.template import ART_TEMPLATE
+from diffusion_art.captions import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture, Source
 from diffusion_art.sources.parquet import ROWS_PER_CHUNK, Parquet

@@ -9,8 +9,8 @@ import torch
 
 from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.randomness import fold
+from diffusion_art.training.noise import NOISE, TIMES, VAL_NOISE
 from diffusion_art.training.philox import normal_at, philox
-from diffusion_art.training.seeding import NOISE, TIMES, VAL_NOISE
 
 SHAPE = (3, 16, 16)
 

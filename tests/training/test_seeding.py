@@ -9,7 +9,7 @@ import torch
 from diffusion_art.diffusion.times import LogitNormal
 from diffusion_art.randomness import fold
 from diffusion_art.tensors import Batch
-from diffusion_art.training.seeding import draw_step, noise_at, spread_times
+from diffusion_art.training.noise import draw_step, noise_at, spread_times
 
 
 def _batch(number: int, first: int, count: int, batch_size: int) -> Batch:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffusion_art.net import send_at_once
-from diffusion_art.serving.limits import Limits
+from diffusion_art.serving.settings import Limits
 
 
 class PatientProtocol(H11Protocol):

@@ -15,8 +15,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from diffusion_art.serving.api.encode import MEDIA_TYPES, as_base64
 from diffusion_art.serving.api.errors import ApiError, internal, not_here
+from diffusion_art.serving.api.pictures import MEDIA_TYPES, as_base64
 from diffusion_art.serving.api.schema import (
     CompletedImage,
     ErrorAnswer,
@@ -25,7 +25,7 @@ from diffusion_art.serving.api.schema import (
     PartialImage,
     Picture,
 )
-from diffusion_art.serving.engine.job import Job, Ticket
+from diffusion_art.serving.engine.jobs import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, post
 from diffusion_art.sizes import named
 

@@ -11,7 +11,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from diffusion_art.serving.engine.job import EngineStats
+from diffusion_art.serving.engine.jobs import EngineStats
 
 PREFIX = "diffusion_art_serve"
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)

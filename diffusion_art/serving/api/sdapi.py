@@ -13,9 +13,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.serving.api.encode import as_base64
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import unless_gone
+from diffusion_art.serving.api.pictures import Size, as_base64
 from diffusion_art.serving.api.sdapi_about import (
     GUARDED_ERRORS,
     PREFIX,
@@ -28,8 +28,7 @@ from diffusion_art.serving.api.sdapi_about import (
 )
 from diffusion_art.serving.api.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.api.sdapi_work import Work, Works
-from diffusion_art.serving.api.sizes import Size
-from diffusion_art.serving.engine.job import Job, Ticket
+from diffusion_art.serving.engine.jobs import Job, Ticket
 from diffusion_art.serving.studio import Output, Studio, seeds_from
 from diffusion_art.sizes import named
 

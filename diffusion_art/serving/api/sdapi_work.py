@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffusion_art.serving.api.sdapi_schema import Progress, State
-from diffusion_art.serving.engine.job import Job, Ticket
+from diffusion_art.serving.engine.jobs import Job, Ticket
 
 
 @dataclass(eq=False)

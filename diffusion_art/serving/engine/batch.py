@@ -1,5 +1,6 @@
 """One network call for pictures that have nothing in common: other captions, samplers, steps, guidance, times.
 
+Captions are encoded once: the engine meets the same words, and above all the same empty caption, again and again.
 A picture whose sampler is a loop of its own is asked about alone, since only its sampler knows what comes next.
 """
 
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,10 +22,10 @@ from diffusion_art.diffusion.samplers import Ask, Sampler, Tabular
 from diffusion_art.diffusion.samplers.base import Loop, Walk
 from diffusion_art.diffusion.samplers.table import Call
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.serving.engine.captions import EncodedCaptions
-from diffusion_art.serving.engine.job import Job
+from diffusion_art.serving.engine.jobs import Job
 from diffusion_art.tensors import Conditioning
 
+MAX_BYTES = 64 * 2**20  # of encoded captions
 KEPT_SAMPLERS = 64  # whose calls are remembered
 
 
@@ -212,3 +213,42 @@ class Stepper:
 def column(values: Sequence[float], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
     """One number per picture, shaped to multiply pictures."""
     return torch.tensor(values, dtype=like.dtype).to(like.device)[:, None, None, None]
+
+
+class EncodedCaptions:
+    """The conditionings, one row each, of the captions used last, as many as `max_bytes` hold.
+
+    Captions are encoded one at a time, so that what a caption becomes does not depend on its company.
+    """
+
+    def __init__(self, encode: Callable[[list[str]], Conditioning], *, max_bytes: int = MAX_BYTES) -> None:
+        self.encode = encode
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._rows: OrderedDict[str, Conditioning] = OrderedDict()
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """One row per caption, padded to the longest."""
+        different = list(dict.fromkeys(captions))
+        rows = torch.tensor([different.index(caption) for caption in captions])
+        return Conditioning.cat([self._row(caption) for caption in different])[rows]
+
+    def warm(self, captions: Iterable[str]) -> None:
+        for caption in captions:
+            self._row(caption)
+
+    def _row(self, caption: str) -> Conditioning:
+        row = self._rows.get(caption)
+        if row is None:
+            with torch.no_grad():
+                row = self._rows[caption] = self.encode([caption])
+            self.bytes += _bytes(caption, row)
+            while self.bytes > self.max_bytes:
+                self.bytes -= _bytes(*self._rows.popitem(last=False))
+        else:
+            self._rows.move_to_end(caption)
+        return row
+
+
+def _bytes(caption: str, row: Conditioning) -> int:
+    return 4 * len(caption) + row.tokens.nbytes + row.mask.nbytes + row.pooled.nbytes

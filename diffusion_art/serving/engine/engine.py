@@ -5,7 +5,7 @@
     picture = ticket.result.result()          # uint8 [h w 3]
 
 One thread runs the loop. At each tick it lets go of what was cancelled, takes the pictures whose turn it is
-(`queue.py`), calls the network once for all of them (`batch.py`), and hands out previews and finished pictures.
+(`jobs.py`), calls the network once for all of them (`batch.py`), and hands out previews and finished pictures.
 Pictures join and leave at any tick, at any point of their schedule: a new one waits for the call under way, not for
 the picture under way (continuous batching; Yu et al. 2022, Orca,
 https://www.usenix.org/conference/osdi22/presentation/yu).
@@ -29,9 +29,18 @@ from diffusion_art.diffusion.samplers import Tabular
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.serving.engine.batch import LoopSlot, Slot, Stepper
-from diffusion_art.serving.engine.job import Busy, EngineStats, Job, Stopping, Ticket
-from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
-from diffusion_art.serving.engine.timing import TickTime
+from diffusion_art.serving.engine.jobs import (
+    Busy,
+    EngineStats,
+    Job,
+    Stopping,
+    Ticket,
+    TickTime,
+    bucket_of,
+    buckets,
+    choose,
+    deadline,
+)
 from diffusion_art.sizes import Size
 
 __all__ = ["Busy", "Engine", "EngineStats", "Job", "Stopping", "Ticket"]

@@ -24,7 +24,7 @@ from diffusion_art import __version__
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 from diffusion_art.net import answers
-from diffusion_art.shards.build.pool import WorkerDiedError, apply, load, usable_cores
+from diffusion_art.shards.build.engine import WorkerDiedError, apply, load, usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.pool import ordered_map
+from diffusion_art.shards.build.engine import ordered_map
 from diffusion_art.shards.leaks import leaks
 from diffusion_art.shards.lint.findings import Findings
 from diffusion_art.shards.lint.shards import lint_folder, lint_shard

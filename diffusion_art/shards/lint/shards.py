@@ -11,10 +11,9 @@ import numpy as np
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import split_of
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS
-from diffusion_art.shards.files import sha256_of
 from diffusion_art.shards.index import index_shard
 from diffusion_art.shards.lint.findings import NAMED, Findings
-from diffusion_art.shards.manifest import MANIFEST_FILE
+from diffusion_art.shards.manifest import MANIFEST_FILE, sha256_of
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardInfo, ShardSet
 from diffusion_art.shards.side_files import SIDE_FOLDER

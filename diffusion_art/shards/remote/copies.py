@@ -10,8 +10,7 @@ from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
-from diffusion_art.shards.files import sha256_of
-from diffusion_art.shards.manifest import ShardInfo
+from diffusion_art.shards.manifest import ShardInfo, sha256_of
 from diffusion_art.shards.remote.cache import Cache, touch
 from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.objects import Objects

@@ -22,8 +22,7 @@ from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_
 from diffusion_art.shards.payloads import give
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
-from diffusion_art.streaming.client.line import Line, LineError
-from diffusion_art.streaming.client.patience import Patience, Turns
+from diffusion_art.streaming.client.line import Line, LineError, Patience, Turns
 from diffusion_art.streaming.client.session import Part, ReadRequest, Session, cut, parts_of, samples_of
 from diffusion_art.streaming.wire import Read, StreamInfo
 

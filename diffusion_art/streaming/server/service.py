@@ -2,30 +2,39 @@
 
 A request is answered from the mapped shards in frames of about a megabyte. Between two frames every other client has
 its turn. A client that does not read stops only its own answers: one frame, at most, waits for it in our memory.
+
+At its front door it is decided which connections are let in, and what is answered to those that only ask over HTTP:
+
+/ws         the stream, by WebSocket
+/health     "ok" for everyone who asks
+/metrics    Prometheus text, for those who know the token where there is one
 """
 
 import logging
 import socket
+from collections.abc import Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_server
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, NegotiationError
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import BACKLOG, listen, tune
+from diffusion_art.net import BACKLOG, authorised, listen, tune
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir.server import speak_v1
 from diffusion_art.streaming.eir.shared_stream import EirPass
+from diffusion_art.streaming.server.exposition import Exposition
 from diffusion_art.streaming.server.guest import Guest
-from diffusion_art.streaming.server.limits import Entrance
 from diffusion_art.streaming.server.metrics import Row, Table
-from diffusion_art.streaming.server.reception import Reception
-from diffusion_art.streaming.server.settings import Settings
+from diffusion_art.streaming.server.settings import Entrance, Settings
 from diffusion_art.streaming.server.speak import speak_v2
-from diffusion_art.streaming.wire import SUBPROTOCOL
+from diffusion_art.streaming.wire import PATH, SUBPROTOCOL, StreamInfo
 
 log = logging.getLogger(__name__)
 
@@ -104,3 +113,62 @@ def _quiet_logger() -> logging.Logger:
     logger = logging.getLogger("websockets.server.stream")
     logger.setLevel(logging.CRITICAL)
     return logger
+
+
+# ---------------------------------------------------------------------- the front door
+
+
+class Reception:
+    """Lets clients in, or tells them why not, by the three hooks of websockets' opening handshake."""
+
+    def __init__(self, settings: Settings, info: StreamInfo, table: Table, counts: Row) -> None:
+        self._token, self._limits = settings.token, settings.limits
+        self._table, self._counts = table, counts
+        self._exposition = Exposition(table, info)
+
+    def hear(self, connection: ServerConnection, request: Request) -> Response | None:
+        """`process_request`: the answer to a client that does not want the stream, or may not have it."""
+        path = request.path.partition("?")[0]
+        if path == "/health":
+            return connection.respond(HTTPStatus.OK, "ok\n")
+        if not authorised(request.headers.get_all("Authorization"), self._token):
+            response = self._refuse(connection, "token", HTTPStatus.UNAUTHORIZED, "This stream needs its token.\n")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        if path == "/metrics":
+            self._counts.show()
+            text, content_type = self._exposition.render(", ".join(request.headers.get_all("Accept")))
+            response = connection.respond(HTTPStatus.OK, text)
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = content_type
+            return response
+        if path != PATH:
+            return self._refuse(connection, "path", HTTPStatus.NOT_FOUND, f"The stream is at {PATH}.\n")
+        return None
+
+    def choose(self, _: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """`select_subprotocol`: v2 for clients that offer it, v1 for those that offer none."""
+        if SUBPROTOCOL in offered:
+            return Subprotocol(SUBPROTOCOL)
+        if offered:
+            raise NegotiationError(f"this server speaks {SUBPROTOCOL}, or EIR's protocol with those who offer none")
+        return None
+
+    def settle(self, connection: ServerConnection, _: Request, response: Response) -> Response | None:
+        """`process_response`: let the client in, if there is room."""
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            if response.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.UPGRADE_REQUIRED):
+                self._counts.add("connections_refused", "protocol")
+            return None
+        if self._table.family_total("connections_open") >= self._limits.max_connections:
+            text = f"This server has its {self._limits.max_connections} clients.\n"
+            full = self._refuse(connection, "full", HTTPStatus.SERVICE_UNAVAILABLE, text)
+            full.headers["Retry-After"] = "1"
+            return full
+        assert isinstance(connection, Guest)
+        connection.let_in("v2" if connection.subprotocol == SUBPROTOCOL else "v1")
+        return None
+
+    def _refuse(self, connection: ServerConnection, reason: str, status: HTTPStatus, text: str) -> Response:
+        self._counts.add("connections_refused", reason)
+        return connection.respond(status, text)

@@ -19,9 +19,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import until_one_ends
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe, frames, refusal, samples_at
-from diffusion_art.streaming.frame import unreadable_in
 from diffusion_art.streaming.server.guest import note_answer, send_parts
-from diffusion_art.streaming.server.limits import Limits
+from diffusion_art.streaming.server.settings import Limits
 from diffusion_art.streaming.wire import (
     VERSION,
     Error,
@@ -31,6 +30,7 @@ from diffusion_art.streaming.wire import (
     WireError,
     pack_message,
     unpack_message,
+    unreadable_in,
 )
 
 _MAX_WAITING = 64  # requests of one client not yet begun; with more of them its socket is left unread

@@ -16,7 +16,7 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
-from diffusion_art.serving.api.encode import encode
+from diffusion_art.serving.api.pictures import encode
 from diffusion_art.serving.settings import Settings
 from tests.serving.running import serving
 

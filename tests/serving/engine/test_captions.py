@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from diffusion_art.serving.engine.captions import EncodedCaptions
+from diffusion_art.serving.engine.batch import EncodedCaptions
 from diffusion_art.tensors import Conditioning
 
 

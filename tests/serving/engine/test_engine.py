@@ -20,7 +20,7 @@ from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.engine.engine import Busy, Engine, Job, Stopping
-from diffusion_art.serving.engine.queue import bucket_of, buckets, choose, deadline
+from diffusion_art.serving.engine.jobs import bucket_of, buckets, choose, deadline
 from tests.fakes import toy_model
 
 SAMPLERS = [

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.settings import Limits, Settings
 from tests.browser import launched, visits
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.running import Running, serving

@@ -10,8 +10,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from diffusion_art.serving.limits import Limits
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.settings import Limits, Settings
 from tests.serving.page.conftest import PROMPTS
 from tests.serving.running import serving
 

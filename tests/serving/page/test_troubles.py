@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffusion_art.diffusion.samplers.euler import Euler
-from diffusion_art.serving.engine.job import Job
+from diffusion_art.serving.engine.jobs import Job
 from diffusion_art.serving.settings import Settings
 from tests.serving.page.test_painting import DONE, PAINTED, paint
 from tests.serving.running import serving

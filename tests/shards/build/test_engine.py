@@ -20,8 +20,7 @@ from PIL import Image
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.engine import LocalEngine, engine_named
-from diffusion_art.shards.build.pool import WorkerDiedError
+from diffusion_art.shards.build.engine import LocalEngine, WorkerDiedError, engine_named
 from diffusion_art.shards.build.ray_engine import RayEngine
 from diffusion_art.sources.base import Item, Picture
 from diffusion_art.sources.folder import ImageFolder

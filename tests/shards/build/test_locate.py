@@ -14,8 +14,7 @@ import pytest
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.fingerprint import fingerprint
-from diffusion_art.shards.build.locate import Shards
+from diffusion_art.shards.build.locate import Shards, fingerprint
 from diffusion_art.shards.build.out_folder import digest_of
 from diffusion_art.shards.mixture import Component, Mixture, components_of, open_shards
 from diffusion_art.shards.reader import ShardSet

@@ -1,4 +1,4 @@
-"""`shards/build/pool.py`: order, errors, and processes that never outlive their use."""
+"""The processes of `shards/build/engine.py`: order, errors, and processes that never outlive their use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import closing
 import psutil
 import pytest
 
-from diffusion_art.shards.build.pool import WorkerDiedError, ordered_map, usable_cores
+from diffusion_art.shards.build.engine import WorkerDiedError, ordered_map, usable_cores
 from tests.fakes_sources import raise_fussy_error
 
 
@@ -78,7 +78,7 @@ def test_closing_early_ends_the_processes() -> None:
 
 def test_workers_end_when_their_parent_is_killed() -> None:
     script = (
-        "import time; from diffusion_art.shards.build.pool import ordered_map\n"
+        "import time; from diffusion_art.shards.build.engine import ordered_map\n"
         "for _ in ordered_map(time.sleep, [0.05] * 10_000, workers=2): print(flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

@@ -6,7 +6,7 @@ import pickle
 import random
 from collections import Counter
 
-from diffusion_art.streaming.client.patience import Turns
+from diffusion_art.streaming.client.line import Turns
 
 URLS = [f"ws://{name}:8000/ws" for name in "abcdef"]
 

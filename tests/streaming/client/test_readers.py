@@ -20,9 +20,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import Component
 from diffusion_art.streaming.client.readers import ReadRequest, Sample, ShardReader, StreamClient
 from diffusion_art.streaming.client.session import Part, Session, cut
-from diffusion_art.streaming.server.limits import Limits
 from diffusion_art.streaming.server.process import ServerProcess
-from diffusion_art.streaming.server.settings import Settings
+from diffusion_art.streaming.server.settings import Limits, Settings
 from tests.conftest import ROOT
 from tests.shards.toy import toy_caption, toy_image, toy_key, write_toy
 from tests.streaming.running import wait_until

@@ -29,9 +29,8 @@ from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
 from diffusion_art.streaming.eir.ledger import Ledger
 from diffusion_art.streaming.eir.server import MAX_REPLY_BYTES
 from diffusion_art.streaming.eir.shared_stream import EirPass
-from diffusion_art.streaming.server.limits import Limits
 from diffusion_art.streaming.server.process import ServerProcess
-from diffusion_art.streaming.server.settings import Settings
+from diffusion_art.streaming.server.settings import Limits, Settings
 from tests.conftest import ROOT
 from tests.streaming.eir.serving import HANDSHAKE, Eir, eir, serving
 from tests.streaming.pictures import picture, picture_caption, picture_key, write_pictures

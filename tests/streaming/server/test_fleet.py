@@ -193,7 +193,7 @@ def test_no_processes_are_an_error(toy: Path):
 
 def test_settings_travel_as_json():
     from diffusion_art.net import Tls
-    from diffusion_art.streaming.server.limits import Limits
+    from diffusion_art.streaming.server.settings import Limits
 
     for settings in (
         Settings(),

@@ -12,8 +12,8 @@ import pytest
 from diffusion_art.net import listen, tune
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client.connection import Connection
-from diffusion_art.streaming.server import outgoing
-from diffusion_art.streaming.server.outgoing import write_message
+from diffusion_art.streaming.server import guest
+from diffusion_art.streaming.server.guest import write_message
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, pack_message
 from tests.shards.toy import write_toy
@@ -37,7 +37,7 @@ def test_messages_in_parts_arrive_as_if_they_were_joined(at_once: int | None, mo
         return os.write(file, b"".join(parts)[:at_once])
 
     if at_once is not None:
-        monkeypatch.setattr(outgoing.os, "writev", some)
+        monkeypatch.setattr(guest.os, "writev", some)
 
     async def talk() -> list[bytes]:
         near, far = socket.socketpair()

@@ -1,4 +1,4 @@
-"""`captions/template.py`: clean columns, and templates whose empty fields leave no trace."""
+"""`captions.py`: clean columns, and templates whose empty fields leave no trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_art.captions.template import ART_TEMPLATE, Captioner, clean, default_template
+from diffusion_art.captions import ART_TEMPLATE, Captioner, clean, default_template
 from diffusion_art.errors import UserError
 
 VAN_GOGH = {"artist": "Vincent van Gogh", "title": "The Starry Night", "date": "1889.0", "genre": "None"}
