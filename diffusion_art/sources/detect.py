@@ -9,8 +9,7 @@ from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
 from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.parquet_layout import layout_of
-from diffusion_art.sources.parquet_rows import open_parquet
+from diffusion_art.sources.parquet_file import layout_of, open_parquet
 from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars
 

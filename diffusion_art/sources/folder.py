@@ -25,7 +25,7 @@ from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
-from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.names import data_set_name
 from diffusion_art.sources.texts import CP1252_NOTE, overlaid
 
 FILES_PER_CHUNK = 64

@@ -1,4 +1,5 @@
-"""What the names of files and folders say: which picture a table means, what a class is, who painted what.
+"""What the names of files and folders say: which picture a table means, what a class is, who painted what, and
+what to call the data set.
 
 Names are compared in Unicode's composed form (NFC): a Mac's disk writes them decomposed, tables seldom do.
 """
@@ -11,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from urllib.parse import unquote
 
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
@@ -27,6 +29,7 @@ _WORD = re.compile(r"[^\W\d_]")
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
+_SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
 
 def nfc(text: str) -> str:
@@ -195,3 +198,18 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, value in pairs:
         groups[key].append(value)
     return groups
+
+
+def data_set_name(path: Path) -> str:
+    """The nearest telling part of `path` as a folder name: lower case, digits, `-` and `_`.
+
+    `WikiArt/data` is `wikiart`; `My Paintings.tar` is `my-paintings`.
+    """
+    path = path.resolve()
+    parts = [path.stem if path.is_file() else path.name, *(parent.name for parent in path.parents)]
+    return next((slug for part in parts if (slug := _slug(part)) not in _SAYS_NOTHING), "pictures")
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")

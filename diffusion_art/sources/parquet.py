@@ -19,10 +19,18 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files
-from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.naming import data_set_name
-from diffusion_art.sources.parquet_layout import Layout, RowSplits, layout_of, row_splits
-from diffusion_art.sources.parquet_rows import ROWS_PER_CHUNK, Group, RowReader, broken, open_parquet
+from diffusion_art.sources.names import PictureNames, data_set_name
+from diffusion_art.sources.parquet_file import (
+    ROWS_PER_CHUNK,
+    Group,
+    Layout,
+    RowReader,
+    RowSplits,
+    broken,
+    layout_of,
+    open_parquet,
+    row_splits,
+)
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 
 NO_PICTURE_FILES = "parquet files without pictures"

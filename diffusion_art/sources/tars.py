@@ -24,8 +24,7 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
-from diffusion_art.sources.names import FolderNames, class_names
-from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.names import FolderNames, class_names, data_set_name
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 from diffusion_art.sources.texts import CP1252_NOTE, decode
 

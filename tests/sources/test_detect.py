@@ -1,4 +1,4 @@
-"""`sources/detect.py` and `sources/naming.py`: what lies at a path, and what to call it."""
+"""`sources/detect.py` and `data_set_name`: what lies at a path, and what to call it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.names import data_set_name
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars

@@ -1,10 +1,13 @@
-"""What the columns of one parquet file hold, so that files of other columns or another order read alike."""
+"""One parquet file: what its columns hold, so that files of other columns or another order read alike, and its rows,
+streamed: a few batches are held, also of a row group of many gigabytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,12 +16,13 @@ from diffusion_art.captions import caption_columns, ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
-from diffusion_art.sources.parquet_rows import broken
 from diffusion_art.sources.splits import divide, split_column, split_in_row, split_of_folder
 from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
+ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
+_READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,67 @@ def row_splits(columns: Mapping[str, str]) -> RowSplits:
         words |= {split_of_folder(str(value)) for value in values}
     found = divide({word or "train": word for word in words})
     return RowSplits(tuple(sorted(found.items()))) if any(found.values()) else RowSplits()
+
+
+class Group(NamedTuple):
+    """A row group of a file, and the columns to read of it."""
+
+    file: str
+    row_group: int
+    columns: tuple[str, ...]
+
+
+class RowReader:
+    """Reads forwards: chunks come to a process in rising order, so that it seldom starts a row group anew."""
+
+    def __init__(self) -> None:
+        self._group: Group | None = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._held: deque[tuple[int, pa.RecordBatch]] = deque()  # (number of its first row, batch), ascending
+        self._next_row = 0  # that follows those held
+
+    def rows(self, group: Group, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows [start, stop) of a row group; fewer at its end. UserError where they cannot be read.
+
+        The row before `start` stays at hand, for a chunk that looks back.
+        """
+        try:
+            if group != self._group or start < (self._held[0][0] if self._held else self._next_row):
+                self._begin(group)
+            found = []
+            for first, batch in self._cover(start, stop):
+                at = max(start - first, 0)
+                found += batch.slice(at, min(stop - first, batch.num_rows) - at).to_pylist()
+            return found
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            self._group = None
+            what = f"row group {group.row_group} cannot be read ({error})"
+            raise UserError(broken(group.file, what)) from error
+
+    def _begin(self, group: Group) -> None:
+        self._group, self._next_row = group, 0
+        self._held.clear()
+        self._batches = open_parquet(group.file).iter_batches(
+            ROWS_PER_CHUNK, row_groups=[group.row_group], columns=list(group.columns), use_threads=False
+        )
+
+    def _cover(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches that rows [start, stop) lie in; what ends before the row before `start` is let go."""
+        while self._next_row < stop and (batch := next(self._batches, None)) is not None:
+            self._held.append((self._next_row, batch))
+            self._next_row += batch.num_rows
+            while self._held and self._held[0][0] + self._held[0][1].num_rows < start:
+                self._held.popleft()
+        yield from (held for held in self._held if held[0] < stop and held[0] + held[1].num_rows > start)
+
+
+def open_parquet(file: str) -> pq.ParquetFile:
+    """UserError for a file that is no whole parquet file."""
+    try:
+        return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(broken(file, f"is no whole parquet file ({error})")) from error
+
+
+def broken(file: str, what: str) -> str:
+    return f"{file} {what}. Copy or download it again."
