@@ -90,6 +90,8 @@ class Parquet:
             found["split_column"] = True
             if "splits" in found:
                 found["version"] = 2  # test rows of a file named `train` are left out
+        if any(layout.split_labels for layout, _ in self._parts.values()):
+            found["split_labels"] = True  # earlier versions took their numbers for no splits
         return found
 
     def left_out(self) -> dict[str, int]:
@@ -98,7 +100,7 @@ class Parquet:
 
     def chunks(self) -> Iterator[Rows]:
         kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
-        by_row = row_splits({file: name for file, (layout, _) in kept.items() if (name := layout.split_column)})
+        by_row = row_splits({file: layout for file, (layout, _) in kept.items()})
         for file, (layout, groups) in kept.items():
             first_row = 0
             for group, rows in enumerate(groups):
@@ -138,7 +140,7 @@ class Parquet:
         image, layout = rows[0][chunk.layout.image], chunk.layout
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
-        split = chunk.row_splits.of(rows[0], chunk.split)
+        split = chunk.row_splits.of(rows[0], layout, chunk.split)
         if split == "test":
             return LeftOut(name, TEST_SPLIT)
         if not data and path and (file := self._beside.find(path, self._folder_of(chunk.file))):

@@ -14,7 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
 from diffusion_art.sources.parquet_rows import broken
-from diffusion_art.sources.splits import divide, split_column, split_in_row, split_of_folder
+from diffusion_art.sources.splits import divide, split_column, split_of_folder
 from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
@@ -38,6 +38,15 @@ class Layout:
     @property
     def split_column(self) -> str | None:
         return split_column(self.texts)
+
+    @property
+    def split_labels(self) -> tuple[str, ...]:
+        """The names behind the numbers in the column of splits; none where it has words."""
+        return dict(self.labels).get(self.split_column or "", ())
+
+    def split_of(self, value: Any) -> str | None:
+        """What a value in the column of splits says."""
+        return split_of_folder(label_text(self.split_labels, value) if self.split_labels else str(value))
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
         """The text columns of a row as a caption may use them."""
@@ -63,9 +72,9 @@ class RowSplits:
 
     named: tuple[tuple[str, str | None], ...] = ()
 
-    def of(self, row: dict[str, Any], split_of_file: str | None) -> str | None:
+    def of(self, row: dict[str, Any], layout: Layout, split_of_file: str | None) -> str | None:
         """ "train", "val", "test", or None where a hash decides. Files count before rows, but for `test`."""
-        word = split_in_row(row) if self.named else None
+        word = layout.split_of(row[column]) if self.named and (column := layout.split_column) else None
         said = dict(self.named).get(word or "train")
         return said if said == "test" else split_of_file or said
 
@@ -83,14 +92,16 @@ def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:
     return Layout(images[0], may_name_files, tuple(texts), named)
 
 
-def row_splits(columns: Mapping[str, str]) -> RowSplits:
-    """From all values in the files that have a column of splits: {file: its name}."""
+def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
+    """From all values of the column of splits, in the files that have one."""
     words: set[str | None] = set()
-    for file, column in columns.items():
+    for file, layout in layouts.items():
+        if (column := layout.split_column) is None:
+            continue
         try:
             values = pq.read_table(file, columns=[column])[column].unique().to_pylist()
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(broken(file, f"has no whole column `{column}` ({error})")) from error
-        words |= {split_of_folder(str(value)) for value in values}
+        words |= set(map(layout.split_of, values))
     found = divide({word or "train": word for word in words})
     return RowSplits(tuple(sorted(found.items()))) if any(found.values()) else RowSplits()

@@ -48,7 +48,7 @@ class Records(ImageFolder):
             raise UserError(f"there is no file {self.table}. Give the table that names the pictures: source.path=...")
         listing = _listing_around(self.table, None if images is None else Path(images))
         super().__init__(listing.root, name=name, caption_template=caption_template, listing=listing)
-        self._file_column, self._delimiter = file_column, delimiter
+        self._file_column, self._delimiter = file_column, _separator(delimiter)
 
     def describe(self) -> dict[str, Any]:
         facts = self.table.stat()
@@ -77,6 +77,14 @@ class Records(ImageFolder):
             )
         metadata.left_out["pictures that the table does not name"] += len(pictures) - len(named)
         return assemble(self._listing, named, Neighbours(self._listing, named), metadata)
+
+
+def _separator(given: str | None) -> str | None:
+    """UserError for what cannot cut a line. A tab may be written as in a program."""
+    mark = "\t" if given in ("\\t", "tab") else given
+    if mark is not None and len(mark) != 1:
+        raise UserError(f"source.delimiter={given} is not one character. Give one, or leave it out: it is looked for.")
+    return mark
 
 
 def _listing_around(table: Path, images: Path | None) -> Listing:

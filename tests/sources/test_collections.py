@@ -137,6 +137,7 @@ def test_without_a_validation_split_the_hash_decides_as_before(tmp_path: Path) -
         {"split.json": '{"train": ["0.jpg", "1.jpg"], "test": ["2.jpg"]}'},
         {"captions.json": '{"train": {"0.jpg": "a", "1.jpg": "b"}, "test": {"2.jpg": "c"}}'},
         {"all.csv": "image,caption,Subset\n0.jpg,a,Train\n1.jpg,b,train\n2.jpg,c,TEST\n"},
+        {"all.csv": "image,caption,phase\n0.jpg,a,training\n1.jpg,b,train\n2.jpg,c,testing\n"},
     ],
 )
 def test_lists_and_columns_name_test_pictures(tmp_path: Path, files: dict[str, str]) -> None:

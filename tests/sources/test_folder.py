@@ -108,6 +108,13 @@ def test_wrong_metadata_is_named_by_line(folder: Path, file: str, text: str, mes
         source.chunks().__next__()
 
 
+def test_a_name_may_begin_with_dots(tmp_path: Path) -> None:
+    write_files(tmp_path, {"metadata.csv": "file_name,text\n...and then.jpg,a cat\nb.jpg,a dog\n"} | jpegs("b.jpg"))
+    source = ImageFolder(tmp_path)
+    assert captions(source) == {"b.jpg": "a dog"}  # a hidden picture does not belong to a collection
+    assert source.left_out() == {NO_PICTURE: 1}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_metadata_is_read_in_any_encoding(folder: Path, encoding: str) -> None:
     (folder / "metadata.csv").write_bytes("file_name,text\na.jpg,Édouard’s café\n".encode(encoding))

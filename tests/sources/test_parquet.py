@@ -243,6 +243,19 @@ def test_a_split_column_divides_the_rows(tmp_path: Path, column: str) -> None:
     assert [item.split for item in read_all(Parquet(tmp_path))[:2]] == [None, None]
 
 
+def test_a_split_column_of_class_numbers_divides_the_rows(tmp_path: Path) -> None:
+    features = {"split": {"names": ["train", "test"], "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.binary()), ("split", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [{"image": encoded(picture(number)), "split": number} for number in range(2)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=schema)
+    source = Parquet(tmp_path)
+    assert read_all(source)[1] == LeftOut("a.parquet row 1", TEST_SPLIT)
+    assert source.describe()["split_labels"]  # shards of before hold its test pictures
+
+
 def test_a_test_row_of_a_file_named_train_is_left_out(tmp_path: Path) -> None:
     rows = [{"image": encoded(picture(n)), "split": split} for n, split in enumerate(("train", "test", "val"))]
     write_parquet(tmp_path / "train-0.parquet", rows, schema=None)

@@ -69,6 +69,17 @@ def test_commas_in_the_first_caption_cut_nothing(tmp_path: Path, name: str, row:
     assert found[0] == {"file_name": "a.jpg", "caption": caption}
 
 
+def test_commas_in_captions_without_a_header_make_no_columns(tmp_path: Path) -> None:
+    found, notes = rows(tmp_path / "x.csv", "a.jpg,a red dog, big\nb.jpg,a cat\nc.jpg,one, two, three\n")
+    assert [row["caption"] for row in found] == ["a red dog, big", "a cat", "one, two, three"]
+    assert notes == {LONG_ROWS: 2}
+
+
+def test_excel_is_told_the_separator(tmp_path: Path) -> None:
+    text = "sep=;\r\nfile;title\r\na.jpg;red, green\r\n"
+    assert rows(tmp_path / "x.csv", text)[0] == [{"file": "a.jpg", "title": "red, green"}]
+
+
 def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n')[0] == [
         {"file": "a.jpg"},
@@ -79,5 +90,6 @@ def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
 
 def test_a_text_is_a_table_when_it_names_pictures_in_fields(tmp_path: Path) -> None:
     for text, table in (("image,caption\na.jpg,x", True), ("a.jpg is a fine picture", False), ("one, two", False)):
-        (tmp_path / "x.txt").write_text(text)
-        assert could_be_table(tmp_path / "x.txt", is_picture) == table
+        for encoding in ("utf-8", "utf-16"):
+            (tmp_path / "x.txt").write_text(text, encoding)
+            assert could_be_table(tmp_path / "x.txt", is_picture) == table
