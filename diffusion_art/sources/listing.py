@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,13 +74,18 @@ class Listing:
 
     def told(self) -> str:
         """What was left out, in brackets for an error message; "" for nothing."""
-        parts = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-        return f" (left out: {parts})" if parts else ""
+        return told(self.left_out)
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
         lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
         return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """{why: how many} in brackets for an error message; "" for nothing."""
+    parts = "; ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    return f" (left out: {parts})" if parts else ""
 
 
 def list_files(root: Path) -> Listing:

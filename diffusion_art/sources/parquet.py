@@ -18,9 +18,10 @@ from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
 from diffusion_art.sources.formats import no_reader
-from diffusion_art.sources.listing import Listing, list_files
+from diffusion_art.sources.listing import Listing, list_files, told
 from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.naming import data_set_name
+from diffusion_art.sources.parquet_columns import other_images, without_images
 from diffusion_art.sources.parquet_layout import Layout, RowSplits, layout_of, row_splits
 from diffusion_art.sources.parquet_rows import ROWS_PER_CHUNK, Group, RowReader, broken, open_parquet
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
@@ -127,12 +128,12 @@ class Parquet:
                 continue
             groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
             self._parts[file] = known.setdefault(layout, layout), groups
+            for other in other_images(opened.schema_arrow, layout.image):
+                self._left_out[f"pictures of column `{other}` (source.image_column={other} takes them)"] += sum(groups)
         if not self._parts:
-            asked = f"`{image_column}` is" if image_column else "there is"
-            names = open_parquet(files[0]).schema_arrow.names
+            beside = self._left_out - Counter({NO_PICTURE_FILES: len(files)})
             raise UserError(
-                f"{files[0]}: {asked} no column of image bytes among {names}. Name it with "
-                "source.image_column=NAME. Where a column names picture files, use source=csv source.path=FILE."
+                f"{files[0]}: {without_images(open_parquet(files[0]).schema_arrow, image_column)}{told(beside)}"
             )
 
     def _picture(self, chunk: Rows, number: int, rows: list[dict[str, Any]]) -> Item:
@@ -174,7 +175,7 @@ def _pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
     """
     layout = chunk.layout
-    group = Group(chunk.file, chunk.row_group, (*layout.texts, layout.image))
+    group = Group(chunk.file, chunk.row_group, layout.columns)
     look_around = layout.has_captions
     before = _READER.rows(group, chunk.start - 1, chunk.start) if look_around and chunk.start else []
     rows = _READER.rows(group, chunk.start, chunk.stop)

@@ -18,17 +18,31 @@ from diffusion_art.sources.splits import divide, split_column, split_of_folder
 from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
+PACKED_COLUMN = "json"  # the hub's: what a WebDataset has in .json files
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The column of images, the columns of text, and `labels`: (column of class numbers, the names of its classes)."""
+    """The column of images, the columns of text, and `labels`: (column of class numbers, the names of its classes).
+
+    `packed` are those of the texts that lie in a column of records, as the hub's parquet of WebDatasets has them.
+    """
 
     image: str
     may_name_files: bool  # a struct with a path, of which a row may give nothing else
     texts: tuple[str, ...]
     labels: tuple[tuple[str, tuple[str, ...]], ...]
+    packed: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of a file."""
+        return (*self._plain, *([PACKED_COLUMN] if self.packed else []), self.image)
+
+    @property
+    def _plain(self) -> tuple[str, ...]:
+        return tuple(name for name in self.texts if name not in self.packed)
 
     @property
     def has_captions(self) -> bool:
@@ -37,7 +51,7 @@ class Layout:
 
     @property
     def split_column(self) -> str | None:
-        return split_column(self.texts)
+        return split_column(self._plain)
 
     @property
     def split_labels(self) -> tuple[str, ...]:
@@ -50,11 +64,16 @@ class Layout:
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
         """The text columns of a row as a caption may use them."""
-        texts = {name: text_of(name, _decoded(row[name])) or "" for name in self.texts}
+        texts = {name: text_of(name, value) or "" for name, value in self._values(row).items()}
         return texts | {name: label_text(names, row[name]) for name, names in self.labels}
 
     def captions_of(self, row: dict[str, Any]) -> list[str]:
-        return ready_captions({name: _decoded(row[name]) for name in self.texts}) if self.has_captions else []
+        return ready_captions(self._values(row)) if self.has_captions else []
+
+    def _values(self, row: dict[str, Any]) -> dict[str, Any]:
+        packed = row.get(PACKED_COLUMN) if self.packed else None
+        row = {**row, **dict.fromkeys(self.packed), **(packed or {})}
+        return {name: _decoded(row[name]) for name in self.texts}
 
     def why_empty(self, row: dict[str, Any]) -> str:
         """Why a row whose image is null is left out: what img2dataset says of its link, if it says anything."""
@@ -86,10 +105,18 @@ def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:
         return None
     labels = labels_of(schema)
     texts = text_columns(schema, labels, without=[images[0]])
+    packed = _packed_columns(schema, without=[images[0], *texts])
     named = tuple((name, tuple(names)) for name, names in labels.items() if name in texts)
     kind = schema.field(images[0]).type
     may_name_files = bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0
-    return Layout(images[0], may_name_files, tuple(texts), named)
+    return Layout(images[0], may_name_files, (*texts, *packed), named, packed)
+
+
+def _packed_columns(schema: pa.Schema, *, without: list[str]) -> tuple[str, ...]:
+    place = schema.get_field_index(PACKED_COLUMN)
+    if place < 0 or not pa.types.is_struct(schema.field(place).type):
+        return ()
+    return tuple(text_columns(pa.schema(list(schema.field(place).type)), {}, without=without))
 
 
 def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
