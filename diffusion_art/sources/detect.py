@@ -7,7 +7,7 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of, why_unread
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.parquet_layout import layout_of
 from diffusion_art.sources.parquet_rows import open_parquet
@@ -48,8 +48,9 @@ def _open_file(path: Path, *, name: str | None, caption_template: str | None) ->
         return Records(path, name=name, caption_template=caption_template)
     kinds = {".parquet": Parquet, TAR_SUFFIX: Tars, **dict.fromkeys(TABLE_SUFFIXES - {".parquet"} | {".txt"}, Records)}
     if suffix not in kinds:
+        why = f" ({suffix}: {reason})" if (reason := why_unread(suffix)) else ""
         raise UserError(
-            f"{path} is no .parquet or .tar file, and no table of pictures. Give a file or folder with {_KNOWN}."
+            f"{path} is no .parquet or .tar file, and no table of pictures{why}. Give a file or folder with {_KNOWN}."
         )
     return kinds[suffix](path, name=name, caption_template=caption_template)
 

@@ -19,6 +19,13 @@ _NO_READER = (
 )
 
 
+GIT_LFS = "a pointer of Git LFS, not the file itself; `git lfs pull` in its repository brings that"
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    return head.startswith(b"version https://git-lfs")
+
+
 def can_read_heic() -> bool:
     return find_spec("pillow_heif") is not None
 

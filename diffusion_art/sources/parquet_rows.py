@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusion_art.errors import UserError
+from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 _READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
@@ -69,6 +72,9 @@ class RowReader:
 
 def open_parquet(file: str) -> pq.ParquetFile:
     """UserError for a file that is no whole parquet file."""
+    with suppress(OSError), Path(file).open("rb") as opened:
+        if is_lfs_pointer(opened.read(32)):
+            raise UserError(f"{file} is {GIT_LFS}.")
     try:
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
     except (pa.ArrowException, OSError) as error:

@@ -18,7 +18,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours
 from diffusion_art.sources.collection import Collection, assemble
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, why_unread
 from diffusion_art.sources.metadata import Metadata
 from diffusion_art.sources.names import PictureNames
 
@@ -46,6 +46,8 @@ class Records(ImageFolder):
         self.table = Path(path)
         if not self.table.is_file():
             raise UserError(f"there is no file {self.table}. Give the table that names the pictures: source.path=...")
+        if reason := why_unread(self.table.suffix.lower()):
+            raise UserError(f"{self.table} is no table that can be read: {reason}.")
         listing = _listing_around(self.table, None if images is None else Path(images))
         super().__init__(listing.root, name=name, caption_template=caption_template, listing=listing)
         self._file_column, self._delimiter = file_column, _separator(delimiter)

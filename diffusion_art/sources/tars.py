@@ -22,7 +22,7 @@ from diffusion_art.captions.template import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
-from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
 from diffusion_art.sources.names import FolderNames, class_names
 from diffusion_art.sources.naming import data_set_name
@@ -143,7 +143,9 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
 
 def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
-        head = opened.read(4)
+        head = opened.read(32)
+    if is_lfs_pointer(head):
+        raise UserError(f"{file} is {GIT_LFS}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.naming import data_set_name
@@ -59,8 +60,16 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to learn from \(left out: 1 files \.\w+: "):
         open_source(tmp_path / "phone")
     (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar"):
+    with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar .*an archive; unpack it"):
         open_source(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.jpg"])
+def test_a_pointer_of_git_lfs_says_how_the_file_comes(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    write_files(tmp_path, {name: pointer})
+    with pytest.raises(UserError, match="git lfs pull"):
+        build_shards(open_source(tmp_path), tmp_path / "out", image_size_px=16, max_bad=0, progress=False)
 
 
 def test_a_half_built_shard_folder_is_no_source(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ def test_mistakes_name_what_helps(museum: Path, tmp_path: Path) -> None:
         Records(museum / "objects.csv", images=tmp_path / "gone")
     with pytest.raises(UserError, match=r"has no column `file`\. Its columns: id, scan, caption\."):
         list(Records(museum / "objects.csv", file_column="file").chunks())
+    write_files(museum, {"objects.xlsx": "PK"})
+    with pytest.raises(UserError, match="a spreadsheet; save it as csv"):
+        Records(museum / "objects.xlsx")
     with pytest.raises(UserError, match=r"source\.delimiter=\|\| is not one character"):
         Records(museum / "objects.csv", delimiter="||")
     write_files(tmp_path / "links", {"a.csv": "url,caption\nhttp://x/9.jpg,one\n"} | jpegs("1.jpg"))
