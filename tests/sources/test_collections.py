@@ -207,6 +207,19 @@ def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        {"file": {"0": "a.jpg", "1": "b.jpg"}, "text": {"0": "a cat", "1": "a dog"}},
+        {"annotations": [{"image": "a.jpg", "caption": "a cat"}], "more": [{"image": "b.jpg", "caption": "a dog"}]},
+        {"licenses": [{"id": 1}], "data": [{"f": "a.jpg", "text": "a cat"}, {"f": "b.jpg", "text": "a dog"}]},
+    ],
+)
+def test_further_shapes_of_json(tmp_path: Path, content: Any) -> None:
+    write_files(tmp_path, jpegs("a.jpg", "b.jpg") | {"data.json": json.dumps(content)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "a dog"}
+
+
+@pytest.mark.parametrize(
     ("image", "text"),
     [
         ("images/cats/a.jpg", "captions/cats/a.txt"),
@@ -364,7 +377,9 @@ def test_class_folders(tmp_path: Path) -> None:
 
 
 def test_folders_that_say_nothing_are_no_captions(tmp_path: Path) -> None:
-    write_files(tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg", "part-000001/c.jpg", "batch_3/d.jpg"))
+    write_files(
+        tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg", "part-000001/c.jpg", "batch_3/d.jpg", "JPEGImages/e.jpg")
+    )
     assert set(captions_of(open_source(tmp_path)).values()) == {""}
 
 

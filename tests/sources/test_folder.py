@@ -134,6 +134,13 @@ def test_texts_by_other_suffixes(tmp_path: Path, name: str) -> None:
     assert captions(ImageFolder(write_files(tmp_path, jpegs("a.jpg") | {name: "a cat"}))) == {"a.jpg": "a cat"}
 
 
+def test_texts_beside_are_found_in_any_case(tmp_path: Path) -> None:
+    texts = {"img_1.txt": "one", "IMG_2.TXT": "two", "c.txt": "small", "C.json": '{"caption": "large"}'}
+    source = ImageFolder(write_files(tmp_path, jpegs("IMG_1.JPG", "img_2.jpg", "c.jpg", "C.jpg") | texts))
+    assert captions(source) == {"IMG_1.JPG": "one", "img_2.jpg": "two", "c.jpg": "small", "C.jpg": "large"}
+    assert source.left_out() == {}
+
+
 def test_a_json_beside_a_picture_may_be_a_list_of_captions(tmp_path: Path) -> None:
     jsons = {"a.json": '["red", "blue"]', "b.json": '"green"', "c.json": "[[1, 2]]"}
     write_files(tmp_path, jpegs("a.jpg", "b.jpg", "c.jpg") | jsons)
