@@ -33,8 +33,11 @@ _NO_READER = {
     **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
     **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
-    **dict.fromkeys((".tfrecord", ".h5", ".hdf5", ".lmdb", ".mdb"), "no reader; write parquet or WebDataset"),
+    **dict.fromkeys(
+        (".feather", ".tfrecord", ".h5", ".hdf5", ".lmdb", ".mdb"), "no reader; write parquet or WebDataset"
+    ),
     ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
+    **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
     **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
     **dict.fromkeys((".tags", ".prompt", ".xmp", ".xml"), "no captions are read from these; write .txt"),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),

@@ -15,10 +15,10 @@ from typing import Any
 
 from diffusion_art.captions.columns import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.listing import Listing, suffix_of
+from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.splits import column_of_splits, first_split, split_in_row, split_of_file, split_of_folder
-from diffusion_art.sources.table import Row, read_table
+from diffusion_art.sources.table import Row, first_lines, read_table
 from diffusion_art.sources.texts import as_text, overlaid, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
@@ -106,6 +106,23 @@ class Metadata:
             described.split_of_table = first_split((split, described.split_of_table))
         return True
 
+    def read_pairs(self, file: str) -> bool:
+        """Whether `file` is a list of pictures, a caption behind each: `a.jpg a red house`, or `a.jpg: a house`."""
+        folder, path, finder = posixpath.dirname(file), self.root / file, self.finder(file)
+        if not any(finder(name) for name, _ in map(_pair, first_lines(path))):
+            return False
+        lines = [_pair(line) for line in read_text(path).text.splitlines() if line.strip()]
+        known = [(name, text) for name, text in lines if finder(name) and _is_caption(text)]
+        if 2 * len(known) <= len(lines):
+            return False
+        read: dict[str, Described] = {}
+        for name, text in known:
+            picture = str(self._names.find(name, folder))
+            _add(read.setdefault(picture, Described(split_of_table=split_of_file(file))), {"caption": text}, None)
+        self.left_out[NO_PICTURE] += len(lines) - len(known)
+        self._merge(read)
+        return True
+
     def _column_of_files(self, rows: list[Row], folder: str) -> str | None:
         """The conventional column, or the one most values of which name pictures; None where there is none."""
         sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
@@ -158,6 +175,17 @@ def text_of(name: str, value: Any) -> str | None:
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    """The first word of a line, and what is behind it."""
+    name, _, text = line.strip().partition(" ")
+    return name.rstrip(":"), text.strip()
+
+
+def _is_caption(text: str) -> bool:
+    """Whether it has letters, and is no second file."""
+    return any(map(str.isalpha, text)) and suffix_of(text) not in PICTURE_SUFFIXES
 
 
 def _add(described: Described, row: dict[str, Any], column: str | None) -> None:

@@ -63,14 +63,23 @@ def read_table(
 
 def could_be_table(path: Path, is_picture: Callable[[str], bool]) -> bool:
     """Whether a `.txt` is a table: a field of one of its first two lines names a picture."""
+    fields = {
+        field.strip(' "')
+        for line in first_lines(path)
+        for mark in _SEPARATORS
+        if mark in line
+        for field in line.split(mark)
+    }
+    return any(is_picture(field) for field in fields if field)
+
+
+def first_lines(path: Path) -> list[str]:
+    """Two at most; none of a file that cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            return decode(file.read(4096)).text.splitlines()[:2]
     except OSError:
-        return False
-    lines = decode(head).text.splitlines()[:2]
-    fields = {field.strip(' "') for line in lines for mark in _SEPARATORS if mark in line for field in line.split(mark)}
-    return any(is_picture(field) for field in fields if field)
+        return []
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:

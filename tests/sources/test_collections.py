@@ -400,6 +400,18 @@ def test_a_museums_table(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ names, links, what is left out
 
 
+def test_captions_behind_names_in_a_text(tmp_path: Path) -> None:
+    lists = {
+        "img/captions.txt": "a.jpg a red house\nb.jpg: two dogs, asleep\ngone.jpg a cat\n",
+        "boxes.txt": "a.jpg -1 3\n",
+    }
+    source = open_source(write_files(tmp_path, jpegs("img/a.jpg", "img/b.jpg") | lists))
+    assert captions_of(source) == {"img/a.jpg": "a red house", "img/b.jpg": "two dogs, asleep"}
+    assert source.left_out() == {NO_PICTURE: 1, ORPHAN_TEXTS: 1}
+    write_files(tmp_path, {"img/captions.txt": "a.jpg b.jpg\nb.jpg mask.png\n"})
+    assert set(captions_of(open_source(tmp_path)).values()) == {""}
+
+
 def test_names_from_a_mac_match_by_nfc(tmp_path: Path) -> None:
     composed, apart = "Étude", unicodedata.normalize("NFD", "Étude")
     write_files(tmp_path, jpegs(f"{apart}.jpg", f"b{composed}.jpg", f"c{apart}.jpg"))

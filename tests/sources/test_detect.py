@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from diffusion_art.errors import UserError
@@ -49,6 +50,17 @@ def test_parquet_decides_only_where_it_holds_pictures(tmp_path: Path) -> None:
     write_parquet(tmp_path / "only" / "links.parquet", text, schema=None)
     with pytest.raises(UserError, match=r"no column of image bytes among \['file_name', 'text'\]"):
         open_source(tmp_path / "only")
+
+
+def test_embeddings_beside_pictures_are_no_pictures(tmp_path: Path) -> None:
+    """A column of bytes is one of images where nothing else can be, and where its first rows look like it."""
+    rows = [{"file_name": "a.jpg", "text": "a cat", "embedding": b"\x01\x02"}]
+    write_parquet(write_files(tmp_path, jpegs("a.jpg")) / "metadata.parquet", rows, schema=None)
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
+    for content in (encoded(picture(0), "WEBP"), encoded(picture(0), "AVIF"), None):
+        schema = pa.schema([("thumb", pa.binary())])
+        write_parquet(tmp_path / "metadata.parquet", [{"thumb": None}, {"thumb": content}], schema=schema)
+        assert isinstance(open_source(tmp_path), Parquet)
 
 
 def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
