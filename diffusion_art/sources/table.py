@@ -27,10 +27,12 @@ from diffusion_art.sources.parquet_columns import image_columns, label_text, lab
 from diffusion_art.sources.texts import CP1252_NOTE, decode, read_text
 
 SHORT_ROWS = "rows with fewer fields than the header"
+UNCLOSED = "rows whose quotation mark is not closed, cut at the next row"
 LONG_ROWS = "rows with more fields than the header, joined to the last column"
 Row = tuple[int, dict[str, Any]]
 
 _SEPARATORS = ("\t", "|", ";", ",")
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _SNIFFED_ROWS = 20
 _TOLD_EXCEL = re.compile(r"sep=(.)\r?\n")  # the first line of files that are written for it
 
@@ -54,9 +56,9 @@ def read_table(
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}).") from error
     notes[CP1252_NOTE] += guessed
-    if kind in (".jsonl", ".ndjson"):
+    if kind in (".jsonl", ".ndjson") and not _LIST_OF_OBJECTS.match(text):
         return _json_lines(path, text)
-    if kind == ".json":
+    if kind in (".json", ".jsonl", ".ndjson"):
         return _json_rows(path, text)
     return _csv_rows(path, text, notes, is_picture=is_picture, delimiter=delimiter)
 
@@ -137,7 +139,7 @@ def _csv_rows(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=_quoting(text, mark))
     header: list[str] = []
     try:
-        for fields in reader:
+        for fields in _unswallowed(reader, mark, is_picture, notes):
             if not any(field.strip() for field in fields):
                 continue
             if not header and not any(is_picture(field) for field in fields):
@@ -147,6 +149,27 @@ def _csv_rows(
             yield reader.line_num + bool(told), _row(header, fields, mark, notes)
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num + bool(told)} is not CSV ({error}). Correct the line.") from None
+
+
+def _unswallowed(
+    rows: Iterator[list[str]], mark: str, is_picture: Callable[[str], bool], notes: Counter[str]
+) -> Iterator[list[str]]:
+    """The rows, also those that became part of a text whose quotation mark nobody closed: they name pictures."""
+    pending = [rows]
+    while pending:
+        if (fields := next(pending[-1], None)) is None:
+            pending.pop()
+            continue
+        long = next((at for at, field in enumerate(fields) if "\n" in field), None)
+        place = None if long is None else next((at for at in range(long) if is_picture(fields[at])), None)
+        lines = [] if place is None else mark.join(fields[long:]).splitlines()
+        starts = (at for at, line in enumerate(lines) if at and any(map(is_picture, line.split(mark)[place:][:1])))
+        if (start := next(starts, None)) is None:
+            yield fields
+            continue
+        notes[UNCLOSED] += 1
+        yield [*fields[:long], "\n".join(lines[:start])]
+        pending.append(csv.reader(lines[start:], delimiter=mark))
 
 
 def _row(header: list[str], fields: list[str], mark: str, notes: Counter[str]) -> dict[str, Any]:

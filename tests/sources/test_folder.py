@@ -141,6 +141,13 @@ def test_texts_beside_are_found_in_any_case(tmp_path: Path) -> None:
     assert source.left_out() == {}
 
 
+def test_the_name_of_the_picture_is_no_title(tmp_path: Path) -> None:
+    takeout = '{"title": "a.jpg", "description": "My cat", "imageViews": "3"}'
+    assert captions(ImageFolder(write_files(tmp_path, jpegs("x/a.jpg") | {"x/a.jpg.json": takeout}))) == {
+        "x/a.jpg": "My cat"
+    }
+
+
 def test_a_json_beside_a_picture_may_be_a_list_of_captions(tmp_path: Path) -> None:
     jsons = {"a.json": '["red", "blue"]', "b.json": '"green"', "c.json": "[[1, 2]]"}
     write_files(tmp_path, jpegs("a.jpg", "b.jpg", "c.jpg") | jsons)

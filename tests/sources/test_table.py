@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, could_be_table, read_table
+from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, UNCLOSED, could_be_table, read_table
 
 
 def is_picture(text: str) -> bool:
@@ -75,6 +75,17 @@ def test_commas_in_captions_without_a_header_make_no_columns(tmp_path: Path) -> 
     assert notes == {LONG_ROWS: 2}
 
 
+@pytest.mark.parametrize("second", ["b.jpg,two, too", 'b.jpg,"two, too"'])
+def test_a_quotation_mark_that_is_not_closed_swallows_no_pictures(tmp_path: Path, second: str) -> None:
+    found, notes = rows(tmp_path / "x.csv", f'file,caption\na.jpg,"one\nand a half\n{second}\nc.jpg,three\n')
+    assert [(row["file"], row["caption"].strip('"')) for row in found] == [
+        ("a.jpg", "one\nand a half"),
+        ("b.jpg", "two, too"),
+        ("c.jpg", "three"),
+    ]
+    assert notes[UNCLOSED] == 1
+
+
 def test_excel_is_told_the_separator(tmp_path: Path) -> None:
     text = "sep=;\r\nfile;title\r\na.jpg;red, green\r\n"
     assert rows(tmp_path / "x.csv", text)[0] == [{"file": "a.jpg", "title": "red, green"}]
@@ -85,6 +96,7 @@ def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
         {"file": "a.jpg"},
         {"file": "b.jpg"},
     ]
+    assert rows(tmp_path / "x.jsonl", '[{"file": "a.jpg"},\n {"file": "b.jpg"}]')[0][1] == {"file": "b.jpg"}
     assert rows(tmp_path / "x.csv", "file:title\na.jpg:one\n", delimiter=":")[0] == [{"file": "a.jpg", "title": "one"}]
 
 
