@@ -75,18 +75,18 @@ def _is_coco(content: dict[str, Any]) -> bool:
 def _coco_rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One row an image: its own columns, its captions, and the names of its categories, each once."""
     names = {item.get("id"): str(item.get("name", "")) for item in content.get("categories") or ()}
-    captions: dict[Any, list[str]] = defaultdict(list)
-    categories: dict[Any, dict[str, None]] = defaultdict(dict)
+    captions: dict[str, list[str]] = defaultdict(list)
+    categories: dict[str, dict[str, None]] = defaultdict(dict)
     for item in content["annotations"]:
         if isinstance(caption := item.get("caption"), str):
-            captions[item.get("image_id")].append(caption)
+            captions[str(item.get("image_id"))].append(caption)
         if name := names.get(item.get("category_id")):
-            categories[item.get("image_id")][name] = None
+            categories[str(item.get("image_id"))][name] = None
     for image in content["images"]:
         row = {name: value for name, value in image.items() if name not in ("id", "license")}
-        row["caption"] = captions.get(image.get("id"), [])
+        row["caption"] = captions.get(str(image.get("id")), [])
         if names:
-            row["categories"] = list(categories.get(image.get("id"), ()))
+            row["categories"] = list(categories.get(str(image.get("id")), ()))
         yield row
 
 

@@ -211,6 +211,10 @@ def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
     [
         {"file": {"0": "a.jpg", "1": "b.jpg"}, "text": {"0": "a cat", "1": "a dog"}},
         {"annotations": [{"image": "a.jpg", "caption": "a cat"}], "more": [{"image": "b.jpg", "caption": "a dog"}]},
+        {
+            "images": [{"id": 1, "file_name": "a.jpg"}, {"id": "2", "file_name": "b.jpg"}],
+            "annotations": [{"image_id": "1", "caption": "a cat"}, {"image_id": 2, "caption": "a dog"}],
+        },
         {"licenses": [{"id": 1}], "data": [{"f": "a.jpg", "text": "a cat"}, {"f": "b.jpg", "text": "a dog"}]},
     ],
 )
