@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusion_art.errors import UserError
+from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
+_LOOKED_AT = 8
 _READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
 
 
@@ -69,10 +73,25 @@ class RowReader:
 
 def open_parquet(file: str) -> pq.ParquetFile:
     """UserError for a file that is no whole parquet file."""
+    with suppress(OSError), Path(file).open("rb") as opened:
+        if is_lfs_pointer(opened.read(32)):
+            raise UserError(f"{file} is {GIT_LFS}.")
     try:
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise UserError(broken(file, f"is no whole parquet file ({error})")) from error
+
+
+def holds_pictures(file: str, column: str) -> bool:
+    """Whether the first images in a column are what the name or the type of the column says; empty ones may be."""
+    try:
+        batch = next(open_parquet(file).iter_batches(_LOOKED_AT, columns=[column], use_threads=False), None)
+        values = batch[column].to_pylist() if batch else []
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(broken(file, f"cannot be read ({error})")) from error
+    found = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    found = [data for data in found if data]
+    return not found or any(map(looks_like_picture, found))
 
 
 def broken(file: str, what: str) -> str:
