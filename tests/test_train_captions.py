@@ -40,7 +40,7 @@ def test_a_resume_with_other_pictures_is_refused_before_their_shards_are_built(r
     status, _, complaint = run_here("train", *TINY, *more, "data.path=other")
     assert status == 1
     assert "was trained on other pictures, those of data.path=mine, and shards of data.path=other would be" in complaint
-    assert [folder.name for folder in (tmp_path / "data").glob("[!.]*")] == ["mine-16px"]
+    assert [folder.name for folder in (tmp_path / "data").glob("[!.]*") if "other" in folder.name] == []
     shutil.rmtree(tmp_path / "data")  # those of the same pictures are built again
     status, _, complaints = run_here("train", *TINY, *more)
     assert status == 0, complaints

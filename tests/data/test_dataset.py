@@ -224,7 +224,7 @@ def test_other_captions_than_the_checkpoints_are_told_of(painter_shards, caplog)
     made.load_state_dict({name: value for name, value in state.items() if name != "caption_template"})
     assert "captions" not in caplog.text
     made.load_state_dict({**state, "caption_template": "{style}"})
-    assert "was trained with captions {style}, and this run goes on with captions as their source has" in caplog.text
+    assert "was trained with captions {style}, and this run goes on with captions {artist} / {title}" in caplog.text
 
 
 def test_a_cursor_counted_in_other_steps_is_refused(painter_shards, tmp_path):
