@@ -150,7 +150,7 @@ class Run:
         """The guidance of its grids, or the one given."""
         scale = self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale
         if isinstance(scale, bool) or not isinstance(scale, int | float):
-            raise UserError(f"guidance_scale={scale} is no number; 1 is without guidance, 3 is usual.")
+            raise UserError(f"guidance_scale={scale} is not a number; 1 is without guidance, 3 is usual.")
         return float(scale)
 
     def guidance(self, **changes: Any) -> dict[str, Any]:
