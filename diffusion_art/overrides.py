@@ -143,7 +143,7 @@ def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def option(words: Sequence[str]) -> tuple[str, str] | None:
-    """(`--name`, value) of the first word that looks like an option and is not one of Hydra's; None where there is none.
+    """(`--name`, value) of the first word that looks like an option and is not one of Hydra's, else None.
     The value is what follows it, if that is no option and no key=value.
     """
     for word, after in pairwise([*words, ""]):
