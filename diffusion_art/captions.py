@@ -157,6 +157,7 @@ _TELLING = re.compile(
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
+_TITLES = ("titre", "titel", "título", "titolo")
 _ART = {  # as museums and data sets call them
     "artist": (
         *(
@@ -170,14 +171,23 @@ _ART = {  # as museums and data sets call them
             "creator",
             "maker",
         ),
-        *("creators", "objectcreator", "attribution"),
+        *("creators", "objectcreator", "attribution", "artiste", "artista", "auteur", "künstler", "kunstenaar"),
     ),
-    "title": ("title", "objecttitle", "paintingname", "paintingtitle", "worktitle", "artworktitle", "titleenglish"),
+    "title": (
+        "title",
+        "objecttitle",
+        "paintingname",
+        "paintingtitle",
+        "worktitle",
+        "artworktitle",
+        "titleenglish",
+        *_TITLES,
+    ),
     "style": ("style", "movement", "artmovement"),
     "genre": ("genre",),
     "date": (
         *("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating", "dated", "datemade"),
-        *("datedisplay", "displaydate", "objectcreationdate", "yearcreated"),
+        *("datedisplay", "displaydate", "objectcreationdate", "yearcreated", "jahr", "datierung", "année", "fecha"),
     ),
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing

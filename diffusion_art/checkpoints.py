@@ -173,8 +173,21 @@ def find_run(path: str | Path) -> Path:
     runs = {folder.parent for depth in ("*", "*/*", "*/*/*") for folder in path.glob(f"{depth}/checkpoints")}
     dated = {max(file.stat().st_mtime for file in files): run for run in runs if (files := _checkpoint_files(run))}
     if not dated:
-        raise UserError(f"there is no run with a checkpoint in {path}. {TRAIN_ONE}")
+        raise UserError(_is_no_run(path))
     return dated[max(dated)]
+
+
+def _is_no_run(path: Path) -> str:
+    """What to say of a file or folder that holds no checkpoint of a run."""
+    if (path / "model_index.json").is_file():
+        return f"{path} is a pipeline of diffusers, and no run: paint with it by DiffusionPipeline (docs/sharing.md)."
+    if (path / "painting.json").is_file():
+        return f"{path} is a model for onnxruntime, and no run: python examples/onnx_paint.py {path} 'a caption'"
+    if models := sorted(path.glob(f"*{SUFFIX}")):
+        return f"{path} holds no run, but exported models: give one of these files, such as run={models[0]}"
+    if (path / "manifest.json").is_file():
+        return f"{path} holds shards to train on (data.path={path}), and no run. {TRAIN_ONE}"
+    return f"there is no run with a checkpoint in {path}. {TRAIN_ONE}"
 
 
 def find_checkpoint(path: str | Path, which: str = "last") -> Path:

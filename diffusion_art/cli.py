@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import logging
@@ -28,13 +29,26 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.config import config_dir as config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.overrides import RENAMED, holds, refuse_renamed, renamed, typed, understood
+from diffusion_art.overrides import RENAMED, holds, keys_of, meant, option, refuse_renamed, renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
 
 log = logging.getLogger(__name__)
 
 ADDRESSES = ("path", "real")  # keys whose values may be the address of shards
+# errors of the system that are no mistake of the program: no place, no permission, a folder in place of a file
+OF_THE_DISK = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+    )
+)
 FAILED_FILE = "failed.txt"  # in the folder of a job that failed
 
 
@@ -57,6 +71,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _refuse_secret_address(config)
                 return task(config)
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
+                    error = UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}.")
                 job = HydraConfig.get() if HydraConfig.initialized() else None
                 if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                     raise _job_failed(job, error) from error
@@ -76,7 +92,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
-                sys.argv[1:] = understood(_multirun_first(sys.argv[1:]), groups=groups())
+                refuse_options(config_name)
+                words = _chosen(_multirun_first(sys.argv[1:]), config_name)
+                sys.argv[1:] = understood(words, groups=groups())
                 for key, value in filter(None, map(typed, sys.argv[1:])):
                     if key.rpartition(".")[2] in ADDRESSES:
                         refuse_secrets(value)  # before Hydra writes down what was typed
@@ -113,6 +131,23 @@ def _multirun_first(words: list[str]) -> list[str]:
     return [*(given or ["-m"] * (sweeps and not looks)), *rest]
 
 
+def _chosen(words: list[str], config_name: str) -> list[str]:
+    """The words but for `sampler=null`, where a command has no file of that group anyway; Hydra cannot read it.
+
+    Raises:
+        UserError: a group in which null is no choice.
+    """
+    null = [word for word in words if (pair := typed(word)) and pair[0] in groups() and pair[1] == "null"]
+    if not null:
+        return words
+    defaults = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"), resolve=False)
+    empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
+    for group in (word.partition("=")[0].lstrip("+") for word in null):
+        if group not in empty:
+            raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}.")
+    return [word for word in words if word not in null]
+
+
 def _refuse_secret_address(config: DictConfig) -> None:
     """UserError where `data.path` of a config file carries a secret; what Hydra wrote down of it is removed."""
     try:
@@ -138,6 +173,19 @@ def section_names() -> frozenset[str]:
     names.update(name for text in texts for name in re.findall(r"(?m)^ *(\w+): *(?:#.*|[{].*)?$", text))
     aliases = (pair for text in texts for pair in re.findall(r"(?m)^ *(\w+): *[$][{][\w.]*?(\w+)[}]", text))
     return frozenset(names | {name for name, target in aliases if target in names})
+
+
+def refuse_options(config_name: str) -> None:
+    """UserError for an option, as `--learning_rate 1e-4`, of which there are none but Hydra's."""
+    if (found := option(sys.argv[1:])) is None:
+        return
+    flag, value = found
+    key = flag.lstrip("-").replace("-", "_")
+    config = _composed(config_name)
+    known = key if holds(config, key) else next(iter(meant(key, config)), None)
+    if known is None:
+        raise UserError(f"there is no option {flag}: settings are words like key=value, and `--help` shows the keys.")
+    raise UserError(f"there is no option {flag}: settings are words like key=value, here {known}={value or '...'}")
 
 
 def check_sections(config_name: str) -> None:
@@ -222,18 +270,8 @@ def _at(config: Any, key: str) -> Any:
 
 def _nearest(key: str, config: dict[str, Any] | None) -> str:
     """'; did you mean ...?' from the keys of a config."""
-    near = get_close_matches(key, _keys(config), n=3, cutoff=0.6)
+    near = meant(key, config)[:3] or get_close_matches(key, keys_of(config), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "."
-
-
-def _keys(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    found = []
-    for name, value in node.items():
-        found.append(f"{prefix}{name}")
-        found.extend(_keys(value, f"{prefix}{name}."))
-    return found
 
 
 class JobFailed(UserError):

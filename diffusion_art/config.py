@@ -261,6 +261,11 @@ def literal(text: str) -> str:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
+def unescaped(text: str) -> str:
+    """The text that `literal` made this of."""
+    return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", text)
+
+
 def verbatim(node: Any) -> Any:
     """Plain data as a config has to hold it: nothing in it interpolates."""
     if isinstance(node, dict):

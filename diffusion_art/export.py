@@ -23,7 +23,7 @@ from diffusion_art.config import build, plain
 from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
-from diffusion_art.sharing.formats import FORMATS
+from diffusion_art.sharing.formats import FORMATS, check_path
 
 NOT_COMFYUI = (
     "ComfyUI cannot run this model unchanged: of diffusers' UNets it loads those of Stable Diffusion's shapes, which "
@@ -40,6 +40,7 @@ def export(config: DictConfig) -> Path:
     for name, choices in (("dtype", DTYPES), ("format", FORMATS)):
         if asked[name] not in choices:
             raise UserError(f"{name}={asked[name]} is not known: choose one of {', '.join(choices)}.")
+    check_path(asked["format"], asked["path"])
     run = load_run(asked["run"], which=asked["checkpoint"], weights=asked["weights"])
     check_paints(run.record, run.checkpoint)
     chosen = build(asked["sampler"]) if asked.get("sampler") else None

@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -40,6 +41,37 @@ RENAMED = {
     "pictures": "decode_pictures",
     "teacher_guidance_scale": "teacher.guidance_scale",
 }
+# what other trainers and painters call a key, and what may stand for it here, in the command that has it
+ELSEWHERE = {
+    **dict.fromkeys(("batch_size", "train_batch_size"), ("data.global_batch_size",)),
+    **dict.fromkeys(("learning_rate", "unet_lr"), ("optim.lr",)),
+    **dict.fromkeys(("optimizer", "optimizer_type"), ("optim",)),
+    **dict.fromkeys(("weight_decay", "adam_weight_decay"), ("optim.weight_decay",)),
+    **dict.fromkeys(("lr_scheduler", "scheduler"), ("lr_schedule",)),
+    **dict.fromkeys(("lr_warmup_steps", "warmup"), ("lr_schedule.warmup_steps",)),
+    **dict.fromkeys(("max_train_steps", "num_train_steps", "iterations"), ("trainer.max_steps",)),
+    **dict.fromkeys(("max_train_epochs", "num_train_epochs", "num_epochs", "epochs"), ("trainer.max_epochs",)),
+    **dict.fromkeys(("gpus", "num_gpus", "num_processes"), ("trainer.devices",)),
+    **dict.fromkeys(("resolution", "image_size", "img_size"), ("data.image_size_px", "image_size_px", "size")),
+    **dict.fromkeys(("width", "height"), ("data.image_size_px", "size")),
+    **dict.fromkeys(("train_data_dir", "dataset_name", "dataset", "dataset_path"), ("data.path", "source.path")),
+    **dict.fromkeys(("dataloader_num_workers", "max_data_loader_n_workers"), ("data.num_workers",)),
+    **dict.fromkeys(("prompt", "validation_prompt", "validation_prompts", "sample_prompts"), ("prompts",)),
+    **dict.fromkeys(("num_inference_steps", "steps", "ddim_steps"), ("num_steps", "sampler.num_steps")),
+    **dict.fromkeys(("cfg_scale", "cfg", "scale"), ("guidance_scale",)),
+    **dict.fromkeys(("n", "n_samples", "n_iter", "num_images", "num_images_per_prompt", "batch_count"), ("count",)),
+    **dict.fromkeys(("output_dir", "outdir", "output", "save_dir"), ("out", "paths.log_dir", "path")),
+    **dict.fromkeys(("ckpt_path", "ckpt", "resume", "resume_from", "resume_from_checkpoint"), ("ckpt_path", "run")),
+    **dict.fromkeys(("checkpoint", "checkpoint_path", "model_path", "run_dir"), ("ckpt_path", "run")),
+    "checkpointing_steps": ("callbacks.checkpoints.every_n_steps",),
+    "checkpoints_total_limit": ("callbacks.checkpoints.keep_last",),
+    "ema_decay": ("ema.decay",),
+    "gradient_accumulation_steps": ("trainer.accumulate_grad_batches",),
+    "max_grad_norm": ("trainer.gradient_clip_val",),
+    "mixed_precision": ("trainer.precision",),
+    "report_to": ("logger",),
+    "task_name": ("name",),
+}
 PROSE = frozenset({"prompt", "prompts", "negative_prompt", "caption_template"})
 NAMES = frozenset(
     (
@@ -49,7 +81,8 @@ NAMES = frozenset(
     )
 )
 LISTS = frozenset({"prompts", "path", "token", "run", "checkpoint"})  # keys whose values may be lists
-_ENDINGS = ("_path", "_dir", "_uri", "_folder", "_file", "_column", "_template", "_prompt")
+_PLACES = ("_path", "_dir", "_uri", "_folder", "_file")
+_ENDINGS = (*_PLACES, "_column", "_template", "_prompt")
 _TYPED = re.compile(r"(\+{0,2}[A-Za-z_][\w.$@/:-]*)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"\s*(choice|range|interval|glob|shuffle|sort|tag)\s*\(.*\)\s*", re.DOTALL)
 _FLAGS_WITH_A_VALUE = frozenset(
@@ -58,6 +91,10 @@ _FLAGS_WITH_A_VALUE = frozenset(
         *("--info", "-i", "--experimental-rerun"),
     )
 )
+_FLAGS = _FLAGS_WITH_A_VALUE | {
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc"),
+}
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -65,7 +102,8 @@ def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) ->
     """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`.
 
     Raises:
-        UserError: one that sets nothing, as what follows a space that the shell took for an end.
+        UserError: one that sets nothing, as what follows a space that the shell took for an end, or a path or a name
+            that is empty.
     """
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
     before = ["", *words][: len(words)]
@@ -87,6 +125,37 @@ def typed(word: str) -> tuple[str, str] | None:
 def renamed(key: str) -> str | None:
     """What to say of a key that is called otherwise today; None for any other."""
     return f"`{key}` is called `{RENAMED[key]}` now: give {RENAMED[key]}=..." if key in RENAMED else None
+
+
+def meant(key: str, config: Any) -> list[str]:
+    """The keys of a config, as plain data, that other trainers call `key`; else those that end as it does."""
+    name = key.rpartition(".")[2]
+    if told := [known for known in ELSEWHERE.get(name, ()) if known != key and holds(config, known)]:
+        return told[:1]
+    return sorted((known for known in keys_of(config) if known.rpartition(".")[2] == name), key=lambda k: k.count("."))
+
+
+def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of plain data, those of sections among them."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        yield f"{prefix}{name}"
+        yield from keys_of(value, f"{prefix}{name}.")
+
+
+def option(words: Sequence[str]) -> tuple[str, str] | None:
+    """(`--name`, value) of the first word that looks like an option and is not one of Hydra's, else None.
+    The value is what follows it, if that is no option and no key=value.
+    """
+    for word, after in pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if re.fullmatch(r"--?[A-Za-z][\w.-]*", name) and not _hydras(name):
+            bare = "" if typed(after) or after.startswith("-") else after
+            return name, value if equals else bare
+    return None
+
+
+def _hydras(flag: str) -> bool:
+    return flag in _FLAGS or (flag.startswith("--") and any(known.startswith(flag) for known in _FLAGS))
 
 
 def refuse_renamed(config: Mapping[str, Any]) -> None:
@@ -118,11 +187,13 @@ def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:
     if found is None:
         return word
     key, value = found[1].lstrip("+"), found[2]
+    held = key.rpartition(".")[2]
+    if not value.strip() and (held in NAMES or held.endswith(_PLACES)):
+        raise UserError(f"`{key}=` has no value, as where a shell variable is empty: give one, or {key}=null for none.")
     if key in groups or "/" in key or "@" in key or not value.strip():
         return word
     if word.startswith("+"):  # a new key, or one that is there
         return f"++{_understood(word.lstrip('+'), groups, sweeping)}"
-    held = key.rpartition(".")[2]
     free = held in PROSE or held in NAMES or held.endswith(_ENDINGS)
     readable = _parsed(word)
     if readable is not None and (not free or (sweeping and _SWEEP.fullmatch(value))):

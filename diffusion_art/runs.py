@@ -148,7 +148,10 @@ class Run:
 
     def guidance_scale(self, guidance_scale: float | None = None) -> float:
         """The guidance of its grids, or the one given."""
-        return float(self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale)
+        scale = self.config.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise UserError(f"guidance_scale={scale} is not a number; 1 is without guidance, 3 is usual.")
+        return float(scale)
 
     def guidance(self, **changes: Any) -> dict[str, Any]:
         """How guidance is tempered in its grids: interval, rescale, threshold, those given changed.

@@ -25,7 +25,7 @@ from diffusion_art.launching import names
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
-from diffusion_art.launching.settle import settle
+from diffusion_art.launching.settle import check_same_data, settle
 from diffusion_art.training.resume import checked_resume, steps_done
 from diffusion_art.training.run_folder import held
 from diffusion_art.training.stopping import Stopped, stop_request
@@ -53,15 +53,18 @@ def train(config: DictConfig) -> float | None:
 
 
 def _train(config: DictConfig, run_dir: Path) -> float | None:
+    checkpoint = checked_resume(config.ckpt_path, run_dir)
+    if checkpoint is not None:
+        check_same_data(checkpoint, config)
     settings = settle(config, run_dir, typed=_typed())
     trainer = settings["trainer"]
     check_processes(trainer)
-    checkpoint = checked_resume(settings["ckpt_path"], run_dir)
     if settings["find_batch_size"]:
         world = processes_of(trainer) * int(trainer.get("num_nodes", 1))
         settle_batch_size(settings, checkpoint=checkpoint, world=world)
     if checkpoint is not None and (done := steps_done(checkpoint)) >= (wanted := trainer["max_steps"]):
-        log.info("the run has done its %d steps; prolong it with trainer.max_steps=%d", done, max(2 * wanted, done + 1))
+        counted = "1 step" if done == 1 else f"{done} steps"
+        log.info("the run has done its %s; prolong it with trainer.max_steps=%d", counted, max(2 * wanted, done + 1))
         return last_value(run_dir, settings["optimized_metric"])
     if (processes := processes_wanted(trainer)) > 1:
         launch(settings, run_dir, processes)

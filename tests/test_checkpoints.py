@@ -79,6 +79,21 @@ def test_nothing_there(tmp_path):
         load_text_to_image(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("model_index.json", "is a pipeline of diffusers, and no run: paint with it by DiffusionPipeline"),
+        ("painting.json", "is a model for onnxruntime, and no run: python examples/onnx_paint.py"),
+        ("klimt.safetensors", "holds no run, but exported models: give one of these files, such as run="),
+        ("manifest.json", "holds shards to train on"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_told_by_what_it_is(file, said, tmp_path):
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match=said):
+        load_text_to_image(tmp_path)
+
+
 def test_a_truncated_file_is_named_at_any_length(run):
     file = run / "checkpoints" / "step_00000005.ckpt"
     content = file.read_bytes()

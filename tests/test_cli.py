@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from diffusion_art import cli
 from diffusion_art.cli import check_sections, explain
-from diffusion_art.overrides import RENAMED, holds
+from diffusion_art.overrides import ELSEWHERE, RENAMED, holds
 
 
 def composed(run_here, name: str, *words: str):
@@ -109,6 +109,41 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
     assert status == 1
     assert f"is called `{now}` now: give {now}=..." in complaints
     assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "model.lr=1e-4"), "no config key `model.lr`; did you mean `optim.lr`?"),
+        (("train", "learning_rate=1e-4"), "no config key `learning_rate`; did you mean `optim.lr`?"),
+        (("train", "data.batch_size=16"), "did you mean `data.global_batch_size`?"),
+        (("train", "max_steps=9"), "did you mean `trainer.max_steps`?"),
+        (("train", "--resume_from_checkpoint=logs/a"), "here ckpt_path=logs/a"),
+        (("train", "--resume-from-checkpoint", "last"), "here ckpt_path=last"),
+        (("train", "--seed", "1"), "there is no option --seed: settings are words like key=value, here seed=1"),
+        (("train", "logger=null"), "logger=null is no choice: choose one of csv, mlflow, tensorboard, "),
+        (("sample", "run=", "sampler=null"), "`run=` has no value"),
+        (("sample", "sampler=null"), "`run` has no value. Give it on the command line: run=..."),
+        (("sample",), "`run` has no value. Give it on the command line: run=..."),
+        (("train", "--xformers"), "there is no option --xformers: settings are words like key=value"),
+        (("sample", "run=x", "prompt=a house"), "did you mean `prompts`?"),
+        (("sample", "ckpt_path=x"), "did you mean `run`?"),
+        (("sample", "--num_inference_steps", "20", "run=x"), "here num_steps=20"),
+    ],
+)
+def test_the_words_of_other_trainers_are_told_in_ours(words, said, run_here):
+    status, _, complaints = run_here(*words)
+    assert status == 1
+    assert said in complaints
+    assert "usage" not in complaints
+
+
+def test_every_word_of_other_trainers_has_one_here(run_here):
+    commands = (("train",), ("sample", "run=x"), ("prepare", "source=any"), ("export", "run=x"))
+    known = [composed(run_here, name, *more) for name, *more in commands]
+    plain = [OmegaConf.to_container(config, resolve=False) for config in known]
+    for key in {key for keys in ELSEWHERE.values() for key in keys}:
+        assert any(holds(config, key) for config in plain), key
 
 
 def test_every_new_key_is_one(run_here):

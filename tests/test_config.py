@@ -7,10 +7,16 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_art.config import MOVED, Described, build, is_a, kind_of, plain
+from diffusion_art.config import MOVED, Described, build, is_a, kind_of, literal, plain, unescaped
 from diffusion_art.errors import UserError
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.terms.term import Term
+
+
+@pytest.mark.parametrize("text", ["a", "${b}", r"\${b}", r"\\${b}", "$5 and ${x:", r"\n ${a} \\\${b}"])
+def test_a_text_as_a_config_holds_it_is_read_back(text):
+    assert unescaped(literal(text)) == text
+    assert OmegaConf.create({"a": literal(text)}).a == text
 
 
 def test_builds_our_own_and_listed_classes():

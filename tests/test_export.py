@@ -82,12 +82,26 @@ def test_where_things_lay_stays_at_home(tmp_path, run_here):
     assert told["data"] == {"source": {"_target_": RECORDS, "name": "mine"}, "remote": {"connections": 16}}
 
 
+def test_a_path_is_checked_before_the_model_is_looked_for(run_here, tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    for words, said in (
+        (("path=model.safetensors",), "path=model.safetensors is a folder: give the name of a file"),
+        (("path=file", "format=onnx"), "path=file is a file, and format=onnx writes a folder: give another."),
+    ):
+        status, _, complaints = run_here("export", "run=nowhere", *words)
+        assert status == 1
+        assert said in complaints
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (["dtype=int8"], "dtype=int8 is not known: choose one of fp32, bf16, fp16."),
         (["format=gguf"], "format=gguf is not known: choose one of file, diffusers, onnx."),
         (["path=model.bin"], "path=model.bin must end in .safetensors."),
+        (["path=/dev/null/model.safetensors"], "cannot be written: /dev/null is no folder that you may write to."),
+        (["format=diffusers", "path=/dev/null/x"], "cannot be written: /dev/null is no folder"),
         (["weights=best"], "weights=best are not in"),
         (["checkpoint=step_7"], "has no checkpoint named 'step_7'; it has"),
     ],

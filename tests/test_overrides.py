@@ -170,6 +170,14 @@ def test_quotes_keep_the_commas_of_a_sweeps_values():
     assert sweep("""run="a, b",c""") == ["a, b", "c"]
 
 
+@pytest.mark.parametrize("word", ["data.path=", "run= ", "out=", "source.path=", "teacher.ckpt_path="])
+def test_an_empty_path_is_refused_and_an_empty_text_is_one(word):
+    with pytest.raises(UserError, match=re.escape(f"`{word.strip()}` has no value")):
+        understood([word])
+    texts = ["negative_prompt=", "prompts=", "caption_template=", "path=null"]
+    assert understood(texts) == texts
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

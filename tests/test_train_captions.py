@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.fakes_sources import encoded, picture
@@ -26,6 +27,23 @@ def write(folder: Path) -> None:
         (folder / f"{number}.png").write_bytes(encoded(picture(number), "PNG"))
         if number:
             (folder / f"{number}.txt").write_text(f"one {number}\ntwo {number}\n")
+
+
+def test_a_resume_with_other_pictures_is_refused_before_their_shards_are_built(run_here, tmp_path: Path):
+    write(tmp_path / "mine")
+    status, said, complaints = run_here("train", *TINY, "run=first")
+    assert status == 0, complaints
+    assert said.splitlines()[-1] == "paint with it: python -m diffusion_art.sample run=logs/tiny/first"
+    write(tmp_path / "other")
+    (tmp_path / "other/0.txt").write_text("another\n")
+    more = ("run=first", "ckpt_path=last", "trainer.max_steps=2")
+    status, _, complaint = run_here("train", *TINY, *more, "data.path=other")
+    assert status == 1
+    assert "was trained on other pictures, those of data.path=mine, and shards of data.path=other would be" in complaint
+    assert [folder.name for folder in (tmp_path / "data").glob("[!.]*") if "other" in folder.name] == []
+    shutil.rmtree(tmp_path / "data")  # those of the same pictures are built again
+    status, _, complaints = run_here("train", *TINY, *more)
+    assert status == 0, complaints
 
 
 def test_pictures_without_a_caption_are_told_of_in_every_run(run_here, tmp_path: Path):

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.files import written
+
 
 class LossPlot(Callback):
     """Draws the curve after every validation and at the end of training."""
@@ -58,7 +60,8 @@ def plot_losses(metrics: pd.DataFrame, path: Path) -> None:
     axes.grid(alpha=0.25)
     if axes.has_data():
         axes.legend(frameon=False)
-    FigureCanvasAgg(figure).print_png(str(path))
+    with written(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))
 
 
 def _logged(metrics: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Crew, LostWorker, someone_died
 from diffusion_art.errors import UserError
+from diffusion_art.shards.captioning import told_template
 from diffusion_art.shards.mixture import Shards, ShardSpec, open_shards
 from diffusion_art.shards.payloads import PAYLOADS, give, is_made, payload_of
 from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named
@@ -558,6 +559,7 @@ class StreamDataModule(LightningDataModule):
             "accumulate_grad_batches": self.accumulate_grad_batches,
             "digest": self.info.digest if self.info else None,
             "name": self.info.name if self.info else None,
+            "caption_template": self.info.caption_template if self.info else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -586,4 +588,10 @@ class StreamDataModule(LightningDataModule):
                 f"the checkpoint was trained on data set `{saved['name']}` ({saved['digest'][:12]}), this run reads "
                 f"`{self.info.name}` ({self.info.digest[:12]}). Resume with the data.path or data.url it was "
                 f"trained on."
+            )
+        before, now = saved.get("caption_template", self.info.caption_template), self.info.caption_template
+        if before != now:
+            log.info(
+                "the checkpoint was trained with captions %s, and this run goes on with captions %s",
+                *(told_template(one) for one in (before, now)),
             )

@@ -13,15 +13,18 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import seed_everything
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.callbacks.peers import verdict_of
 from diffusion_art.checkpoints import find_checkpoint
+from diffusion_art.config import class_of, is_a
 from diffusion_art.errors import UserError
 from diffusion_art.files import command_line
 from diffusion_art.launching.processes import join_again
+from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.precomputed import wanted
@@ -77,8 +80,21 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         raise verdict
     if was_stopped(trainer):
         raise Stopped(stop_request.number or signal.SIGTERM)
+    if trainer.is_global_zero and (said := painted_with(settings, run_dir)):
+        log.info("%s", said)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def painted_with(settings: dict[str, Any], run_dir: Path) -> str | None:
+    """The command that uses what was trained; None for a job of a multi-run, and where nothing was saved."""
+    multirun = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    if multirun or not any(run_dir.glob("checkpoints/*.ckpt")):
+        return None
+    if is_a(settings["model"], TextToImage):
+        return f"paint with it: {command_line('sample', [f'run={run_dir}'])}"
+    kind = class_of(settings["model"])
+    return f"{kind.called} is trained, in {run_dir}: {kind.use}"
 
 
 def _precompute(settings: dict[str, Any]) -> str:

@@ -12,12 +12,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
+from diffusion_art.checkpoints import read_plain
 from diffusion_art.config import build, class_of, config_dir, is_a, plain
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
+from diffusion_art.launching.processes import processes_of
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.prompts import EXAMPLES, read_prompts
+from diffusion_art.record import Record
 from diffusion_art.runs import load_run
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
@@ -45,8 +48,10 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     names.register()
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
+        config.logger, config.callbacks = config.get("logger") or {}, config.get("callbacks") or {}  # as for ~logger
         _settle_source(config, typed)
         _settle_length(config, typed)
+        _settle_strategy(config)
         config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
         if config.get("teacher"):
@@ -61,6 +66,28 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     if is_a(settings["model"], TextToImage):
         _settle_sizes(settings)
     return settings
+
+
+def check_same_data(checkpoint: Path, config: DictConfig) -> None:
+    """Raises:
+    UserError: shards of other pictures than the checkpoint was trained on would be built, and refused after that.
+    """
+    data, before = plain(config.data), Record.of(read_plain(checkpoint), origin=checkpoint).config["data"]
+    if data.get("url") not in ("auto", "shards") or before.get("path") is None or _same(data, before):
+        return
+    if shards_of(data, config.paths.data_dir).are_built():
+        return  # they are compared when they are read
+    raise UserError(
+        f"{checkpoint} was trained on other pictures, those of data.path={before['path']}, and shards of "
+        f"data.path={data['path']} would be built first. Go on with the data.path and data.source that it was trained "
+        "on, or begin a new run (run=NAME)."
+    )
+
+
+def _same(data: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether two `data` nodes name the same pictures."""
+    sources = (data.get("source"), before.get("source"))  # None where what lies at the path was taken
+    return data["path"] == before["path"] and (None in sources or sources[0] == sources[1])
 
 
 def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
@@ -124,6 +151,14 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
     config.trainer.max_epochs = -1
     if said:
         log.info("%s", said)
+
+
+def _settle_strategy(config: DictConfig) -> None:
+    """Several devices are shared as `trainer=ddp` shares them, where nothing else is asked for."""
+    trainer = plain(config.trainer)
+    if trainer.get("strategy") in (None, "auto") and processes_of({**trainer, "strategy": "ddp"}) > 1:
+        config.trainer.strategy = "ddp"
+        config.trainer.use_distributed_sampler = False
 
 
 def settled_precision(asked: int | str, accelerator: str) -> int | str:

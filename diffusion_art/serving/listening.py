@@ -81,12 +81,14 @@ def config_of(app: ASGIApp, limits: Limits, *, tls: Tls | None = None) -> uvicor
     )
 
 
-def listen_at(host: str, port: int) -> socket.socket:
+def listen_at(host: str, port: int | str) -> socket.socket:
     """A socket of that address, which nobody else has; port 0 is any free one.
 
     Raises:
         UserError: the address is taken, not allowed, or not this machine's.
     """
+    if not isinstance(port, int):
+        raise UserError(f"port={port} is not a number: give one from 1 to 65535, or 0 for any free one.")
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:

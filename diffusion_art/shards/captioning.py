@@ -76,6 +76,11 @@ def distinct(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
+def told_template(template: str | None) -> str:
+    """What captions by a template are called in a sentence."""
+    return "as their source has them" if template is None else template or "none"
+
+
 class Recaptioner:
     """The captions of a shard set by another `template` than it was built with, made when they are asked for.
 

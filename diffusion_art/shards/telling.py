@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffusion_art.shards.build.tally import NAMED_SPLITS, told
-from diffusion_art.shards.captioning import columns_of
+from diffusion_art.shards.captioning import columns_of, told_template
 from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report
 from diffusion_art.shards.mixture import Mixture, Shards
@@ -83,7 +83,7 @@ def tell_info(shards: Shards) -> None:
             table.add_row(escape(printable(split)), *figures, share)
     Console().print(table)
     for part in shards.components if isinstance(shards, Mixture) else (shards,):
-        captions = "as their source has them" if part.caption_template is None else part.caption_template or "none"
+        captions = told_template(part.caption_template)
         log.info(
             "%s", printable(f"captions of {part.name}: {captions}; columns: {', '.join(sorted(columns_of(part)))}")
         )

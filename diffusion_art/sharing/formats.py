@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,6 @@ def export_file(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
     """One file for the commands of this program."""
     found = run.checkpoint
     path = Path(asked["path"] or f"{_beside(found)}{SUFFIX}")
-    if path.suffix != SUFFIX:
-        raise UserError(f"path={path} must end in {SUFFIX}.")
     if path.resolve() == found.resolve():
         raise UserError(f"path={path} is the file to export from: give another.")
     record = run.record
@@ -73,6 +72,24 @@ FORMATS: dict[str, Callable[[dict[str, Any], Run, Sampler], Path]] = {
     "diffusers": export_diffusers,
     "onnx": export_onnx,
 }
+
+
+def check_path(form: str, path: str | None) -> None:
+    """Raises:
+    UserError: nothing of that format can be written there.
+    """
+    if path is None:
+        return
+    place = Path(path)
+    if form == "file" and place.suffix != SUFFIX:
+        raise UserError(f"path={path} must end in {SUFFIX}.")
+    if form == "file" and place.is_dir():
+        raise UserError(f"path={path} is a folder: give the name of a file, such as path={place / 'model'}{SUFFIX}.")
+    if form != "file" and place.is_file():
+        raise UserError(f"path={path} is a file, and format={form} writes a folder: give another.")
+    above = next(folder for folder in place.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"path={path} cannot be written: {above} is no folder that you may write to.")
 
 
 def _check_installed(extra: str, form: str) -> None:

@@ -34,21 +34,32 @@ class Neighbours:
         self.json: dict[str, str] = {}
         owned: set[str] = set()
         for picture in pictures if by_stem else ():
-            name = nfc(picture)
-            found = [*by_stem.get(stem_of(name), ()), *by_stem.get(name, ())]
-            if not found:
-                continue
-            owned.update(found)
-            if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
-                self.texts[picture] = of_text
-            if len(of_text) < len(found):
-                self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+            owned |= self._take(picture, [*by_stem.get(stem_of(nfc(picture)), ()), *by_stem.get(nfc(picture), ())])
+        in_any_case = _by_folded_stem(file for files in by_stem.values() for file in files if file not in owned)
+        for picture in pictures if in_any_case else ():
+            if picture not in self.texts and picture not in self.json:
+                owned |= self._take(picture, in_any_case.get(nfc(stem_of(picture)).casefold(), []))
         apart = _in_folders_of_texts([file for file in texts if file not in owned])
         for picture in pictures if apart else ():
             if picture not in self.texts and (of_text := _texts_apart(apart, nfc(stem_of(picture)))):
                 self.texts[picture] = of_text
                 owned.update(of_text)
         self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
+
+    def _take(self, picture: str, found: list[str]) -> set[str]:
+        """What was found beside a picture becomes its own."""
+        if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
+            self.texts[picture] = of_text
+        if len(of_text) < len(found):
+            self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+        return set(found)
+
+
+def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        found[nfc(stem_of(file)).casefold()].append(file)
+    return found
 
 
 def _in_folders_of_texts(texts: Iterable[str]) -> dict[str, list[str]]:

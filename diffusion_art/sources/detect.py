@@ -7,9 +7,9 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of, why_unread
 from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.parquet_file import layout_of, open_parquet
+from diffusion_art.sources.parquet_file import holds_pictures, layout_of, open_parquet
 from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars
 
@@ -47,14 +47,16 @@ def _open_file(path: Path, *, name: str | None, caption_template: str | None) ->
         return Records(path, name=name, caption_template=caption_template)
     kinds = {".parquet": Parquet, TAR_SUFFIX: Tars, **dict.fromkeys(TABLE_SUFFIXES - {".parquet"} | {".txt"}, Records)}
     if suffix not in kinds:
+        why = f" ({suffix}: {reason})" if (reason := why_unread(suffix)) else ""
         raise UserError(
-            f"{path} is no .parquet or .tar file, and no table of pictures. Give a file or folder with {_KNOWN}."
+            f"{path} is no .parquet or .tar file, and no table of pictures{why}. Give a file or folder with {_KNOWN}."
         )
     return kinds[suffix](path, name=name, caption_template=caption_template)
 
 
 def _kind(listing: Listing) -> type[Parquet] | type[Tars] | type[ImageFolder] | None:
-    if any(_has_images(listing.root / file) for file in _own_parquet_files(listing)):
+    others = bool(listing.pictures() or listing.having({TAR_SUFFIX}))
+    if any(_has_images(listing.root / file, look=others) for file in _own_parquet_files(listing)):
         return Parquet
     if listing.having({TAR_SUFFIX}):
         return Tars
@@ -73,9 +75,12 @@ def _own_parquet_files(listing: Listing) -> list[str]:
     return [file for file in found if stem_of(file) not in stems]
 
 
-def _has_images(file: Path) -> bool:
-    """Whether the rows of a parquet file hold pictures."""
+def _has_images(file: Path, *, look: bool = False) -> bool:
+    """Whether the rows of a parquet file hold pictures, and not embeddings, by the types of its columns; with `look`
+    also by the first rows.
+    """
     try:
-        return layout_of(open_parquet(str(file)).schema_arrow, None) is not None
+        layout = layout_of(open_parquet(str(file)).schema_arrow, None)
+        return layout is not None and (not look or holds_pictures(str(file), layout.image))
     except UserError:  # broken, which matters only where nothing else holds pictures
         return False

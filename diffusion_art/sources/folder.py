@@ -108,7 +108,8 @@ class ImageFolder:
         if beside.guessed:
             yield Note(entry.file, CP1252_NOTE)
         columns = {"file_name": entry.file} | entry.from_path
-        columns = overlaid(overlaid(columns, beside.columns), entry.columns)
+        told = {name: text for name, text in beside.columns.items() if text != entry.file.rpartition("/")[2]}
+        columns = overlaid(overlaid(columns, told), entry.columns)  # the title in Google's takeouts is the file's name
         captions = beside.captions or list(entry.captions) or beside.row_captions
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]

@@ -10,6 +10,7 @@ from PIL import Image
 HEIC_EXTRA = "install pillow-heif"
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_MARKS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P3", b"P4", b"P5", b"P6")
 _NO_READER = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -17,6 +18,13 @@ _NO_READER = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"8BPS", "Photoshop"),
 )
+
+
+GIT_LFS = "a pointer of Git LFS, not the file itself; `git lfs pull` in its repository brings that"
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    return head.startswith(b"version https://git-lfs")
 
 
 def can_read_heic() -> bool:
@@ -37,6 +45,14 @@ def no_reader(data: bytes) -> str | None:
         return None if can_read_heic() else f"HEIC pictures: {HEIC_EXTRA}"
     found = next((name for mark, name in _NO_READER if data.startswith(mark)), None)
     return f"{found} pictures: no reader for this format" if found else None
+
+
+def looks_like_picture(data: bytes) -> bool:
+    """By its first bytes, also where there is no reader for it."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return (
+        data.startswith(_MARKS) or webp or data[4:8] == b"ftyp" or any(data.startswith(mark) for mark, _ in _NO_READER)
+    )
 
 
 def open_heic(data: bytes) -> Image.Image:

@@ -5,6 +5,7 @@
 {"images": [...], "annotations": [...]}                 COCO: captions, or categories, joined by image_id
 {"images": [{"filename", "sentences": [{"raw"}]}]}      Karpathy's splits
 {"train": [...], "test": [...]}                         records, names or files of each split
+{"file": {"0": "a.jpg", ...}, "text": {"0": ...}}       columns, as pandas writes them
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from diffusion_art.captions import is_caption_column
 from diffusion_art.sources.splits import split_of_folder
 
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
@@ -28,9 +30,12 @@ def rows_of(content: Any) -> Iterator[dict[str, Any]]:
         yield from _coco_rows(content)
     elif content and all(map(split_of_folder, content)):
         yield from ({**row, "split": split} for split, part in content.items() for row in _part_rows(part))
-    elif len(lists := [value for value in content.values() if _are_records(value)]) == 1:
-        yield from (_with_folder(row) for row in lists[0])
-    elif not lists:
+    elif lists := [value for value in content.values() if _are_records(value)]:
+        captioned = lists if len(lists) == 1 else [rows for rows in lists if any(map(is_caption_column, rows[0]))]
+        yield from (_with_folder(row) for rows in captioned for row in rows)
+    elif _are_columns(content):
+        yield from ({name: values[key] for name, values in content.items()} for key in next(iter(content.values())))
+    else:
         yield from _by_file(content)
 
 
@@ -44,6 +49,14 @@ def _part_rows(part: Any) -> Iterator[dict[str, Any]]:
 
 def _are_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value[:10])
+
+
+def _are_columns(content: dict[str, Any]) -> bool:
+    """Whether each value holds one cell for each of the same numbers."""
+    first = next(iter(content.values()), None)
+    if len(content) < 2 or not isinstance(first, dict) or not all(map(str.isdigit, first)):
+        return False
+    return bool(first) and all(isinstance(cells, dict) and cells.keys() == first.keys() for cells in content.values())
 
 
 def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -62,18 +75,18 @@ def _is_coco(content: dict[str, Any]) -> bool:
 def _coco_rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One row an image: its own columns, its captions, and the names of its categories, each once."""
     names = {item.get("id"): str(item.get("name", "")) for item in content.get("categories") or ()}
-    captions: dict[Any, list[str]] = defaultdict(list)
-    categories: dict[Any, dict[str, None]] = defaultdict(dict)
+    captions: dict[str, list[str]] = defaultdict(list)
+    categories: dict[str, dict[str, None]] = defaultdict(dict)
     for item in content["annotations"]:
         if isinstance(caption := item.get("caption"), str):
-            captions[item.get("image_id")].append(caption)
+            captions[str(item.get("image_id"))].append(caption)
         if name := names.get(item.get("category_id")):
-            categories[item.get("image_id")][name] = None
+            categories[str(item.get("image_id"))][name] = None
     for image in content["images"]:
         row = {name: value for name, value in image.items() if name not in ("id", "license")}
-        row["caption"] = captions.get(image.get("id"), [])
+        row["caption"] = captions.get(str(image.get("id")), [])
         if names:
-            row["categories"] = list(categories.get(image.get("id"), ()))
+            row["categories"] = list(categories.get(str(image.get("id")), ()))
         yield row
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +33,18 @@ _NO_READER = {
     **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
     **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
-    **dict.fromkeys((".arrow", ".tfrecord", ".h5", ".hdf5", ".lmdb"), "no reader; write parquet or WebDataset"),
+    **dict.fromkeys(
+        (".feather", ".tfrecord", ".h5", ".hdf5", ".lmdb", ".mdb"), "no reader; write parquet or WebDataset"
+    ),
+    ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
+    **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
+    **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
+    **dict.fromkeys((".tags", ".prompt", ".xmp", ".xml"), "no captions are read from these; write .txt"),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
     **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
 }
+_PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
@@ -74,13 +82,18 @@ class Listing:
 
     def told(self) -> str:
         """What was left out, in brackets for an error message; "" for nothing."""
-        parts = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-        return f" (left out: {parts})" if parts else ""
+        return told(self.left_out)
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
         lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
         return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """{why: how many} in brackets for an error message; "" for nothing."""
+    parts = "; ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    return f" (left out: {parts})" if parts else ""
 
 
 def list_files(root: Path) -> Listing:
@@ -187,5 +200,14 @@ def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
 
 
 def _count_unread(suffix: str, left_out: Counter[str]) -> None:
-    if suffix in _NO_READER:
-        left_out[f"files {suffix}: {_NO_READER[suffix] or 'no reader for this format'}"] += 1
+    if reason := why_unread(suffix):
+        left_out[f"files {suffix}: {reason}"] += 1
+
+
+def why_unread(suffix: str) -> str | None:
+    """Why files that look like pictures, tables or collections are not read; None for others."""
+    if plain := _PLAIN_SUFFIX.match(suffix):  # `.tfrecord-00000-of-00001`, `.jpg_large`
+        suffix = plain[0]
+        if suffix in PICTURE_SUFFIXES:
+            return f"no suffix of pictures; rename them to {suffix}"
+    return _NO_READER[suffix] or "no reader for this format" if suffix in _NO_READER else None

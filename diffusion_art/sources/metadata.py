@@ -15,10 +15,10 @@ from typing import Any
 
 from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.listing import Listing, suffix_of
+from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.splits import first_split, split_in_row, split_of_file
-from diffusion_art.sources.table import Row, read_table
+from diffusion_art.sources.splits import column_of_splits, first_split, split_in_row, split_of_file, split_of_folder
+from diffusion_art.sources.table import Row, first_lines, read_table
 from diffusion_art.sources.texts import as_text, overlaid, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
@@ -69,12 +69,15 @@ class Metadata:
         path, folder = self.root / table, posixpath.dirname(table)
         notes: Counter[str] = Counter()
         rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
+        if self._file_column and rows and not any(self._file_column in row for _, row in rows):
+            names = ", ".join(dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row))
+            raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")
         column = self._file_column or self._column_of_files(rows, folder)
         if column is None and not strict:
             self.left_out[NO_TABLE] += 1
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
-        split, read = split_of_file(table), {}
+        split, read, column_of_split = split_of_file(table), {}, column_of_splits([row for _, row in rows])
         for line, row in rows:
             where = f"{path} line {line}"
             named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
@@ -82,7 +85,10 @@ class Metadata:
                 _refuse_outside(named, folder, where=where, strict=strict)
                 self.left_out[NO_PICTURE] += 1
                 continue
-            _add(read.setdefault(file, Described(split_of_table=split)), row, column)
+            described = read.setdefault(file, Described(split_of_table=split))
+            _add(described, row, column)
+            if column_of_split:
+                described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
         self.notes += notes
         self._merge(read)
 
@@ -98,6 +104,23 @@ class Metadata:
         for picture in found:
             described = self.described.setdefault(str(picture), Described())
             described.split_of_table = first_split((split, described.split_of_table))
+        return True
+
+    def read_pairs(self, file: str) -> bool:
+        """Whether `file` is a list of pictures, a caption behind each: `a.jpg a red house`, or `a.jpg: a house`."""
+        folder, path, finder = posixpath.dirname(file), self.root / file, self.finder(file)
+        if not any(finder(name) for name, _ in map(_pair, first_lines(path))):
+            return False
+        lines = [_pair(line) for line in read_text(path).text.splitlines() if line.strip()]
+        known = [(name, text) for name, text in lines if finder(name) and _is_caption(text)]
+        if 2 * len(known) <= len(lines):
+            return False
+        read: dict[str, Described] = {}
+        for name, text in known:
+            picture = str(self._names.find(name, folder))
+            _add(read.setdefault(picture, Described(split_of_table=split_of_file(file))), {"caption": text}, None)
+        self.left_out[NO_PICTURE] += len(lines) - len(known)
+        self._merge(read)
         return True
 
     def _column_of_files(self, rows: list[Row], folder: str) -> str | None:
@@ -154,6 +177,17 @@ def text_of(name: str, value: Any) -> str | None:
     return as_text(value)
 
 
+def _pair(line: str) -> tuple[str, str]:
+    """The first word of a line, and what is behind it."""
+    name, _, text = line.strip().partition(" ")
+    return name.rstrip(":"), text.strip()
+
+
+def _is_caption(text: str) -> bool:
+    """Whether it has letters, and is no second file."""
+    return any(map(str.isalpha, text)) and suffix_of(text) not in PICTURE_SUFFIXES
+
+
 def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
     """One more row about a picture: first come the columns, then only what they left empty and more captions."""
     row = {name: value for name, value in row.items() if name != column}
@@ -182,5 +216,6 @@ def _file_named(row: dict[str, Any], column: str | None, *, where: str) -> str:
 
 
 def _refuse_outside(name: str, folder: str, *, where: str, strict: bool) -> None:
-    if strict and posixpath.normpath(posixpath.join(folder, name.replace("\\", "/"))).startswith(("/", "..")):
+    place = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
+    if strict and (place == ".." or place.startswith(("/", "../"))):
         raise UserError(f"{where} names the file {name!r}, outside the folder. Name a picture relative to that file.")

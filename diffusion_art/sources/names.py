@@ -19,7 +19,8 @@ from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.splits import FolderSplits
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
-_LAYOUT_WORDS = {"data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "jpg", "png", "files"}
+_IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
+_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files"}
 _REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # kohya's 10_name
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything

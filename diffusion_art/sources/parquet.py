@@ -18,8 +18,9 @@ from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
 from diffusion_art.sources.formats import no_reader
-from diffusion_art.sources.listing import Listing, list_files
+from diffusion_art.sources.listing import Listing, list_files, told
 from diffusion_art.sources.names import PictureNames, data_set_name
+from diffusion_art.sources.parquet_columns import other_images, without_images
 from diffusion_art.sources.parquet_file import (
     ROWS_PER_CHUNK,
     Group,
@@ -98,6 +99,8 @@ class Parquet:
             found["split_column"] = True
             if "splits" in found:
                 found["version"] = 2  # test rows of a file named `train` are left out
+        if any(layout.split_labels for layout, _ in self._parts.values()):
+            found["split_labels"] = True  # earlier versions took their numbers for no splits
         return found
 
     def left_out(self) -> dict[str, int]:
@@ -106,7 +109,7 @@ class Parquet:
 
     def chunks(self) -> Iterator[Rows]:
         kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
-        by_row = row_splits({file: name for file, (layout, _) in kept.items() if (name := layout.split_column)})
+        by_row = row_splits({file: layout for file, (layout, _) in kept.items()})
         for file, (layout, groups) in kept.items():
             first_row = 0
             for group, rows in enumerate(groups):
@@ -133,12 +136,12 @@ class Parquet:
                 continue
             groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
             self._parts[file] = known.setdefault(layout, layout), groups
+            for other in other_images(opened.schema_arrow, layout.image):
+                self._left_out[f"pictures of column `{other}` (source.image_column={other} takes them)"] += sum(groups)
         if not self._parts:
-            asked = f"`{image_column}` is" if image_column else "there is"
-            names = open_parquet(files[0]).schema_arrow.names
+            beside = self._left_out - Counter({NO_PICTURE_FILES: len(files)})
             raise UserError(
-                f"{files[0]}: {asked} no column of image bytes among {names}. Name it with "
-                "source.image_column=NAME. Where a column names picture files, use source=csv source.path=FILE."
+                f"{files[0]}: {without_images(open_parquet(files[0]).schema_arrow, image_column)}{told(beside)}"
             )
 
     def _picture(self, chunk: Rows, number: int, rows: list[dict[str, Any]]) -> Item:
@@ -146,7 +149,7 @@ class Parquet:
         image, layout = rows[0][chunk.layout.image], chunk.layout
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
-        split = chunk.row_splits.of(rows[0], chunk.split)
+        split = chunk.row_splits.of(rows[0], layout, chunk.split)
         if split == "test":
             return LeftOut(name, TEST_SPLIT)
         if not data and path and (file := self._beside.find(path, self._folder_of(chunk.file))):
@@ -180,7 +183,7 @@ def _pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
     """
     layout = chunk.layout
-    group = Group(chunk.file, chunk.row_group, (*layout.texts, layout.image))
+    group = Group(chunk.file, chunk.row_group, layout.columns)
     look_around = layout.has_captions
     before = _READER.rows(group, chunk.start - 1, chunk.start) if look_around and chunk.start else []
     rows = _READER.rows(group, chunk.start, chunk.stop)

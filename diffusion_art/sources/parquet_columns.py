@@ -17,6 +17,7 @@ IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")  # pre
 Labels = dict[str, list[str]]  # names of the classes of a column that holds their numbers
 
 _LIKELY_IMAGE = re.compile("image|img|picture|photo|pixel|painting|jpe?g|png")
+_LINK = re.compile(r"(.*[_-])?(url|urls|link|uri|href)")
 _SLUG = re.compile(r"[a-z0-9.'-]+")
 
 
@@ -27,6 +28,27 @@ def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
     named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
     likely = sorted(found, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
     return list(dict.fromkeys([*named, *likely]))
+
+
+def other_images(schema: pa.Schema, chosen: str) -> list[str]:
+    """Columns of images besides `chosen`, as far as their types or names leave no doubt."""
+    found = (name for name in image_columns(schema) if name != chosen and not is_caption_column(name))
+    return [name for name in found if pa.types.is_struct(schema.field(name).type) or _LIKELY_IMAGE.search(name.lower())]
+
+
+def without_images(schema: pa.Schema, asked: str | None) -> str:
+    """Why a file gives no pictures, and what helps."""
+    what = f"{f'`{asked}` is' if asked else 'there is'} no column of image bytes among {schema.names}."
+    if asked and (found := image_columns(schema)):
+        return f"{what} Those with images: {', '.join(found)}."
+    if asked is None and any(_LINK.fullmatch(name.lower()) for name in schema.names):
+        return f"{what} Its pictures are links: download them with img2dataset, and give the folder that it writes."
+    names = [asked] if asked in schema.names else [name for name in schema.names if _LIKELY_IMAGE.search(name.lower())]
+    types = ", ".join(f"`{name}` is {str(schema.field(name).type)[:60]}" for name in names)
+    return (
+        f"{what} Images are bytes, or a struct of bytes and path{f'; {types}' if types else ''}. "
+        "Where a column names picture files, use source=csv source.path=FILE."
+    )
 
 
 def text_columns(schema: pa.Schema, labels: Labels, *, without: list[str]) -> list[str]:

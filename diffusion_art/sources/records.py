@@ -18,7 +18,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours
 from diffusion_art.sources.collection import Collection, assemble
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, why_unread
 from diffusion_art.sources.metadata import Metadata
 from diffusion_art.sources.names import PictureNames
 
@@ -46,9 +46,11 @@ class Records(ImageFolder):
         self.table = Path(path)
         if not self.table.is_file():
             raise UserError(f"there is no file {self.table}. Give the table that names the pictures: source.path=...")
+        if reason := why_unread(self.table.suffix.lower()):
+            raise UserError(f"{self.table} is no table that can be read: {reason}.")
         listing = _listing_around(self.table, None if images is None else Path(images))
         super().__init__(listing.root, name=name, caption_template=caption_template, listing=listing)
-        self._file_column, self._delimiter = file_column, delimiter
+        self._file_column, self._delimiter = file_column, _separator(delimiter)
 
     def describe(self) -> dict[str, Any]:
         facts = self.table.stat()
@@ -77,6 +79,14 @@ class Records(ImageFolder):
             )
         metadata.left_out["pictures that the table does not name"] += len(pictures) - len(named)
         return assemble(self._listing, named, Neighbours(self._listing, named), metadata)
+
+
+def _separator(given: str | None) -> str | None:
+    """UserError for what cannot cut a line. A tab may be written as in a program."""
+    mark = "\t" if given in ("\\t", "tab") else given
+    if mark is not None and len(mark) != 1:
+        raise UserError(f"source.delimiter={given} is not one character. Give one, or leave it out: it is looked for.")
+    return mark
 
 
 def _listing_around(table: Path, images: Path | None) -> Listing:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 TEST_SPLIT = "pictures of a test split"
@@ -40,6 +40,25 @@ def split_column(columns: Iterable[str]) -> str | None:
     """The column that may name splits, None without one."""
     found = {name.strip().lower().replace(" ", "_"): name for name in columns}
     return next((found[name] for name in SPLIT_COLUMNS if name in found), None)
+
+
+def column_of_splits(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The column all of whose cells name splits, and not all the same one, as `phase`; None without one, and
+    where a column is called so.
+    """
+    names = list(rows[0]) if rows else []
+    if split_column(names):
+        return None
+    return next((name for name in names if {_TRAIN} < _splits_in_all(rows, name)), None)
+
+
+def _splits_in_all(rows: Sequence[Mapping[str, Any]], column: str) -> set[str]:
+    found = set()
+    for row in rows:
+        if (split := split_of_folder(str(row.get(column, "")))) is None:
+            return set()
+        found.add(split)
+    return found
 
 
 def split_of_file(name: str) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,14 +24,17 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.json_shapes import rows_of
 from diffusion_art.sources.listing import suffix_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
-from diffusion_art.sources.texts import CP1252_NOTE, read_text
+from diffusion_art.sources.texts import CP1252_NOTE, decode, read_text
 
 SHORT_ROWS = "rows with fewer fields than the header"
+UNCLOSED = "rows whose quotation mark is not closed, cut at the next row"
 LONG_ROWS = "rows with more fields than the header, joined to the last column"
 Row = tuple[int, dict[str, Any]]
 
 _SEPARATORS = ("\t", "|", ";", ",")
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _SNIFFED_ROWS = 20
+_TOLD_EXCEL = re.compile(r"sep=(.)\r?\n")  # the first line of files that are written for it
 
 
 def read_table(
@@ -52,23 +56,32 @@ def read_table(
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}).") from error
     notes[CP1252_NOTE] += guessed
-    if kind in (".jsonl", ".ndjson"):
+    if kind in (".jsonl", ".ndjson") and not _LIST_OF_OBJECTS.match(text):
         return _json_lines(path, text)
-    if kind == ".json":
+    if kind in (".json", ".jsonl", ".ndjson"):
         return _json_rows(path, text)
     return _csv_rows(path, text, notes, is_picture=is_picture, delimiter=delimiter)
 
 
 def could_be_table(path: Path, is_picture: Callable[[str], bool]) -> bool:
     """Whether a `.txt` is a table: a field of one of its first two lines names a picture."""
+    fields = {
+        field.strip(' "')
+        for line in first_lines(path)
+        for mark in _SEPARATORS
+        if mark in line
+        for field in line.split(mark)
+    }
+    return any(is_picture(field) for field in fields if field)
+
+
+def first_lines(path: Path) -> list[str]:
+    """Two at most; none of a file that cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            return decode(file.read(4096)).text.splitlines()[:2]
     except OSError:
-        return False
-    lines = head.decode("utf-8-sig", "ignore").splitlines()[:2]
-    fields = {field.strip(' "') for line in lines for mark in _SEPARATORS if mark in line for field in line.split(mark)}
-    return any(is_picture(field) for field in fields if field)
+        return []
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
@@ -120,20 +133,43 @@ def _paths_out(row: dict[str, Any]) -> dict[str, Any]:
 def _csv_rows(
     path: Path, text: str, notes: Counter[str], *, is_picture: Callable[[str], bool], delimiter: str | None
 ) -> Iterator[Row]:
-    mark = delimiter or _separator(path, text, is_picture)
+    told = _TOLD_EXCEL.match(text)
+    text = text[told.end() :] if told else text
+    mark = delimiter or (told[1] if told else _separator(path, text, is_picture))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=_quoting(text, mark))
     header: list[str] = []
     try:
-        for fields in reader:
+        for fields in _unswallowed(reader, mark, is_picture, notes):
             if not any(field.strip() for field in fields):
                 continue
             if not header and not any(is_picture(field) for field in fields):
                 header = [field.strip() for field in fields]
                 continue
-            header = header or _made_up_header(fields, is_picture)
-            yield reader.line_num, _row(header, fields, mark, notes)
+            header = header or _made_up_header(_fields_of_all(text, mark, fields, is_picture), is_picture)
+            yield reader.line_num + bool(told), _row(header, fields, mark, notes)
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is not CSV ({error}). Correct the line.") from None
+        raise UserError(f"{path} line {reader.line_num + bool(told)} is not CSV ({error}). Correct the line.") from None
+
+
+def _unswallowed(
+    rows: Iterator[list[str]], mark: str, is_picture: Callable[[str], bool], notes: Counter[str]
+) -> Iterator[list[str]]:
+    """The rows, also those that became part of a text whose quotation mark nobody closed: they name pictures."""
+    pending = [rows]
+    while pending:
+        if (fields := next(pending[-1], None)) is None:
+            pending.pop()
+            continue
+        long = next((at for at, field in enumerate(fields) if "\n" in field), None)
+        place = None if long is None else next((at for at in range(long) if is_picture(fields[at])), None)
+        lines = [] if place is None else mark.join(fields[long:]).splitlines()
+        starts = (at for at, line in enumerate(lines) if at and any(map(is_picture, line.split(mark)[place:][:1])))
+        if (start := next(starts, None)) is None:
+            yield fields
+            continue
+        notes[UNCLOSED] += 1
+        yield [*fields[:long], "\n".join(lines[:start])]
+        pending.append(csv.reader(lines[start:], delimiter=mark))
 
 
 def _row(header: list[str], fields: list[str], mark: str, notes: Counter[str]) -> dict[str, Any]:
@@ -143,6 +179,14 @@ def _row(header: list[str], fields: list[str], mark: str, notes: Counter[str]) -
     if missing < 0:  # a separator in the last column that nobody quoted
         fields = [*fields[: len(header) - 1], mark.join(fields[len(header) - 1 :])]
     return {name: value for name, value in zip(header, fields) if name}
+
+
+def _fields_of_all(text: str, mark: str, first: list[str], is_picture: Callable[[str], bool]) -> list[str]:
+    """The first fields as most rows have them: where rows differ, a caption has separators that nobody quoted."""
+    counts = Counter(len(row) for row in _first_rows(text, mark) if len(row) > 1)
+    least = min(counts, default=len(first))
+    even = counts[len(first)] >= 0.8 * counts.total()
+    return first if even or not any(map(is_picture, first[:least])) else first[:least]
 
 
 def _made_up_header(fields: list[str], is_picture: Callable[[str], bool]) -> list[str]:

@@ -13,7 +13,7 @@ import io
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,19 +22,20 @@ from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
-from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
 from diffusion_art.sources.names import FolderNames, class_names, data_set_name
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 from diffusion_art.sources.texts import CP1252_NOTE, decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
-CAPTION_SUFFIXES = ("txt", "caption", "text")
+CAPTION_SUFFIXES = ("txt", "caption", "text", "cap")
 SAMPLES_PER_CHUNK = 128
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
 _NAMED_CAPTION = re.compile(r"((captions?|texts?|prompts?)([_-]?\d+)?|\d+)\.(txt|text|caption)")
+_TABLES = {"csv", "tsv", "jsonl", "ndjson", "parquet"}
 _MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
 
 
@@ -136,13 +137,16 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
     files = listing.having({TAR_SUFFIX})
     if not files:
         raise UserError(f"{path} holds no .tar file. Give the folder that does: source.path=...")
-    beside = Counter({"pictures beside the tars": len(listing.pictures())})
-    return [str(path / file) for file in files], listing.left_out + beside
+    beside = {"pictures beside the tars": len(listing.pictures())}
+    beside["tables beside the tars, which are not read"] = len(listing.having({".csv", ".tsv", ".jsonl", ".ndjson"}))
+    return [str(path / file) for file in files], listing.left_out + Counter(beside)
 
 
 def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
-        head = opened.read(4)
+        head = opened.read(32)
+    if is_lfs_pointer(head):
+        raise UserError(f"{file} is {GIT_LFS}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 
@@ -222,10 +226,13 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     """ValueError for a member that is too large, or JSON that cannot be read."""
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
     image = _read(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
-    json_member = entry.members.get("json")
+    json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
     row = decode(_read(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
-    members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members)]
+    members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
     texts = [decode(_read(tar, member, MAX_TEXT_BYTES)) for member in members]
+    if not image and entry.members.keys() <= _TABLES:
+        yield LeftOut(name, "tables within a tar, which are not read; unpack it, and give the folder")
+        return
     if not image:
         yield BadPicture(name, "no image among its members")
         return
@@ -246,10 +253,11 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     yield Picture(image, columns, identity=image, name=name, captions=several, split=split)
 
 
-def _caption_suffixes(members: Iterable[str]) -> list[str]:
-    """The plain ones, then those of more words: `caption.txt`, `caption_1.txt`, `0.txt`."""
+def _caption_suffixes(members: Collection[str], image: str) -> list[str]:
+    """The plain ones, also behind that of the image (`jpg.txt`), then those of more words: `caption_1.txt`, `0.txt`."""
+    plain = [*CAPTION_SUFFIXES, *(f"{image}.{suffix}" for suffix in CAPTION_SUFFIXES)]
     named = sorted(suffix for suffix in members if _NAMED_CAPTION.fullmatch(suffix))
-    return [*(suffix for suffix in CAPTION_SUFFIXES if suffix in members), *named]
+    return [*(suffix for suffix in plain if suffix in members), *named]
 
 
 def _read(tar: BinaryIO, member: Member, limit: int) -> bytes:

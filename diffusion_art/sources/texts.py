@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from diffusion_art.captions import CLASS_COLUMNS, unique
 
-CP1252_NOTE = "texts read as Windows-1252"
+CP1252_NOTE = "texts read as Windows-1252; where that is wrong, save them as UTF-8"
 
 _BOMS = (  # UTF-32 goes first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -63,10 +63,17 @@ def as_text(value: Any) -> str:
 
 
 def overlaid(columns: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """`columns` with `more` over them, but for numbers of artists, styles and the like where their names are known."""
+    """`columns` with `more` over them, but for numbers of artists, styles and the like where their names are known, and
+    for the same names as `claude-monet`.
+    """
     numbers = {name for name, text in more.items() if text.isdigit() and name.lower() in CLASS_COLUMNS}
     known = {name for name in numbers if not (columns.get(name) or "0").isdigit()}
+    known |= {name for name, text in more.items() if _is_slug_of(text, columns.get(name, ""))}
     return {**columns, **{name: text for name, text in more.items() if name not in known}}
+
+
+def _is_slug_of(text: str, name: str) -> bool:
+    return "-" in text and text != name and text == name.lower().replace(" ", "-")
 
 
 def _line(line: bytes) -> str:

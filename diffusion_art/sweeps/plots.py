@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
+from diffusion_art.files import written
 from diffusion_art.sweeps.study import finite
 from diffusion_art.sweeps.table import Row, Table, short, shown
 
@@ -56,7 +57,8 @@ def plot_importances(shares: dict[str, float], path: Path, *, metric: str, trial
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(f"share in what made {metric} good, {trials} whole trials (PED-ANOVA)", fontsize=10, loc="left")
-    FigureCanvasAgg(figure).print_png(str(path))
+    with written(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))
 
 
 def plot_parallel(table: Table, path: Path) -> None:
@@ -83,7 +85,8 @@ def plot_parallel(table: Table, path: Path) -> None:
     axes.tick_params(length=0, pad=8)
     counts = {state: sum(row.state == state for row in table.rows) for state in ("complete", "pruned", "failed")}
     axes.set_title(", ".join(f"{count} {state}" for state, count in counts.items() if count), fontsize=10, loc="left")
-    FigureCanvasAgg(figure).print_png(str(path))
+    with written(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))
 
 
 class _Scale:

@@ -144,7 +144,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     make = build(node, callbacks=None, logger=None, default_root_dir=settings["paths"]["run_dir"], _partial_=True)
     try:
         trainer = make(callbacks=callbacks, logger=loggers, enable_progress_bar=bar, enable_checkpointing=saves, **more)
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
         raise refused(error) from error
     for logger in loggers:
         tell_settings(logger, settings)
@@ -189,6 +189,8 @@ def is_lightnings(error: BaseException) -> bool:
 
 def _timer(duration: Any) -> StepTimer:
     try:
+        if not isinstance(duration, str | dict):  # a number is no time, and fails only when training starts
+            raise TypeError(duration)
         return StepTimer(duration)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(

@@ -24,7 +24,8 @@ def check_limits(settings: Mapping[str, Any]) -> None:
     for key, (fits, wanted) in RANGES.items():
         found = _look_up(settings, key)
         if found is not MISSING and not fits(found):
-            raise UserError(f"{key}={found} is out of range: give {wanted}.")
+            typed = "null" if found is None else found
+            raise UserError(f"{key}={typed} is out of range: give {wanted}.")
 
 
 def check_accelerator(accelerator: str) -> None:
@@ -95,6 +96,14 @@ def _devices(value: Any) -> bool:
     return _whole(value) and (value > 0 or value == -1)
 
 
+def _name(value: Any) -> bool:
+    return value is not None and bool(str(value).strip()) and not str(value).startswith("/")
+
+
+def _batches(value: Any) -> bool:
+    return _number(value) and value >= 0 and (value <= 1 or _whole(value))
+
+
 def _betas(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(_number(v) and 0 <= v < 1 for v in value)
 
@@ -104,7 +113,7 @@ NOT_NEGATIVE: Check = (lambda value: _number(value) and value >= 0, "a number, 0
 SHARE: Check = (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1")
 BELOW_ONE: Check = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
 NUMBER: Check = (_number, "a number")
-NAME: Check = (lambda value: bool(str(value).strip()), "a name, which is that of a folder")
+NAME: Check = (_name, "a name, which is that of a folder in paths.log_dir")
 INTERVAL: Check = _or_null((_whole, "a whole number of steps, 0 for off"))
 
 RANGES: dict[str, Check] = {
@@ -118,6 +127,7 @@ RANGES: dict[str, Check] = {
     "trainer.devices": (_devices, "a number of devices, 1 or more, their numbers as a list, or auto"),
     "trainer.num_nodes": _count(1),
     "trainer.gradient_clip_val": _or_null((_number, "a number, 0 for off")),
+    "trainer.limit_val_batches": _or_null((_batches, "a whole number of batches, or a share up to 1.0")),
     "trainer.val_check_interval": _or_null(
         (_every_name, "a whole number of steps, a share of the run up to 1.0, 0 for off, or a time DD:HH:MM:SS")
     ),

@@ -12,8 +12,19 @@ LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
 def check_trial(trainer: dict[str, Any]) -> None:
     """Raises:
-    UserError: `limit_train_batches`, which shortens a pass over the data, or an `overfit_batches` that is not a number.
+    UserError: what counts passes over the data in Lightning, or an `overfit_batches` that is not a number.
     """
+    if (every := trainer.get("check_val_every_n_epoch")) is not None:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={every} counts passes over the data, and a run here is one pass, as long "
+            "as its steps: give trainer.val_check_interval=N steps, or a share of the run, such as 0.25."
+        )
+    for name in ("min_steps", "min_epochs"):
+        if (least := trainer.get(name)) is not None:
+            raise UserError(
+                f"trainer.{name}={least} has no place here: a run is as long as trainer.max_steps or "
+                "trainer.max_epochs says."
+            )
     limit = trainer.get("limit_train_batches")
     if limit is not None and (limit != 1 or isinstance(limit, int)):
         raise UserError(

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from diffusion_art.cli import FAILED_FILE
+from diffusion_art.config import unescaped
 from diffusion_art.files import without_secrets
 from diffusion_art.reports.curves import CLOCK, STEP
 from diffusion_art.reports.grids import grids_of
@@ -174,8 +175,14 @@ def _flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         if isinstance(value, dict) and value:
             told += _flat(value, f"{prefix}{key}.")
         else:
-            told.append((f"{prefix}{key}", value))
+            told.append((f"{prefix}{key}", _read(value)))
     return told
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_read(each) for each in value]
+    return unescaped(value) if isinstance(value, str) else value
 
 
 def _max_steps(file: Path) -> int | None:

@@ -148,6 +148,19 @@ def test_losses_are_drawn(tmp_path):
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_plot_takes_the_place_of_the_former_when_it_is_whole(tmp_path, monkeypatch):
+    def cut_short(canvas, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "loss.png").write_bytes(b"before")
+    monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png", cut_short)
+    with pytest.raises(OSError, match="No space"):
+        plot_losses(pd.DataFrame({"step": [1], "train/loss": [1.0]}), tmp_path / "loss.png")
+    assert _names(tmp_path) == ["loss.png"]
+    assert (tmp_path / "loss.png").read_bytes() == b"before"
+
+
 def test_config_digests_tell_configs_apart():
     assert config_digest({"a": 1, "b": [1, 2]}) == config_digest({"b": [1, 2], "a": 1})
     assert config_digest({"a": 1}) != config_digest({"a": 2})

@@ -215,6 +215,18 @@ def test_a_cursor_of_other_data_is_refused(painter_shards):
         module().load_state_dict({**state, "digest": "f" * 64})
 
 
+def test_other_captions_than_the_checkpoints_are_told_of(painter_shards, caplog):
+    caplog.set_level("INFO")
+    made = StreamDataModule(shards=painter_shards, image_size_px=16, global_batch_size=12, num_workers=0, url="shards")
+    made.setup()
+    state = made.state_dict()
+    made.load_state_dict(state)
+    made.load_state_dict({name: value for name, value in state.items() if name != "caption_template"})
+    assert "captions" not in caplog.text
+    made.load_state_dict({**state, "caption_template": "{style}"})
+    assert "was trained with captions {style}, and this run goes on with captions {artist} / {title}" in caplog.text
+
+
 def test_a_cursor_counted_in_other_steps_is_refused(painter_shards, tmp_path):
     def module(parts):
         made = StreamDataModule(

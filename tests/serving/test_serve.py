@@ -65,6 +65,7 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
         (["compile=later"], "error: compile=later is not one of auto, true, false"),
         (["tls.certificate=cert.pem"], "error: tls.key is missing"),
         (["tls.certificate=cert.pem", "tls.key=key.pem"], "error: the certificate cert.pem and its key key.pem"),
+        (["port=abc"], "error: port=abc is not a number: give one from 1 to 65535"),
         (["port=99999"], "error: nothing can be served at 127.0.0.1, port 99999"),
         (["host=203.0.113.1", f"token={TOKEN}"], "error: nothing can be served at 203.0.113.1, port 0"),
         (["run=nowhere"], "error: there is no run at nowhere"),

@@ -137,6 +137,7 @@ def test_without_a_validation_split_the_hash_decides_as_before(tmp_path: Path) -
         {"split.json": '{"train": ["0.jpg", "1.jpg"], "test": ["2.jpg"]}'},
         {"captions.json": '{"train": {"0.jpg": "a", "1.jpg": "b"}, "test": {"2.jpg": "c"}}'},
         {"all.csv": "image,caption,Subset\n0.jpg,a,Train\n1.jpg,b,train\n2.jpg,c,TEST\n"},
+        {"all.csv": "image,caption,phase\n0.jpg,a,training\n1.jpg,b,train\n2.jpg,c,testing\n"},
     ],
 )
 def test_lists_and_columns_name_test_pictures(tmp_path: Path, files: dict[str, str]) -> None:
@@ -203,6 +204,23 @@ def test_kohyas_metadata_by_file_name(tmp_path: Path) -> None:
     content = {"/home/me/train/a.jpg": {"caption": "a cat", "tags": "cat"}, "b": {"tags": "dog, sky"}}
     write_files(tmp_path, jpegs("a.jpg", "b.jpg") | {"meta_lat.json": json.dumps(content)})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dog, sky"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"file": {"0": "a.jpg", "1": "b.jpg"}, "text": {"0": "a cat", "1": "a dog"}},
+        {"annotations": [{"image": "a.jpg", "caption": "a cat"}], "more": [{"image": "b.jpg", "caption": "a dog"}]},
+        {
+            "images": [{"id": 1, "file_name": "a.jpg"}, {"id": "2", "file_name": "b.jpg"}],
+            "annotations": [{"image_id": "1", "caption": "a cat"}, {"image_id": 2, "caption": "a dog"}],
+        },
+        {"licenses": [{"id": 1}], "data": [{"f": "a.jpg", "text": "a cat"}, {"f": "b.jpg", "text": "a dog"}]},
+    ],
+)
+def test_further_shapes_of_json(tmp_path: Path, content: Any) -> None:
+    write_files(tmp_path, jpegs("a.jpg", "b.jpg") | {"data.json": json.dumps(content)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "a dog"}
 
 
 @pytest.mark.parametrize(
@@ -363,7 +381,9 @@ def test_class_folders(tmp_path: Path) -> None:
 
 
 def test_folders_that_say_nothing_are_no_captions(tmp_path: Path) -> None:
-    write_files(tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg", "part-000001/c.jpg", "batch_3/d.jpg"))
+    write_files(
+        tmp_path, jpegs("images/00012/a.jpg", "data/b.jpg", "part-000001/c.jpg", "batch_3/d.jpg", "JPEGImages/e.jpg")
+    )
     assert set(captions_of(open_source(tmp_path)).values()) == {""}
 
 
@@ -382,6 +402,18 @@ def test_a_museums_table(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ names, links, what is left out
+
+
+def test_captions_behind_names_in_a_text(tmp_path: Path) -> None:
+    lists = {
+        "img/captions.txt": "a.jpg a red house\nb.jpg: two dogs, asleep\ngone.jpg a cat\n",
+        "boxes.txt": "a.jpg -1 3\n",
+    }
+    source = open_source(write_files(tmp_path, jpegs("img/a.jpg", "img/b.jpg") | lists))
+    assert captions_of(source) == {"img/a.jpg": "a red house", "img/b.jpg": "two dogs, asleep"}
+    assert source.left_out() == {NO_PICTURE: 1, ORPHAN_TEXTS: 1}
+    write_files(tmp_path, {"img/captions.txt": "a.jpg b.jpg\nb.jpg mask.png\n"})
+    assert set(captions_of(open_source(tmp_path)).values()) == {""}
 
 
 def test_names_from_a_mac_match_by_nfc(tmp_path: Path) -> None:

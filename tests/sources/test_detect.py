@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.names import data_set_name
@@ -50,6 +52,17 @@ def test_parquet_decides_only_where_it_holds_pictures(tmp_path: Path) -> None:
         open_source(tmp_path / "only")
 
 
+def test_embeddings_beside_pictures_are_no_pictures(tmp_path: Path) -> None:
+    """A column of bytes is one of images where nothing else can be, and where its first rows look like it."""
+    rows = [{"file_name": "a.jpg", "text": "a cat", "embedding": b"\x01\x02"}]
+    write_parquet(write_files(tmp_path, jpegs("a.jpg")) / "metadata.parquet", rows, schema=None)
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
+    for content in (encoded(picture(0), "WEBP"), encoded(picture(0), "AVIF"), None):
+        schema = pa.schema([("thumb", pa.binary())])
+        write_parquet(tmp_path / "metadata.parquet", [{"thumb": None}, {"thumb": content}], schema=schema)
+        assert isinstance(open_source(tmp_path), Parquet)
+
+
 def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*nowhere"):
         open_source(tmp_path / "nowhere")
@@ -59,8 +72,16 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to learn from \(left out: 1 files \.\w+: "):
         open_source(tmp_path / "phone")
     (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar"):
+    with pytest.raises(UserError, match=r"a\.zip is no \.parquet or \.tar .*an archive; unpack it"):
         open_source(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.jpg"])
+def test_a_pointer_of_git_lfs_says_how_the_file_comes(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    write_files(tmp_path, {name: pointer})
+    with pytest.raises(UserError, match="git lfs pull"):
+        build_shards(open_source(tmp_path), tmp_path / "out", image_size_px=16, max_bad=0, progress=False)
 
 
 def test_a_half_built_shard_folder_is_no_source(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ def test_wrong_metadata_is_named_by_line(folder: Path, file: str, text: str, mes
         source.chunks().__next__()
 
 
+def test_a_name_may_begin_with_dots(tmp_path: Path) -> None:
+    write_files(tmp_path, {"metadata.csv": "file_name,text\n...and then.jpg,a cat\nb.jpg,a dog\n"} | jpegs("b.jpg"))
+    source = ImageFolder(tmp_path)
+    assert captions(source) == {"b.jpg": "a dog"}  # a hidden picture does not belong to a collection
+    assert source.left_out() == {NO_PICTURE: 1}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_metadata_is_read_in_any_encoding(folder: Path, encoding: str) -> None:
     (folder / "metadata.csv").write_bytes("file_name,text\na.jpg,Édouard’s café\n".encode(encoding))
@@ -125,6 +132,20 @@ def test_a_json_beside_a_picture_that_is_read_as_windows_1252_is_counted(tmp_pat
 @pytest.mark.parametrize("name", ["a.text", "a.CAP", "a.caption", "a.jpg.txt"])
 def test_texts_by_other_suffixes(tmp_path: Path, name: str) -> None:
     assert captions(ImageFolder(write_files(tmp_path, jpegs("a.jpg") | {name: "a cat"}))) == {"a.jpg": "a cat"}
+
+
+def test_texts_beside_are_found_in_any_case(tmp_path: Path) -> None:
+    texts = {"img_1.txt": "one", "IMG_2.TXT": "two", "c.txt": "small", "C.json": '{"caption": "large"}'}
+    source = ImageFolder(write_files(tmp_path, jpegs("IMG_1.JPG", "img_2.jpg", "c.jpg", "C.jpg") | texts))
+    assert captions(source) == {"IMG_1.JPG": "one", "img_2.jpg": "two", "c.jpg": "small", "C.jpg": "large"}
+    assert source.left_out() == {}
+
+
+def test_the_name_of_the_picture_is_no_title(tmp_path: Path) -> None:
+    takeout = '{"title": "a.jpg", "description": "My cat", "imageViews": "3"}'
+    assert captions(ImageFolder(write_files(tmp_path, jpegs("x/a.jpg") | {"x/a.jpg.json": takeout}))) == {
+        "x/a.jpg": "My cat"
+    }
 
 
 def test_a_json_beside_a_picture_may_be_a_list_of_captions(tmp_path: Path) -> None:

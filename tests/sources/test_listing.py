@@ -11,7 +11,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.locate import fingerprint
 from diffusion_art.sources import listing
-from diffusion_art.sources.listing import list_files
+from diffusion_art.sources.listing import list_files, why_unread
 from tests.fakes_sources import write_files
 
 
@@ -84,6 +84,16 @@ def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.Mo
         "files .heic: install pillow-heif": 2,
         "files .hif: install pillow-heif": 1,
     }
+
+
+def test_what_lies_there_instead_of_pictures_is_counted(tmp_path: Path) -> None:
+    names = ("a.jpg_large", "b.JPG!Large", "x.tfrecord-00000-of-00001", "c.tar.part", "d.tags", "data.arrow", "e.py")
+    found = list_files(write_files(tmp_path, dict.fromkeys(names, "x"))).left_out
+    assert found.total() == 6
+    assert found["files .jpg_large: no suffix of pictures; rename them to .jpg"] == 1
+    assert found["files .tags: no captions are read from these; write .txt"] == 1
+    assert any("datasets.load_from_disk" in reason for reason in found)
+    assert why_unread(".jpg") is None
 
 
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:

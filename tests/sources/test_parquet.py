@@ -134,6 +134,44 @@ def test_mistakes_name_the_file_and_the_mend(tmp_path: Path) -> None:
         Parquet(whole, image_column="thumbnail")
 
 
+@pytest.mark.parametrize(
+    ("row", "helps"),
+    [
+        ({"images": [b"x"], "text": "a"}, r"`images` is list<.*binary>"),
+        ({"image": "a.jpg", "text": "a"}, r"`image` is string\. .*source=csv source\.path=FILE"),
+        (
+            {"URL": "http://x/a.jpg", "TEXT": "a"},
+            r"links: .*img2dataset.*left out: 1 files \.tfrecord",
+        ),
+    ],
+)
+def test_files_without_images_say_what_helps(tmp_path: Path, row: dict[str, Any], helps: str) -> None:
+    write_parquet(tmp_path / "00000.parquet", [row], schema=None)
+    write_files(tmp_path, {"00000.tfrecord": "x"})
+    with pytest.raises(UserError, match=helps):
+        Parquet(tmp_path)
+
+
+def test_a_second_column_of_images_is_counted(tmp_path: Path) -> None:
+    row = {"input_image": encoded(picture(0)), "embedding": b"x", "edited_image": encoded(picture(1)), "prompt": "a"}
+    file = write_parquet(tmp_path / "a.parquet", [row], schema=None)
+    told = {"pictures of column `edited_image` (source.image_column=edited_image takes them)": 1}
+    assert Parquet(tmp_path).left_out() == told
+    with pytest.raises(UserError, match=r"`picture` is no column .* Those with images: input_image, "):
+        Parquet(file, image_column="picture")
+
+
+def test_json_as_the_hub_has_it_of_a_webdataset(tmp_path: Path) -> None:
+    rows = [
+        {"jpg": encoded(picture(0)), "json": {"caption": "one", "size": {"w": 1}, "split": "test"}, "__key__": "0"},
+        {"jpg": encoded(picture(1)), "json": None, "__key__": "1"},
+    ]
+    write_parquet(tmp_path / "train-0.parquet", rows, schema=None)
+    source = Parquet(tmp_path)
+    assert source.columns == ("__key__", "caption", "split", "filename")
+    assert list(captions_of(source).values()) == ["one", ""]
+
+
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -241,6 +279,19 @@ def test_a_split_column_divides_the_rows(tmp_path: Path, column: str) -> None:
     assert left == LeftOut("0000.parquet row 3", TEST_SPLIT)
     write_parquet(tmp_path / "TEST" / "0000.parquet", [*rows[:2], rows[3]], schema=None)
     assert [item.split for item in read_all(Parquet(tmp_path))[:2]] == [None, None]
+
+
+def test_a_split_column_of_class_numbers_divides_the_rows(tmp_path: Path) -> None:
+    features = {"split": {"names": ["train", "test"], "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.binary()), ("split", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [{"image": encoded(picture(number)), "split": number} for number in range(2)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=schema)
+    source = Parquet(tmp_path)
+    assert read_all(source)[1] == LeftOut("a.parquet row 1", TEST_SPLIT)
+    assert source.describe()["split_labels"]  # shards of before hold its test pictures
 
 
 def test_a_test_row_of_a_file_named_train_is_left_out(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_the_description_follows_the_table_and_the_pictures(museum: Path) -> Non
     assert Records(museum / "objects.csv").describe() != before
 
 
+def test_a_tab_may_be_written_as_in_a_program(museum: Path) -> None:
+    write_files(museum, {"tabs.csv": "scan\tcaption\n1.jpg\tone; two\n"})
+    assert captions_of(Records(museum / "tabs.csv", delimiter="\\t")) == {"img/1.jpg": "one; two"}
+
+
 def test_pictures_elsewhere(museum: Path, tmp_path: Path) -> None:
     table = tmp_path / "tables" / "deep" / "x.parquet"
     write_parquet(table, [{"key": "1", "text": "one"}], schema=None)
@@ -62,6 +67,13 @@ def test_mistakes_name_what_helps(museum: Path, tmp_path: Path) -> None:
         Records(tmp_path / "nowhere.csv")
     with pytest.raises(UserError, match=r"there is no folder .*source\.images=FOLDER"):
         Records(museum / "objects.csv", images=tmp_path / "gone")
+    with pytest.raises(UserError, match=r"has no column `file`\. Its columns: id, scan, caption\."):
+        list(Records(museum / "objects.csv", file_column="file").chunks())
+    write_files(museum, {"objects.xlsx": "PK"})
+    with pytest.raises(UserError, match="a spreadsheet; save it as csv"):
+        Records(museum / "objects.xlsx")
+    with pytest.raises(UserError, match=r"source\.delimiter=\|\| is not one character"):
+        Records(museum / "objects.csv", delimiter="||")
     write_files(tmp_path / "links", {"a.csv": "url,caption\nhttp://x/9.jpg,one\n"} | jpegs("1.jpg"))
     with pytest.raises(UserError, match=r"names no picture below .*columns url, caption.*source\.file_column=NAME"):
         list(Records(tmp_path / "links" / "a.csv").chunks())

@@ -7,6 +7,7 @@ import pytest
 from diffusion_art.sources.splits import (
     FolderSplits,
     agreed,
+    column_of_splits,
     divide,
     split_in_row,
     split_of_file,
@@ -77,6 +78,16 @@ def test_a_row_is_surer_than_a_folder_but_for_test_pictures() -> None:
 def test_columns_of_splits(name: str) -> None:
     assert split_in_row({"caption": "a test", name: "Testing"}) == "test"
     assert split_in_row({name: "a set of cats"}) is None
+
+
+def test_a_column_of_another_name_whose_cells_are_all_splits() -> None:
+    cells = [("Training", "a"), ("val", "test"), ("test", "b")]
+    rows = [{"phase": phase, "text": text} for phase, text in cells]
+    assert column_of_splits(rows) == "phase"
+    assert column_of_splits([row | {"split": ""} for row in rows]) is None
+    assert column_of_splits([*rows, {"phase": "art", "text": "c"}]) is None
+    assert column_of_splits(rows[:1]) is None
+    assert column_of_splits([]) is None
 
 
 def test_a_test_folder_wins_within_another() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, could_be_table, read_table
+from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, UNCLOSED, could_be_table, read_table
 
 
 def is_picture(text: str) -> bool:
@@ -69,15 +69,39 @@ def test_commas_in_the_first_caption_cut_nothing(tmp_path: Path, name: str, row:
     assert found[0] == {"file_name": "a.jpg", "caption": caption}
 
 
+def test_commas_in_captions_without_a_header_make_no_columns(tmp_path: Path) -> None:
+    found, notes = rows(tmp_path / "x.csv", "a.jpg,a red dog, big\nb.jpg,a cat\nc.jpg,one, two, three\n")
+    assert [row["caption"] for row in found] == ["a red dog, big", "a cat", "one, two, three"]
+    assert notes == {LONG_ROWS: 2}
+
+
+@pytest.mark.parametrize("second", ["b.jpg,two, too", 'b.jpg,"two, too"'])
+def test_a_quotation_mark_that_is_not_closed_swallows_no_pictures(tmp_path: Path, second: str) -> None:
+    found, notes = rows(tmp_path / "x.csv", f'file,caption\na.jpg,"one\nand a half\n{second}\nc.jpg,three\n')
+    assert [(row["file"], row["caption"].strip('"')) for row in found] == [
+        ("a.jpg", "one\nand a half"),
+        ("b.jpg", "two, too"),
+        ("c.jpg", "three"),
+    ]
+    assert notes[UNCLOSED] == 1
+
+
+def test_excel_is_told_the_separator(tmp_path: Path) -> None:
+    text = "sep=;\r\nfile;title\r\na.jpg;red, green\r\n"
+    assert rows(tmp_path / "x.csv", text)[0] == [{"file": "a.jpg", "title": "red, green"}]
+
+
 def test_json_that_is_lines_and_a_given_separator(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n')[0] == [
         {"file": "a.jpg"},
         {"file": "b.jpg"},
     ]
+    assert rows(tmp_path / "x.jsonl", '[{"file": "a.jpg"},\n {"file": "b.jpg"}]')[0][1] == {"file": "b.jpg"}
     assert rows(tmp_path / "x.csv", "file:title\na.jpg:one\n", delimiter=":")[0] == [{"file": "a.jpg", "title": "one"}]
 
 
 def test_a_text_is_a_table_when_it_names_pictures_in_fields(tmp_path: Path) -> None:
     for text, table in (("image,caption\na.jpg,x", True), ("a.jpg is a fine picture", False), ("one, two", False)):
-        (tmp_path / "x.txt").write_text(text)
-        assert could_be_table(tmp_path / "x.txt", is_picture) == table
+        for encoding in ("utf-8", "utf-16"):
+            (tmp_path / "x.txt").write_text(text, encoding)
+            assert could_be_table(tmp_path / "x.txt", is_picture) == table

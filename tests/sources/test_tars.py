@@ -18,7 +18,7 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture,
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE
-from tests.fakes_sources import captions_of, encoded, picture
+from tests.fakes_sources import captions_of, encoded, picture, write_files
 
 
 def write_tar(file: Path, members: list[tuple[str, bytes]], *, mode: str = "w") -> Path:
@@ -177,6 +177,26 @@ def test_captions_lists_and_encodings_in_a_tar(tmp_path: Path) -> None:
     assert [item.captions for item in items] == [("é one", "É two"), ("a", "b"), (), (), (), ("0", "1", "prompt")]
     assert items[1].columns["tags"] == "x, y"
     assert [item.columns["caption"] for item in items[2:5]] == ["ü", "three", "é"]
+
+
+def test_captions_behind_the_whole_name_of_a_picture(tmp_path: Path) -> None:
+    members = [
+        *(("0.jpg", encoded(picture(0))), ("0.jpg.txt", b"one")),
+        *(("1.png", encoded(picture(1), "PNG")), ("1.png.json", b'{"caption": "two"}')),
+        *(("2.jpg", encoded(picture(2))), ("2.cap", b"three")),
+    ]
+    assert list(captions_of(Tars(write_tar(tmp_path / "a.tar", members))).values()) == ["one", "two", "three"]
+
+
+def test_tables_within_tars_and_beside_them_are_counted(tmp_path: Path) -> None:
+    write_tar(
+        tmp_path / "a.tar", [("x/0.jpg", encoded(picture(0))), ("x/metadata.csv", b"file_name,text\n0.jpg,one\n")]
+    )
+    write_files(tmp_path, {"captions.csv": "key,caption\n0,one\n"})
+    source = Tars(tmp_path)
+    left = [item for item in read(source) if isinstance(item, LeftOut)]
+    assert [item.reason for item in left] == ["tables within a tar, which are not read; unpack it, and give the folder"]
+    assert source.left_out() == {"tables beside the tars, which are not read": 1}
 
 
 def test_splits_by_tar_by_folder_and_within_a_tar(tmp_path: Path) -> None:

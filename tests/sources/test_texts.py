@@ -60,5 +60,11 @@ def test_a_number_of_a_class_takes_no_names_place() -> None:
     assert overlaid(known, numbers) == {"artist": "Claude Monet", "title": "1984", "style": "12", "label": "8"}
 
 
+def test_a_slug_takes_no_names_place() -> None:
+    known = {"artist": "Claude Monet", "title": "Jean-Luc"}
+    assert overlaid(known, {"artist": "claude-monet", "title": "jean-luc"}) == known
+    assert overlaid(known, {"artist": "paul-klee"})["artist"] == "paul-klee"
+
+
 def test_values_as_columns() -> None:
     assert [as_text(value) for value in (None, 1.5, ["a", "b"], "x")] == ["", "1.5", "a, b", "x"]

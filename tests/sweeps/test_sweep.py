@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 from PIL import Image
 
+from diffusion_art.launching.compare import comparison
 from diffusion_art.sweeps.study import ERROR, open_study
 from diffusion_art.training.run_folder import LOCK_FILE, is_held
 from hydra_plugins.diffusion_art_optuna.sweeper import OptunaSweeper
@@ -35,6 +36,21 @@ def tiny(painter_shards) -> list[str]:
 
 
 SWEEP = ("+sweep=optuna", "run=first", "hydra/sweeper/sampler=grid")
+
+
+def test_the_last_line_of_a_multi_run_compares_its_runs(tmp_path):
+    assert comparison(tmp_path / "none") is None
+    for number in (0, 10, 2):
+        (tmp_path / str(number) / "checkpoints").mkdir(parents=True)
+        assert comparison(tmp_path) is None
+    for number in (0, 10, 2):
+        (tmp_path / str(number) / "checkpoints/last.ckpt").touch()
+    said = comparison(tmp_path)
+    assert said is not None
+    assert f"diffusion_art.evaluate 'run=[{tmp_path}/0,{tmp_path}/2,{tmp_path}/10]'" in said
+    assert f"diffusion_art.watch logs={tmp_path}" in said
+    (tmp_path / "report.md").touch()
+    assert f"compared in {tmp_path}/report.md" in (comparison(tmp_path) or "")
 
 
 @pytest.mark.slow

@@ -68,11 +68,13 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, value, settings):
     [
         *("trainer.max_steps=0", "trainer.max_steps=many", "data.global_batch_size=0", "caption_dropout=2"),
         *("trainer.overfit_batches=1.5", "trainer.overfit_batches=-1", "trainer.limit_train_batches=10"),
+        *("trainer.check_val_every_n_epoch=2", "+trainer.min_steps=5", "+trainer.min_epochs=1"),
+        *("run=null", "name=null", "run=/elsewhere", "trainer.limit_val_batches=abc", "trainer.limit_val_batches=-1"),
         *("trainer.fast_dev_run=-1", "trainer.precision=bf16-true", "trainer.precision=16-true"),
     ],
 )
 def test_a_run_is_refused_before_anything_is_built(override):
-    with pytest.raises(UserError, match=re.escape(override)):
+    with pytest.raises(UserError, match=re.escape(override.lstrip("+"))):
         _settled(override)
 
 
@@ -83,7 +85,8 @@ def test_a_run_is_refused_before_anything_is_built(override):
         ("trainer.precision=fp16", ["fp16", "bf16-mixed"]),
         ("+trainer.strategy=foo", ["foo"]),
         ("+trainer.max_time=soon", ["trainer.max_time=soon", "00:01:30:00"]),
-        ("+trainer.limit_val_batches=-1", ["limit_val_batches"]),
+        ("trainer.max_time=3", ["trainer.max_time=3", "00:01:30:00"]),
+        ("trainer.accelerator=tpu", ["torch_xla"]),
     ],
 )
 def test_what_lightning_refuses_is_one_sentence(override, words, monkeypatch):
@@ -117,6 +120,12 @@ def test_intervals_and_warmups_of_zero_or_less_are_off(off):
 def test_a_share_as_validation_interval_is_of_the_run():
     settings = _settled("trainer.accelerator=cpu", "trainer.val_check_interval=0.25", "trainer.max_steps=40")
     assert build_trainer(settings).val_check_interval == 10
+
+
+def test_several_devices_are_shared_by_ddp_where_nothing_else_is_asked_for():
+    assert _settled("trainer.devices=2")["trainer"]["strategy"] == "ddp"
+    assert "strategy" not in _settled("trainer.devices=1")["trainer"]
+    assert _settled("trainer=fsdp", "trainer.devices=2")["trainer"]["strategy"] != "ddp"
 
 
 def test_max_time_is_looked_at_between_steps():

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+from diffusion_art.config import verbatim
 from diffusion_art.serving.settings import Settings
 from diffusion_art.watching import runs as runs_module
+from diffusion_art.watching.folder import settings_of
 from tests.conftest import ROOT
 from tests.training.test_run_folder import _holder
 from tests.watching.conftest import LOG, watching, write_run
@@ -115,6 +118,12 @@ def test_settings_differ_but_for_names_folders_and_secrets(client, logs):
     assert told == {"runs": [FIRST, SECOND], "keys": {"optim.lr": [0.1, 0.5]}}
     assert client.get("/api/differences", params={"run": [FIRST]}).json()["keys"] == {}
     assert "hush" not in client.get("/api/differences", params={"run": [FIRST, SECOND]}).text
+
+
+def test_a_prompt_is_shown_as_it_was_given(tmp_path: Path):
+    file = tmp_path / "config.yaml"
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(verbatim({"prompts": ["costs ${x}"], "name": "a"}))))
+    assert settings_of(file) == {"prompts": ["costs ${x}"], "name": "a"}
 
 
 OUTSIDE = ["../secret", "night/../../secret", "/etc", "night", "", ".", "night/first/../first", "night%2Ffirst"]

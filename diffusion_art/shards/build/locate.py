@@ -86,6 +86,25 @@ class Shards:
         refuse_leaks(open_shards(found))
         return found
 
+    def are_built(self) -> bool:
+        """Whether `ready` has nothing to build."""
+        if self.path is None:
+            return True
+        return all(self._is_built(component.path) for component in with_remote(self.path, self.remote))
+
+    def _is_built(self, path: Place) -> bool:
+        if isinstance(path, Address) or self._taken_as_they_are(path):
+            return True
+        settings = {"image_size_px": self.image_size_px, **self.build}
+        if self._is_collection(path):
+            source = open_source(path)
+            return _placed(source, _folder_of(source, Path(self.data_dir), settings), settings, raw=path)[1]
+        return self.source is None or _placed(self.source(), path, settings, raw=None)[1]
+
+    def _is_collection(self, path: Path) -> bool:
+        """Whether what lies there are pictures to make shards of."""
+        return path.exists() and not (path / MANIFEST_FILE).is_file() and not (self.source and unfinished(path))
+
     def lie_elsewhere(self) -> bool:
         """Whether there is a source that paints, and `path` holds other pictures than it makes: a collection, or
         finished shards of another source. Those are read, and the source is not asked.
@@ -130,7 +149,7 @@ class Shards:
         check_settings(settings)
         if self._taken_as_they_are(path):
             return Component(path, wanted.weight, template)
-        if path.exists() and not (path / MANIFEST_FILE).is_file() and not (self.source and unfinished(path)):
+        if self._is_collection(path):
             folder, own = _of_collection(path, Path(self.data_dir), settings, template)
         elif self.source is None:
             raise UserError(
@@ -177,8 +196,7 @@ def _of_collection(
         if known["fingerprint"] == now and (folder / MANIFEST_FILE).is_file():
             return folder, known["caption_template"]
     source = open_source(path)
-    size = settings["image_size_px"]
-    folder = _found_or_built(source, data_dir / f"{source.name}-{size}px", settings, template, raw=path)
+    folder = _found_or_built(source, _folder_of(source, data_dir, settings), settings, template, raw=path)
     with suppress(OSError):  # a disk that is full, or not ours
         note.parent.mkdir(exist_ok=True)
         content = {"fingerprint": now, "folder": folder.name, "caption_template": source.caption_template}
@@ -186,20 +204,34 @@ def _of_collection(
     return folder, source.caption_template
 
 
+def _folder_of(source: Source, data_dir: Path, settings: Mapping[str, Any]) -> Path:
+    """Where a collection's shards belong, but for the digest behind its name."""
+    return data_dir / f"{source.name}-{settings['image_size_px']}px"
+
+
 def _found_or_built(
     source: Source, plain: Path, settings: dict[str, Any], template: str | None, *, raw: Path | None = None
 ) -> Path:
-    """`plain` where it holds just this build, or is free and `raw` None; else a folder that has its digest behind."""
+    """The folder of `_placed`, whose build is made where it is not finished."""
+    out, built = _placed(source, plain, settings, raw=raw)
+    if built:
+        return out
+    if out != plain and (plain / MANIFEST_FILE).is_file():
+        log.info("%s is another build of that name, so these shards go to %s", plain, out)
+    build_shards(source, out, caption_template=template, **settings)
+    return out
+
+
+def _placed(source: Source, plain: Path, settings: dict[str, Any], *, raw: Path | None) -> tuple[Path, bool]:
+    """`plain` where it holds just this build, or is free and `raw` None; else a folder that has its digest behind.
+    And whether the build is finished there.
+    """
     identity = identity_of(source, settings)
     named, once = (plain.with_name(f"{plain.name}-{digest_of(one)}") for one in (identity, _as_told_once(identity)))
     for folder in (plain, named, once):
         if _holds(folder, identity) or (raw and _held_before(folder, identity, source, raw)):
-            return folder
-    out = plain if raw is None and (not plain.exists() or unfinished(plain)) else named
-    if out == named and (plain / MANIFEST_FILE).is_file():
-        log.info("%s is another build of that name, so these shards go to %s", plain, named)
-    build_shards(source, out, caption_template=template, **settings)
-    return out
+            return folder, True
+    return (plain if raw is None and (not plain.exists() or unfinished(plain)) else named), False
 
 
 def _holds(folder: Path, identity: Mapping[str, Any]) -> bool:

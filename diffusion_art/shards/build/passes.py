@@ -20,6 +20,7 @@ import shutil
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -37,6 +38,7 @@ from diffusion_art.shards.build.tally import Tally
 from diffusion_art.shards.manifest import ShardInfo
 from diffusion_art.shards.reader import ShardWriter
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
+from diffusion_art.sources.listing import told
 
 _RECORD = struct.Struct("<4sIQI")
 _MAGIC = b"DASP"
@@ -77,7 +79,10 @@ def write_shards(
             shards = _write(folder, _kept(spool, tally), tally, fraction)
     if "train" not in shards:
         bad = f" ({len(tally.bad)} bad: {tally.bad[0].name}: {tally.bad[0].reason}; ...)" if tally.bad else ""
-        raise UserError(f"{source.name} gave no picture to train on{bad}. Check source.path and val_fraction.")
+        left_out = told(Counter(source.left_out()) + tally.left_out)
+        raise UserError(
+            f"{source.name} gave no picture to train on{bad}{left_out}. Check source.path and val_fraction."
+        )
     return shards
 
 

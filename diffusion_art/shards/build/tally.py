@@ -24,7 +24,7 @@ NAMED_SPLITS = "named"  # the manifest's `splits` where the source names its val
 _CAPTION_WITHIN = 1000  # pictures, one of which must have a caption
 _REASONS = 50  # of each kind that a manifest keeps
 _NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "id", "image_id", "repeats"}
-_NO_TEXT |= {FOLDER, "caption", CAPTIONS, READY}
+_NO_TEXT |= {FOLDER, "caption", CAPTIONS, READY, "__key__", "__url__", "sha256", "md5", "exif", "status"}
 
 
 @dataclass
@@ -130,7 +130,9 @@ class Tally:
         texts = [name for name in filled if nameable(name) and name not in _NO_TEXT]
         if texts:
             return f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
-        return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
+        if "file_name" in self.columns:
+            return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
+        return "Give parquet files a column `caption`, or each NAME.jpg in a tar a NAME.txt"
 
     def split(self, picture: Encoded, *, val_fraction: float) -> str:
         """Where a picture goes: by its source's word where that names a validation split, else by its key's hash."""

@@ -179,6 +179,12 @@ def test_a_source_that_breaks_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_was_left_out_is_told_where_nothing_is_left(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [wikiart_rows(1)[0] | {"image": None}])
+    with pytest.raises(UserError, match=r"no picture to train on \(left out: 1 rows without a picture\)"):
+        build_shards(Parquet(tmp_path), tmp_path / "out", **SMALL)
+
+
 def test_no_good_picture_is_an_error(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("0.jpg", b"broken")])
     with pytest.raises(UserError, match=r"gave no picture to train on \(1 bad: a\.tar 0: not a picture"):

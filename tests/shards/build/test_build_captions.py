@@ -89,7 +89,8 @@ def test_the_captions_of_equal_pictures_come_together(tmp_path: Path) -> None:
 def test_no_caption_at_all_stops_the_build_and_names_the_columns(tmp_path: Path) -> None:
     for columns, way in (
         ({"extra": "a red house"}, r"caption_template='\{extra\}'"),
-        ({"file_name": "x.jpg"}, "NAME.txt"),
+        ({"file_name": "x.jpg"}, "NAME.txt beside"),
+        ({"__url__": "hf://x/0.tar"}, "a column `caption`"),
     ):
         source = Told(6, lambda number: {})
         source.pictures = _with_columns(source, columns)  # type: ignore[method-assign]
