@@ -203,5 +203,5 @@ def test_the_real_command(folder, tmp_path, run_command, run_here):
     assert status == 1
     assert complaints.startswith("error: there is no run at nowhere")
     assert "Traceback" not in complaints
-    _, _, complaints = run_here("sample", f"run={folder}", "num_steps=2.5")
-    assert complaints.startswith("error: num_steps must be a whole number from 1 on, not 2.5")
+    wrong = run_command("sample", f"run={folder}", "num_steps=2.5", cwd=tmp_path)  # where no type checker complains
+    assert wrong.stderr.startswith("error: num_steps must be a whole number from 1 on, not 2.5")
