@@ -22,7 +22,7 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.evaluate_runs import evaluate_run, evaluate_runs
+from diffusion_art.evaluation.evaluate_runs import check_pictures, evaluate_run, evaluate_runs
 from diffusion_art.evaluation.metrics import at_least, metrics_of
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.sweep import AXES
@@ -40,6 +40,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     for metric in metrics.values():
         metric.check(networks)
     paths, typed = asked["run"], command_line("evaluate", sys.argv[1:])
+    check_pictures(paths, metrics, asked, networks=networks)
     if len(paths) == 1:
         return dict(evaluate_run(paths[0], metrics, asked, networks=networks, typed=typed).result)
     return evaluate_runs(paths, metrics, asked, networks=networks, typed=typed)

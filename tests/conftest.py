@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
+from tests.commands import COMMON, Command
 from tests.shards.toy import write_toy
 
 ROOT = Path(__file__).parents[1]
@@ -51,22 +52,16 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_command("train", "seed=1", cwd=...)` runs the real command and returns what it said."""
 
     def run(name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300, env: dict | None = None):
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "WANDB_MODE": "offline",
-            **(env or {}),
-        }
-        environment["PYTHONPATH"] = str(ROOT)
-        return subprocess.run(
-            [sys.executable, "-m", f"diffusion_art.{name}", *arguments],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        line = [sys.executable, "-m", f"diffusion_art.{name}", *arguments]
+        environment = {**os.environ, **COMMON, **(env or {}), "PYTHONPATH": str(ROOT)}
+        pipe = subprocess.PIPE
+        with Command(line, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                said, complaints = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(line, process.returncode, said, complaints)
 
     return run
 

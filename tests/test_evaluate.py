@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from diffusion_art.cli import config_dir
 from diffusion_art.config import build, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
+from diffusion_art.evaluation.metrics import metrics_of
+from diffusion_art.evaluation.report import Entry, comparison, comparison_text
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.manifest import Manifest
@@ -29,8 +33,12 @@ FEW = ["count=6", "held_out_count=4", "batch_size=4", "device=cpu"]
 
 
 def run(*overrides: str) -> dict:
+    return evaluate(compose_evaluate(*overrides))
+
+
+def compose_evaluate(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return evaluate(compose("evaluate", list(overrides)))
+        return compose("evaluate", list(overrides))
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +166,28 @@ def few_shards(tmp_path: Path) -> Path:
 def test_too_few_pictures_are_one_error_with_one_answer(few_shards: Path, overrides: list[str], told: str):
     with pytest.raises(UserError, match=told):
         run(f"run={few_shards}", *overrides, *FEW)
+
+
+def test_of_several_runs_all_have_enough_pictures_before_one_is_measured(few_shards: Path, tmp_path: Path):
+    write_checkpoint(tmp_path / "a" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=PAINTERS)
+    asked = ["metrics=[caption_following,kid]", "features=judge", "pictures=12"]
+    with pytest.raises(UserError, match=f"^{few_shards}: there are 9 real pictures, and 12 were asked for"):
+        run(f"run=[{tmp_path / 'a'},{few_shards}]", *asked, *FEW)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoints"]
+
+
+def test_figures_of_runs_that_were_not_measured_alike_are_marked(few_shards: Path, tmp_path: Path):
+    write_checkpoint(tmp_path / "a" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=PAINTERS)
+    metrics = metrics_of(plain(compose_evaluate().metric), ["kid", "val_x0"])
+    asked = ["metrics=[kid]", "features=judge", "pictures=9", *FEW]
+    entries = [Entry(folder.name, run(f"run={folder}", *asked), folder) for folder in (tmp_path / "a", few_shards)]
+    assert entries[0].result["kid"]["deviation"] is None
+    table = comparison_text(entries, metrics)
+    assert table.count(" (judge, 9 pictures) |") == 2
+    assert "KID was not measured alike" in table
+    assert 'class="number best"' not in comparison(entries, metrics)
+    alike = [entries[0], replace(entries[1], result=entries[0].result)]
+    assert "alike" not in comparison_text(alike, metrics)
 
 
 @pytest.mark.parametrize(

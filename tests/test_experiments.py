@@ -25,7 +25,7 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch
 from diffusion_art.training.build import build_step, build_trainer
-from tests.fakes import toy_run
+from tests.fakes import tiny_clip, toy_run
 from tests.fakes_sources import captioned
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter", "count": 20, "image_size_px": 16}
@@ -248,6 +248,17 @@ def test_wikiart_without_pretrained_weights_says_so_and_trains_a_small_tower(tmp
     settings = _settled(tmp_path, "+experiment=wikiart", "model.text_encoder.pretrained=not-a-tag-that-exists")
     assert settings["model"]["text_encoder"]["_target_"].endswith("OpenClipScratch")
     assert "cannot be reached" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["open_clip_pretrained", "pair"])
+def test_debug_tiny_goes_with_any_text_encoder(kind, tmp_path):
+    """The sizes that it gives are those of a tower that is trained along."""
+    part = "model.text_encoder.encoders.first" if kind == "pair" else "model.text_encoder"
+    words = [f"model/text_encoder={kind}", f"{part}.model=local-dir:{tiny_clip(tmp_path / 'clip')}"]
+    words += [f"{part}.pretrained=null", "prompts=[a boat]"]
+    words += ["model/text_encoder@model.text_encoder.encoders.second=open_clip_scratch"] if kind == "pair" else []
+    settings = _settled(tmp_path, "+experiment=quickstart32", "+debug=tiny", *words)
+    assert isinstance(build(settings["model"]), TextToImage)
 
 
 def test_the_trainer_counts_in_steps_and_logs_short_runs(tmp_path):

@@ -36,9 +36,12 @@ def test_models_written_before_paint_the_same_picture(name):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_written_before_is_gone_on_with(tmp_path):
-    run = trace.train(tmp_path, more=[f"ckpt_path={trace.HERE / 'old' / 'last.ckpt'}", "trainer.max_steps=22"])
-    assert len(trace.losses(run)) == 2
+def test_a_checkpoint_written_before_is_gone_on_with(run_here, tmp_path):
+    trace.bring_shards(tmp_path)
+    old = f"ckpt_path={trace.HERE / 'old' / 'last.ckpt'}"
+    status, said, complaints = run_here("train", *trace.SETTINGS, old, "trainer.max_steps=22")
+    assert status == 0, said + complaints
+    assert len(trace.losses(tmp_path / trace.RUN)) == 2
 
 
 def test_a_shard_has_the_same_bytes(tmp_path):

@@ -38,7 +38,7 @@ from diffusion_art.training.optim import Constant
 from diffusion_art.training.peers import Lost, speaks
 from diffusion_art.training.resume import checked_resume, steps_done
 from diffusion_art.training.sharded import ShardedStrategy
-from tests.conftest import ROOT
+from tests.commands import COMMON, Command
 from tests.golden.trace import HERE
 from tests.test_clip import TINY as CLIP
 from tests.test_clip import small as small_clip
@@ -88,11 +88,10 @@ OTHER_LOSSES = [("by us", 0), ("by torchrun", 0), ("by torchrun", 1)]
 
 
 def _start(command: list[str], cwd: Path) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
+    return Command(
         command,
         cwd=cwd,
-        env=environment,
+        env={**os.environ, **COMMON},
         text=True,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -115,7 +114,13 @@ def _newest(run: Path) -> int:
 def test_processes_train_what_one_does_for_fifty_steps(count, tiny, run_command, tmp_path):
     for name, processes in (("one", 1), ("many", count)):
         said = run_command(
-            "train", *tiny, "trainer.max_steps=50", f"run={name}", *_processes(processes), cwd=tmp_path, timeout=600
+            "train",
+            *tiny,
+            "trainer.max_steps=50",
+            f"run={name}",
+            *_processes(processes),
+            cwd=tmp_path,
+            timeout=600,
         )
         assert said.returncode == 0, said.stdout + said.stderr
     runs = tmp_path / "logs/tiny"

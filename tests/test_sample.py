@@ -195,15 +195,15 @@ def test_a_sampler_that_is_no_table_paints_too(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_command(folder, tmp_path, run_command):
+def test_the_real_command(folder, tmp_path, run_command, run_here):
     done = run_command(
         "sample", f"run={folder}", 'prompts=["a, red", "b / (c)"]', "num_steps=2", "out=painted", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "painted").glob("*.png"))) == 3
-    wrong = run_command("sample", "run=nowhere", cwd=tmp_path)
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: there is no run at nowhere")
-    assert "Traceback" not in wrong.stderr
-    wrong = run_command("sample", f"run={folder}", "num_steps=2.5", cwd=tmp_path)
+    status, _, complaints = run_here("sample", "run=nowhere")
+    assert status == 1
+    assert complaints.startswith("error: there is no run at nowhere")
+    assert "Traceback" not in complaints
+    wrong = run_command("sample", f"run={folder}", "num_steps=2.5", cwd=tmp_path)  # where no type checker complains
     assert wrong.stderr.startswith("error: num_steps must be a whole number from 1 on, not 2.5")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.conftest import ROOT
+from tests.commands import COMMON, Command
 from tests.test_train import _assert_equal, _wait_for, _weights
 
 TINY = [
@@ -38,11 +38,11 @@ def tiny(painter_shards) -> list[str]:
 
 def _start(command: list[str], cwd: Path) -> subprocess.Popen:
     """In a process group of its own, which hears Ctrl-C also where the tests run in the background and do not."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **COMMON}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment, text=True, start_new_session=True, preexec_fn=_hear, **pipes
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
+    process = Command(command, cwd=cwd, env=environment, text=True, start_new_session=True, **pipes)
+    signal.signal(signal.SIGINT, before)
     STARTED.append(process)
     return process
 
@@ -59,10 +59,6 @@ def none_left() -> Iterator[None]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _hear() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _train(*arguments: str) -> list[str]:

@@ -54,6 +54,11 @@ class CaptionFollowing(Callback):
         self.held_out_count = held_out_count
         self.batch_size = batch_size
 
+    @property
+    def asked(self) -> int:
+        """Pictures to paint at the end of a run; 0 where it is not measured."""
+        return self.count + self.held_out_count if isinstance(self.source, Painter) else 0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not isinstance(self.source, Painter):
             log.info(
@@ -64,7 +69,7 @@ class CaptionFollowing(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(self.source, Painter) or not paints(trainer) or trainer.global_step < trainer.max_steps:
             return
-        log.info("measuring caption following on %d unseen captions", self.count + self.held_out_count)
+        log.info("measuring caption following on %d unseen captions", self.asked)
         with painting(trainer, pl_module):
             if not trainer.is_global_zero:
                 return

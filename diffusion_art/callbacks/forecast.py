@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.units import duration
@@ -24,8 +25,9 @@ class Forecast(Callback):
     """Logs steps, places and times. `after_steps` are taken before the time is told; a shorter run tells none.
 
     The time is the median of those steps, times the steps left, and the last sample grid's time for each grid to come.
-    Validation is not in it. While the `curriculum` has larger pictures to come, it is the time of its present stage,
-    and it is told anew after as many steps of the next.
+    Caption following at the end is counted by the grid's time for a picture. Validation is not in it. While the
+    `curriculum` has larger pictures to come, it is the time of its present stage, and it is told anew after as many
+    steps of the next.
     """
 
     def __init__(self, *, folder: str, curriculum: Curriculum, after_steps: int = 20) -> None:
@@ -64,10 +66,17 @@ class Forecast(Callback):
         grids = next((each for each in callbacks if isinstance(each, SampleGrid) and each.prompts), None)
         due = [] if grids is None else [step for step in grids.due_steps(at, trainer.max_steps) if step <= self._end]
         seconds = left * step_s + (0.0 if grids is None else len(due) * grids.took_s)
+        asked = sum(each.asked for each in callbacks if isinstance(each, CaptionFollowing)) if last else 0
+        asked_s = asked * grids.took_s / len(grids.prompts) if grids is not None else 0.0
+        seconds += asked_s
         far = "to go" if last else f"to step {self._end:,}"
         told = f"about {duration(seconds)} {far}: {left:,} steps of {step_s:.2g} s"
         if grids is not None and due:
+            told += f", sample grids of {grids.took_s:.2g} s at {len(due)} of them"
+        if asked:
+            takes = f"about {duration(asked_s)}" if asked_s else "and its time is not in that"
+            told += f", caption following of {asked:,} pictures at the end, {takes}"
+        if grids is not None and due:
             next_s = (due[0] - at) * step_s + grids.took_s
-            told += f", sample grids of {grids.took_s:.2g} s at {len(due)} of them. "
-            told += f"The next grid is there in {duration(next_s)}, after step {due[0]:,}."
+            told += f". The next grid is there in {duration(next_s)}, after step {due[0]:,}."
         return told if last else f"{told.removesuffix('.')}. Then pictures are larger, and steps take longer."

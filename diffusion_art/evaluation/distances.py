@@ -59,10 +59,11 @@ def kernel_distance(
     subsets: int = 100,
     subset_size: int = 256,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """(mean, standard deviation) of the kernel distance over random subsets of both sides; may be below 0.
 
-    The squared maximum mean discrepancy by its unbiased estimate. The deviation is that of one subset's estimate.
+    The squared maximum mean discrepancy by its unbiased estimate. The deviation is that of one subset's estimate; None
+    where there is one subset, because one was asked for or both sides are of its size.
 
     Paper: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401
 
@@ -83,7 +84,8 @@ def kernel_distance(
         own = (k_rr[r][:, r].sum() + k_ff[f][:, f].sum()) / (subset_size * (subset_size - 1))
         values.append(own - 2 * k_rf[r][:, f].mean())
     drawn = torch.stack(values)
-    return float(drawn.mean()), float(drawn.std(correction=0))
+    one = subsets == 1 or subset_size == len(real) == len(fake)
+    return float(drawn.mean()), None if one else float(drawn.std(correction=0))
 
 
 def polynomial_kernels(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor]:

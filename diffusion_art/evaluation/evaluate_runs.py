@@ -35,6 +35,25 @@ from diffusion_art.runs import Run, load_run
 log = logging.getLogger(__name__)
 
 
+def check_pictures(
+    paths: Sequence[str], metrics: Mapping[str, Metric], asked: Mapping[str, Any], *, networks: Networks
+) -> None:
+    """Before anything is painted for any of the runs: do the data of each hold as many pictures as are asked for?
+
+    Raises:
+        UserError: they do not; of several runs it names the one.
+    """
+    which = asked["checkpoint"] if isinstance(asked["checkpoint"], str) else asked["checkpoint"][0]
+    for path in paths:
+        home = path if isinstance(asked["checkpoint"], str) and which != "all" else find_run(path)
+        data = RunData(load_run(home, which="last" if which == "all" else which).config, real=asked["real"])
+        try:
+            for metric in metrics.values():
+                metric.check_data(data, networks)
+        except UserError as error:
+            raise UserError(f"{path}: {error}" if len(paths) > 1 else str(error)) from error
+
+
 def evaluate_run(
     path: str,
     metrics: Mapping[str, Metric],

@@ -49,6 +49,8 @@ def measured(
 def _result(name: str, metric: Metric, subject: Subject, settings: Any, slices: Sequence[str]) -> dict[str, Any]:
     def measure() -> dict[str, Any]:
         result = metric.measure(subject)
+        if metric.against is not None:
+            result["against"] = getattr(subject, metric.against).digest
         count = metric.count(result)
         return result | (by_column(metric, subject, count, slices) if count else {})
 

@@ -62,26 +62,33 @@ def comparison(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
     """A table with a row for each entry and a column for each figure; the best of a column stands out."""
     columns = _columns(entries, metrics)
     head = "".join(f'<th class="number">{escape(_head(figure))}</th>' for _, figure in columns)
-    best = {place: _best(name, figure, entries) for place, (name, figure) in enumerate(columns)}
+    apart = _apart(entries, metrics)
+    best = {
+        place: [] if name in apart else _best(name, figure, entries) for place, (name, figure) in enumerate(columns)
+    }
     rows = []
     for entry in entries:
         classes = ["number best" if entry.label in best[place] else "number" for place in best]
         cells = [
-            f'<td class="{kind}">{_cell(name, figure, entry.result)}</td>'
+            f'<td class="{kind}">{_cell(name, figure, entry.result)}{escape(_of(name, apart, entry.result))}</td>'
             for kind, (name, figure) in zip(classes, columns)
         ]
         rows.append(f"<tr><td>{escape(entry.label)}</td>{''.join(cells)}</tr>")
-    return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    table = f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    return table + "".join(f'<p class="soft">{escape(line)}</p>' for line in _beware(apart))
 
 
 def comparison_text(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> str:
     """The same table as Markdown."""
-    columns = _columns(entries, metrics)
+    columns, apart = _columns(entries, metrics), _apart(entries, metrics)
     lines = ["| | " + " | ".join(_head(figure) for _, figure in columns) + " |", "|---|" + "---:|" * len(columns)]
     for entry in entries:
-        cells = (figure.told(entry.result[name]) if name in entry.result else "" for name, figure in columns)
+        cells = (
+            figure.told(entry.result[name]) + _of(name, apart, entry.result) if name in entry.result else ""
+            for name, figure in columns
+        )
         lines.append(f"| {entry.label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *("\n" + line for line in _beware(apart))])
 
 
 def figures_told(result: Mapping[str, Any]) -> dict[str, str]:
@@ -107,6 +114,28 @@ def _columns(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> list[tu
         for name, metric in metrics.items()
         if any(name in entry.result for entry in entries)
         for figure in metric.figures
+    ]
+
+
+def _apart(entries: Sequence[Entry], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The metrics that were not measured alike: with another network, number of pictures, or other pictures."""
+    return {
+        name: metric
+        for name, metric in metrics.items()
+        if len({(metric.about(told), told.get("against")) for entry in entries if (told := entry.result.get(name))}) > 1
+    }
+
+
+def _of(name: str, apart: Mapping[str, Metric], result: Mapping[str, Any]) -> str:
+    """What stands beside a figure that was not measured as those of the other runs were."""
+    return apart[name].about(result[name]) if name in apart and name in result else ""
+
+
+def _beware(apart: Mapping[str, Metric]) -> list[str]:
+    return [
+        f"{metric.figures[0].label} was not measured alike: the runs differ in pictures, in their number or in the "
+        "network that looked at them. Do not compare these figures."
+        for metric in apart.values()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial
 
 log = logging.getLogger(__name__)
 
+TINY_TEXT = ("width", "layers", "heads", "vocab_size")  # what conf/debug/tiny.yaml gives a text encoder
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
 
@@ -54,6 +56,7 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
         _settle_strategy(config)
         config.trainer.precision = settled_precision(config.trainer.precision, str(config.trainer.accelerator))
         config.compile = settled_compile(config.compile, str(config.trainer.accelerator), config.trainer.max_steps)
+        _settle_tiny(config, typed)
         if config.get("teacher"):
             _settle_teacher(config)
         else:
@@ -204,6 +207,17 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
         log.warning("the network is not compiled, and trains slower: %s", lacking)
         return False
     return True if asked == "auto" else asked
+
+
+def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
+    """`+debug=tiny` makes the text tower that is trained along small; an encoder of another kind keeps its own size."""
+    encoder = config.model.get("text_encoder")
+    if encoder is None or "_target_" not in encoder:
+        return
+    known = inspect.signature(class_of(encoder)).parameters
+    for name in TINY_TEXT:
+        if name in encoder and name not in known and f"model.text_encoder.{name}" not in typed:
+            del encoder[name]
 
 
 def _settle_text_encoder(config: DictConfig) -> None:

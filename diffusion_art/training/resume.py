@@ -86,6 +86,7 @@ def place_loops(checkpoint: dict[str, Any], *, batches_per_step: int, validates:
     written after the last step, or after a validation, goes on with labels one too high and an empty pass. Here there
     are two moments, after a step and after the validation that was due then; in the first one it is made up for.
     """
+    _check_parts(checkpoint, batches_per_step)
     loops = checkpoint["loops"]["fit_loop"]
     steps, batch = checkpoint["global_step"], loops["epoch_loop.batch_progress"]
     made = batch["total"]["completed"] == batch["total"]["processed"]  # the batch is over, with all that follows it
@@ -98,6 +99,21 @@ def place_loops(checkpoint: dict[str, Any], *, batches_per_step: int, validates:
     loops["epoch_loop.val_loop.batch_progress"] = _progress(**to_come, is_last_batch=False)
     # The label of the step taken last. Lightning adds one at the start, and one more after a validation.
     loops["epoch_loop.state_dict"] = {"_batches_that_stepped": steps - (1 if made or not validates(count) else 2)}
+
+
+def _check_parts(checkpoint: dict[str, Any], batches_per_step: int) -> None:
+    """UserError where a step was taken in another number of batches. Files of before do not name it, and it follows
+    from their cursor; with fewer batches to a step such a run would wait for ever, with more see pictures again.
+    """
+    data, steps = checkpoint.get("StreamDataModule") or {}, checkpoint["global_step"]
+    if "accumulate_grad_batches" in data or not steps or not data.get("cursor"):
+        return
+    if (trained := data["cursor"] // steps) != batches_per_step:
+        raise UserError(
+            f"the checkpoint was trained with trainer.accumulate_grad_batches={trained}, this run has "
+            f"{batches_per_step}: its place in the data would be lost. Resume with "
+            f"trainer.accumulate_grad_batches={trained}."
+        )
 
 
 def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, Any]:

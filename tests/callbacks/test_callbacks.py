@@ -22,15 +22,18 @@ from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.cursor import Cursor
+from diffusion_art.callbacks.forecast import Forecast
 from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.callbacks.reconstructions import Reconstructions
 from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.callbacks.verdict import Verdict
+from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
+from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
 from diffusion_art.training.csv_logger import RunCSVLogger
 from diffusion_art.training.sharded import FoldersToo
@@ -177,6 +180,23 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     told = re.search(r"about \d+ s to go: 6 steps of [\d.e-]+ s, sample grids of [\d.e-]+ s at 2 of them\.", said)
     assert told is not None, said
     assert told.start() < said.index("step 6: samples in")
+
+
+@pytest.mark.parametrize(("prompts", "told"), [(["red"], "about 10 s"), ([], "its time is not in that")])
+def test_the_forecast_counts_the_measurement_at_the_end(prompts, told):
+    forecast = Forecast(folder="run", curriculum=Curriculum(), after_steps=5)
+    forecast._end, forecast._seen = 100, [(step, step / 2) for step in range(1, 7)]
+    grids = SampleGrid(folder="run", prompts=prompts, sampler=Euler(num_steps=1), every_n_steps=None)
+    grids.took_s, grids.painted_at = 0.5, 0
+    counted = CaptionFollowing(folder="run", source=Painter(), sampler=Euler(num_steps=1), count=16, held_out_count=4)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_steps=100, callbacks=[grids, counted], enable_checkpointing=False, **quiet)
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = 6
+    said = forecast._told(trainer)
+    assert re.search(rf"caption following of 20 pictures at the end, .*({told})", said), said
+    assert said.startswith("about 58 s to go" if prompts else "about 47 s to go"), said
+    counted.source = None
+    assert "caption following" not in forecast._told(trainer)
 
 
 @pytest.mark.slow

@@ -78,7 +78,9 @@ def test_kernel_distance_of_all_pictures_is_torchmetrics():
     real, fake = gaussian(120, 6, seed=0), gaussian(120, 6, seed=1) + 0.3
     mean, deviation = kernel_distance(real, fake, subset_size=120, subsets=3)
     assert mean == pytest.approx(poly_mmd(real, fake).item(), rel=1e-9)
-    assert deviation == pytest.approx(0, abs=1e-12)
+    assert deviation is None  # three times the same subset
+    assert kernel_distance(real, fake, subset_size=60, subsets=1)[1] is None
+    assert kernel_distance(real, fake[:60], subset_size=60, subsets=3)[1] > 0  # one side is drawn from
 
 
 def test_kernel_distance_is_unbiased_and_its_deviation_is_that_of_a_subset():

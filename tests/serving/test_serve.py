@@ -24,6 +24,8 @@ from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.listening import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Limits, Settings
 from diffusion_art.stop_signals import AGAIN_S
+from tests import commands
+from tests.commands import COMMON
 from tests.fakes import JIT_CONFIG, MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 from tests.serving.raw import eventually
 
@@ -110,9 +112,9 @@ class Command:
     """The real command in a process of its own; `url` is where it says that it serves."""
 
     def __init__(self, run: Path, cwd: Path, *overrides: str, env: dict[str, str] | None = None) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **COMMON}
         environment |= {CACHE_VARIABLE: str(cwd.with_name(f"{cwd.name}-cache")), **(env or {})}
-        self.process = subprocess.Popen(
+        self.process = commands.Command(
             [sys.executable, "-m", "diffusion_art.serve", f"run={run}", "device=cpu", *overrides],
             cwd=cwd,
             env=environment,

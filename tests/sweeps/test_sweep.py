@@ -198,8 +198,8 @@ def test_after_a_worker_was_killed_its_trial_and_those_beside_it_go_on(tiny, tmp
 @pytest.mark.slow
 def test_killed_in_mid_trial_a_sweep_goes_on_as_if_it_had_not_been(tiny, run_command, tmp_path):
     """SIGKILL twice; no trial is lost or repeated, and each ends in the value it would have had."""
-    asked = [*tiny, "+sweep=optuna", "hydra.sweeper.n_trials=4", "trainer.max_steps=40", "callbacks.samples=null"]
-    asked += ["trainer.val_check_interval=10", "hydra.sweeper.sampler.n_startup_trials=2"]
+    asked = [*tiny, "+sweep=optuna", "hydra.sweeper.n_trials=4", "trainer.max_steps=24", "callbacks.samples=null"]
+    asked += ["trainer.val_check_interval=6", "hydra.sweeper.sampler.n_startup_trials=2"]
     asked += ["optim.lr=tag(log,interval(1e-4,1e-1))", "model/schedule=choice(cosine,flow)"]
     said = run_command("train", *asked, "run=whole", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
@@ -210,10 +210,10 @@ def test_killed_in_mid_trial_a_sweep_goes_on_as_if_it_had_not_been(tiny, run_com
 
     for trial in (0, 2):
         process = _start([*asked, "run=broken"], tmp_path)
-        _wait_for(lambda trial=trial: steps(trial) >= 12, process)
+        _wait_for(lambda trial=trial: steps(trial) >= 9, process)
         process.kill()
         process.communicate()
-        assert steps(trial) < 40
+        assert steps(trial) < 24
         assert open_study(broken).get_trials()[trial].state is TrialState.RUNNING
     said = run_command("train", *asked, "run=broken", cwd=tmp_path)
     assert said.returncode == 0, said.stderr

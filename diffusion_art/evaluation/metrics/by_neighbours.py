@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.metrics.metric import Metric, at_least
 from diffusion_art.evaluation.neighbours import Neighbours
 from diffusion_art.evaluation.networks import Networks
@@ -23,6 +24,7 @@ class ByNeighbours(Metric):
     sample overlap, so they spread less than samples of their size do: as much as samples of the whole size.
     """
 
+    against = "real"
     key: ClassVar[str]
 
     def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", nearest: int = 5) -> None:
@@ -38,6 +40,9 @@ class ByNeighbours(Metric):
 
     def check(self, networks: Networks) -> None:
         networks.features(self.features)
+
+    def check_data(self, data: RunData, networks: Networks) -> None:
+        check_there(data.real(), self.pictures)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)

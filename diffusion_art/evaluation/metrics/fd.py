@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.distances import check_count, frechet_distance, frechet_error, least_count
 from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
 from diffusion_art.evaluation.networks import Networks
@@ -24,6 +25,7 @@ class FrechetDistance(Metric):
     Paper: Heusel et al. 2017, https://arxiv.org/abs/1706.08500
     """
 
+    against = "real"
     figures = (Figure("fd", "FD", "lower", error="deviation"),)
 
     def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", resamples: int = 10) -> None:
@@ -35,15 +37,19 @@ class FrechetDistance(Metric):
     def check(self, networks: Networks) -> None:
         check_count(self.pictures, networks.features(self.features).dim)
 
-    def measure(self, subject: Subject) -> dict[str, Any]:
-        features = subject.networks.features(self.features)
-        there, least = subject.real.there, least_count(features.dim)
+    def check_data(self, data: RunData, networks: Networks) -> None:
+        real, least = data.real(), least_count(networks.features(self.features).dim)
+        there = real.there
         if there is not None and there < least:
             raise UserError(
                 f"fd takes at least {least:,} real pictures, and there are {there:,}. Ask for kid in its place, which "
                 f"few pictures do not bias: 'metrics=[kid]' pictures={there}."
             )
-        check_there(subject.real, self.pictures)
+        check_there(real, self.pictures)
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        self.check_data(subject.data, subject.networks)
+        features = subject.networks.features(self.features)
         result = self.between(
             subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)
         )

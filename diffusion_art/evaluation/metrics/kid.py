@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.distances import kernel_distance, kernel_error, polynomial_kernels
 from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
 from diffusion_art.evaluation.networks import Networks
@@ -17,13 +18,14 @@ from diffusion_art.evaluation.subject import Subject
 class KernelDistance(Metric):
     """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
 
-    `kid` is the mean over random subsets and `deviation` that of one subset's estimate. `error` is the standard
-    error of the whole, by the jackknife: leaving out each picture in turn.
+    `kid` is the mean over random subsets and `deviation` that of one subset's estimate, None where only one subset
+    fits. `error` is the standard error of the whole, by the jackknife: leaving out each picture in turn.
 
     Paper: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401
     """
 
     figures = (Figure("kid", "KID", "lower", error="error"),)
+    against = "real"
     sliced = (32, Figure("kid", "KID", "lower"))
 
     def __init__(
@@ -38,6 +40,9 @@ class KernelDistance(Metric):
     def check(self, networks: Networks) -> None:
         networks.features(self.features)
 
+    def check_data(self, data: RunData, networks: Networks) -> None:
+        check_there(data.real(), self.pictures)
+
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)
         result = self.between(*self._sides(subject))
@@ -49,6 +54,10 @@ class KernelDistance(Metric):
         mean, deviation = kernel_distance(real, fake, subset_size=size, subsets=self.subsets)
         error = kernel_error(*polynomial_kernels(real, fake))
         return {"kid": mean, "deviation": deviation, "error": error, "subset_size": size}
+
+    def summary(self, result: Mapping[str, Any]) -> str:
+        alone = "" if result.get("deviation") is not None else "; one subset fits, so there is no deviation"
+        return super().summary(result) + alone
 
     def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
         real, fake = (side[list(rows)] for side in self._sides(subject))

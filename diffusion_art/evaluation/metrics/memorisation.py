@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
 from diffusion_art.evaluation.neighbours import ROWS, nearest
 from diffusion_art.evaluation.networks import Networks, features_of
@@ -33,6 +34,7 @@ class Memorisation(Metric):
     2020, A non-parametric test to detect data-copying, https://arxiv.org/abs/2004.05675
     """
 
+    against = "real"
     figures = (
         Figure("memorised", "memorised", "lower", percent=True),
         Figure("expected", "memorised by chance", "neither", percent=True),
@@ -62,6 +64,10 @@ class Memorisation(Metric):
 
     def check(self, networks: Networks) -> None:
         networks.features(self.features)
+
+    def check_data(self, data: RunData, networks: Networks) -> None:
+        if data.has_training_pictures:
+            check_there(data.real(), self.pictures)
 
     def refusal(self, subject: Subject) -> str | None:
         if subject.data.has_training_pictures:

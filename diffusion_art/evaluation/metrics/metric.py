@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.subject import Subject
 
@@ -43,10 +44,14 @@ class Metric(ABC):
     """Measures a `Subject`. The docstring's first sentence says in a report what the figures mean."""
 
     figures: ClassVar[tuple[Figure, ...]]
+    against: ClassVar[str | None] = None  # the pictures of a `Subject` that it compares with: real | kept
     sliced: ClassVar[tuple[int, Figure] | None] = None  # fewest pictures of a slice, and what `of_rows` gives
 
     def check(self, networks: Networks) -> None:  # noqa: B027 -- most have nothing to check
         """UserError where its settings make no sense; said before the model is loaded."""
+
+    def check_data(self, data: RunData, networks: Networks) -> None:  # noqa: B027 -- some compare with no pictures
+        """UserError where a run's data hold too few pictures for it; said before anything is painted."""
 
     def refusal(self, subject: Subject) -> str | None:
         """Why this model cannot be measured so, if it cannot: `caption_following asks for ...`."""
