@@ -2,7 +2,8 @@
 
 `Command` is `subprocess.Popen` but for that. `[sys.executable, "-m", "diffusion_art.NAME", ...]` is forked, from the
 second one of a test process on. The first is started as ever, and so is a command that imports little, or one whose
-environment changes what a library reads when it is imported.
+environment changes what a library reads when it is imported. The forking steps in at private methods of Popen, which
+are those of Python 3.11 to 3.13; where they are others, all commands are started as ever.
 
 Forked commands share the seed of Python's hashes: two of them never see a set in two orders. `tests/golden` does.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARIES = ("lightning.pytorch", "torchvision", "diffusers.models.autoencoders.autoencoder_dc", "hydra")
 HEAVY = ("consolidate", "evaluate", "export", "posthoc_ema", "sample", "schedule_search", "serve", "train")
 COMMON = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
+PIPES = ["p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"]
 READ_AT_IMPORT = ("CUDA", "HF_", "LD_", "MKL", "MPL", "OMP_", "PYTHON", "TORCH_", "TRANSFORMERS", "USE_", "XDG_")
 
 
@@ -70,13 +73,20 @@ def _is_heavy(args: list[str]) -> bool:
     return words[:2] == [sys.executable, "-m"] and words[2] in {f"diffusion_art.{name}" for name in HEAVY}
 
 
+def _is_known() -> bool:
+    """Whether Popen hands over what `Command` expects."""
+    handed = list(inspect.signature(subprocess.Popen._execute_child).parameters)
+    return len(handed) == 24 and handed[11:17] == PIPES and handed[22] == "start_new_session"
+
+
 class Command(subprocess.Popen):
     _told: socket.socket | None = None
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *more) -> None:
         global _nursery, _started
         environment = dict(os.environ if env is None else env)
-        plain = preexec_fn is None and not pass_fds and more[3] == -1 and _is_heavy(args)  # its stdin is no pipe
+        plain = _is_known() and preexec_fn is None and not pass_fds and _is_heavy(args)
+        plain = plain and more[3] == -1  # its stdin is no pipe
         plain = plain and _read_at_import(environment) == _read_at_import({**os.environ, **COMMON})
         _started += plain
         if not plain or _started == 1:
