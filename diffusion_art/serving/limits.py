@@ -53,7 +53,7 @@ class Limits:
 
     def max_body_at(self, path: str) -> int:
         """Bytes that a request to `path` may bring."""
-        if path in _UNREAD:
+        if path.rstrip("/") in _UNREAD:
             return 1 << 40
         return self.max_predict_body_bytes if path == "/predict" else self.max_body_bytes
 
