@@ -37,7 +37,7 @@ async def predict(
     for item in items:
         studio.check_prompt(item.caption, "caption")
     jobs = [
-        studio.job(item.caption, *seeds_from(item.seed, 1), studio.sampler_of(), size=studio.painted_size(item.size))
+        studio.job(item.caption, seeds_from(item.seed, 1)[0], studio.sampler_of(), size=studio.painted_size(item.size))
         for item in items
     ]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))
