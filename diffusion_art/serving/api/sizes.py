@@ -85,7 +85,8 @@ def size_of(
         return own[asked]
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", asked or "", flags=re.ASCII)
     if limits.sizes == "any" and found is None:
-        raise _refusal(f"A size is 'WIDTHxHEIGHT', such as '512x512', or 'auto', not {shown(asked) or 'that'}.")
+        most = f"with sides of at most {limits.max_size_px} pixels"
+        raise _refusal(f"A size is 'WIDTHxHEIGHT' {most}, or 'auto', not {shown(asked) or 'that'}.")
     if limits.sizes == "exact" or found is None:
         paints = ", ".join(map(named, others)) if others else named(square)
         raise _refusal(f"This model paints {paints}, not {shown(asked) or 'that'}: say '{named(square)}' or 'auto'.")

@@ -103,7 +103,7 @@ def test_sizes_that_are_refused(client, asked):
 
 def test_what_is_no_size_is_told_what_one_is(client):
     error = client.post(GENERATIONS, json={"prompt": "x", "size": "16:9"}).json()["error"]
-    assert error["message"] == "A size is 'WIDTHxHEIGHT', such as '512x512', or 'auto', not '16:9'."
+    assert error["message"] == "A size is 'WIDTHxHEIGHT' with sides of at most 2048 pixels, or 'auto', not '16:9'."
 
 
 def test_an_answer_has_so_many_pixels_at_most(client):
