@@ -99,8 +99,8 @@ def authorised(given: Sequence[str], token: str | None) -> bool:
     """Whether the `Authorization` headers of a request are the token, compared in a time that tells nothing of it."""
     if token is None:
         return True
-    expected = f"Bearer {token}".encode()
-    return len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1", "replace"), expected)
+    scheme, _, shown = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return hmac.compare_digest(shown.encode("latin-1", "replace"), token.encode()) and scheme.lower() == "bearer"
 
 
 # ---------------------------------------------------------------------- addresses and sockets

@@ -22,7 +22,7 @@ _UNREAD = ("/v1/images/edits", "/v1/images/variations")  # refused for what they
 _LEAST = {"rate_per_minute": 1.0, "max_body_bytes": 1024, "max_predict_body_bytes": 1024}
 
 TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
-OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2")
+OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-*", "chatgpt-image-latest")
 _TOKEN_CHARACTERS = 16
 _MAKE_ONE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(24))"'
 
@@ -65,7 +65,7 @@ class Limits:
 
     def max_body_at(self, path: str) -> int:
         """Bytes that a request to `path` may bring."""
-        if path in _UNREAD:
+        if path.rstrip("/") in _UNREAD:
             return 1 << 40
         return self.max_predict_body_bytes if path == "/predict" else self.max_body_bytes
 
@@ -118,8 +118,8 @@ class Settings:
     `tokens` are what clients must know, as `Authorization: Bearer TOKEN`. Without any, everybody who reaches the port
     may ask, and then only a `Host` header that names this machine or one of `hosts` is answered, so that no web
     page elsewhere can point its own name at us (DNS rebinding). `cors` are the origins whose pages may call the
-    API. `name` is the model's, `aliases` are others it answers to. `public_url` is how clients reach us, where
-    they do not do so directly.
+    API. `name` is the model's, `aliases` are others it answers to (`*`: any letters). `public_url`
+    is how clients reach us, where they do not do so directly.
 
     Raises:
         UserError: a token that is too short to be a secret, or not plain ASCII.
@@ -179,9 +179,14 @@ class Settings:
         """Whether a `Host` header is one of ours; without tokens only."""
         if self.tokens:
             return True
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        name = name.strip("[]").lower()
+        name = name_of(host)
         return name in self.hosts or is_loopback(name)
+
+
+def name_of(host: str) -> str:
+    """That of a `Host` header, without the port."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return name.strip("[]").lower()
 
 
 def _password(credentials: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ class Studio:
 
     def check_model(self, name: str | None) -> None:
         """ApiError 404 for a model that is not served here."""
-        if name is None or name == self.model.id or name in self.settings.aliases:
+        if not name or name == self.model.id or any(fnmatchcase(name, alias) for alias in self.settings.aliases):
             return
         named = f" {shown(name)}" if shown(name) else " of that name"
         raise ApiError(

@@ -84,7 +84,7 @@ def test_schemathesis(small):
     schemathesis = pytest.importorskip("schemathesis")
     schema = schemathesis.openapi.from_url(f"{small.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 18
+    assert len(operations) == 19
     heavy = {"/v1/images/generations", "/predict", "/sdapi/v1/txt2img"}
     done = 0
     for operation in operations:

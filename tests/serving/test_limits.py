@@ -94,6 +94,7 @@ def test_names_that_are_not_ours_are_not_answered(client):
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1"):
         answer = client.get("/health", headers={"host": host})
         assert (answer.status_code, answer.json()["error"]["code"]) == (421, "unknown_host")
+        assert f"hosts=[{host.partition(':')[0]}]" in answer.json()["error"]["message"]
 
 
 def test_hosts_add_names_and_tokens_make_names_harmless():

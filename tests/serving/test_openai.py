@@ -6,11 +6,13 @@ import asyncio
 import base64
 import io
 import threading
+from typing import get_args
 
 import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types import ImageModel
 from PIL import Image
 
 from diffusion_art.serving.engine.jobs import Job
@@ -123,6 +125,11 @@ def test_async(guarded):
         return len({answer.data[0].b64_json for answer in answers})
 
     assert asyncio.run(paint()) == 6
+
+
+def test_every_model_that_the_package_knows_is_this_one(guarded):
+    for name in get_args(ImageModel):
+        guarded.studio.check_model(name)
 
 
 def test_models(ai):

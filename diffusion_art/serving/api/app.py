@@ -34,7 +34,7 @@ from diffusion_art.serving.studio import Studio
 
 PAGE = Path(__file__).parents[1] / "page"
 # What takes a token, where there is one. The page, its files and health do not; pictures have names nobody can guess.
-GUARDED = ("/v1/", "/predict", "/metrics", "/sdapi/")
+GUARDED = ("/v1/", "/predict", "/info", "/metrics", "/sdapi/")
 _DESCRIPTION = (
     "Paintings over HTTP: OpenAI's images API, with a seed, a sampler, steps, guidance and a negative prompt on top; "
     "AUTOMATIC1111's /sdapi/v1; and EIR's /predict."
@@ -67,14 +67,14 @@ def create_app(studio: Studio) -> FastAPI:
         app.include_router(part)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(RequestValidationError, answer_validation)
-    app.add_exception_handler(HTTPException, answering_http(" See /docs for what there is."))
+    app.add_exception_handler(HTTPException, answering_http(" See /docs for what there is.", cors=True))
     app.add_middleware(Gate, settings=studio.settings, guarded=GUARDED, answered=studio.metrics.answered)
     if studio.settings.cors:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=studio.settings.cors,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # the openai package in a browser sends a dozen of its own
             expose_headers=["Retry-After", "X-Request-Id"],
         )
     _document(app, guarded=bool(studio.settings.tokens))
@@ -110,6 +110,7 @@ def _document(app: FastAPI, *, guarded: bool) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
+@router.get("/v1/models/", include_in_schema=False)
 @router.get("/v1/models", responses=_GUARDED, summary="The model that is served", tags=["OpenAI's images API"])
 async def models(request: Request) -> ModelList:
     return ModelList(data=[request.app.state.studio.model])

@@ -7,6 +7,7 @@ Nothing but ASCII goes out, so that no odd character of a request can break the 
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import math
@@ -26,6 +27,23 @@ log = logging.getLogger(__name__)
 INVALID = "invalid_request_error"
 SDAPI = "/sdapi/"  # below it, errors are AUTOMATIC1111's: {"error": ..., "detail": ...}
 _SHOWN_CHARACTERS = 64  # of a value or a key that somebody sent
+_OURS = {  # what other servers call a field of ours
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "guidance": "guidance_scale",
+    "sampler_name": "sampler",
+    "scheduler": "sampler",
+    "width": "size",
+    "height": "size",
+    "image_size": "size",
+    "aspect_ratio": "size",
+    "batch_size": "n",
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "format": "output_format",
+}
 
 
 class ApiError(HTTPException):
@@ -124,7 +142,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> 
     if kind == "json_invalid":
         return ApiError(status, "The body is not valid JSON.", code="invalid_json")
     if kind == "extra_forbidden":
-        return ApiError(status, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
+        ours = f"; here it is called '{_OURS[param]}'" if param in _OURS else ""
+        return ApiError(status, f"Unknown parameter: '{param}'{ours}.", param=param, code="unknown_parameter")
     if kind == "missing" and param:
         return ApiError(
             status, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
@@ -141,7 +160,9 @@ def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> 
 
 
 def _kind_of_body(kind: str) -> str:
-    return "a JSON list" if kind.startswith(("list", "too_")) else "a JSON object, sent as application/json"
+    if kind.startswith("too_"):
+        return "a JSON list of one or more"
+    return f"a JSON {'list' if kind.startswith('list') else 'object'}, sent as application/json"
 
 
 def of_mistake(error: UserError, *, param: str) -> ApiError:
@@ -163,21 +184,40 @@ async def answer_validation(request: Request, error: Exception) -> Response:
     return of_validation(error.errors(), status=status).response(path)
 
 
-def answering_http(see: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
-    """A handler for 404 and 405 of the router, and 400 of a body that could not be parsed. `see` ends what it says."""
+def answering_http(see: str = "", *, cors: bool = False) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler for 404 and 405 of the router, and 400 of a body that could not be parsed. `see` ends what it says.
+
+    `cors`: other pages may be let in by the setting of that name.
+    """
 
     async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = ascii(request.url.path)[1:-1][:_SHOWN_CHARACTERS]
         messages = {
-            404: f"There is nothing at {path}.{see}",
-            405: f"{path} cannot be asked with {request.method}.{see}",
-            400: "The body cannot be read as JSON.",
+            404: f"There is nothing at {path}.{_meant(request)}{see}",
+            405: (cors and _page_elsewhere(request)) or f"{path} cannot be asked with {request.method}.{see}",
+            400: "The body cannot be read as JSON in UTF-8.",
         }
-        found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
+        code = "invalid_json" if error.status_code == 400 else None
+        found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)), code=code)
         response = found.response(request.url.path)
         if error.headers:
             response.headers.update(error.headers)
         return response
 
     return answer_http
+
+
+def _meant(request: Request) -> str:
+    """The address that one there is not comes near to, as a sentence: `/images/generations`, `/healthz`."""
+    known = [path for path in request.app.openapi()["paths"] if "{" not in path]
+    near = difflib.get_close_matches(request.url.path[:_SHOWN_CHARACTERS], known, n=1, cutoff=0.8)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _page_elsewhere(request: Request) -> str:
+    """What is answered to the browser of a page that `cors` does not name, when it asks whether the page may call."""
+    origin = shown(request.headers.get("origin", ""))[1:-1]
+    if "access-control-request-method" not in request.headers or not origin:
+        return ""
+    return f"Pages of {origin} may not call this server; its owner can let them with cors=[{origin}]."

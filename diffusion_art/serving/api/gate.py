@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffusion_art.serving.api.errors import ApiError, internal
-from diffusion_art.serving.settings import Settings
+from diffusion_art.serving.api.errors import ApiError, internal, shown
+from diffusion_art.serving.settings import Settings, name_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # is a GET whose body uvicorn keeps back
+            scope = {**scope, "method": "GET"}
         passage = _Passage(self.settings, self.guarded, scope, receive, send)
         began = time.perf_counter()
         try:
@@ -88,9 +90,11 @@ class _Passage:
         path, method = self.scope["path"], self.scope["method"]
         host = self.headers.get("host", "")
         if not self.settings.answers_to(host):
+            name = name_of(host) if shown(name_of(host)) else ""
             raise ApiError(
                 421,
-                "This server does not go by the name in the Host header; its owner can add it with hosts=[...].",
+                f"This server does not go by the name in the Host header{name and ', '}{name}; "
+                f"its owner can add it with hosts=[{name or '...'}].",
                 code="unknown_host",
             )
         if self.settings.tokens and path.startswith(self.guarded) and method != "OPTIONS":
@@ -104,6 +108,13 @@ class _Passage:
                     code="invalid_api_key",
                 )
             self.scope["customer"] = customer
+        packing = self.headers.get("content-encoding", "identity")
+        if packing.lower() not in ("identity", ""):
+            raise ApiError(
+                415,
+                f"Bodies are read as they are, not as {shown(packing) or 'that'}: send it without Content-Encoding.",
+                code="unsupported_encoding",
+            )
         length = self.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > self.max_bytes):
             raise self._too_large()

@@ -38,6 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "There is no such model.",
         408: "The body took too long to arrive.",
         413: "The body is too large.",
+        415: "The body is packed (Content-Encoding).",
         421: "The Host header names another server.",
         429: "The queue is full, or the token has had its share; Retry-After says when to come back.",
         500: "A step of the painting failed.",

@@ -98,6 +98,9 @@ def size_of(
     if asked in own:
         return own[asked]
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", asked or "", flags=re.ASCII)
+    if limits.sizes == "any" and found is None:
+        most = f"with sides of at most {limits.max_size_px} pixels"
+        raise _refusal(f"A size is 'WIDTHxHEIGHT' {most}, or 'auto', not {shown(asked) or 'that'}.")
     if limits.sizes == "exact" or found is None:
         paints = ", ".join(map(named, others)) if others else named(square)
         raise _refusal(f"This model paints {paints}, not {shown(asked) or 'that'}: say '{named(square)}' or 'auto'.")

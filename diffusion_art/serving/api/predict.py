@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
-from diffusion_art.diffusion.noise import SEED_LIMIT
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import ERRORS, unless_gone
 from diffusion_art.serving.api.pictures import as_base64, as_floats
-from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Predictions
+from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape
 from diffusion_art.serving.engine.jobs import Ticket
-from diffusion_art.serving.studio import Studio
+from diffusion_art.serving.studio import Studio, seeds_from
 
 router = APIRouter()
 
@@ -38,10 +36,9 @@ async def predict(
         raise ApiError(422, f"At most {most} captions at a time here, not {len(items)}.", code="too_many_pictures")
     for item in items:
         studio.check_prompt(item.caption, "caption")
-    seeds = (secrets.randbelow(SEED_LIMIT) if item.seed is None else item.seed for item in items)
     jobs = [
-        studio.job(item.caption, seed, studio.sampler_of(), size=studio.painted_size(item.size))
-        for item, seed in zip(items, seeds, strict=True)
+        studio.job(item.caption, seeds_from(item.seed, 1)[0], studio.sampler_of(), size=studio.painted_size(item.size))
+        for item in items
     ]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))
     work = asyncio.gather(*(_floats(studio, ticket) for ticket in tickets))
@@ -50,6 +47,14 @@ async def predict(
         return Response(status_code=499)
     answer = Predictions(result=pictures)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.get("/info", responses={status: ERRORS[status] for status in (401, 421)}, summary="The shapes", tags=["EIR"])
+async def info(request: Request) -> Info:
+    """What the floats of /predict are, where no `size` is asked for; as EIR's server says it."""
+    side_px = request.app.state.studio.run.model.image_size_px
+    picture = {"image": Shape(shape=(3, side_px, side_px))}
+    return Info(inputs=picture, outputs=picture)
 
 
 async def _floats(studio: Studio, ticket: Ticket) -> FloatPicture:

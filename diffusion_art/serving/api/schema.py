@@ -2,20 +2,28 @@
 
 The models say what is well formed; what this server's model can do (its size, its samplers, its limits) is checked
 where it is known, in `studio.py`. Fields that OpenAI's clients send and that mean nothing here are taken and ignored;
-unknown ones are refused by name.
+unknown ones are refused by name, unless they are null.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from diffusion_art.diffusion.noise import SEED_LIMIT
 
 Format = Literal["png", "jpeg", "webp"]
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Ignored = Annotated[str | None, Field(description="OpenAI's clients send it; it is ignored.")]
+Ignored = Annotated[Any, Field(description="OpenAI's clients send it; it is ignored.")]
+
+
+def _whole(value: Any) -> Any:
+    """7 for the 7.0 of clients whose language has one kind of number: JSON has no other either."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class ImageRequest(BaseModel):
@@ -29,7 +37,7 @@ class ImageRequest(BaseModel):
 
     prompt: str = Field(min_length=1, description="The caption to paint.")
     model: str | None = Field(None, description="The model's name, see /v1/models. Null: the one there is.")
-    n: Annotated[int, Field(ge=1)] | None = Field(
+    n: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="Pictures, at most limits.n of /v1/models. Null: 1."
     )
     size: str | None = Field(
@@ -42,22 +50,23 @@ class ImageRequest(BaseModel):
         description="url: an address that serves the picture for a while. Null: url for dall-e names, else b64_json.",
     )
     output_format: Format | None = Field(None, description="Null: png.")
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
+    output_compression: Annotated[Whole, Field(ge=0, le=100)] | None = Field(
         None, description="Quality of jpeg and webp, in percent; webp is lossless at 100. Null: 95."
     )
     stream: bool | None = Field(None, description="Answer with server-sent events.")
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+    partial_images: Annotated[Whole, Field(ge=0, le=3)] | None = Field(
         None, description="With stream: looks at the unfinished picture on the way."
     )
     user: Ignored = None
     quality: Ignored = None
     background: Ignored = None
     style: Ignored = None
+    complexity: Ignored = None
     moderation: Ignored = None
     safety_identifier: Ignored = None
 
     negative_prompt: str | None = Field(None, description="What to steer away from, with guidance_scale above 1.")
-    num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(
+    num_inference_steps: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="Steps of the sampler. Null: as the run's own sample grids."
     )
     times: Annotated[list[Time], Field(min_length=2, fail_fast=True)] | None = Field(
@@ -82,10 +91,18 @@ class ImageRequest(BaseModel):
         description="Dynamic thresholding: the share of values that must fit the range before clipping, 0.995 is "
         "usual; 0: only clip. Null: the run's own.",
     )
-    seed: Annotated[int, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
+    seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
         None, description="Of the first picture; the next ones count up. Null or -1: any."
     )
     sampler: str | None = Field(None, description="See /v1/models for the choices. Null: the run's own.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unset(cls, fields: Any) -> Any:
+        """Fields of other servers that a client has and leaves null ask for nothing."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None or name in cls.model_fields}
 
 
 class Picture(BaseModel):
@@ -219,12 +236,24 @@ class CaptionItem(BaseModel):
 
     caption: str
     image: str | None = None
-    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = None
+    seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(None, description="Null or -1: any.")
     size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
 
 
 class FloatPicture(BaseModel):
     image: str = Field(description="Base64 of little-endian float32, channels x height x width, in [0, 1].")
+
+
+class Shape(BaseModel):
+    type: Literal["image"] = "image"
+    shape: tuple[int, int, int] = Field(description="Channels, height, width.")
+
+
+class Info(BaseModel):
+    """As EIR's server describes its model: what pictures go in and come out."""
+
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
 
 
 class Predictions(BaseModel):

@@ -35,6 +35,7 @@ SD_ERRORS: dict[int | str, dict[str, Any]] = {
         404: "There is no such sampler or model.",
         408: "",
         413: "",
+        415: "",
         421: "",
         422: "The request is not well formed.",
         429: "",

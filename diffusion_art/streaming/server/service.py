@@ -132,7 +132,10 @@ class Reception:
         if path == "/health":
             return connection.respond(HTTPStatus.OK, "ok\n")
         if not authorised(request.headers.get_all("Authorization"), self._token):
-            response = self._refuse(connection, "token", HTTPStatus.UNAUTHORIZED, "This stream needs its token.\n")
+            given = "Authorization" in request.headers
+            text = "This is not its token" if given else "This stream needs its token"
+            text += ", as the header 'Authorization: Bearer TOKEN'.\n"
+            response = self._refuse(connection, "token", HTTPStatus.UNAUTHORIZED, text)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         if path == "/metrics":

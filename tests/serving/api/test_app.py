@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import logging
@@ -361,6 +362,63 @@ def test_fields_of_openais_clients_are_taken_and_ignored(client):
     asked = {"quality": "hd", "style": "vivid", "background": "auto", "moderation": "low", "user": "me", "n": None}
     assert client.post(GENERATIONS, json={"prompt": "x", **asked}).status_code == 200
 
+    odd = {"user": 5, "quality": 3, "complexity": "low"}
+    assert client.post(GENERATIONS, json={"prompt": "x", **odd}).status_code == 200
+
+
+def test_what_a_client_leaves_null_asks_for_nothing(client):
+    assert client.post(GENERATIONS, json={"prompt": "x", "model": "", "svg": None, "steps": None}).status_code == 200
+
+
+def test_a_whole_number_may_have_a_point(client):
+    whole = {"n": 2.0, "seed": 7.0, "num_inference_steps": 2.0, "output_compression": 90.0, "partial_images": 0.0}
+    answer = client.post(GENERATIONS, json={"prompt": "x", **whole})
+    assert [picture["seed"] for picture in answer.json()["data"]] == [7, 8]
+    assert client.post(GENERATIONS, json={"prompt": "x", "n": 1.5}).json()["error"]["param"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("steps", "num_inference_steps"), ("cfg_scale", "guidance_scale"), ("width", "size")]
+)
+def test_a_field_by_the_name_of_another_server_is_told_ours(client, theirs, ours):
+    error = client.post(GENERATIONS, json={"prompt": "x", theirs: 5}).json()["error"]
+    assert (error["param"], error["message"]) == (theirs, f"Unknown parameter: '{theirs}'; here it is called '{ours}'.")
+
+
+def test_a_packed_body_is_refused_with_what_helps(client):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = client.post(GENERATIONS, content=gzip.compress(b'{"prompt": "x"}'), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert "not as 'gzip': send it without Content-Encoding" in answer.json()["error"]["message"]
+    plain = client.post(GENERATIONS, json={"prompt": "x"}, headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
+
+
+def test_a_body_that_is_not_in_utf_8(client):
+    body = '{"prompt": "Été"}'.encode("latin-1")
+    error = client.post(GENERATIONS, content=body, headers={"content-type": "application/json"}).json()["error"]
+    assert (error["code"], error["message"]) == ("invalid_json", "The body cannot be read as JSON in UTF-8.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("/images/generations", GENERATIONS), ("/v1/v1/models", "/v1/models"), ("/healthz", "/health"), ("/x", "")],
+)
+def test_an_address_that_is_nearly_one_of_ours(client, asked, meant):
+    answer = client.post(asked, json={"prompt": "x"})
+    assert answer.status_code == 404
+    assert (f"Did you mean {meant}?" in answer.json()["error"]["message"]) == bool(meant)
+
+
+def test_head_is_get_without_the_body(client):
+    url = client.post(GENERATIONS, json={"prompt": "x", "response_format": "url"}).json()["data"][0]["url"]
+    for path in ("/", "/health", "/v1/models", url):
+        got, asked = client.get(path), client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert asked.headers[name] == got.headers[name]
+    assert client.head(GENERATIONS).status_code == 405
+
 
 def test_nothing_there_and_nothing_of_that_kind(client):
     missing = client.get("/nowhere")
@@ -391,6 +449,7 @@ def test_models(client):
     assert model["samplers"] == list(SAMPLERS)
     assert model["trained"].startswith("Trained for 5 ")
     assert model["better"]
+    assert client.get("/v1/models/").json() == listed
     assert client.get("/v1/models/toy").json() == model
     assert client.get("/v1/models/dall-e-3").json() == model
     assert client.get("/v1/models/other").status_code == 404
@@ -465,6 +524,7 @@ def test_the_openapi_description(client):
     assert set(api["paths"]) == {
         GENERATIONS,
         "/predict",
+        "/info",
         *(f"/sdapi/v1/{name}" for name in ("txt2img", "progress", "interrupt", "samplers", "schedulers", "sd-models")),
         *(f"/sdapi/v1/{name}" for name in ("upscalers", "options", "png-info")),
         "/v1/models",
@@ -502,11 +562,15 @@ def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
     origin = {"origin": "https://example.org"}
     asking = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
     assert "access-control-allow-origin" not in client.get("/health", headers=origin).headers
-    assert client.options(GENERATIONS, headers=asking).status_code == 405
+    refused = client.options(GENERATIONS, headers=asking)
+    assert refused.status_code == 405
+    assert "cors=[https://example.org]" in refused.json()["error"]["message"]
     settings = Settings(cors=("https://example.org",), tokens=("a token of some length".replace(" ", "-"),))
     with serving(toy_folder, settings=settings) as own, httpx2.Client(base_url=own.url, trust_env=False) as named:
         allowed = named.options(GENERATIONS, headers=asking)
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
+        theirs = {"access-control-request-headers": "authorization, content-type, x-stainless-lang, x-stainless-os"}
+        assert named.options(GENERATIONS, headers=asking | theirs).status_code == 200  # the openai package in a page
         other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
 

@@ -100,6 +100,11 @@ def test_sizes_that_are_refused(client, asked):
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_size")
 
 
+def test_what_is_no_size_is_told_what_one_is(client):
+    error = client.post(GENERATIONS, json={"prompt": "x", "size": "16:9"}).json()["error"]
+    assert error["message"] == "A size is 'WIDTHxHEIGHT' with sides of at most 2048 pixels, or 'auto', not '16:9'."
+
+
 def test_an_answer_has_so_many_pixels_at_most(client):
     answer = client.post(GENERATIONS, json={"prompt": "x", "size": "2048x2048", "n": 6})
     assert answer.json()["error"]["code"] == "invalid_size"

@@ -49,6 +49,21 @@ def test_without_a_seed_every_picture_is_another(client):
     assert result[0] != result[1]
 
 
+def test_seed_minus_one_is_any_as_everywhere(client):
+    result = client.post("/predict", json=[{"caption": "red", "seed": -1}] * 2).json()["result"]
+    assert result[0] != result[1]
+
+
+def test_the_shape_of_the_floats_is_told_as_eirs_server_tells_it(client):
+    picture = {"image": {"type": "image", "shape": [3, 16, 16]}}
+    assert client.get("/info").json() == {"inputs": picture, "outputs": picture}
+
+
+def test_a_list_without_captions_is_told_from_no_list(client):
+    for body, said in (([], "a JSON list of one or more"), ({}, "a JSON list, sent as application/json")):
+        assert client.post("/predict", json=body).json()["error"]["message"] == f"The body must be {said}."
+
+
 def test_an_empty_caption_is_any_picture(client):
     assert client.post("/predict", json=[{"caption": ""}]).status_code == 200
 

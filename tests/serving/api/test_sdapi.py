@@ -139,7 +139,7 @@ def test_samplers_by_their_names(name, ours):
         ({"prompt": "x", "steps": 10**9}, 400, "At most 200 steps"),
         ({"prompt": "x", "batch_size": 4, "n_iter": 3}, 400, "At most 10 pictures"),
         ({"prompt": "x", "batch_size": 10**4000}, 400, "At most 10 pictures"),
-        ({"prompt": "x", "width": 10**4000}, 400, "paints 16x16"),
+        ({"prompt": "x", "width": 10**4000}, 400, "at most 2048 pixels"),
         ({"prompt": "x", "width": 4096}, 400, "16 to 2048 pixels"),
         ({"prompt": "x", "cfg_scale": 99}, 422, "'cfg_scale'"),
         ({"prompt": "x" * 4001}, 400, "4,000 are the most"),

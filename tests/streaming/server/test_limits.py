@@ -59,6 +59,7 @@ def test_a_request_carries_the_token_once_or_not_at_all():
     for token in ("sesame", "浮世絵"):
         (header,) = headers_of(token).values()
         assert authorised([header], token)
+        assert authorised([header.replace("Bearer", "bearer")], token)
         assert not any(authorised(given, token) for given in ([], [header, header], [token], [f"{header} "], ["€"]))
     assert headers_of(None) == {}
     assert authorised([], None)

@@ -124,8 +124,10 @@ def test_unreadable_samples_are_counted(tmp_path: Path):
 def test_health_is_for_everybody_and_metrics_for_those_with_the_token(toy: Path):
     with running(toy, Settings(token="sesame")) as url:
         assert http(url, "/health") == (200, "text/plain; charset=utf-8", "ok\n")
-        assert http(url, "/metrics")[0] == 401
-        assert http(url, "/metrics", Authorization="Bearer sesam")[0] == 401
+        for headers, said in (({}, "This stream needs its token"), ({"Authorization": "Bearer sesam"}, "This is not")):
+            status, _, text = http(url, "/metrics", **headers)
+            assert (status, text.startswith(said)) == (401, True)
+            assert "as the header 'Authorization: Bearer TOKEN'" in text
         status, content_type, text = http(url, "/metrics", Authorization="Bearer sesame")
         assert (status, content_type.startswith("text/plain; version=")) == (200, True)
         assert read_metrics(text)[0]["connections_refused_total", "token"] == 2
