@@ -17,7 +17,15 @@ from diffusion_art.captions import is_caption_column, listed, ready_captions, st
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.splits import column_of_splits, first_split, split_in_row, split_of_file, split_of_folder
+from diffusion_art.sources.splits import (
+    NumberedSplits,
+    column_of_splits,
+    first_split,
+    numbered_splits,
+    split_in_row,
+    split_of_file,
+    split_of_folder,
+)
 from diffusion_art.sources.table import Row, first_lines, read_table
 from diffusion_art.sources.texts import as_text, overlaid, read_text
 
@@ -78,6 +86,7 @@ class Metadata:
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
         split, read, column_of_split = split_of_file(table), {}, column_of_splits([row for _, row in rows])
+        numbers = numbered_splits([row for _, row in rows])
         for line, row in rows:
             where = f"{path} line {line}"
             named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
@@ -89,8 +98,28 @@ class Metadata:
             _add(described, row, column)
             if column_of_split:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
+            self._add_numbered(described, numbers, row)
         self.notes += notes
         self._merge(read)
+
+    def _add_numbered(self, described: Described, numbers: NumberedSplits, row: Mapping[str, Any]) -> None:
+        if numbers.note:
+            described.split = numbers.of(row) or described.split
+            self.notes[numbers.note] += 1
+
+    def read_partition(self, file: str) -> bool:
+        """Whether `file` is CelebA's list of splits by their numbers: `000001.jpg 0`."""
+        if "partition" not in posixpath.basename(file) and "split" not in posixpath.basename(file):
+            return False
+        lines = [line.split() for line in read_text(self.root / file).text.splitlines() if line.strip()]
+        rows = [{"file_name": line[0], "partition": line[-1]} for line in lines if len(line) == 2]
+        numbers, folder = numbered_splits(rows), posixpath.dirname(file)
+        found = [(picture, row) for row in rows if (picture := self._names.find(row["file_name"], folder))]
+        if not numbers.column or 2 * len(found) <= len(lines):
+            return False
+        for picture, row in found:
+            self._add_numbered(self.described.setdefault(picture, Described()), numbers, row)
+        return True
 
     def read_names(self, file: str) -> bool:
         """Whether `file` is a list of the pictures of a split, as `train.txt`: one a line, whatever follows it."""

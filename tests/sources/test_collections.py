@@ -461,3 +461,51 @@ def test_every_suffix_of_a_jpeg_is_read_and_the_unreadable_is_counted(tmp_path: 
         NO_TABLE: 1,
         DAMAGED_TABLE: 1,
     }
+
+
+# ------------------------------------------------------------------ splits by numbers
+
+ON_NUMBERS = "rows whose `partition` is a number, read as 0 train, 1 val, 2 test"
+ON_A_FLAG = "rows whose split was read from the flag `is_train`"
+ABC = ("a.jpg", "b.jpg", "c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "splits", "note"),
+    [
+        ("partition", (0, 1, 2), {"a.jpg": "train", "b.jpg": "val"}, ON_NUMBERS),
+        ("is_train", (1, 0, 1), {"a.jpg": None, "c.jpg": None}, ON_A_FLAG),
+        (
+            "partition",
+            (0, 1, 1),
+            dict.fromkeys(ABC),
+            "rows whose `partition` is a number that says no split; write train, val or test there",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet table", "parquet"])
+def test_splits_by_numbers(tmp_path: Path, kind: str, column: str, cells: Any, splits: Any, note: str) -> None:
+    if kind == "parquet":
+        rows = [{"image": encoded(picture(n)), "filename": ABC[n], column: cell} for n, cell in enumerate(cells)]
+        write_parquet(tmp_path / "train.parquet", rows, schema=None)
+    else:
+        write_files(tmp_path, jpegs(*ABC))
+        rows = [{"image_id": file, column: cell} for file, cell in zip(ABC, cells)]
+    if kind == "parquet table":
+        write_parquet(tmp_path / "list_eval_partition.parquet", rows, schema=None)
+    if kind == "csv":
+        lines = "".join(f"{file},{cell}\n" for file, cell in zip(ABC, cells))
+        write_files(tmp_path, {"list_eval_partition.csv": f"image_id,{column}\n{lines}"})
+    source = open_source(tmp_path)
+    found = pictures_of(source).values()
+    assert {item.columns.get("filename") or item.name: item.split for item in found} == splits
+    counted = len(found) if kind == "parquet" else 3
+    assert notes_of(source) == {note: counted}
+
+
+def test_celebas_list_of_splits(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs(*(f"img/{name}" for name in ABC)))
+    write_files(tmp_path, {"list_eval_partition.txt": "a.jpg 0\nb.jpg 1\nc.jpg 2\n"})
+    source = open_source(tmp_path)
+    assert splits_of(source) == {"img/a.jpg": "train", "img/b.jpg": "val"}
+    assert source.left_out() == {TEST_SPLIT: 1}
