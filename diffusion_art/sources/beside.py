@@ -16,10 +16,14 @@ from diffusion_art.captions import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import is_layout, nfc
-from diffusion_art.sources.texts import Decoded, alternatives, decode
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
+_BOX = re.compile(r"\d+(?: -?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
+
+
+BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
 
 
 class Neighbours:
@@ -85,14 +89,14 @@ class About(NamedTuple):
     """What texts and a row of columns say of one picture.
 
     `text` is the first text as it stands, "" without one. `captions` are those of the texts, `row_captions` those
-    of the row. `guessed` tells that a file was read as Windows-1252.
+    of the row. `notes` say what was odd: a file was read as Windows-1252, or holds boxes.
     """
 
     text: str
     captions: list[str]
     columns: dict[str, str]
     row_captions: list[str]
-    guessed: bool
+    notes: list[str]
 
 
 def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> About:
@@ -104,12 +108,19 @@ def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> Abou
 def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
     """ValueError for JSON that cannot be read."""
     row = read_json(json_text.text) if json_text else {}
-    filled = [text.text for text in texts if text.text.strip()]
-    guessed = any(text.guessed for text in (*texts, json_text) if text)
+    boxes = [text for text in texts if _holds_boxes(text.text)]
+    filled = [text.text for text in texts if text.text.strip() and text not in boxes]
+    notes = [CP1252_NOTE] if any(text.guessed for text in (*texts, json_text) if text) else []
+    notes += [BOXES_NOTE] * len(boxes)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
     columns = {name: text for name, text in known if text is not None}
     captions = ready_captions(row)
-    return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, guessed)
+    return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, notes)
+
+
+def _holds_boxes(text: str) -> bool:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return bool(lines) and all(map(_BOX.fullmatch, lines))
 
 
 def read_json(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
 from diffusion_art.sources.names import FolderNames, class_names, data_set_name
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
-from diffusion_art.sources.texts import CP1252_NOTE, decode
+from diffusion_art.sources.texts import decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
 CAPTION_SUFFIXES = ("txt", "caption", "text", "cap")
@@ -240,8 +240,7 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
         yield LeftOut(name, reason)
         return
     known = about(texts, row)
-    if known.guessed:
-        yield Note(name, CP1252_NOTE)
+    yield from (Note(name, note) for note in known.notes)
     captions = known.captions or known.row_captions
     columns = dict(known.columns)
     if known.text:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from diffusion_art.sources.base import LeftOut
+from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
@@ -509,3 +510,23 @@ def test_celebas_list_of_splits(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert splits_of(source) == {"img/a.jpg": "train", "img/b.jpg": "val"}
     assert source.left_out() == {TEST_SPLIT: 1}
+
+
+# ------------------------------------------------------------------ what lies beside pictures for other ends
+
+
+def test_boxes_of_yolo_are_no_captions(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("car/a.jpg", "car/b.jpg", "car/c.jpg", "car/d.jpg"))
+    write_files(tmp_path, {"car/a.txt": "0 0.5 0.5 0.2 0.3\n12 .5 1 0 1e-3\n", "car/b.txt": "3 0 0 1 0 1 1 0 1"})
+    write_files(tmp_path, {"car/c.txt": "4 0.5 horses", "car/d.txt": ""})
+    source = open_source(tmp_path)
+    captions = dict.fromkeys(("car/a.jpg", "car/b.jpg", "car/d.jpg"), "car")
+    assert captions_of(source) == captions | {"car/c.jpg": "4 0.5 horses"}
+    assert notes_of(source) == {BOXES_NOTE: 2}
+
+
+def test_boxes_of_yolo_in_a_tar(tmp_path: Path) -> None:
+    members = [("a.jpg", encoded(picture(0))), ("a.txt", b"0 0.5 0.5 0.2 0.3")]
+    source = open_source(write_tar(tmp_path / "a.tar", members))
+    assert captions_of(source) == {"a.tar a": ""}
+    assert notes_of(source) == {BOXES_NOTE: 1}
