@@ -19,7 +19,7 @@ from diffusion_art.sources.names import is_layout, nfc
 from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
-_BOX = re.compile(r"\d+(?: -?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
+_BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 
 
