@@ -15,7 +15,7 @@ from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE
+from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.table import SHORT_ROWS
@@ -530,3 +530,26 @@ def test_boxes_of_yolo_in_a_tar(tmp_path: Path) -> None:
     source = open_source(write_tar(tmp_path / "a.tar", members))
     assert captions_of(source) == {"a.tar a": ""}
     assert notes_of(source) == {BOXES_NOTE: 1}
+
+
+# ------------------------------------------------------------------ names that differ in the suffix
+
+
+def test_a_table_that_names_pictures_by_another_suffix(tmp_path: Path) -> None:
+    pngs = {f"images/{name}.png": encoded(picture(n), "PNG") for n, name in enumerate("abc")}
+    write_files(tmp_path, pngs)
+    write_files(tmp_path, {"table.csv": "image,caption\na.jpg,a cat\nb.JPEG,a dog\nc.png,a cow\nc.jpg,no\nd.jpg,no\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"images/a.png": "a cat", "images/b.png": "a dog", "images/c.png": "a cow"}
+    assert notes_of(source) == {OTHER_SUFFIX: 2}
+    assert source.left_out() == {NO_PICTURE: 2}
+
+
+def test_a_table_all_of_whose_names_have_another_suffix(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": encoded(picture(0), "PNG"), "masks/b.png": encoded(picture(1), "PNG")})
+    write_files(tmp_path, {"table.csv": "image,caption\na.jpg,a cat\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source)["a.png"] == "a cat"
+    assert notes_of(source) == {OTHER_SUFFIX: 1}
+    write_files(tmp_path, {"table.csv": "image,caption\na.png,a cat\nimages/b.jpg,a dog\n"})
+    assert captions_of(open_source(tmp_path))["masks/b.png"] == ""
