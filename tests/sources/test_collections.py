@@ -553,3 +553,13 @@ def test_a_table_all_of_whose_names_have_another_suffix(tmp_path: Path) -> None:
     assert notes_of(source) == {OTHER_SUFFIX: 1}
     write_files(tmp_path, {"table.csv": "image,caption\na.png,a cat\nimages/b.jpg,a dog\n"})
     assert captions_of(open_source(tmp_path))["masks/b.png"] == ""
+
+
+@pytest.mark.parametrize(
+    ("picture_name", "beside"),
+    [("a.jpg", "a.jpg.supplemental-metadata"), ("a.jpg", "a.jpg.suppl"), ("a(1).jpg", "a.jpg.supplemental-meta(1)")],
+)
+def test_newer_takeouts_of_google(tmp_path: Path, picture_name: str, beside: str) -> None:
+    write_files(tmp_path, jpegs(picture_name))
+    write_files(tmp_path, {f"{beside}.json": json.dumps({"title": picture_name, "description": "a cat"})})
+    assert captions_of(open_source(tmp_path)) == {picture_name: "a cat"}
