@@ -103,7 +103,7 @@ NO_NUMBERS = NumberedSplits()
 
 
 def numbered_splits(rows: Sequence[Mapping[str, Any]]) -> NumberedSplits:
-    """From all rows of a table. A column that holds words is none of these."""
+    """From all rows of a table. Nothing where a column of splits holds words."""
     names = list(max(rows, key=len, default={}))
     column = split_column(names)
     cells = {_number(row.get(column)) for row in rows} - {""} if column else set()
