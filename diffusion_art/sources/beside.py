@@ -16,10 +16,15 @@ from diffusion_art.captions import ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import is_layout, nfc
-from diffusion_art.sources.texts import Decoded, alternatives, decode
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
+_BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
+_TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
+
+
+BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
 
 
 class Neighbours:
@@ -29,7 +34,7 @@ class Neighbours:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
         by_stem: dict[str, list[str]] = defaultdict(list)
         for file in (*texts, *listing.having({".json"})):
-            by_stem[nfc(stem_of(file))].append(file)
+            by_stem[_picture_of(file)].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
         owned: set[str] = set()
@@ -39,9 +44,9 @@ class Neighbours:
         for picture in pictures if in_any_case else ():
             if picture not in self.texts and picture not in self.json:
                 owned |= self._take(picture, in_any_case.get(nfc(stem_of(picture)).casefold(), []))
-        apart = _in_folders_of_texts([file for file in texts if file not in owned])
-        for picture in pictures if apart else ():
-            if picture not in self.texts and (of_text := _texts_apart(apart, nfc(stem_of(picture)))):
+        apart = TextsApart(file for file in texts if file not in owned)
+        for picture in pictures if apart.files else ():
+            if picture not in self.texts and (of_text := apart.of(nfc(stem_of(picture)))):
                 self.texts[picture] = of_text
                 owned.update(of_text)
         self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
@@ -55,6 +60,15 @@ class Neighbours:
         return set(found)
 
 
+def _picture_of(file: str) -> str:
+    """The name of the picture that a text or JSON is about, with or without its suffix."""
+    stem = nfc(stem_of(file))
+    takeout = _TAKEOUT.fullmatch(stem) if suffix_of(file) == ".json" else None
+    if takeout is None or not "supplemental-metadata".startswith(takeout[2]):
+        return stem
+    return f"{stem_of(takeout[1])}{takeout[3]}{suffix_of(takeout[1])}" if takeout[3] else takeout[1]
+
+
 def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
@@ -62,37 +76,37 @@ def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _in_folders_of_texts(texts: Iterable[str]) -> dict[str, list[str]]:
-    """{path without suffix and without the folder that is there for texts: the texts}."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for file in texts:
-        *folders, base = nfc(stem_of(file)).split("/")
-        for place, name in enumerate(folders):
-            if _TEXT_FOLDER.fullmatch(name.lower()):
-                found["/".join([*folders[:place], *folders[place + 1 :], base])].append(file)
-    return found
+class TextsApart:
+    """Texts in folders of their own; `files` are those by path, without suffix and without the folder for texts."""
 
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.files: dict[str, list[str]] = defaultdict(list)
+        for file in texts:
+            *folders, base = nfc(stem_of(file)).split("/")
+            for place, name in enumerate(folders):
+                if _TEXT_FOLDER.fullmatch(name.lower()):
+                    self.files["/".join([*folders[:place], *folders[place + 1 :], base])].append(file)
 
-def _texts_apart(apart: dict[str, list[str]], stem: str) -> tuple[str, ...]:
-    """The texts of a picture, as it stands or without a folder such as `images`."""
-    *folders, base = stem.split("/")
-    places = [place for place, name in enumerate(folders) if is_layout(name)]
-    without = ("/".join([*folders[:place], *folders[place + 1 :], base]) for place in places)
-    return tuple(apart.get(next((key for key in (stem, *without) if key in apart), ""), ()))
+    def of(self, stem: str) -> tuple[str, ...]:
+        """The texts of a picture, as it stands or without a folder such as `images`."""
+        *folders, base = stem.split("/")
+        places = [place for place, name in enumerate(folders) if is_layout(name)]
+        without = ("/".join([*folders[:place], *folders[place + 1 :], base]) for place in places)
+        return tuple(self.files.get(next((key for key in (stem, *without) if key in self.files), ""), ()))
 
 
 class About(NamedTuple):
     """What texts and a row of columns say of one picture.
 
     `text` is the first text as it stands, "" without one. `captions` are those of the texts, `row_captions` those
-    of the row. `guessed` tells that a file was read as Windows-1252.
+    of the row. `notes` say what was odd: a file was read as Windows-1252, or holds boxes.
     """
 
     text: str
     captions: list[str]
     columns: dict[str, str]
     row_captions: list[str]
-    guessed: bool
+    notes: list[str]
 
 
 def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> About:
@@ -104,12 +118,19 @@ def read_beside(root: Path, texts: Iterable[str], json_file: str | None) -> Abou
 def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
     """ValueError for JSON that cannot be read."""
     row = read_json(json_text.text) if json_text else {}
-    filled = [text.text for text in texts if text.text.strip()]
-    guessed = any(text.guessed for text in (*texts, json_text) if text)
+    boxes = [text for text in texts if _holds_boxes(text.text)]
+    filled = [text.text for text in texts if text.text.strip() and text not in boxes]
+    notes = [CP1252_NOTE] if any(text.guessed for text in (*texts, json_text) if text) else []
+    notes += [BOXES_NOTE] * len(boxes)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
     columns = {name: text for name, text in known if text is not None}
     captions = ready_captions(row)
-    return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, guessed)
+    return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, notes)
+
+
+def _holds_boxes(text: str) -> bool:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return bool(lines) and all(map(_BOX.fullmatch, lines))
 
 
 def read_json(text: str) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def _read_tables(files: list[str], metadata: Metadata) -> None:
         if _IMG2DATASET.search(file):
             continue
         if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
-            metadata.left_out[ORPHAN_TEXTS] += not (metadata.read_names(file) or metadata.read_pairs(file))
+            readers = (metadata.read_partition, metadata.read_names, metadata.read_pairs)
+            metadata.left_out[ORPHAN_TEXTS] += not any(read(file) for read in readers)
         elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
         elif is_strict(file):

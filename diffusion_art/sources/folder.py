@@ -26,7 +26,7 @@ from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
 from diffusion_art.sources.names import data_set_name
-from diffusion_art.sources.texts import CP1252_NOTE, overlaid
+from diffusion_art.sources.texts import overlaid
 
 FILES_PER_CHUNK = 64
 
@@ -105,8 +105,7 @@ class ImageFolder:
         if reason := no_reader(image):
             yield LeftOut(entry.file, reason)
             return
-        if beside.guessed:
-            yield Note(entry.file, CP1252_NOTE)
+        yield from (Note(entry.file, note) for note in beside.notes)
         columns = {"file_name": entry.file} | entry.from_path
         told = {name: text for name, text in beside.columns.items() if text != entry.file.rpartition("/")[2]}
         columns = overlaid(overlaid(columns, told), entry.columns)  # the title in Google's takeouts is the file's name

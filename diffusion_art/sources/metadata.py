@@ -17,12 +17,21 @@ from diffusion_art.captions import is_caption_column, listed, ready_captions, st
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.splits import column_of_splits, first_split, split_in_row, split_of_file, split_of_folder
+from diffusion_art.sources.splits import (
+    NumberedSplits,
+    column_of_splits,
+    first_split,
+    numbered_splits,
+    split_in_row,
+    split_of_file,
+    split_of_folder,
+)
 from diffusion_art.sources.table import Row, first_lines, read_table
 from diffusion_art.sources.texts import as_text, overlaid, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"
+OTHER_SUFFIX = "rows whose picture is here by another suffix (a.png for a.jpg), which was taken"
 NO_TABLE = "files that look like metadata and name no picture here"
 
 _SAMPLED_ROWS = 500
@@ -58,7 +67,7 @@ class Metadata:
     def finder(self, table: str) -> Callable[[str], bool]:
         """Tells whether a text in `table`, a path below the root, is the name of a picture."""
         folder = posixpath.dirname(table)
-        return lambda text: self._names.named_exactly(text, folder)
+        return lambda text: self._names.named_exactly(text, folder) or self._names.by_stem(text, folder) is not None
 
     def read(self, table: str, *, strict: bool = False) -> None:
         """Add the rows of `table`. A `strict` one must name pictures, another may be about something else.
@@ -78,10 +87,16 @@ class Metadata:
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
         split, read, column_of_split = split_of_file(table), {}, column_of_splits([row for _, row in rows])
+        numbers = numbered_splits([row for _, row in rows])
+        named_exactly = self._pictures_named(rows, column, folder)
         for line, row in rows:
             where = f"{path} line {line}"
             named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
-            if (file := self._names.find(named, folder) if named else None) is None:
+            file = self._names.find(named, folder) if named else None
+            if file is None and (like := self._names.by_stem(named, folder)) not in named_exactly:
+                file = like
+                notes[OTHER_SUFFIX] += like is not None
+            if file is None:
                 _refuse_outside(named, folder, where=where, strict=strict)
                 self.left_out[NO_PICTURE] += 1
                 continue
@@ -89,8 +104,28 @@ class Metadata:
             _add(described, row, column)
             if column_of_split:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
+            self._add_numbered(described, numbers, row)
         self.notes += notes
         self._merge(read)
+
+    def _add_numbered(self, described: Described, numbers: NumberedSplits, row: Mapping[str, Any]) -> None:
+        if numbers.note:
+            described.split = numbers.of(row) or described.split
+            self.notes[numbers.note] += 1
+
+    def read_partition(self, file: str) -> bool:
+        """Whether `file` is CelebA's list of splits by their numbers: `000001.jpg 0`."""
+        if "partition" not in posixpath.basename(file) and "split" not in posixpath.basename(file):
+            return False
+        lines = [line.split() for line in read_text(self.root / file).text.splitlines() if line.strip()]
+        rows = [{"file_name": line[0], "partition": line[-1]} for line in lines if len(line) == 2]
+        numbers, folder = numbered_splits(rows), posixpath.dirname(file)
+        found = [(picture, row) for row in rows if (picture := self._names.find(row["file_name"], folder))]
+        if not numbers.column or 2 * len(found) <= len(lines):
+            return False
+        for picture, row in found:
+            self._add_numbered(self.described.setdefault(picture, Described()), numbers, row)
+        return True
 
     def read_names(self, file: str) -> bool:
         """Whether `file` is a list of the pictures of a split, as `train.txt`: one a line, whatever follows it."""
@@ -133,6 +168,10 @@ class Metadata:
         best = max(exact, key=exact.__getitem__, default=None)
         if best is not None and exact[best]:
             return next((name for name in usual if exact[name]), best)
+        like = {name: self._like(sample, name, folder) for name in (*usual, *others)}
+        best = max(like, key=like.__getitem__, default=None)
+        if best is not None and 2 * like[best] > len(sample):
+            return best
         # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
         bare = {name: self._hits(sample, name, folder, exact=False) for name in (*usual, *others)}
         best = max(bare, key=lambda name: len(set(bare[name])), default=None)
@@ -141,11 +180,18 @@ class Metadata:
         # The numbers of a few classes name as few pictures.
         return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
 
+    def _pictures_named(self, rows: list[Row], column: str | None, folder: str) -> set[str | None]:
+        return {self._names.find(name, folder) for _, row in rows if (name := _name(row.get(column or "")))} - {None}
+
     def _hits(self, rows: list[dict[str, Any]], column: str, folder: str, *, exact: bool) -> list[str]:
         """The pictures that a column names, row by row."""
         named = [name for row in rows if (name := _name(row.get(column)))]
         sure = [name for name in named if not exact or self._names.named_exactly(name, folder)]
         return [file for name in sure if (file := self._names.find(name, folder))]
+
+    def _like(self, rows: list[dict[str, Any]], column: str, folder: str) -> int:
+        """How many pictures a column names but for the suffix."""
+        return sum(self._names.by_stem(_name(row.get(column)), folder) is not None for row in rows)
 
     def _merge(self, read: Mapping[str, Described]) -> None:
         for file, new in read.items():

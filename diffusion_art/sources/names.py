@@ -100,6 +100,21 @@ class PictureNames:
         """Whether `name` has a suffix and is found: surer than a bare number."""
         return suffix_of(_NUMBERED.sub("", name.strip())) not in ("", ".0") and self.find(name, folder) is not None
 
+    def by_stem(self, name: str, folder: str = "") -> str | None:
+        """The one picture that has the name of one that is not here, but for the suffix: `a.png` for `a.jpg`.
+
+        Of several folders of pictures, it lies in that of the name, or in that of the table.
+        """
+        name = nfc(unquote(name.partition("?")[0] if "://" in name else name).strip()).replace("\\", "/")
+        if suffix_of(name) not in PICTURE_SUFFIXES or self.find(name, folder) is not None:
+            return None
+        parent, _, stem = stem_of(name).rpartition("/")
+        candidates = self._by_stem.get(stem.casefold(), [])
+        places = {parent.rpartition("/")[2]} if parent.strip("./") else {folder.rpartition("/")[2]}
+        if len(self._folders) > 1:
+            candidates = [file for file in candidates if posixpath.dirname(file).rpartition("/")[2] in places]
+        return candidates[0] if len(candidates) == 1 else None
+
     def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
         """The candidate that shares most of the last parts, None where two share as many."""
         if len(candidates) < 2:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
-from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, told
 from diffusion_art.sources.names import PictureNames, data_set_name
@@ -99,6 +100,8 @@ class Parquet:
             found["split_column"] = True
             if "splits" in found:
                 found["version"] = 2  # test rows of a file named `train` are left out
+        if self._by_row.numbers.note:
+            found["split_numbers"] = True
         if any(layout.split_labels for layout, _ in self._parts.values()):
             found["split_labels"] = True  # earlier versions took their numbers for no splits
         return found
@@ -109,18 +112,24 @@ class Parquet:
 
     def chunks(self) -> Iterator[Rows]:
         kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
-        by_row = row_splits({file: layout for file, (layout, _) in kept.items()})
         for file, (layout, groups) in kept.items():
             first_row = 0
             for group, rows in enumerate(groups):
                 for start in range(0, rows, ROWS_PER_CHUNK):
                     stop = min(start + ROWS_PER_CHUNK, rows)
-                    yield Rows(file, group, start, stop, first_row, layout, self._splits[file], by_row)
+                    yield Rows(file, group, start, stop, first_row, layout, self._splits[file], self._by_row)
                 first_row += rows
 
     def pictures(self, chunk: Rows) -> Iterator[Item]:
         for number, rows in _pictures_in(chunk):
-            yield self._picture(chunk, number, rows)
+            item = self._picture(chunk, number, rows)
+            if (note := chunk.row_splits.numbers.note) and isinstance(item, Picture):
+                yield Note(item.name, note)
+            yield item
+
+    @cached_property
+    def _by_row(self) -> RowSplits:
+        return row_splits({file: layout for file, (layout, _) in self._parts.items() if self._splits[file] != "test"})
 
     @property
     def _root(self) -> Path:

@@ -19,7 +19,15 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
-from diffusion_art.sources.splits import divide, split_column, split_of_folder
+from diffusion_art.sources.splits import (
+    NO_NUMBERS,
+    NumberedSplits,
+    divide,
+    numbered_splits,
+    split_column,
+    split_of_flag,
+    split_of_folder,
+)
 from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
@@ -62,12 +70,19 @@ class Layout:
         return split_column(self._plain)
 
     @property
+    def split_columns(self) -> tuple[str, ...]:
+        """The column of splits, and flags such as `is_train`."""
+        flags = (name for name in self._plain if split_of_flag(name))
+        return (*([self.split_column] if self.split_column else []), *flags)
+
+    @property
     def split_labels(self) -> tuple[str, ...]:
         """The names behind the numbers in the column of splits; none where it has words."""
         return dict(self.labels).get(self.split_column or "", ())
 
-    def split_of(self, value: Any) -> str | None:
-        """What a value in the column of splits says."""
+    def split_of(self, row: Mapping[str, Any]) -> str | None:
+        """What a row says in the column of splits, in a word."""
+        value = row[self.split_column] if self.split_column else None
         return split_of_folder(label_text(self.split_labels, value) if self.split_labels else str(value))
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
@@ -95,13 +110,14 @@ def _decoded(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class RowSplits:
-    """What a column of splits divides: nothing, off a test split, or also a validation split."""
+    """What columns of splits divide: nothing, off a test split, or also a validation split."""
 
     named: tuple[tuple[str, str | None], ...] = ()
+    numbers: NumberedSplits = NO_NUMBERS
 
     def of(self, row: dict[str, Any], layout: Layout, split_of_file: str | None) -> str | None:
         """ "train", "val", "test", or None where a hash decides. Files count before rows, but for `test`."""
-        word = layout.split_of(row[column]) if self.named and (column := layout.split_column) else None
+        word = layout.split_of(row) or self.numbers.of(row) if self.named else None
         said = dict(self.named).get(word or "train")
         return said if said == "test" else split_of_file or said
 
@@ -128,18 +144,21 @@ def _packed_columns(schema: pa.Schema, *, without: list[str]) -> tuple[str, ...]
 
 
 def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
-    """From all values of the column of splits, in the files that have one."""
-    words: set[str | None] = set()
+    """From all values of the columns of splits, in the files that have any."""
+    rows: list[tuple[Layout, dict[str, Any]]] = []
     for file, layout in layouts.items():
-        if (column := layout.split_column) is None:
+        if not (columns := list(layout.split_columns)):
             continue
         try:
-            values = pq.read_table(file, columns=[column])[column].unique().to_pylist()
+            values = pq.read_table(file, columns=columns).group_by(columns).aggregate([]).to_pylist()
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(broken(file, f"has no whole column `{column}` ({error})")) from error
-        words |= set(map(layout.split_of, values))
+            raise UserError(broken(file, f"has no whole column `{columns[0]}` ({error})")) from error
+        rows += [(layout, row) for row in values]
+    unlabelled = [row for layout, row in rows if not layout.split_labels]
+    numbers = numbered_splits(unlabelled)
+    words = {layout.split_of(row) or numbers.of(row) for layout, row in rows}
     found = divide({word or "train": word for word in words})
-    return RowSplits(tuple(sorted(found.items()))) if any(found.values()) else RowSplits()
+    return RowSplits(tuple(sorted(found.items())) if any(found.values()) else (), numbers)
 
 
 class Group(NamedTuple):

@@ -2,6 +2,7 @@
 
     train/a.jpg   train2017/a.jpg   validation-00000.tar   semart_test.csv   {"split": "restval"}   test_01.jpg
     trainA/a.jpg and testA/b.jpg, or monet_train/a.jpg and monet_test/b.jpg: names that differ in that word alone
+    {"partition": 2}   {"is_train": 0}   numbers, as CelebA has them, and flags
 
 A named validation split is the validation split; pictures of a test split are never trained on. Names divide a
 collection only where they name a part to train on and another one: a folder with nothing but `train-*.parquet`, or
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 TEST_SPLIT = "pictures of a test split"
@@ -28,6 +30,9 @@ _WORDS = {
 _FILLERS = {"set", "split", "data", "image", "images", "img", "imgs", "pictures", "partial", "of", ""}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # `trainImages` has two
 _PREFIX = re.compile(r"([a-z]+)[_-]")
+_FLAG = re.compile(r"(?:is|in)(?!_?valid$)(.+)")  # `is_valid` may also tell of pictures that are whole
+_TRUTHS = {"true": "1", "false": "0", "yes": "1", "no": "0", "nan": ""}
+_NUMBERS = {"0": _TRAIN, "1": _VAL, "2": _TEST}  # CelebA's
 
 
 def split_in_row(row: Mapping[str, Any]) -> str | None:
@@ -59,6 +64,69 @@ def _splits_in_all(rows: Sequence[Mapping[str, Any]], column: str) -> set[str]:
             return set()
         found.add(split)
     return found
+
+
+@dataclass(frozen=True)
+class NumberedSplits:
+    """What numbers in a table say of splits: those of CelebA in `column`, or `flags`, each with the split of the rows
+    in which it is 1. `unclear` is a column of splits whose numbers say nothing.
+    """
+
+    column: str = ""
+    flags: tuple[tuple[str, str], ...] = ()
+    unclear: str = ""
+
+    def of(self, row: Mapping[str, Any]) -> str | None:
+        """A row that is not flagged for training is a test picture, where such a flag is there."""
+        if self.column:
+            return _NUMBERS.get(_number(row.get(self.column)))
+        cells = {split: _number(row.get(name)) for name, split in self.flags}
+        if not any(cells.values()):
+            return None
+        said = {split for split, cell in cells.items() if cell == "1"}
+        return first_split(said) or (_TEST if _TRAIN in cells else _TRAIN)
+
+    @property
+    def note(self) -> str:
+        """What a build should say of it; "" where there are no such numbers."""
+        if self.column:
+            return f"rows whose `{self.column}` is a number, read as 0 train, 1 val, 2 test"
+        if self.flags:
+            flags = ", ".join(f"`{name}`" for name, _ in self.flags)
+            return f"rows whose split was read from the flag{'s' * (len(self.flags) > 1)} {flags}"
+        if self.unclear:
+            return f"rows whose `{self.unclear}` is a number that says no split; write train, val or test there"
+        return ""
+
+
+NO_NUMBERS = NumberedSplits()
+
+
+def numbered_splits(rows: Sequence[Mapping[str, Any]]) -> NumberedSplits:
+    """From all rows of a table. Nothing where a column of splits holds words."""
+    names = list(max(rows, key=len, default={}))
+    column = split_column(names)
+    cells = {_number(row.get(column)) for row in rows} - {""} if column else set()
+    if column and not all(map(str.isdecimal, cells)):
+        return NO_NUMBERS
+    if column and {"0", "2"} <= cells <= _NUMBERS.keys():
+        return NumberedSplits(column)
+    told = {name: split for name in names if (split := split_of_flag(name))}
+    cells_of = {name: {_number(row.get(name)) for row in rows} for name in told}
+    flags = tuple((name, told[name]) for name, found in cells_of.items() if {""} < found | {""} <= {"0", "1", ""})
+    return NumberedSplits(flags=flags, unclear=column if column and len(cells) > 1 and not flags else "")
+
+
+def split_of_flag(column: str) -> str | None:
+    """The split of rows in which `column` is true: of `is_train`, `is_training_image` and the like."""
+    flag = _FLAG.fullmatch(column.strip().lower())
+    return split_of_folder(flag[1]) if flag else None
+
+
+def _number(cell: Any) -> str:
+    """A cell as the digits it stands for; other text as it is, "" for nothing."""
+    text = "" if cell is None else str(cell).strip().lower().removesuffix(".0")
+    return _TRUTHS.get(text, text)
 
 
 def split_of_file(name: str) -> str | None:

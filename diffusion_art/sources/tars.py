@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, NamedTuple
 from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
+from diffusion_art.sources.beside import MAX_TEXT_BYTES, TextsApart, about
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
-from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
 from diffusion_art.sources.names import FolderNames, class_names, data_set_name
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
-from diffusion_art.sources.texts import CP1252_NOTE, decode
+from diffusion_art.sources.texts import decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
 CAPTION_SUFFIXES = ("txt", "caption", "text", "cap")
@@ -178,7 +178,7 @@ def _samples(file: Path, *, first: int | None = None) -> list[Entry]:
     latest: dict[str, dict[str, Member]] = {}
     found: list[tuple[str, dict[str, Member]]] = []
     for info in islice(headers(file), first):
-        folder, _, base = info.name.rpartition("/")
+        folder, _, base = info.name.removeprefix("./").rpartition("/")
         stem, _, suffix = base.partition(".")
         if not info.isreg() or info.issparse() or not stem or not suffix:
             continue
@@ -187,11 +187,26 @@ def _samples(file: Path, *, first: int | None = None) -> list[Entry]:
             latest[key] = {}
             found.append((key, latest[key]))
         latest[key][suffix] = Member(info.offset_data, info.size)
-    parted = [part for key, members in found for part in _by_image(key, members)]
+    parted = _with_texts_apart([part for key, members in found for part in _by_image(key, members)])
     splits = FolderSplits(key for key, _ in parted)
     divided = divide({key: splits.of(key) for key, _ in parted})
     classes = class_names([key for key, _ in parted], FolderNames(splits))
     return [Entry(key, members, name, divided[key]) for (key, members), name in zip(parted, classes)]
+
+
+def _with_texts_apart(samples: list[tuple[str, dict[str, Member]]]) -> list[tuple[str, dict[str, Member]]]:
+    """The samples, those of `images/x` with what lies in `captions/x`."""
+    texts = {key: members for key, members in samples if members.keys() <= {*CAPTION_SUFFIXES, "json"}}
+    apart = TextsApart(f"{key}.txt" for key in texts) if texts else None
+    taken: set[str] = set()
+    found = []
+    for key, members in samples:
+        own = apart.of(key) if apart and members.keys() & set(IMAGE_SUFFIXES) else ()
+        for other in map(stem_of, own):
+            members = {**texts[other], **members}
+            taken.add(other)
+        found.append((key, members))
+    return [(key, members) for key, members in found if not (key in taken and members is texts[key])]
 
 
 def _by_image(key: str, members: dict[str, Member]) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -234,14 +249,13 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
         yield LeftOut(name, "tables within a tar, which are not read; unpack it, and give the folder")
         return
     if not image:
-        yield BadPicture(name, "no image among its members")
+        yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
         return
     if reason := no_reader(image):
         yield LeftOut(name, reason)
         return
     known = about(texts, row)
-    if known.guessed:
-        yield Note(name, CP1252_NOTE)
+    yield from (Note(name, note) for note in known.notes)
     captions = known.captions or known.row_captions
     columns = dict(known.columns)
     if known.text:

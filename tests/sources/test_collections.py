@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from diffusion_art.sources.base import LeftOut
+from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE
+from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.table import SHORT_ROWS
@@ -461,3 +462,104 @@ def test_every_suffix_of_a_jpeg_is_read_and_the_unreadable_is_counted(tmp_path: 
         NO_TABLE: 1,
         DAMAGED_TABLE: 1,
     }
+
+
+# ------------------------------------------------------------------ splits by numbers
+
+ON_NUMBERS = "rows whose `partition` is a number, read as 0 train, 1 val, 2 test"
+ON_A_FLAG = "rows whose split was read from the flag `is_train`"
+ABC = ("a.jpg", "b.jpg", "c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "splits", "note"),
+    [
+        ("partition", (0, 1, 2), {"a.jpg": "train", "b.jpg": "val"}, ON_NUMBERS),
+        ("is_train", (1, 0, 1), {"a.jpg": None, "c.jpg": None}, ON_A_FLAG),
+        (
+            "partition",
+            (0, 1, 1),
+            dict.fromkeys(ABC),
+            "rows whose `partition` is a number that says no split; write train, val or test there",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet table", "parquet"])
+def test_splits_by_numbers(tmp_path: Path, kind: str, column: str, cells: Any, splits: Any, note: str) -> None:
+    if kind == "parquet":
+        rows = [{"image": encoded(picture(n)), "filename": ABC[n], column: cell} for n, cell in enumerate(cells)]
+        write_parquet(tmp_path / "train.parquet", rows, schema=None)
+    else:
+        write_files(tmp_path, jpegs(*ABC))
+        rows = [{"image_id": file, column: cell} for file, cell in zip(ABC, cells)]
+    if kind == "parquet table":
+        write_parquet(tmp_path / "list_eval_partition.parquet", rows, schema=None)
+    if kind == "csv":
+        lines = "".join(f"{file},{cell}\n" for file, cell in zip(ABC, cells))
+        write_files(tmp_path, {"list_eval_partition.csv": f"image_id,{column}\n{lines}"})
+    source = open_source(tmp_path)
+    found = pictures_of(source).values()
+    assert {item.columns.get("filename") or item.name: item.split for item in found} == splits
+    counted = len(found) if kind == "parquet" else 3
+    assert notes_of(source) == {note: counted}
+
+
+def test_celebas_list_of_splits(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs(*(f"img/{name}" for name in ABC)))
+    write_files(tmp_path, {"list_eval_partition.txt": "a.jpg 0\nb.jpg 1\nc.jpg 2\n"})
+    source = open_source(tmp_path)
+    assert splits_of(source) == {"img/a.jpg": "train", "img/b.jpg": "val"}
+    assert source.left_out() == {TEST_SPLIT: 1}
+
+
+# ------------------------------------------------------------------ what lies beside pictures for other ends
+
+
+def test_boxes_of_yolo_are_no_captions(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("car/a.jpg", "car/b.jpg", "car/c.jpg", "car/d.jpg"))
+    write_files(tmp_path, {"car/a.txt": "0 0.5 0.5 0.2 0.3\n12 .5 1 0 1e-3\n", "car/b.txt": "3 0 0 1 0 1 1 0 1"})
+    write_files(tmp_path, {"car/c.txt": "4 0.5 horses", "car/d.txt": ""})
+    source = open_source(tmp_path)
+    captions = dict.fromkeys(("car/a.jpg", "car/b.jpg", "car/d.jpg"), "car")
+    assert captions_of(source) == captions | {"car/c.jpg": "4 0.5 horses"}
+    assert notes_of(source) == {BOXES_NOTE: 2}
+
+
+def test_boxes_of_yolo_in_a_tar(tmp_path: Path) -> None:
+    members = [("a.jpg", encoded(picture(0))), ("a.txt", b"0 0.5 0.5 0.2 0.3")]
+    source = open_source(write_tar(tmp_path / "a.tar", members))
+    assert captions_of(source) == {"a.tar a": ""}
+    assert notes_of(source) == {BOXES_NOTE: 1}
+
+
+# ------------------------------------------------------------------ names that differ in the suffix
+
+
+def test_a_table_that_names_pictures_by_another_suffix(tmp_path: Path) -> None:
+    pngs = {f"images/{name}.png": encoded(picture(n), "PNG") for n, name in enumerate("abc")}
+    write_files(tmp_path, pngs)
+    write_files(tmp_path, {"table.csv": "image,caption\na.jpg,a cat\nb.JPEG,a dog\nc.png,a cow\nc.jpg,no\nd.jpg,no\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"images/a.png": "a cat", "images/b.png": "a dog", "images/c.png": "a cow"}
+    assert notes_of(source) == {OTHER_SUFFIX: 2}
+    assert source.left_out() == {NO_PICTURE: 2}
+
+
+def test_a_table_all_of_whose_names_have_another_suffix(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": encoded(picture(0), "PNG"), "masks/b.png": encoded(picture(1), "PNG")})
+    write_files(tmp_path, {"table.csv": "image,caption\na.jpg,a cat\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source)["a.png"] == "a cat"
+    assert notes_of(source) == {OTHER_SUFFIX: 1}
+    write_files(tmp_path, {"table.csv": "image,caption\na.png,a cat\nimages/b.jpg,a dog\n"})
+    assert captions_of(open_source(tmp_path))["masks/b.png"] == ""
+
+
+@pytest.mark.parametrize(
+    ("picture_name", "beside"),
+    [("a.jpg", "a.jpg.supplemental-metadata"), ("a.jpg", "a.jpg.suppl"), ("a(1).jpg", "a.jpg.supplemental-meta(1)")],
+)
+def test_newer_takeouts_of_google(tmp_path: Path, picture_name: str, beside: str) -> None:
+    write_files(tmp_path, jpegs(picture_name))
+    write_files(tmp_path, {f"{beside}.json": json.dumps({"title": picture_name, "description": "a cat"})})
+    assert captions_of(open_source(tmp_path)) == {picture_name: "a cat"}

@@ -9,6 +9,7 @@ from diffusion_art.sources.splits import (
     agreed,
     column_of_splits,
     divide,
+    numbered_splits,
     split_in_row,
     split_of_file,
     split_of_folder,
@@ -109,3 +110,24 @@ def test_a_test_folder_wins_within_another() -> None:
 )
 def test_names_divide_only_what_has_a_part_to_train_on(named: list[str | None], divided: list[str | None]) -> None:
     assert list(divide({str(i): split for i, split in enumerate(named)}).values()) == divided
+
+
+@pytest.mark.parametrize(
+    ("rows", "splits"),
+    [
+        ([{"partition": n} for n in ("0", "1", "2")], ["train", "val", "test"]),
+        ([{"split": n} for n in (0.0, 2.0, None)], ["train", "test", None]),
+        ([{"is_train": n} for n in (1, 0, "")], ["train", "test", None]),
+        ([{"Is_Test": n} for n in (True, False)], ["test", "train"]),
+        ([{"is_training_image": t, "is_val": v} for t, v in ((1, 0), (0, 1), (0, 0))], ["train", "val", "test"]),
+        ([{"partition": n} for n in (0, 1)], [None, None]),
+        ([{"partition": n, "is_train": 0} for n in ("train", "test")], [None, None]),
+        ([{"is_train": n} for n in (0, 3)], [None, None]),
+        ([{"is_valid": n} for n in (0, 1)], [None, None]),
+        ([], []),
+    ],
+)
+def test_numbers_of_splits(rows: list[dict], splits: list[str | None]) -> None:
+    numbers = numbered_splits(rows)
+    assert [numbers.of(row) for row in rows] == splits
+    assert bool(numbers.note) == (any(splits) or rows == [{"partition": 0}, {"partition": 1}])

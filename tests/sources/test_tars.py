@@ -73,7 +73,7 @@ def test_txt_captions_folders_and_other_members(tmp_path: Path) -> None:
     first, second = read(Tars(write_tar(tmp_path / "a.tar", members)))
     assert isinstance(first, Picture)
     assert first.columns == {"caption": "Blüten", "filename": "van.gogh/0001.png"}
-    assert second == BadPicture("a.tar van.gogh/0002", "no image among its members")
+    assert second == BadPicture("a.tar van.gogh/0002", "no image among its members (txt)")
 
 
 def test_hostile_members_lead_nowhere(tmp_path: Path) -> None:
@@ -231,3 +231,17 @@ def test_tars_are_known_again_by_names_sizes_and_times(tmp_path: Path) -> None:
     os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
     (tmp_path / "mine").rename(tmp_path / "moved")
     assert Tars(tmp_path / "moved").describe() == told
+
+
+def test_members_that_begin_with_a_dot_are_the_same_as_without(tmp_path: Path) -> None:
+    source = Tars(write_tar(tmp_path / "a.tar", [("./a.jpg", encoded(picture(0))), ("a.txt", b"a cat")]))
+    assert captions_of(source) == {"a.tar a": "a cat"}
+
+
+def test_captions_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    members = [(f"./images/{n}.jpg", encoded(picture(n))) for n in range(3)]
+    members += [("./captions/0.txt", b"a cat"), ("./captions/1.txt", b"a dog"), ("./captions/7.txt", b"nothing")]
+    source = Tars(write_tar(tmp_path / "a.tar", members))
+    assert captions_of(source) == {"a.tar images/0": "a cat", "a.tar images/1": "a dog", "a.tar images/2": ""}
+    bad = [item for item in read(source) if isinstance(item, BadPicture)]
+    assert bad == [BadPicture("a.tar captions/7", "no image among its members (txt)")]
