@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
@@ -23,7 +22,7 @@ from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import Constant, attach, build_optimizer, clip, lie_alike, parameter_groups
-from diffusion_art.training.sharded import ShardedStrategy, shard, whole
+from diffusion_art.training.sharded import ShardedStrategy, whole
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
 
@@ -60,18 +59,10 @@ class DiffusionModule(LightningModule):
     def configure_model(self) -> None:
         """Where the strategy shares weights out among processes, so are their averages."""
         strategy: Any = self.trainer.strategy
-        if not isinstance(strategy, ShardedStrategy) or isinstance(self.step, FSDPModule):
-            return
-        if self.config.get("compile") == "whole":
-            raise UserError("compile=whole makes one graph of what is gathered block by block: take compile=true.")
-        if isinstance(self.model, TrainableClip):
-            raise UserError(
-                "trainer=fsdp shares each weight out among the processes, and one of a CLIP's is a single number: take "
-                "trainer=ddp."
-            )
-        shard(self.step, list(self.step.model.shards), strategy.shared_by)
-        self.ema = self._ema_of(self.step.model)
-        self.ema.gathering = partial(whole, self.step)
+        if isinstance(strategy, ShardedStrategy) and not isinstance(self.step, FSDPModule):
+            strategy.share_out(self.step, compiled=self.config.get("compile"))
+            self.ema = self._ema_of(self.step.model)
+            self.ema.gathering = partial(whole, self.step)
 
     @property
     def model(self) -> TextToImage | Autoencoder | TrainableClip:

@@ -24,6 +24,8 @@ from torch.optim import Optimizer
 
 from diffusion_art.accel.shares import is_shared, share_of
 from diffusion_art.checkpoints import read_checkpoint
+from diffusion_art.errors import UserError
+from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.shared_checkpoint import write_shared, written_file
 
 NAME = "fsdp2"  # of the strategy
@@ -43,6 +45,21 @@ class ShardedStrategy(ModelParallelStrategy):
     def shared_by(self) -> DeviceMesh:
         """The processes that have shares."""
         return self.device_mesh["data_parallel"]
+
+    def share_out(self, step: Any, *, compiled: Any) -> None:
+        """The weights of a training step.
+
+        Raises:
+            UserError: a model compiled as a whole, or one that has a weight of a single number.
+        """
+        if compiled == "whole":
+            raise UserError("compile=whole makes one graph of what is gathered block by block: take compile=true.")
+        if isinstance(step.model, TrainableClip):
+            raise UserError(
+                "trainer=fsdp shares each weight out among the processes, and one of a CLIP's is a single number: take "
+                "trainer=ddp."
+            )
+        shard(step, list(step.model.shards), self.shared_by)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
