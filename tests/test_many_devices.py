@@ -164,7 +164,8 @@ def test_when_a_process_is_killed_the_others_say_so_and_end_and_the_run_resumes(
     assert len(said) == 1, output
     assert "killed" in said[0]
     step = _newest(run)
-    assert said[0].endswith(f"Step {step} is saved; go on with: ckpt_path=logs/tiny/cut")
+    ends = [f"Step {saved} is saved; go on with: ckpt_path=logs/tiny/cut" for saved in (step, step - 3)]
+    assert said[0].endswith(tuple(ends)), (step, said)  # the last one may have been written while that was said
     if launched == "by us":
         assert "Traceback" not in output
         assert "SIGKILL" in said[0]
