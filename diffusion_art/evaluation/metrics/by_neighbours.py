@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from diffusion_art.evaluation.data import RunData
-from diffusion_art.evaluation.metrics.metric import Metric, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, at_least
 from diffusion_art.evaluation.neighbours import Neighbours
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
@@ -17,14 +16,13 @@ from diffusion_art.evaluation.subject import Subject
 HALVES = 10  # random halves of the pictures behind an error bar
 
 
-class ByNeighbours(Metric):
+class ByNeighbours(AgainstReal):
     """A share of pictures that lie among those of the other side, in a network's features.
 
     `error` is the standard error by random halves: the spread of the figure over halves of both sides. Halves of one
     sample overlap, so they spread less than samples of their size do: as much as samples of the whole size.
     """
 
-    against = "real"
     key: ClassVar[str]
 
     def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", nearest: int = 5) -> None:
@@ -40,9 +38,6 @@ class ByNeighbours(Metric):
 
     def check(self, networks: Networks) -> None:
         networks.features(self.features)
-
-    def check_data(self, data: RunData, networks: Networks) -> None:
-        check_there(data.real(), self.pictures)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from diffusion_art.evaluation.data import RunData
-from diffusion_art.evaluation.metrics.metric import Metric, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, at_least
 from diffusion_art.evaluation.networks import Networks
-from diffusion_art.evaluation.reference import check_there
 
 
-class ClipMetric(Metric):
+class ClipMetric(AgainstReal):
     """Looks at `pictures` with an open_clip model; `pretrained` is its tag or a file of weights."""
 
-    against = "real"
     fewest: ClassVar[int]  # pictures that it can be told of
 
     def __init__(
@@ -26,6 +23,3 @@ class ClipMetric(Metric):
 
     def check(self, networks: Networks) -> None:
         networks.clip(self.model, self.pretrained)
-
-    def check_data(self, data: RunData, networks: Networks) -> None:
-        check_there(data.real(), self.pictures)

@@ -10,13 +10,13 @@ from torch import Tensor
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.distances import check_count, frechet_distance, frechet_error, least_count
-from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class FrechetDistance(Metric):
+class FrechetDistance(AgainstReal):
     """How far painted pictures are from real ones, as two Gaussians in a network's features.
 
     `deviation` is that of the distance over `resamples` bootstrap samples of both sides. Few pictures make the
@@ -25,7 +25,6 @@ class FrechetDistance(Metric):
     Paper: Heusel et al. 2017, https://arxiv.org/abs/1706.08500
     """
 
-    against = "real"
     figures = (Figure("fd", "FD", "lower", error="deviation"),)
 
     def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", resamples: int = 10) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.distances import kernel_distance, kernel_error, polynomial_kernels
-from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class KernelDistance(Metric):
+class KernelDistance(AgainstReal):
     """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
 
     `kid` is the mean over random subsets and `deviation` that of one subset's estimate, None where only one subset
@@ -25,7 +24,6 @@ class KernelDistance(Metric):
     """
 
     figures = (Figure("kid", "KID", "lower", error="error"),)
-    against = "real"
     sliced = (32, Figure("kid", "KID", "lower"))
 
     def __init__(
@@ -39,9 +37,6 @@ class KernelDistance(Metric):
 
     def check(self, networks: Networks) -> None:
         networks.features(self.features)
-
-    def check_data(self, data: RunData, networks: Networks) -> None:
-        check_there(data.real(), self.pictures)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
-from diffusion_art.evaluation.metrics.metric import Figure, Metric, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
 from diffusion_art.evaluation.neighbours import ROWS, nearest
 from diffusion_art.evaluation.networks import Networks, features_of
 from diffusion_art.evaluation.reference import check_there
@@ -23,7 +23,7 @@ FILE = "memorisation.png"
 SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
 
 
-class Memorisation(Metric):
+class Memorisation(AgainstReal):
     """How many painted pictures are nearer to a training picture than training pictures are to each other.
 
     Nearness is the angle between features of a network. The threshold is a low quantile of the distances from training
@@ -34,7 +34,6 @@ class Memorisation(Metric):
     2020, A non-parametric test to detect data-copying, https://arxiv.org/abs/2004.05675
     """
 
-    against = "real"
     figures = (
         Figure("memorised", "memorised", "lower", percent=True),
         Figure("expected", "memorised by chance", "neither", percent=True),
@@ -67,7 +66,7 @@ class Memorisation(Metric):
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         if data.has_training_pictures:
-            check_there(data.real(), self.pictures)
+            super().check_data(data, networks)
 
     def refusal(self, subject: Subject) -> str | None:
         if subject.data.has_training_pictures:

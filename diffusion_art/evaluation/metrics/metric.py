@@ -11,6 +11,7 @@ from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
@@ -85,6 +86,16 @@ class Metric(ABC):
         """The first sentence of its docstring."""
         first = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
         return first if first.endswith(".") else f"{first}."
+
+
+class AgainstReal(Metric):
+    """Compares `pictures` painted ones with as many that a run is measured against."""
+
+    against = "real"
+    pictures: int
+
+    def check_data(self, data: RunData, networks: Networks) -> None:
+        check_there(data.real(), self.pictures)
 
 
 def metrics_of(nodes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Metric]:
