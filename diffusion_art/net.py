@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import logging
 import os
 import resource
 import socket
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_art.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "DIFFUSION_ART_STREAM_TOKEN"  # where streams look for a token that nobody gave them
 BACKLOG = 1024  # connections that wait to be accepted
@@ -63,6 +66,12 @@ class Tls:
                 f"two PEM files that belong together, the key without a password: tls.certificate=FILE tls.key=FILE"
             ) from None
         return context
+
+
+def warn_of_plain_tokens(tokens: object, tls: Tls | None) -> None:
+    """Say so where a server asks for a token, which travels unencrypted."""
+    if tokens and tls is None:
+        log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
 
 
 def client_context(ca: str | None) -> ssl.SSLContext:

@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
-from diffusion_art.net import Tls
+from diffusion_art.net import Tls, warn_of_plain_tokens
 from diffusion_art.serving.listening import AnnouncedServer, config_of, listen_at
-from diffusion_art.serving.settings import Settings, check_address, tokens_of, warn_of_plain_tokens
+from diffusion_art.serving.settings import Settings, check_address, tokens_of
 from diffusion_art.watching.app import create_app
 from diffusion_art.watching.runs import Runs
 
@@ -44,7 +44,7 @@ def main(config: DictConfig) -> None:
 
     def announce(url: str) -> None:
         log.info("%d runs in %s are shown at %s; stop with Ctrl-C", len(runs.summaries()), root, url)
-        warn_of_plain_tokens(settings, tls)
+        warn_of_plain_tokens(settings.tokens, tls)
 
     with listen_at(asked["host"], asked["port"]) as listener:
         server = AnnouncedServer(config_of(create_app(runs, settings), settings.limits, tls=tls), ready=announce)

@@ -13,10 +13,9 @@ import psutil
 import uvicorn
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import Tls
+from diffusion_art.net import Tls, warn_of_plain_tokens
 from diffusion_art.serving.api.app import create_app
 from diffusion_art.serving.listening import AnnouncedServer, config_of
-from diffusion_art.serving.settings import warn_of_plain_tokens
 from diffusion_art.serving.studio import Studio
 
 LEVELS = ("debug", "info", "warning", "error")  # of the log
@@ -89,7 +88,7 @@ class Announcement:
         at = settings.public_url or url
         log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.size, studio.model.checkpoint, at)
         log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", _age_s())
-        warn_of_plain_tokens(settings, self.tls)
+        warn_of_plain_tokens(settings.tokens, self.tls)
         if self.then is not None:
             self.then()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import logging
 import os
 import time
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import Tls, is_loopback
+from diffusion_art.net import is_loopback
 from diffusion_art.serving.api.errors import too_many
 
 SIZES = ("any", "exact")
@@ -25,8 +24,6 @@ TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
 OPENAI_NAMES = ("dall-e-2", "dall-e-3", "gpt-image-*", "chatgpt-image-latest")
 _TOKEN_CHARACTERS = 16
 _MAKE_ONE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(24))"'
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -209,9 +206,3 @@ def check_address(host: str, settings: Settings) -> None:
         raise UserError(
             f"host={host} can be reached by others, so a token is needed: token=... or ${TOKEN_VARIABLE}. {_MAKE_ONE}"
         )
-
-
-def warn_of_plain_tokens(settings: Settings, tls: Tls | None) -> None:
-    """Say so where a token is asked for, and travels unencrypted."""
-    if settings.tokens and tls is None:
-        log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of
+from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of, warn_of_plain_tokens
 from diffusion_art.shards.mixture import Component, Shards, ShardSpec, components_of, spec_of_arguments
 from diffusion_art.shards.remote.counts import totals
 from diffusion_art.stop_signals import SIGNALS, exit_status
@@ -129,8 +129,7 @@ def announcement(settings: Settings) -> Ready:
         counts = ", ".join(f"{samples:,} {split}" for split, samples in info.splits.items())
         log.info("serving %s (%s samples, %d px) at %s", info.name, counts, info.image_size_px, url)
         log.info("train with data.url=%s%s; stop with Ctrl-C", url, " data.token=..." if settings.token else "")
-        if settings.token and settings.tls is None:
-            log.info("without TLS the token can be read on the network; set tls.certificate and tls.key")
+        warn_of_plain_tokens(settings.token, settings.tls)
 
     return ready
 
