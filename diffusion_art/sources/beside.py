@@ -22,8 +22,6 @@ _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ 
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
-
-
 BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
 
 

@@ -86,8 +86,8 @@ class Metadata:
             self.left_out[NO_TABLE] += 1
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
-        split, read, column_of_split = split_of_file(table), {}, column_of_splits([row for _, row in rows])
-        numbers = numbered_splits([row for _, row in rows])
+        alone, split, read = [row for _, row in rows], split_of_file(table), {}
+        column_of_split, numbers = column_of_splits(alone), numbered_splits(alone)
         named_exactly = self._pictures_named(rows, column, folder)
         for line, row in rows:
             where = f"{path} line {line}"
