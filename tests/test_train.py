@@ -457,7 +457,7 @@ def test_overfitting_sees_the_same_pictures_again_and_validates_on_them(tiny, ru
     config = OmegaConf.load(tmp_path / "logs/tiny/same/config.yaml")
     data = build_datamodule(OmegaConf.to_container(config))
     data.trainer = None
-    data.url = "shards"
+    data.origin.url = "shards"
     data.setup()
     loader = data.train_dataloader()
     loader.dataset.last_batch = 3

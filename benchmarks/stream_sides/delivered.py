@@ -19,7 +19,8 @@ import torch
 from stream_peers.meter import measure
 from torch.utils.data import DataLoader
 
-from diffusion_art.data.datamodule import StreamDataModule, TimedLoader
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.data.workers import TimedLoader
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.eir.client import EirReader
 from stream_sides.plain_v1 import PlainV1

@@ -9,107 +9,39 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import shlex
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext, suppress
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
+from diffusion_art.data.checks import (
+    check_buckets,
+    check_captions,
+    check_has_pictures,
+    check_latents,
+    check_resumed,
+    check_shared,
+)
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
+from diffusion_art.data.origin import Origin, SelfMade, training_samples_of
 from diffusion_art.data.plan import Bucketed, BucketsOnce
 from diffusion_art.data.precomputed import PLAIN, Wanted, on_device
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
-from diffusion_art.data.workers import Crew, LostWorker, someone_died
+from diffusion_art.data.workers import Crew, TimedLoader
 from diffusion_art.errors import UserError
-from diffusion_art.shards.captioning import told_template
-from diffusion_art.shards.mixture import Shards, ShardSpec, open_shards
-from diffusion_art.shards.payloads import PAYLOADS, give, is_made, payload_of
-from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named
-from diffusion_art.streaming.client.line import OtherProtocol
-from diffusion_art.streaming.client.readers import ShardReader, StreamClient
-from diffusion_art.streaming.client.session import ReadRequest
-from diffusion_art.streaming.eir.client import DIGEST as EIR_DIGEST
-from diffusion_art.streaming.eir.client import EirReader
-from diffusion_art.streaming.server.process import ServerProcess
-from diffusion_art.streaming.server.settings import Settings
+from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.payloads import PAYLOADS, is_made, payload_of
+from diffusion_art.streaming.wire import StreamInfo
 from diffusion_art.tensors import Batch
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PREFETCH = 4  # batches that a worker prepares ahead
 HELD = 3  # batches that training may hold meanwhile, until a worker takes memory that is not used again
-
-
-@runtime_checkable
-class SelfMade(Protocol):
-    """Shards that find or build themselves (`shards.build.locate.Shards`)."""
-
-    def ready(self) -> ShardSpec: ...
-
-    def are_squares(self) -> bool: ...
-
-
-_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
-
-
-class TimedLoader(DataLoader):
-    """A `DataLoader` that adds up how long training stood waiting for a batch, in seconds.
-
-    Raises:
-        LostWorker: a worker was killed, with whatever signal.
-    """
-
-    wait_s = 0.0
-
-    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride] -- wraps torch's own
-        self.dataset.settle()  # type: ignore[attr-defined]
-        with self.crew.starting() if self.crew else nullcontext():
-            batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except UserError as error:
-                # A worker's error arrives with its traceback as text; its last line is what it had to say.
-                raise UserError(str(error).strip().splitlines()[-1].removeprefix(f"{_USER_ERROR}: ")) from None
-            except (RuntimeError, OSError, EOFError) as error:
-                # Where torch saw it itself it says so; else the worker died while it handed its memory over.
-                if not str(error).startswith("DataLoader worker") and not someone_died(batches):
-                    raise
-                raise LostWorker(
-                    f"a worker that prepares the data was killed ({error}), most often for want of memory. "
-                    f"Resume with less than data.num_workers={self.num_workers}, or with a smaller data.window."
-                ) from error
-            self.wait_s += time.perf_counter() - began
-            yield batch
-
-    @property
-    def crew(self) -> Crew | None:
-        """Its worker processes."""
-        return getattr(self, "worker_init_fn", None)  # not yet there where the constructor failed
-
-    def dismiss(self) -> None:
-        """The workers are needed no longer."""
-        if self.crew:
-            self.crew.dismiss()
-
-    def __del__(self) -> None:
-        self.dismiss()
-
-    def state_dict(self) -> dict:
-        """Empty: the cursor lives in the data module. Having the method tells Lightning that resuming is exact."""
-        return {}
-
-    def load_state_dict(self, state: dict) -> None: ...
 
 
 class StreamDataModule(LightningDataModule):
@@ -164,10 +96,7 @@ class StreamDataModule(LightningDataModule):
         super().__init__()
         if payload not in PAYLOADS:
             raise UserError(f"data.payload={payload} is not one of {', '.join(PAYLOADS)}; leave it at jpeg if in doubt")
-        self.shards = shards
-        self.url = url
-        self.token = token
-        self.ca = ca
+        self.origin = Origin(shards, url, token=token, ca=ca, cache=cache, crc=crc)
         self.image_size_px = image_size_px
         self.global_batch_size = global_batch_size
         self.val_samples = val_samples
@@ -181,16 +110,13 @@ class StreamDataModule(LightningDataModule):
         self.text_states = text_states
         self.image_features = image_features
         self.precomputed: Wanted | None = None
-        self.crc = crc
-        self.cache = cache
         self.caption_template = caption_template
         self.without_caption: int | None = None  # pictures, as far as that is known
         self.overfit_batches = overfit_batches
         self.cursor = 0
-        self.info: Any = None
+        self.info: Any = None  # the StreamInfo of what is read from, once it was set up
         self.train_loader: TimedLoader | None = None
         self._loaders: list[TimedLoader] = []
-        self._server: ServerProcess | None = None
         self._restored: dict | None = None
         self._open_reader: Callable[[], Reader] | None = None
 
@@ -198,12 +124,7 @@ class StreamDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build the shards, and make the payload, where that is missing. Lightning calls this in one process only."""
-        if self.url in ("auto", "shards"):
-            spec = self._ready_shards()
-            if is_made(self.payload):
-                give(open_shards(spec), self.payload, cache=self.cache)
-            elif self.precomputed is not None:
-                self._check_computed(self.precomputed, open_shards(spec))
+        self.origin.prepare(self.payload, self.precomputed)
 
     @property
     def codec(self) -> str:
@@ -218,31 +139,13 @@ class StreamDataModule(LightningDataModule):
             raise UserError(f"latents, text states and features are those of a model, and none is at hand: set {PLAIN}")
         return self.payload
 
-    def _check_computed(self, wanted: Wanted, shards: Shards) -> None:
-        """UserError where the run asks for what was not computed of these shards."""
-        if wanted.codec not in shards.codecs:
-            there = ", ".join(name for name in shards.codecs if ":" in name) or "nothing of any encoder"
-            raise UserError(f"{shards.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
-
-    def _ready_shards(self) -> ShardSpec:
-        return self.shards.ready() if isinstance(self.shards, SelfMade) else self.shards
-
     def training_samples(self) -> int:
         """Pictures of the training split, for which no server is started; shards that are missing are built.
 
         Raises:
             UserError: nobody can tell.
         """
-        if self.url in ("auto", "shards"):
-            return open_shards(self._ready_shards()).splits.get("train", 0)
-        with closing(StreamClient(self.url, token=self.token, ca=self.ca)) as reader:
-            try:
-                info = reader.info()
-            except OtherProtocol:
-                info = self._open_eir_reader().info()
-        if "train" not in info.splits:
-            raise UserError(f"{info.name} does not say how many samples it has; set trainer.max_steps instead")
-        return info.splits["train"]
+        return self.origin.training_samples()
 
     def sizes(self) -> list[str]:
         """The sizes (`160x96`) that the run trains on where pictures keep their shape, the square among them; empty
@@ -251,23 +154,7 @@ class StreamDataModule(LightningDataModule):
         Raises:
             UserError: at `image_size_px` a side of a bucket is no whole number of pixels.
         """
-        if self.url in ("auto", "shards") and isinstance(self.shards, SelfMade) and self.shards.are_squares():
-            return []
-        with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
-            info = reader.info()
-            asked = {"stored_px": info.image_size_px, "asked_px": self.image_size_px}
-            refuse_fractions(info.buckets, **asked)
-            found = {name for counts in info.buckets.values() for name in counts}
-            square = (self.image_size_px, self.image_size_px)
-            scaled = {scaled_to(size_named(name), **asked) for name in found} | ({square} if found else set())
-            return [named(size) for size in sorted(scaled, key=log_ratio)]
-        return []
-
-    def _plain_reader(self) -> ShardReader | StreamClient:
-        """One that asks for the shards, or a server that runs already."""
-        if self.url in ("auto", "shards"):
-            return ShardReader(self._ready_shards())
-        return StreamClient(self.url, token=self.token, ca=self.ca)
+        return self.origin.sizes(self.image_size_px)
 
     def example_captions(self, count: int) -> list[str]:
         """Up to `count` different captions from all over the validation split, always the same ones; of a data set
@@ -275,70 +162,42 @@ class StreamDataModule(LightningDataModule):
         picture has a caption, and for an EIR server, whose samples can be read only once. No server is started; shards
         that are missing are built.
         """
-        with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
-            splits = reader.info().splits
-            split, size, seed = ("val", splits["val"], None) if splits.get("val") else ("train", splits["train"], None)
+
+        def chosen(info: StreamInfo) -> tuple[str, int, int | None]:
+            splits = info.splits
             if asked := self.overfit_batches:
                 batches = asked if isinstance(asked, int) else int(asked * splits["train"]) // self.global_batch_size
-                split, size, seed = "train", min(splits["train"], max(1, batches) * self.global_batch_size), self.seed
-            places = dict.fromkeys((size * row) // count for row in range(count))
-            requests = [ReadRequest(split=split, seed=seed, start=place, stop=place + 1) for place in places]
-            found = [sample.caption for answer in reader.read(requests) for sample in answer]
-            return [caption for caption in dict.fromkeys(found) if caption.strip()]
-        return []
+                return "train", min(splits["train"], max(1, batches) * self.global_batch_size), self.seed
+            split = "val" if splits.get("val") else "train"
+            return split, splits[split], None
+
+        return self.origin.captions(count, chosen)
 
     def served_name(self) -> str | None:
         """What the data set of a server that runs already is called, if the server says so at once."""
-        if self.url in ("auto", "shards"):
-            return None
-        reader = StreamClient(self.url, token=self.token, ca=self.ca, connect_for_s=0.0)
-        with closing(reader), suppress(UserError, OtherProtocol):
-            return reader.info().name
-        return None
+        return self.origin.served_name()
 
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:
             return
-        ours = self.url in ("auto", "shards")
-        spec = self._ready_shards() if ours else ()
-        if self.url == "shards":
-            self._open_reader = partial(ShardReader, spec, codec=self.codec, cache=self.cache)
+        self.info, self._open_reader = self.origin.open(
+            self.codec,
+            wanted=self.precomputed,
+            decode=is_made(self.payload),
+            val_samples=self.val_samples,
+            agreed=self._agreed,
+        )
+        if self.origin.is_ours:
+            self._tell_captions()
         else:
-            urls = self.url
-            if urls == "auto":
-                settings = Settings(decode=is_made(self.payload), cache=self.cache)
-                told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
-                self._server = ServerProcess(spec, settings=settings, told=told)
-                urls = self._server.url
-            self._open_reader = partial(
-                StreamClient, urls, token=self.token, ca=self.ca, codec=self.codec, checksum=self.crc
-            )
-            if self.precomputed is not None:
-                self._open_reader = partial(self._open_reader, remedy=self.precomputed.remedy)
-        reader = self._open_reader()
-        try:
-            self.info = reader.info()
-            if self.url != "shards":  # workers connect on their own, to these samples and captions and no others
-                self._open_reader = partial(self._open_reader, met=self.info)
-        except OtherProtocol:
-            self._open_reader = open_eir = self._open_eir()
-            self.info = open_eir().info()
-        reader.close()
-        if ours:
-            self._tell_captions(spec)
-        else:
-            self._check_captions()
-        self._check_restored()
-        self._check_buckets()
-        self._check_latents()
-        world = self._world()[1]
-        if self.global_batch_size % world:
-            raise UserError(
-                f"a global batch of {self.global_batch_size} pictures cannot be shared by {world} processes. "
-                f"Set data.global_batch_size to a multiple of {world}."
-            )
-        if not self.info.splits.get("train", self.info.digest == EIR_DIGEST):  # an EIR server need not say how many
-            raise UserError(f"the data set `{self.info.name}` has no training pictures: {self.info.splits}.")
+            check_captions(self.info, asked=self.caption_template, url=self.origin.url)
+        self._check_resumed()
+        sizes_px = self.curriculum.sizes_px(self.image_size_px)
+        check_buckets(self.info, sizes_px=sizes_px, global_batch_size=self.global_batch_size)
+        if self.precomputed is not None and self.precomputed.latents:
+            check_latents(self.info, image_size_px=self.image_size_px)
+        check_shared(self.global_batch_size, processes=self._world()[1])
+        check_has_pictures(self.info)
         if self.trainer is not None and not self._validation():
             self.trainer.limit_val_batches = 0
         log.info(
@@ -346,23 +205,18 @@ class StreamDataModule(LightningDataModule):
             self.info.name,
             ", ".join(f"{count:,} {split}" for split, count in self.info.splits.items()),
             self.global_batch_size,
-            self._server.url if self._server else self.url,
+            self.origin.address,
         )
 
-    def _check_captions(self) -> None:
-        """A server that was started by others makes the captions as it was told to."""
-        given = self.info.caption_template
-        if self.caption_template is not None and given != self.caption_template:
-            again = shlex.quote(f"caption_template={self.caption_template}")
-            raise UserError(
-                f"the stream server at {self.url} makes its captions by {given!r}, and this run asks for "
-                f"data.caption_template={self.caption_template!r}. Leave that out, or start the server again: "
-                f"`python -m diffusion_art.stream data.path=FOLDER {again}`"
-            )
+    def _agreed(self, find: Callable[[], T]) -> T:
+        """What `find` gives in the first process of the run, in all of them."""
+        rank, world = self._world()
+        found = find() if rank == 0 else None
+        return self.trainer.strategy.broadcast(found) if world > 1 else found  # type: ignore[union-attr, return-value]
 
-    def _tell_captions(self, spec: ShardSpec) -> None:
+    def _tell_captions(self) -> None:
         """Say how many pictures have no caption."""
-        self.without_caption = open_shards(spec).without_caption()
+        self.without_caption = open_shards(self.origin.spec()).without_caption()
         if self.without_caption:
             log.warning(
                 "%d of %d pictures have no caption: they teach what pictures look like, not what words mean",
@@ -370,61 +224,8 @@ class StreamDataModule(LightningDataModule):
                 sum(self.info.splits.values()),
             )
 
-    def _check_latents(self) -> None:
-        """Latents were made of pictures of one size."""
-        if self.precomputed is None or not self.precomputed.latents:
-            return
-        if self.info.buckets:
-            raise UserError(
-                f"{self.info.name} holds pictures in buckets, which are encoded on the way: set data.payload=jpeg"
-            )
-        if self.info.image_size_px != self.image_size_px:
-            raise UserError(
-                f"the latents of {self.info.name} are of pictures of {self.info.image_size_px} px, and this run has "
-                f"data.image_size_px={self.image_size_px}: give it data.image_size_px={self.info.image_size_px}."
-            )
-
-    def _check_buckets(self) -> None:
-        """Warn of buckets so small that a batch shows their pictures several times."""
-        for asked in self.curriculum.sizes_px(self.image_size_px):
-            refuse_fractions(self.info.buckets, stored_px=self.info.image_size_px, asked_px=asked)
-        counts = self.info.buckets.get("train", {})
-        small = [name for name, samples in counts.items() if samples < self.global_batch_size]
-        if small:
-            log.warning(
-                "%d of %d buckets have fewer training pictures than a batch of %d, which then shows some of them "
-                "several times (%s). No picture is seen more often than others for that; larger steps "
-                "(bucket_step_px) or a smaller bucket_max_ratio give fewer buckets",
-                len(small),
-                len(counts),
-                self.global_batch_size,
-                ", ".join(f"{name}: {counts[name]}" for name in small[:5]),
-            )
-
-    def _open_eir(self) -> Callable[[], EirReader]:
-        """How to read from a server that speaks only EIR's protocol; its validation samples are chosen here."""
-        if self.codec != "jpeg":
-            raise UserError(f"an EIR server sends encoded pictures and captions, not {self.codec}; set {PLAIN}")
-        log.info(
-            "%s speaks EIR's protocol 1.0 only: the order of the samples is the server's, and a resumed run reads on "
-            "from where the server is, and validates on the next samples there, which it has been trained on if it is "
-            "past its first pass",
-            self.url,
-        )
-        open_reader = self._open_eir_reader
-        chosen = open_reader().choose_validation(self.val_samples) if self._world()[0] == 0 else None
-        if self._world()[1] > 1:
-            chosen = self.trainer.strategy.broadcast(chosen)  # type: ignore[union-attr]
-        validation, samples = chosen or ([], None)
-        return partial(open_reader, validation=validation, samples=samples, met=True)
-
-    def _open_eir_reader(self, **options: Any) -> EirReader:
-        return EirReader(self.url, token=self.token, ca=self.ca, **options)
-
     def teardown(self, stage: str | None = None) -> None:
-        if self._server is not None:
-            self._server.stop()
-        self._server = None
+        self.origin.close()
         for loader in self._loaders:
             loader.dismiss()
         self._loaders = []
@@ -495,9 +296,7 @@ class StreamDataModule(LightningDataModule):
 
     def batches_of(self, epochs: float) -> int:
         """Global batches that make `epochs` passes over the training split."""
-        if "train" not in self.info.splits:
-            raise UserError(f"{self.info.name} does not say how many samples it has; set trainer.max_steps instead")
-        return -(-int(epochs * self.info.splits["train"]) // self.global_batch_size)
+        return -(-int(epochs * training_samples_of(self.info)) // self.global_batch_size)
 
     def _dataset(self, *, split: str, samples: int | None = None, **kwargs: Any) -> StreamDataset:
         rank, world = self._world()
@@ -565,33 +364,10 @@ class StreamDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.cursor = int(state_dict["cursor"])
         self._restored = state_dict
-        self._check_restored()
+        self._check_resumed()
 
-    def _check_restored(self) -> None:
+    def _check_resumed(self) -> None:
         """A cursor means something only in the order it was counted in."""
-        if self._restored is None or self.info is None:
-            return
-        saved = self._restored
-        mends = {
-            "seed": "seed",
-            "global_batch_size": "data.global_batch_size",
-            "accumulate_grad_batches": "trainer.accumulate_grad_batches",
-        }
-        for field, key in mends.items():
-            if saved.get(field, ours := getattr(self, field)) != ours:
-                raise UserError(
-                    f"the checkpoint was trained with {key}={saved[field]}, this run has {ours}: its place in the data "
-                    f"would be lost. Resume with {key}={saved[field]}."
-                )
-        if saved["digest"] not in (None, self.info.digest):
-            raise UserError(
-                f"the checkpoint was trained on data set `{saved['name']}` ({saved['digest'][:12]}), this run reads "
-                f"`{self.info.name}` ({self.info.digest[:12]}). Resume with the data.path or data.url it was "
-                f"trained on."
-            )
-        before, now = saved.get("caption_template", self.info.caption_template), self.info.caption_template
-        if before != now:
-            log.info(
-                "the checkpoint was trained with captions %s, and this run goes on with captions %s",
-                *(told_template(one) for one in (before, now)),
-            )
+        if self._restored is not None and self.info is not None:
+            ours = {key: getattr(self, key) for key in ("seed", "global_batch_size", "accumulate_grad_batches")}
+            check_resumed(self._restored, self.info, ours=ours)

@@ -14,8 +14,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.data import DataLoader, IterableDataset
 
-from diffusion_art.data.datamodule import TimedLoader
-from diffusion_art.data.workers import Crew, LostWorker
+from diffusion_art.data.workers import Crew, LostWorker, TimedLoader
 
 
 def test_workers_can_be_dismissed_whatever_mode_torch_is_in():

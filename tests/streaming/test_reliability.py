@@ -14,7 +14,8 @@ import psutil
 import pytest
 import torch
 
-from diffusion_art.data.datamodule import StreamDataModule, TimedLoader
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.data.workers import TimedLoader
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch
@@ -105,8 +106,8 @@ class Killer:
 def run_under_fire(folder: Path, *, kills: int, steps: int, workers: int) -> None:
     """Read at least `steps` batches of 8 while the server is killed `kills` times."""
     module = open_module(folder, url="auto", batch=8, workers=workers, steps=200_000)
-    assert module._server is not None
-    killer = Killer(module._server, kills=kills)
+    assert module.origin.server is not None
+    killer = Killer(module.origin.server, kills=kills)
     keys, cursors = [], []
     pictures = ShardReader(folder)
     try:
