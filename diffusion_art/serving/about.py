@@ -1,10 +1,50 @@
-"""What the page says of the model it shows: what it was trained on, how far, and what would make a better one."""
+"""What is said of the model that is served: what it paints, how it was trained, and what would make a better one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
+
+from diffusion_art.diffusion.samplers import SAMPLERS
+from diffusion_art.runs import Run
+from diffusion_art.serving.api.schema import Bounds, Defaults, Model
+from diffusion_art.serving.settings import Settings
+from diffusion_art.sizes import named
+
+
+def describe(run: Run, settings: Settings, *, max_jobs: int) -> Model:
+    """A run as it is served, by an engine that takes so many jobs at a time."""
+    limits, sampler, guidance = settings.limits, run.sampler(), run.guidance()
+    place = run.name if run.checkpoint.parent.name == "checkpoints" else "NAME/RUN"
+    square = named((run.model.image_size_px, run.model.image_size_px))
+    return Model(
+        id=settings.name or run.name,
+        created=int(run.checkpoint.stat().st_mtime),
+        size=square,
+        painted_sizes=[named(size) for size in run.model.sizes] or [square],
+        checkpoint=run.checkpoint_id,
+        step=run.step,
+        trained=trained(run.config, run.step),
+        better=better(run.config, run.step, run=f"logs/{place}"),
+        samplers=list(SAMPLERS),
+        defaults=Defaults(
+            num_inference_steps=sampler.num_steps,
+            times=None if sampler.times is None else list(sampler.times),
+            guidance_scale=run.guidance_scale(),
+            guidance_interval=guidance["interval"] and list(guidance["interval"]),
+            guidance_rescale=guidance["rescale"],
+            guidance_threshold=guidance["threshold"],
+            sampler=sampler.name,
+        ),
+        limits=Bounds(
+            n=min(limits.max_n, max_jobs),
+            num_inference_steps=limits.max_steps,
+            prompt_characters=limits.max_prompt_chars,
+            sizes=limits.sizes,
+            side_px=limits.max_size_px,
+        ),
+    )
 
 
 def trained(config: Mapping[str, Any], step: int) -> str:

@@ -86,7 +86,7 @@ class Announcement:
     def __call__(self, url: str) -> None:
         studio, settings = self.studio, self.studio.settings
         at = settings.public_url or url
-        log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.size, studio.model.checkpoint, at)
+        log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.model.size, studio.model.checkpoint, at)
         log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", _age_s())
         warn_of_plain_tokens(settings.tokens, self.tls)
         if self.then is not None:

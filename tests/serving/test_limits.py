@@ -480,7 +480,7 @@ def test_an_engine_that_died_is_no_healthy_server(toy_folder):
 
 def test_jobs_left_over_by_a_caller_are_its_own(server):
     """The engine is shared: a ticket that nobody of HTTP holds does not disturb the answers."""
-    (ticket,) = server.engine.submit([Job("x", 0, server.studio.sampler_of())])
+    (ticket,) = server.engine.submit([Job("x", 0, server.studio.orders.sampler_of())])
     with http(server.url) as client:
         assert client.post(GENERATIONS, json={"prompt": "x"}).status_code == 200
     assert ticket.result.result(20).shape == (16, 16, 3)

@@ -129,7 +129,7 @@ def test_async(guarded):
 
 def test_every_model_that_the_package_knows_is_this_one(guarded):
     for name in get_args(ImageModel):
-        guarded.studio.check_model(name)
+        guarded.studio.orders.check_model(name)
 
 
 def test_models(ai):
@@ -173,7 +173,7 @@ def test_a_wrong_token(guarded):
 def test_it_comes_back_by_itself_when_the_queue_is_full(toy_folder):
     """Retry-After is obeyed: refused while one long picture fills the queue, painted when that is gone."""
     with serving(toy_folder, max_jobs=1) as small:
-        sampler = small.studio.sampler_of("euler", 200)
+        sampler = small.studio.orders.sampler_of("euler", 200)
         (ticket,) = small.engine.submit([Job("x", 0, sampler)])
         url = f"{small.url}/v1"
         with OpenAI(base_url=url, api_key="none", max_retries=0, http_client=plain_http()) as hasty:

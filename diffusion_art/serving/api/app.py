@@ -124,7 +124,7 @@ async def models(request: Request) -> ModelList:
 )
 async def model(name: str, request: Request) -> Model:
     studio: Studio = request.app.state.studio
-    studio.check_model(name)
+    studio.orders.check_model(name)
     return studio.model
 
 

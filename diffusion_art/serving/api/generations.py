@@ -26,7 +26,8 @@ from diffusion_art.serving.api.schema import (
     Picture,
 )
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.studio import Output, Studio, post
+from diffusion_art.serving.orders import Output
+from diffusion_art.serving.studio import Studio, post
 from diffusion_art.sizes import named
 
 KEEP_ALIVE_S = 10.0  # an SSE comment goes out when nothing else has for so long, so that proxies do not give up
@@ -67,7 +68,7 @@ Result = TypeVar("Result")
 )
 async def generate(body: ImageRequest, request: Request) -> Response:
     studio: Studio = request.app.state.studio
-    jobs, output = studio.jobs_of(body), studio.output_of(body)
+    jobs, output = studio.orders.jobs_of(body), studio.orders.output_of(body)
     customer = request.scope.get("customer")
     if body.stream:
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -77,7 +78,7 @@ async def generate(body: ImageRequest, request: Request) -> Response:
             ticket.result.add_done_callback(partial(_on_result, loop, events, index))
         return EventStream(stream_of(studio, output, jobs, tickets, events), tickets)
     tickets = studio.order(jobs, customer=customer)
-    base_url = (studio.settings.public_url or str(request.base_url)) if studio.answers_with_url(body) else None
+    base_url = (studio.settings.public_url or str(request.base_url)) if studio.orders.answers_with_url(body) else None
     pictures = await unless_gone(
         request,
         tickets,

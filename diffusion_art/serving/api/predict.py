@@ -13,7 +13,8 @@ from diffusion_art.serving.api.generations import ERRORS, unless_gone
 from diffusion_art.serving.api.pictures import as_base64, as_floats
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape
 from diffusion_art.serving.engine.jobs import Ticket
-from diffusion_art.serving.studio import Studio, seeds_from
+from diffusion_art.serving.orders import seeds_from
+from diffusion_art.serving.studio import Studio
 
 router = APIRouter()
 
@@ -34,10 +35,11 @@ async def predict(
     studio: Studio = request.app.state.studio
     if len(items) > (most := studio.settings.limits.max_captions):
         raise ApiError(422, f"At most {most} captions at a time here, not {len(items)}.", code="too_many_pictures")
+    orders = studio.orders
     for item in items:
-        studio.check_prompt(item.caption, "caption")
+        orders.check_prompt(item.caption, "caption")
     jobs = [
-        studio.job(item.caption, seeds_from(item.seed, 1)[0], studio.sampler_of(), size=studio.painted_size(item.size))
+        orders.job(item.caption, seeds_from(item.seed, 1)[0], orders.sampler_of(), size=orders.painted_size(item.size))
         for item in items
     ]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))

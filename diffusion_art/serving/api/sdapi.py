@@ -29,7 +29,8 @@ from diffusion_art.serving.api.sdapi_about import (
 from diffusion_art.serving.api.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.api.sdapi_work import Work, Works
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.studio import Output, Studio, seeds_from
+from diffusion_art.serving.orders import Output, seeds_from
+from diffusion_art.serving.studio import Studio
 from diffusion_art.sizes import named
 
 LOOKS = 3  # at the first picture, for /progress
@@ -78,14 +79,14 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
     if count > most:
         told = f"batch_size x n_iter is {count}" if count < 10**6 else "batch_size x n_iter is more"
         raise ApiError(400, f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
-    studio.check_prompt(body.prompt, "prompt")
-    studio.check_prompt(body.negative_prompt or "", "negative_prompt")
+    studio.orders.check_prompt(body.prompt, "prompt")
+    studio.orders.check_prompt(body.negative_prompt or "", "negative_prompt")
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
-    sampler = studio.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
+    sampler = studio.orders.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
     asked = {"negative_prompt": body.negative_prompt, "guidance_scale": body.cfg_scale}
     painted = _output_of(studio, body).size.painted
     return [
-        studio.job(body.prompt, seed, sampler, **asked, previews=0 if number else LOOKS, size=painted)
+        studio.orders.job(body.prompt, seed, sampler, **asked, previews=0 if number else LOOKS, size=painted)
         for number, seed in enumerate(seeds_from(body.seed, count))
     ]
 
@@ -93,7 +94,7 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
 def _output_of(studio: Studio, body: Txt2Img) -> Output:
     own = studio.run.model.image_size_px
     asked = None if body.width is body.height is None else f"{body.width or own}x{body.height or own}"
-    return Output(studio.size_of(asked, body.batch_size * body.n_iter))
+    return Output(studio.orders.size_of(asked, body.batch_size * body.n_iter))
 
 
 def _info(studio: Studio, first: Job, jobs: list[Job], size: Size) -> dict[str, Any]:
@@ -136,7 +137,7 @@ async def progress(request: Request, skip_current_image: bool = False) -> Progre
     found, work = _works(request).progress(request.scope.get("customer"))
     if work is not None and (look := work.look) is not None and not skip_current_image:
         own = work.jobs[0].size
-        output = Output(studio.size_of(None if own is None else named(own), 1))
+        output = Output(studio.orders.size_of(None if own is None else named(own), 1))
         content = await studio.off_the_loop(lambda: studio.encoded(look, work.jobs[0], output, story=False))
         found.current_image = as_base64(content)
     return found

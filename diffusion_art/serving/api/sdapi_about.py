@@ -143,7 +143,7 @@ async def from_a_picture() -> None:
 def check_checkpoint(studio: Studio, name: Any) -> None:
     """ApiError 404 for a checkpoint that is not the one served, by its title or its hash."""
     if name is not None and name not in ("", hash_of(studio)):
-        studio.check_model(name if isinstance(name, str) else str(name))
+        studio.orders.check_model(name if isinstance(name, str) else str(name))
 
 
 def hash_of(studio: Studio) -> str:
