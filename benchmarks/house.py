@@ -42,7 +42,8 @@ from diffusion_art.serving.listening import listen_at, url_of
 from diffusion_art.serving.server import make_server
 from diffusion_art.serving.studio import Studio
 from diffusion_art.shards.build.locate import Shards
-from diffusion_art.shards.mixture import components_of, open_shards
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import components_of
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.server.settings import Settings

@@ -29,7 +29,7 @@ from diffusion_art.diffusion.times import LogitNormal
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine
-from diffusion_art.shards.mixture import Component
+from diffusion_art.shards.places import Component
 from diffusion_art.shards.side_files import LATENTS, TEXT
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.precomputed import wanted

@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import with_remote, with_template
-from diffusion_art.shards.places import RemoteSettings
+from diffusion_art.shards.places import RemoteSettings, with_remote, with_template
 from diffusion_art.streaming import status
 from diffusion_art.streaming.server.run import announcement, serve
 from diffusion_art.streaming.server.settings import Settings

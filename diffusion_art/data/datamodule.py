@@ -31,8 +31,9 @@ from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Crew, TimedLoader
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.payloads import PAYLOADS, is_made, payload_of
+from diffusion_art.shards.places import ShardSpec
 from diffusion_art.streaming.wire import StreamInfo
 from diffusion_art.tensors import Batch
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.transforms import to_float
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import ShardSpec
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.client.readers import ShardReader
 

@@ -20,8 +20,8 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.shards.lint.lint import lint
-from diffusion_art.shards.mixture import open_shards, with_remote
-from diffusion_art.shards.places import RemoteSettings
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import RemoteSettings, with_remote
 from diffusion_art.shards.preview import preview
 from diffusion_art.shards.statistics import statistics
 from diffusion_art.shards.telling import describe, tell_info, tell_report, tell_statistics

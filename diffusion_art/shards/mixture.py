@@ -23,31 +23,10 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.buckets import BucketOrder, of_bucket, split_of
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.shards.order import EpochOrder, Order, OrderMemo
-from diffusion_art.shards.places import (
-    Component,
-    ShardSpec,
-    arguments_of,
-    components_of,
-    spec_of_arguments,
-    with_remote,
-    with_template,
-)
+from diffusion_art.shards.places import ShardSpec, components_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.store import all_of
 from diffusion_art.sizes import log_ratio, size_named
-
-__all__ = [
-    "Component",
-    "Mixture",
-    "ShardSpec",
-    "Shards",
-    "arguments_of",
-    "components_of",
-    "open_shards",
-    "spec_of_arguments",
-    "with_remote",
-    "with_template",
-]
 
 _VERSION = 1
 

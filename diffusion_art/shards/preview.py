@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.pixels import BadPicture, decode, fit
+from diffusion_art.shards.places import ShardSpec
 from diffusion_art.sheets import contact_sheet, write_png
 
 log = logging.getLogger(__name__)

@@ -25,9 +25,8 @@ from diffusion_art.models.codec import Codec
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.shards.build.engine import Engine, LocalEngine
-from diffusion_art.shards.mixture import Component
 from diffusion_art.shards.pixels import BadPicture, decode_into
-from diffusion_art.shards.places import Address
+from diffusion_art.shards.places import Address, Component
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.side_files import (
     FEATURES,

@@ -11,7 +11,8 @@ import pytest
 from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.encode import split_of
-from diffusion_art.shards.mixture import ShardSpec, open_shards
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.client.readers import ShardReader

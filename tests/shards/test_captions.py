@@ -14,8 +14,9 @@ import pytest
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import Component, Mixture, open_shards
+from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.order import draws
+from diffusion_art.shards.places import Component
 from diffusion_art.shards.reader import Manifest, ShardSet, ShardWriter, write_manifest
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server.process import ServerProcess

@@ -17,9 +17,10 @@ from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards import predecode as predecoding
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.decoded import Decoded
-from diffusion_art.shards.mixture import components_of, open_shards
+from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.payloads import PAYLOADS, Payload
 from diffusion_art.shards.pixels import copy_into, decode
+from diffusion_art.shards.places import components_of
 from diffusion_art.shards.predecode import predecode
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter

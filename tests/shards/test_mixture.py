@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from diffusion_art.errors import UserError
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
-from diffusion_art.shards.mixture import (
-    Mixture,
-    arguments_of,
-    components_of,
-    open_shards,
-    spec_of_arguments,
-)
+from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.order import EpochOrder, OrderMemo, rank_slice, spans
+from diffusion_art.shards.places import arguments_of, components_of, spec_of_arguments
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server.process import ServerProcess

@@ -16,8 +16,7 @@ from diffusion_art.captions import ART_TEMPLATE, clean
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.api.schema import Suggestions
-from diffusion_art.shards.mixture import components_of
-from diffusion_art.shards.places import Address
+from diffusion_art.shards.places import Address, components_of
 from diffusion_art.shards.reader import ShardSet
 
 log = logging.getLogger(__name__)

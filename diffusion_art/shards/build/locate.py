@@ -32,8 +32,8 @@ from diffusion_art.shards.build.out_folder import differences, digest_of
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
-from diffusion_art.shards.mixture import Component, ShardSpec, open_shards, with_remote
-from diffusion_art.shards.places import Address, Place, RemoteSettings
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import Address, Component, Place, RemoteSettings, ShardSpec, with_remote
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source

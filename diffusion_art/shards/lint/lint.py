@@ -25,8 +25,7 @@ from diffusion_art.shards.lint.findings import Findings
 from diffusion_art.shards.lint.shards import lint_folder, lint_shard
 from diffusion_art.shards.lint.tar import lint_tar, tars_at
 from diffusion_art.shards.manifest import MANIFEST_FILE
-from diffusion_art.shards.mixture import ShardSpec, components_of
-from diffusion_art.shards.places import Address
+from diffusion_art.shards.places import Address, ShardSpec, components_of
 from diffusion_art.shards.reader import ShardSet
 
 _SMALL = 2  # files; starting worker processes takes longer than these

@@ -18,8 +18,9 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
-from diffusion_art.shards.mixture import Shards, ShardSpec, components_of, open_shards
+from diffusion_art.shards.mixture import Shards, open_shards
 from diffusion_art.shards.payloads import give
+from diffusion_art.shards.places import ShardSpec, components_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError, Patience, Turns

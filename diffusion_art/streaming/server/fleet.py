@@ -19,7 +19,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import until_one_ends
-from diffusion_art.shards.mixture import Component, arguments_of
+from diffusion_art.shards.places import Component, arguments_of
 from diffusion_art.streaming.server.metrics import Row, Table
 from diffusion_art.streaming.server.process import SERVER, child_environment, reason
 from diffusion_art.streaming.server.settings import Settings

@@ -19,7 +19,7 @@ from pathlib import Path
 import diffusion_art
 from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE
-from diffusion_art.shards.mixture import ShardSpec, arguments_of, components_of
+from diffusion_art.shards.places import ShardSpec, arguments_of, components_of
 from diffusion_art.stop_signals import stop_signal
 from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.wire import PATH

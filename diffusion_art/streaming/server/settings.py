@@ -10,7 +10,8 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls, token_of
-from diffusion_art.shards.mixture import Component, Shards, open_shards
+from diffusion_art.shards.mixture import Shards, open_shards
+from diffusion_art.shards.places import Component
 from diffusion_art.streaming.wire import MAX_COUNT, MAX_MESSAGE_BYTES
 
 MAX_STRANGERS = 256  # connections of one process that are still in their opening handshake

@@ -16,7 +16,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.locate import Shards, fingerprint
 from diffusion_art.shards.build.out_folder import digest_of
-from diffusion_art.shards.mixture import Component, Mixture, components_of, open_shards
+from diffusion_art.shards.mixture import Mixture, open_shards
+from diffusion_art.shards.places import Component, components_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.parquet import Parquet

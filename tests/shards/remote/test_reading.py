@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_art.shards.mixture import arguments_of, components_of, open_shards, spec_of_arguments
-from diffusion_art.shards.places import Address, RemoteSettings, place_of
+from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.places import (
+    Address,
+    RemoteSettings,
+    arguments_of,
+    components_of,
+    place_of,
+    spec_of_arguments,
+)
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.remote.counts import totals
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import Component
+from diffusion_art.shards.places import Component
 from diffusion_art.streaming.client.readers import ReadRequest, Sample, ShardReader, StreamClient
 from diffusion_art.streaming.client.session import Part, Session, cut
 from diffusion_art.streaming.server.process import ServerProcess
