@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_art.end_to_end import _collection, _has_gpu
 from diffusion_art.errors import UserError
 from diffusion_art.files import key_of
 from diffusion_art.prompts import EXAMPLES
+from diffusion_art.stages.collection import find
 from diffusion_art.stages.estimate import Line, Measured, check_disk, lines, on_paper, tell
 from diffusion_art.stages.marks import Marks
+from diffusion_art.stages.measure import _has_gpu
 from diffusion_art.stages.plan import Training, composed, measurement
 from diffusion_art.units import duration, size
 from tests.fakes_sources import encoded, picture, wikiart_folder, write_files
@@ -148,7 +149,7 @@ def test_any_gpu_of_torchs_is_one(monkeypatch):
 
 def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
     write_tar(tmp_path / "00000.tar", [("0.jpg", encoded(picture(0))), ("0.txt", b"a cat")])
-    collection = _collection({"source": {"_target_": "diffusion_art.sources.tars.Tars", "path": str(tmp_path)}})
+    collection = find({"_target_": "diffusion_art.sources.tars.Tars", "path": str(tmp_path)})
     assert collection.pictures is None
     in_epochs = Training.of(composed((*ASKED[:2], "trainer.max_epochs=3")), pictures=None, typed=["trainer.max_epochs"])
     assert in_epochs.steps is None
@@ -165,5 +166,5 @@ def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
 
 def test_a_collection_tells_the_name_of_its_shards(tmp_path):
     source = {"_target_": "diffusion_art.sources.hub.WikiArt", "repo_id": "Someone/Art", "revision": None}
-    collection = _collection({"source": source | {"path": str(wikiart_folder(tmp_path, count=3))}})
+    collection = find(source | {"path": str(wikiart_folder(tmp_path, count=3))})
     assert (collection.name, collection.pictures, collection.download_bytes) == ("art", 6, 0)

@@ -1,0 +1,64 @@
+"""A measurement of a few training steps on this machine, from which the stages are estimated."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.shards.build.engine import usable_cores
+from diffusion_art.sources.hub import cache_folder
+from diffusion_art.stages import estimate, processes
+from diffusion_art.stages.collection import Collection
+from diffusion_art.stages.marks import Marks, Stage
+from diffusion_art.stages.plan import Training, defaults_of, measurement, words_of
+
+log = logging.getLogger(__name__)
+
+ON_CPU = 4  # pictures of a measured step where there is no GPU: the rate hardly depends on it
+
+
+def tell_estimate(asked: dict[str, Any], training: Training, collection: Collection, todo: list[Stage]) -> None:
+    """Measure, unless that was done with the same words, and tell."""
+    folder = Path(asked["folder"])
+    pictures = asked["measure"]["pictures"] or (training.pictures_per_step if _has_gpu() else ON_CPU)
+    stage = measurement(asked, training, folder / "measure", pictures=pictures)
+    log.info(
+        "%s: %s. Measuring %d steps of %d painted pictures first, to say what that takes here.",
+        asked["training"],
+        estimate.told_steps(training),
+        asked["measure"]["steps"],
+        pictures,
+    )
+    Marks(folder / "marks", [stage]).run(stage, lambda stage: _measure(stage, folder / "measure"))
+    rows = estimate.lines(
+        training,
+        estimate.Measured.of(folder / "measure"),
+        pictures=collection.pictures,
+        download_bytes=collection.download_bytes,
+        evaluated=_evaluated(asked),
+        cores=usable_cores(),
+        makes={"download": cache_folder()} | {stage.name: stage.makes for stage in todo if stage.makes},
+    )
+    trained = (training.steps or 0) * training.pictures_per_step
+    paper = estimate.on_paper(asked["training"], trained) if trained else []
+    estimate.tell(rows, price_per_hour=asked["price_per_hour"], paper=paper)
+    estimate.check_disk(rows)
+
+
+def _measure(stage: Stage, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    processes.run(stage)
+
+
+def _evaluated(asked: dict[str, Any]) -> int:
+    """Pictures that the evaluation paints."""
+    typed = [word.partition("=")[2] for word in words_of(asked["evaluate"]) if word.startswith("pictures=")]
+    return int(typed[-1] if typed else defaults_of("evaluate")["pictures"])
+
+
+def _has_gpu() -> bool:
+    from diffusion_art.devices import pick_device  # here: it needs torch
+
+    return pick_device() != "cpu"
