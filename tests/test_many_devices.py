@@ -242,6 +242,20 @@ def test_shared_weights_learn_by_every_recipe_what_whole_ones_do(recipe, tiny, r
     pd.testing.assert_frame_equal(*losses, rtol=tolerance, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_shared_weights_learn_compiled_what_one_process_does_as_it_is(tiny, run_command, tmp_path):
+    small = ["model.backbone.block_channels=[16]", "model.backbone.attention_sides=[8]", "trainer.max_steps=3"]
+    for name, processes in (("one", []), ("many", [*_processes(2, "fsdp"), "compile=true"])):
+        asked = [*tiny, *small, *processes, "trainer.val_check_interval=3", f"run={name}"]
+        said = run_command("train", *asked, cwd=tmp_path, timeout=600)
+        assert said.returncode == 0, said.stdout + said.stderr
+    runs = tmp_path / "logs/tiny"
+    assert len(_losses(runs / "one")["train/loss"].dropna()) == 3
+    _assert_same_losses(runs / "one", runs / "many")
+    one, many = (load_text_to_image(find_checkpoint(runs / name)).trainable_state() for name in ("one", "many"))
+    _assert_close(one, many)
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """The checkpoint of a run, written as a folder, with its averaged weights among the shared tensors."""
