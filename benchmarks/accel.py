@@ -25,7 +25,7 @@ from overhead import Bare
 from record import claim, command, machine, write
 
 from diffusion_art.accel.memory import keep_memory
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.launching.fit import quieten
 from diffusion_art.launching.settle import settle
 from diffusion_art.tensors import Batch

@@ -24,8 +24,7 @@ from hydra import compose, initialize_config_dir
 from record import claim, command, machine, write
 from torch import Tensor
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build, plain
+from diffusion_art.config import build, config_dir, plain
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.diffusion.samplers import Sampler, by_name
 from diffusion_art.models.text_to_image import TextToImage

@@ -26,7 +26,7 @@ from lightning.pytorch import Callback
 from record import claim, command, write
 
 from diffusion_art.accel.memory import keep_memory
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.launching.fit import quieten
 from diffusion_art.launching.settle import settle
 from diffusion_art.tensors import Batch

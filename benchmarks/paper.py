@@ -33,8 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build
+from diffusion_art.config import build, config_dir
 from diffusion_art.sources.hub import JPEG_BYTES  # ours at 128 px are smaller
 from diffusion_art.tensors import Conditioning
 

@@ -29,8 +29,7 @@ from record import claim, command, figure, machine, write
 from serve_sides.model import EIR_SAMPLER as EIR
 from torch import Tensor
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build, plain
+from diffusion_art.config import build, config_dir, plain
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.samplers import by_name

@@ -46,7 +46,7 @@ from torch.nn.functional import mse_loss, pixel_unshuffle
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_art.accel.memory import keep_memory
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.launching.fit import quieten
 from diffusion_art.launching.settle import settle

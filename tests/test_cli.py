@@ -6,8 +6,8 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from diffusion_art import cli
-from diffusion_art.cli import check_sections, explain
+from diffusion_art import hydra_errors
+from diffusion_art.hydra_errors import check_sections, explain
 from diffusion_art.overrides import ELSEWHERE, RENAMED, holds
 
 
@@ -163,7 +163,7 @@ def test_a_value_is_no_reason_to_compose_the_config_twice(monkeypatch):
         raise AssertionError("the config was composed")
 
     monkeypatch.setattr("hydra.initialize_config_dir", composed)
-    monkeypatch.setattr(cli, "initialize_config_dir", composed)
+    monkeypatch.setattr(hydra_errors, "initialize_config_dir", composed)
     for word in ("optim.lr=1e-3", "run=first", "data.image_size_px=32", "callbacks.samples.every_n_steps=5"):
         monkeypatch.setattr("sys.argv", ["train", "+experiment=quickstart", word])
         check_sections("train")

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import kind_of
+from diffusion_art.config import config_dir, kind_of
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.time_search import search_times
 from diffusion_art.runs import Run

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.devices import DTYPES, TORCHS_NAMES, computes_in_bf16, pick_device, precision_named, widest
 from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settled_precision

@@ -10,8 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build, plain
+from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.evaluation.metrics import metrics_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.evaluation import evaluate_runs as command

@@ -9,8 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import allowed, build, is_a, targets
+from diffusion_art.config import allowed, build, config_dir, is_a, targets
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.experiments.edm import Edm

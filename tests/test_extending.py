@@ -24,7 +24,7 @@ import httpx2
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.runs import load_run
 from diffusion_art.sample import sample
@@ -62,7 +62,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from diffusion_art.checkpoints import load_text_to_image
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.prepare import main as prepare
 from diffusion_art.tensors import Batch

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from diffusion_art.cli import groups
 from diffusion_art.config import build, literal, plain
 from diffusion_art.errors import UserError
+from diffusion_art.hydra_errors import groups
 from diffusion_art.overrides import understood
 
 ODD = st.characters(codec="utf-8") | st.sampled_from(list("\\\\$${}[](),'\"~=: #"))

@@ -10,8 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build
+from diffusion_art.config import build, config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.prepare import main
 from diffusion_art.shards.reader import ShardSet

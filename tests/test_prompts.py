@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.prompts import LISTS, read_prompts
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.images import to_uint8

@@ -5,7 +5,7 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.schedule_search import schedule_search
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint

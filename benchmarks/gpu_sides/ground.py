@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from diffusion_art.accel import switch
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.data.transforms import to_float
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.settle import settle

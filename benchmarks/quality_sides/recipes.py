@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settle
 

@@ -9,8 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import plain
+from diffusion_art.config import config_dir, plain
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.evaluation.caption_following import Generate
 from diffusion_art.evaluation.data import RunData

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, open_dict
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.launching.fit import quieten
 from diffusion_art.launching.settle import settle
 from diffusion_art.shards.build.build import build_shards

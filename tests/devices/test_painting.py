@@ -12,7 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.diffusion.samplers import SAMPLERS, by_name
 from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.diffusion.samplers.euler import Euler

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import class_of, plain
+from diffusion_art.config import class_of, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.metrics import Figure, metrics_of
 from diffusion_art.evaluation.metrics.kid import KernelDistance

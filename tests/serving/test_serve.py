@@ -16,8 +16,7 @@ import httpx2
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import plain
+from diffusion_art.config import config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.serving.engine.compiled import worth_trying

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.shards.__main__ import shards
 from diffusion_art.shards.build.build import build_shards

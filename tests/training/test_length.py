@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build
+from diffusion_art.config import build, config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settle
 from diffusion_art.shards.mixture import open_shards

@@ -15,8 +15,7 @@ from torch import nn
 
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.throughput import Throughput
-from diffusion_art.cli import config_dir
-from diffusion_art.config import build
+from diffusion_art.config import build, config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settle
 from diffusion_art.training.build import build_trainer

@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
-from diffusion_art.cli import config_dir
-from diffusion_art.config import plain
+from diffusion_art.config import config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.models.unet import UNet
 from diffusion_art.record import KEY

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.settle import settle

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.names import fresh_folder, register, run_stamp
 from diffusion_art.training.run_folder import HELD_VARIABLE, held, is_held

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from diffusion_art.checkpoints import find_checkpoint
-from diffusion_art.cli import config_dir
+from diffusion_art.config import config_dir
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
