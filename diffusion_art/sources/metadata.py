@@ -16,7 +16,7 @@ from typing import Any
 from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
-from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.names import PictureNames, columns_of_folders
 from diffusion_art.sources.splits import (
     NumberedSplits,
     column_of_splits,
@@ -77,7 +77,9 @@ class Metadata:
         """
         path, folder = self.root / table, posixpath.dirname(table)
         notes: Counter[str] = Counter()
-        rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
+        read_rows = read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter)
+        by_folders = columns_of_folders(table)
+        rows = [(line, {**by_folders, **row}) for line, row in read_rows] if by_folders else list(read_rows)
         if self._file_column and rows and not any(self._file_column in row for _, row in rows):
             names = ", ".join(dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")

@@ -26,10 +26,12 @@ _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatro
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
 _WORD = re.compile(r"[^\W\d_]")
+_COLUMN_AND_VALUE = re.compile(r"([^\W\d]\w*)=(.+)", re.DOTALL)  # Hive's style=Cubism
 # A second underscore is no WikiArt; some letter stands on each side.
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
 
@@ -51,6 +53,19 @@ def is_layout(folder: str) -> bool:
     """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
     name = words(folder).lower()
     return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
+
+
+def columns_of_folders(file: str) -> dict[str, str]:
+    """The columns that the folders above a file tell: Hive's `style=Cubism/artist=Juan%20Gris/0.parquet`."""
+    if "=" not in file:
+        return {}
+    found = (_COLUMN_AND_VALUE.fullmatch(folder) for folder in file.split("/")[:-1])
+    return {match[1]: "" if match[2] == _HIVE_NULL else nfc(unquote(match[2])) for match in found if match}
+
+
+def names_of_columns(files: Iterable[str]) -> list[str]:
+    """Of all columns that the folders above `files` tell."""
+    return list(dict.fromkeys(name for file in files for name in columns_of_folders(file)))
 
 
 class PictureNames:
@@ -168,7 +183,8 @@ class FolderNames:
             parent, _, name = folder.rpartition("/")
             numbered = _REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
-            if _WORD.search(bare) and not is_layout(bare) and not self._splits.names(folder):
+            telling = _WORD.search(bare) and not is_layout(bare) and not _COLUMN_AND_VALUE.fullmatch(bare)
+            if telling and not self._splits.names(folder):
                 return words(_CLASS_NUMBER.sub("", bare)), repeats.lstrip("0")
             folder = parent
         return "", ""

@@ -563,3 +563,48 @@ def test_newer_takeouts_of_google(tmp_path: Path, picture_name: str, beside: str
     write_files(tmp_path, jpegs(picture_name))
     write_files(tmp_path, {f"{beside}.json": json.dumps({"title": picture_name, "description": "a cat"})})
     assert captions_of(open_source(tmp_path)) == {picture_name: "a cat"}
+
+
+# ------------------------------------------------------------------ folders that tell columns (Hive, Spark)
+
+
+def test_folders_that_tell_columns_of_pictures(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("style=Cubism/artist=Juan%20Gris/a.jpg", "style=Fauvism/artist=Matisse/b.jpg"))
+    write_files(tmp_path, jpegs("style=Fauvism/artist=__HIVE_DEFAULT_PARTITION__/c.jpg"))
+    source = open_source(tmp_path)
+    assert source.columns == ("file_name", "style", "artist")
+    assert captions_of(source) == {
+        "style=Cubism/artist=Juan%20Gris/a.jpg": "Juan Gris / Cubism",
+        "style=Fauvism/artist=Matisse/b.jpg": "Matisse / Fauvism",
+        "style=Fauvism/artist=__HIVE_DEFAULT_PARTITION__/c.jpg": "Fauvism",
+    }
+    assert source.describe()["folder_columns"] == ["style", "artist"]
+
+
+def test_folders_that_tell_columns_of_a_table(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("images/a.jpg", "images/b.jpg"))
+    write_files(tmp_path, {"tables/style=Cubism/0.csv": "file,title\na.jpg,Violin\n"})
+    write_parquet(tmp_path / "tables/style=Fauvism/0.parquet", [{"file": "b.jpg", "title": "Window"}], schema=None)
+    assert captions_of(open_source(tmp_path)) == {
+        "images/a.jpg": "Violin / Cubism",
+        "images/b.jpg": "Window / Fauvism",
+    }
+
+
+def test_folders_that_tell_columns_of_parquet(tmp_path: Path) -> None:
+    for number, style in enumerate(("Cubism", "Fauvism")):
+        row = {"title": f"No. {number}", "image": {"bytes": encoded(picture(number)), "path": None}}
+        write_parquet(tmp_path / f"style={style}" / f"{number}.parquet", [row], schema=None)
+    source = open_source(tmp_path)
+    assert source.columns == ("style", "title", "filename")
+    assert sorted(captions_of(source).values()) == ["No. 0 / Cubism", "No. 1 / Fauvism"]
+    assert source.describe()["folder_columns"] == ["style"]
+
+
+def test_folders_that_tell_columns_of_tars(tmp_path: Path) -> None:
+    members = [("artist=Braque/a.jpg", encoded(picture(1))), ("artist=Braque/b.jpg", encoded(picture(2)))]
+    (tmp_path / "style=Cubism").mkdir()
+    write_tar(tmp_path / "style=Cubism" / "0.tar", members)
+    source = open_source(tmp_path)
+    assert set(captions_of(source).values()) == {"Braque / Cubism"}
+    assert source.describe()["folder_columns"] == ["style"]
