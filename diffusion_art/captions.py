@@ -157,6 +157,8 @@ _TELLING = re.compile(
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
+_TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
+_ASSISTANTS = ("gpt", "assistant", "model")
 _TITLES = ("titre", "titel", "título", "titolo")
 _ART = {  # as museums and data sets call them
     "artist": (
@@ -201,7 +203,8 @@ class CaptionColumns(NamedTuple):
 
     `ready` hold captions, numbered ones (`caption_1`, ...) alternatives. `art` are those of a painting in the order
     artist, title, style, genre, date. `telling` is the one further column whose name speaks of captions
-    (`edited_prompt`), empty where several do. `last` say what kind of picture it is.
+    (`edited_prompt`), none where several do, and then a conversation about the picture. `last` say what kind of
+    picture it is.
     """
 
     ready: tuple[str, ...]
@@ -216,7 +219,8 @@ def caption_columns(columns: Collection[str]) -> CaptionColumns:
 
 def is_caption_column(name: str) -> bool:
     """Whether a list in this column may be a list of captions, and not of tags."""
-    return bool(_TELLING.fullmatch(name.strip().lower())) or _is_numbered(name)
+    plain = name.strip().lower()
+    return bool(_TELLING.fullmatch(plain)) or _is_numbered(name) or plain in _TALKS
 
 
 def is_class_number(name: str, text: str) -> bool:
@@ -241,9 +245,13 @@ def unique(texts: list[str]) -> list[str]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every caption in a value of a caption column; a list may also be written out."""
+    """Every caption in a value of a caption column; a list may also be written out, and of a conversation the first
+    answer counts.
+    """
     if isinstance(value, str):
         return listed(value) or [value]
+    if isinstance(value, list) and value and all(map(_is_turn, value)):
+        return _first_answer(value)
     if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
         return strings(dict(value))
     if isinstance(value, (list, tuple)):
@@ -251,6 +259,18 @@ def strings(value: Any) -> list[str]:
     if isinstance(value, dict):
         return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
     return [] if value is None else [str(value)]
+
+
+def _is_turn(item: Any) -> bool:
+    """Whether it is what someone says in a conversation, as LLaVA or OpenAI write it."""
+    return isinstance(item, dict) and ({"from", "value"} <= item.keys() or {"role", "content"} <= item.keys())
+
+
+def _first_answer(turns: list[dict[str, Any]]) -> list[str]:
+    """What the assistant says first, without the mark of the picture."""
+    said = [turn for turn in turns if str(turn.get("from", turn.get("role"))).lower() in _ASSISTANTS]
+    texts = (" ".join(strings(turn.get("value", turn.get("content")))) for turn in said)
+    return list(filter(None, (text.replace("<image>", " ").strip() for text in texts)))[:1]
 
 
 def listed(text: str) -> list[str]:
@@ -283,4 +303,5 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
         letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
         art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
     last = [plain[word] for word in _LAST if word in plain]
-    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling) if len(telling) == 1 else (), tuple(last))
+    telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
+    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling), tuple(last))

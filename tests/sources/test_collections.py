@@ -608,3 +608,30 @@ def test_folders_that_tell_columns_of_tars(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert set(captions_of(source).values()) == {"Braque / Cubism"}
     assert source.describe()["folder_columns"] == ["style"]
+
+
+# ------------------------------------------------------------------ conversations about pictures
+
+QUESTION, ANSWER = {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "<image>\na red house"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [QUESTION, ANSWER, QUESTION, {"from": "gpt", "value": "yes"}]},
+        {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "a red house"}]},
+        {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a red house"}]}]},
+        {"caption": "a red house", "conversations": [QUESTION, {"from": "gpt", "value": "It is a house."}]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "jsonl", "beside", "parquet"])
+def test_the_first_answer_of_a_conversation_is_the_caption(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+    if kind == "parquet":
+        image = {"bytes": encoded(picture(0)), "path": "a.jpg"}
+        write_parquet(tmp_path / "0.parquet", [{**row, "image": image}], schema=None)
+    else:
+        table = {"json": "llava.json", "jsonl": "llava.jsonl", "beside": "a.json"}[kind]
+        rows = [{"id": "1", "image": "a.jpg", **row}]
+        content = json.dumps(rows if kind == "json" else rows[0])
+        write_files(tmp_path, {**jpegs("a.jpg"), table: content})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["a red house"]
