@@ -131,13 +131,24 @@ class PictureNames:
         return candidates[0] if len(candidates) == 1 else None
 
     def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
-        """The candidate that shares most of the last parts, None where two share as many."""
+        """The candidate that shares most of the last parts, and of several such the only one in the nearest folder
+        around the table that holds any; None where that does not tell.
+        """
         if len(candidates) < 2:
             return next(iter(candidates), None)
         wanted = [*folder.split("/"), *parts]
         shared = [_shared_end(nfc(file), wanted) for file in candidates]
-        best = max(shared)
-        return candidates[shared.index(best)] if shared.count(best) == 1 else None
+        best = [file for file, count in zip(candidates, shared) if count == max(shared)]
+        while len(best) > 1 and folder:
+            inside = [file for file in best if nfc(file).startswith(f"{folder}/")]
+            best, folder = inside or best, "" if inside else posixpath.dirname(folder)
+        return best[0] if len(best) == 1 else None
+
+    def namesakes(self, name: str, folder: str = "") -> list[str]:
+        """The pictures that have the file name in `name`, where `find` cannot tell which of several it means."""
+        base = posixpath.basename(nfc(unquote(name.partition("?")[0])).strip().replace("\\", "/")).casefold()
+        found = self._by_base.get(base, []) if base else []
+        return found if len(found) > 1 and self.find(name, folder) is None else []
 
     @cached_property
     def _folders(self) -> set[str]:

@@ -15,7 +15,7 @@ from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX
+from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.table import SHORT_ROWS
@@ -635,3 +635,49 @@ def test_the_first_answer_of_a_conversation_is_the_caption(tmp_path: Path, row: 
         content = json.dumps(rows if kind == "json" else rows[0])
         write_files(tmp_path, {**jpegs("a.jpg"), table: content})
     assert list(captions_of(open_source(tmp_path)).values()) == ["a red house"]
+
+
+# ------------------------------------------------------------------ rows of several pictures, pictures of one name
+
+
+@pytest.mark.parametrize(
+    "table",
+    {
+        "m.jsonl": '{"file_names": ["a.jpg", "b.jpg"], "text": "two"}\n{"file_names": ["c.jpg"], "text": "one"}',
+        "metadata.jsonl": '{"file_names": ["a.jpg", "b.jpg"], "text": "two"}\n{"file_names": ["c.jpg"], "text": "one"}',
+        "m.csv": "file_names,text\n\"['a.jpg', 'b.jpg']\",two\n['c.jpg'],one\n",
+        "n.csv": "images,text\na.jpg; b.jpg,two\nc.jpg,one\n",
+    }.items(),
+)
+def test_a_row_may_name_several_pictures(tmp_path: Path, table: tuple[str, str]) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg", "c.jpg"), table[0]: table[1]})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": "two", "b.jpg": "two", "c.jpg": "one"}
+    assert source.left_out() == {}
+
+
+def test_a_list_beside_the_name_of_a_picture_names_none(tmp_path: Path) -> None:
+    row = {"file_name": "a.jpg", "similar": ["b.jpg"], "text": "a cat"}
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "m.jsonl": json.dumps(row)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": ""}
+
+
+@pytest.mark.parametrize("table", ["A/m.csv", "A/tables/m.csv", "A.csv"])
+def test_of_pictures_of_one_name_a_table_means_that_of_its_folder(tmp_path: Path, table: str) -> None:
+    write_files(tmp_path, jpegs("A/images/1.jpg", "B/images/1.jpg", "A/images/2.jpg", "B/images/2.jpg"))
+    write_files(tmp_path, {table: "file,caption\n1.jpg,one\n2.jpg,two\n"})
+    found = captions_of(open_source(tmp_path))
+    assert (found["A/images/1.jpg"], found["A/images/2.jpg"], found["B/images/1.jpg"]) == ("one", "two", "B")
+
+
+def test_of_pictures_of_one_name_a_table_means_that_of_its_split(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("train/1.jpg", "validation/1.jpg"))
+    write_files(tmp_path, {"captions_train.csv": "file,caption\n1.jpg,one", "val.csv": "file,caption\n1.jpg,other"})
+    assert captions_of(open_source(tmp_path)) == {"train/1.jpg": "one", "validation/1.jpg": "other"}
+
+
+@pytest.mark.parametrize("table", ["m.csv", "metadata.csv"])
+def test_rows_that_could_mean_several_pictures_are_counted_with_an_example(tmp_path: Path, table: str) -> None:
+    write_files(tmp_path, jpegs("A/1.jpg", "B/1.jpg", "A/2.jpg", "B/2.jpg"))
+    write_files(tmp_path, {table: "file_name,caption\n1.jpg,one\n2.jpg,two\n"})
+    assert open_source(tmp_path).left_out() == {f"{SEVERAL} (A/1.jpg or B/1.jpg)": 2}
