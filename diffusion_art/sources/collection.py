@@ -28,6 +28,7 @@ from diffusion_art.sources.table import could_be_table
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
 ORPHAN_TEXTS = "texts that belong to no picture"
+NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
 
@@ -86,6 +87,7 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
     )
     kept = [file for file in pictures if splits[file] != "test"]
     left_out[TEST_SPLIT] += len(pictures) - len(kept)
+    notes[NO_SUFFIX] += sum(not suffix_of(file) for file in kept)
     from_paths = _columns_of_paths(kept, FolderNames(folders), notes)
     entries = [
         Entry(

@@ -12,7 +12,7 @@ import pytest
 
 from diffusion_art.sources.base import LeftOut
 from diffusion_art.sources.beside import BOXES_NOTE
-from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
@@ -681,3 +681,20 @@ def test_rows_that_could_mean_several_pictures_are_counted_with_an_example(tmp_p
     write_files(tmp_path, jpegs("A/1.jpg", "B/1.jpg", "A/2.jpg", "B/2.jpg"))
     write_files(tmp_path, {table: "file_name,caption\n1.jpg,one\n2.jpg,two\n"})
     assert open_source(tmp_path).left_out() == {f"{SEVERAL} (A/1.jpg or B/1.jpg)": 2}
+
+
+# ------------------------------------------------------------------ names without a suffix
+
+
+def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("12345", "scans/12346", "b.jpg"))
+    write_files(tmp_path, {"README": "read me", "empty": b"", "12345.txt": "a house", "scans/.hidden": jpegs("x")["x"]})
+    write_files(tmp_path, {"m.csv": "id,title,artist\n12346,One,Me\nb.jpg,Two,You\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"12345": "a house", "scans/12346": "Me / One", "b.jpg": "You / Two"}
+    assert notes_of(source) == {NO_SUFFIX: 2}
+
+
+def test_a_collection_may_hold_nothing_but_pictures_without_a_suffix(tmp_path: Path) -> None:
+    write_files(tmp_path, {"1": encoded(picture(1), "PNG"), "1.txt": "one"})
+    assert captions_of(open_source(tmp_path)) == {"1": "one"}
