@@ -93,8 +93,13 @@ class Listing:
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
-        lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
-        return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return digest(self.files)
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """128 bits (hex) of files, by name, and what is known of them."""
+    lines = "".join(f"{file}\0{facts}\n" for file, facts in files.items())
+    return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def told(left_out: Mapping[str, int]) -> str:

@@ -698,3 +698,13 @@ def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path: Path
 def test_a_collection_may_hold_nothing_but_pictures_without_a_suffix(tmp_path: Path) -> None:
     write_files(tmp_path, {"1": encoded(picture(1), "PNG"), "1.txt": "one"})
     assert captions_of(open_source(tmp_path)) == {"1": "one"}
+
+
+def test_boxes_in_a_folder_of_labels_are_no_captions_and_texts_in_one_of_captions_are(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("train/images/a.jpg", "train/images/b.jpg"))
+    write_files(tmp_path, {"train/labels/a.txt": "0 0.5 0.5 0.2 0.3\n", "train/labels/b.txt": "", "classes.txt": "cat"})
+    source = open_source(tmp_path)
+    assert set(captions_of(source).values()) == {""}
+    assert source.left_out() == {ORPHAN_TEXTS: 3}
+    write_files(tmp_path, {"train/captions/a.txt": "a cat", "train/captions/b.txt": "a dog"})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["a cat", "a dog"]
