@@ -32,6 +32,10 @@ _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|d
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
 _MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_MARKUP = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|i|li|ol|p|span|strong|su[bp]|u|ul)(?:\s[^<>]*)?/?>", re.IGNORECASE
+)
+_BREAK = re.compile(r"</?(?:br|div|h[1-6]|li|ol|p|ul)\b", re.IGNORECASE)  # of these tags
 _COLUMN = re.compile(r"[^\W\d](?:[^{}\[\].!:]*[^{}\[\].!:\s])?")  # also `Artist Display Name`, `Artist(s)`
 _PAIRS = {"(": ")", "[": "]", '"': '"', "'": "'", "“": "”", "«": "»"}
 
@@ -40,12 +44,14 @@ def clean(value: str | None) -> str:
     """One column's text as a caption should have it.
 
     Words for "missing" and "Unknown Artist" become empty, `1968.0` and `1968-01-01 00:00:00` become 1968, HTML
-    entities are resolved, Unicode is normalised (NFC), control characters go, every run of white space becomes one
-    space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by part.
+    entities are resolved and its tags go, Unicode is normalised (NFC), control characters go, every run of white
+    space becomes one space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by part.
     """
     if not value:
         return ""
     text = _ENTITY.sub(lambda match: html.unescape(match.group()), value)
+    if "<" in text:
+        text = _MARKUP.sub(lambda match: " " if _BREAK.match(match.group()) else "", text)
     if not text.isprintable():
         # Control characters, lone surrogates and unassigned ones go. Format characters (joiners of scripts
         # and emoji) stay, but for the byte order mark and the zero-width space.
@@ -150,13 +156,25 @@ def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
 
 ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 
-_READY = ("caption", "captions", "text", "txt", "prompt", "prompts")  # best first
+_READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance")  # best first; the last is ArtEmis's
 _TELLING = re.compile(
     r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
-_LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
+_LAST = (
+    "description",
+    "tagstring",
+    "label",
+    "labels",
+    "class",
+    "classname",
+    "category",
+    "categories",
+    "tags",
+    "keywords",
+    "folder",
+)
 _TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
 _ASSISTANTS = ("gpt", "assistant", "model")
 _TITLES = ("titre", "titel", "título", "titolo")
@@ -172,6 +190,8 @@ _ART = {  # as museums and data sets call them
             "painter",
             "creator",
             "maker",
+            "principalmaker",
+            "principalorfirstmaker",
         ),
         *("creators", "objectcreator", "attribution", "artiste", "artista", "auteur", "künstler", "kunstenaar"),
     ),
@@ -193,7 +213,7 @@ _ART = {  # as museums and data sets call them
     ),
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
-CLASS_COLUMNS = _NAMES | frozenset(_LAST[1:7])  # may hold class numbers
+CLASS_COLUMNS = _NAMES | frozenset(_LAST[2:8])  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence", "en", "english")  # of a record in place of a caption
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -302,6 +322,7 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     if len(art) < 2:
         letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
         art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
-    last = [plain[word] for word in _LAST if word in plain]
+    site = {"category"} if "subcategory" in plain else set()  # gallery-dl's: where a picture was downloaded
+    last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
     return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling), tuple(last))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import ready_captions, unique
+from diffusion_art.captions import is_caption_column, ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import is_layout, nfc
@@ -61,6 +61,8 @@ class Neighbours:
 def _picture_of(file: str) -> str:
     """The name of the picture that a text or JSON is about, with or without its suffix."""
     stem = nfc(stem_of(file))
+    if suffix_of(file) == ".json" and suffix_of(stem) == ".info":  # of yt-dlp
+        return stem_of(stem)
     takeout = _TAKEOUT.fullmatch(stem) if suffix_of(file) == ".json" else None
     if takeout is None or not "supplemental-metadata".startswith(takeout[2]):
         return stem
@@ -139,6 +141,9 @@ def read_json(text: str) -> dict[str, Any]:
         raise ValueError(f"its .json cannot be read ({error})") from None
     if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
         return {"captions": row}
+    inner = list(row.items()) if isinstance(row, dict) else []
+    if len(inner) == 1 and isinstance(inner[0][1], dict) and not is_caption_column(inner[0][0]):
+        return inner[0][1]  # Rijksmuseum's {"artObject": {...}}
     return row if isinstance(row, dict) else {}
 
 

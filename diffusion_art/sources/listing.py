@@ -44,6 +44,7 @@ _NO_READER = {
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
     **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
 }
+_PART_OF_TABLE = re.compile(r"(\.(?:csv|tsv|jsonl))\d{1,4}")  # Unsplash's photos.tsv000
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
@@ -230,6 +231,8 @@ def _count_unread(suffix: str, left_out: Counter[str]) -> None:
 
 def why_unread(suffix: str) -> str | None:
     """Why files that look like pictures, tables or collections are not read; None for others."""
+    if table := _PART_OF_TABLE.fullmatch(suffix):
+        return f"a table by another suffix; rename it to {table[1]}"
     if plain := _PLAIN_SUFFIX.match(suffix):  # `.tfrecord-00000-of-00001`, `.jpg_large`
         suffix = plain[0]
         if suffix in PICTURE_SUFFIXES:

@@ -256,13 +256,17 @@ def is_strict(table: str) -> bool:
 
 
 def text_of(name: str, value: Any) -> str | None:
-    """A raw value as a column keeps it: of captions the first; None for a record, which no caption can use."""
+    """A raw value as a column keeps it: of captions the first, of records with a `name` these; None for another record,
+    which no caption can use.
+    """
     if isinstance(value, str) and not value.startswith("["):
         return value
     if is_caption_column(name):
         return next(iter(strings(value)), "")
     if isinstance(value, str):
         return as_text(listed(value) or value)
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        return as_text([item["name"] for item in value])
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)

@@ -708,3 +708,44 @@ def test_boxes_in_a_folder_of_labels_are_no_captions_and_texts_in_one_of_caption
     assert source.left_out() == {ORPHAN_TEXTS: 3}
     write_files(tmp_path, {"train/captions/a.txt": "a cat", "train/captions/b.txt": "a dog"})
     assert list(captions_of(open_source(tmp_path)).values()) == ["a cat", "a dog"]
+
+
+# ------------------------------------------------------------------ what downloaders, museums and annotators write
+
+GALLERY_DL = {"category": "danbooru", "subcategory": "tag", "id": 1}
+
+
+@pytest.mark.parametrize(
+    ("beside", "row", "caption"),
+    [
+        ("a.jpg.json", {**GALLERY_DL, "tag_string": "cat sky", "tag_string_artist": "me"}, "cat sky"),
+        ("a.jpg.json", {**GALLERY_DL, "tags": ["cat", "sky"]}, "cat, sky"),
+        ("a.json", {"category": "Portrait", "tags": ["oil"]}, "Portrait"),
+        ("a.json", {"tags": [{"id": "1", "name": "cat"}, {"id": "2", "name": "blue_sky"}]}, "cat, blue_sky"),
+        ("a.info.json", {"id": "x", "title": "A House", "description": "long"}, "A House"),
+        ("a.json", {"artObject": {"title": "Night Watch", "principalMaker": "Rembrandt"}}, "Rembrandt / Night Watch"),
+        ("a.json", {"caption": {"en": "a cat"}}, "a cat"),
+        ("a.json", {"caption": "<p>Water &amp; <em>light</em><br />of 1906</p>"}, "Water & light of 1906"),
+    ],
+)
+def test_what_downloaders_and_museums_write_beside_a_picture(
+    tmp_path: Path, beside: str, row: dict[str, Any], caption: str
+) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), beside: json.dumps(row)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": caption}
+
+
+def test_artemis(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("Cubism/pablo-picasso_violin-1912.jpg", "Cubism/juan-gris_guitar-1913.jpg"))
+    rows = "Cubism,{0},awe,Odd shapes.,2\nCubism,{0},fear,Sharp.,2\n".format("pablo-picasso_violin-1912")
+    rows += "Cubism,juan-gris_guitar-1913,awe,Warm colours.,1\n"
+    write_files(tmp_path, {"artemis.csv": f"art_style,painting,emotion,utterance,repetition\n{rows}"})
+    assert captions_of(open_source(tmp_path)) == {
+        "Cubism/juan-gris_guitar-1913.jpg": "Warm colours.",
+        "Cubism/pablo-picasso_violin-1912.jpg": ("Odd shapes.", "Sharp."),
+    }
+
+
+def test_behind_a_caption_without_a_header_its_language_may_stand(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "captions.txt": "a.jpg|a cat|en\nb.jpg|dogs|en\n"})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dogs"}

@@ -105,3 +105,7 @@ def test_only_files_without_any_suffix_are_looked_into(tmp_path: Path) -> None:
     write_files(tmp_path, jpegs("a.jpg", "b", "c.1", "blobs/d", "blobs/e.jpg"))
     write_files(tmp_path, {"notes": "a text"})
     assert list_files(tmp_path).pictures() == ["a.jpg", "b", "blobs/e.jpg"]
+
+
+def test_a_part_of_a_table_is_named_with_what_helps() -> None:
+    assert why_unread(".tsv000") == "a table by another suffix; rename it to .tsv"
