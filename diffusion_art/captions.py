@@ -45,7 +45,8 @@ def clean(value: str | None) -> str:
 
     Words for "missing" and "Unknown Artist" become empty, `1968.0` and `1968-01-01 00:00:00` become 1968, HTML
     entities are resolved and its tags go, Unicode is normalised (NFC), control characters go, every run of white
-    space becomes one space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by part.
+    space becomes one space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by
+    part.
     """
     if not value:
         return ""

@@ -87,6 +87,8 @@ class Metadata:
             names = ", ".join(dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")
         column = self._file_column or self._column_of_files(rows, folder) or self._column_of_lists(rows, folder)
+        if column is None and (own := self._own_folder(table)):
+            folder, column = own, self._column_of_files(rows, own)
         column = column or self._column_of_namesakes(rows, folder)
         if column is None and not strict:
             self.left_out[NO_TABLE] += 1
@@ -117,6 +119,12 @@ class Metadata:
             self._add_numbered(described, numbers, row)
         self.notes += notes
         self._merge(read)
+
+    def _own_folder(self, table: str) -> str | None:
+        """The one folder of pictures beside a table that has its name or split: `train/` for `captions_train.csv`."""
+        folder = posixpath.dirname(table)
+        found = [name for name in self._names.folders_in(folder) if _is_own(name, table)]
+        return posixpath.join(folder, found[0]) if len(found) == 1 else None
 
     def _count_unknown(self, namesakes: list[str]) -> None:
         """A row whose picture is not here, or is one of `namesakes`; the first such row is the example."""
@@ -197,9 +205,9 @@ class Metadata:
         return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
 
     def _column_of_namesakes(self, rows: list[Row], folder: str) -> str | None:
-        """The usual column, most values of which name several pictures."""
+        """The column, most values of which name several pictures."""
         sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
-        names = [name for row in sample[:1] for name in row if name.lower() in FILE_COLUMNS]
+        names = list(sample[0]) if sample else []
         several = {
             name: [row for row in sample if self._names.namesakes(_name(row.get(name)), folder)] for name in names
         }
@@ -296,12 +304,17 @@ def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
 
 
 def _in_own_folder(files: list[str], table: str) -> str | None:
-    """The one of `files` in the folder beside a table that has its name or split: `train/` for `captions_train.csv`."""
-    folder, base = posixpath.split(stem_of(table))
-    split, start = split_of_file(table), f"{folder}/" if folder else ""
-    names = {file: file[len(start) :].partition("/")[0] for file in files if file.startswith(start)}
-    found = [file for file, name in names.items() if name == base or (split and split_of_folder(name) == split)]
+    """The one of `files` in the folder beside a table that has its name or split."""
+    folder = posixpath.dirname(table)
+    start = f"{folder}/" if folder else ""
+    inside = [file for file in files if file.startswith(start)]
+    found = [file for file in inside if _is_own(file[len(start) :].partition("/")[0], table)]
     return found[0] if len(found) == 1 else None
+
+
+def _is_own(folder: str, table: str) -> bool:
+    split = split_of_file(table)
+    return folder == posixpath.basename(stem_of(table)) or (split is not None and split_of_folder(folder) == split)
 
 
 def _cut(text: str) -> list[str]:

@@ -130,6 +130,12 @@ class PictureNames:
             candidates = [file for file in candidates if posixpath.dirname(file).rpartition("/")[2] in places]
         return candidates[0] if len(candidates) == 1 else None
 
+    def folders_in(self, folder: str) -> list[str]:
+        """The names of the folders in `folder` that hold pictures, at any depth."""
+        start = f"{folder}/" if folder else ""
+        below = (nfc(other)[len(start) :] for other in self._folders if nfc(other).startswith(start))
+        return sorted({name for path in below if (name := path.partition("/")[0])})
+
     def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
         """The candidate that shares most of the last parts, and of several such the only one in the nearest folder
         around the table that holds any; None where that does not tell.

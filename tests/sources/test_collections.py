@@ -749,3 +749,21 @@ def test_artemis(tmp_path: Path) -> None:
 def test_behind_a_caption_without_a_header_its_language_may_stand(tmp_path: Path) -> None:
     write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "captions.txt": "a.jpg|a cat|en\nb.jpg|dogs|en\n"})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dogs"}
+
+
+@pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("1", "2")])
+def test_the_same_names_in_the_folders_of_two_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_files(tmp_path, jpegs("train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.jpg"))
+    for split in ("train", "test"):
+        rows = "".join(f"{name},{split} {name}\n" for name in names)
+        write_files(tmp_path, {f"{split}.csv": f"id,caption\n{rows}"})
+    source = open_source(tmp_path)
+    assert list(captions_of(source).values()) == [f"train {name}" for name in names]
+    assert source.left_out() == {TEST_SPLIT: 2}
+
+
+@pytest.mark.parametrize("folder", ["json", "metadata"])
+def test_json_in_a_folder_of_its_own(tmp_path: Path, folder: str) -> None:
+    write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), f"{folder}/a.json": '{"title": "A House"}'})
+    write_files(tmp_path, {"images/b.json": '{"title": "A Lake"}', f"{folder}/b.json": '{"title": "Another"}'})
+    assert captions_of(open_source(tmp_path)) == {"images/a.jpg": "A House", "images/b.jpg": "A Lake"}
