@@ -32,6 +32,10 @@ _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|d
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
 _MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_MARKUP = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|i|li|ol|p|span|strong|su[bp]|u|ul)(?:\s[^<>]*)?/?>", re.IGNORECASE
+)
+_BREAK = re.compile(r"</?(?:br|div|h[1-6]|li|ol|p|ul)\b", re.IGNORECASE)  # of these tags
 _COLUMN = re.compile(r"[^\W\d](?:[^{}\[\].!:]*[^{}\[\].!:\s])?")  # also `Artist Display Name`, `Artist(s)`
 _PAIRS = {"(": ")", "[": "]", '"': '"', "'": "'", "“": "”", "«": "»"}
 
@@ -40,12 +44,15 @@ def clean(value: str | None) -> str:
     """One column's text as a caption should have it.
 
     Words for "missing" and "Unknown Artist" become empty, `1968.0` and `1968-01-01 00:00:00` become 1968, HTML
-    entities are resolved, Unicode is normalised (NFC), control characters go, every run of white space becomes one
-    space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by part.
+    entities are resolved and its tags go, Unicode is normalised (NFC), control characters go, every run of white
+    space becomes one space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by
+    part.
     """
     if not value:
         return ""
     text = _ENTITY.sub(lambda match: html.unescape(match.group()), value)
+    if "<" in text:
+        text = _MARKUP.sub(lambda match: " " if _BREAK.match(match.group()) else "", text)
     if not text.isprintable():
         # Control characters, lone surrogates and unassigned ones go. Format characters (joiners of scripts
         # and emoji) stay, but for the byte order mark and the zero-width space.
@@ -150,13 +157,27 @@ def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
 
 ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 
-_READY = ("caption", "captions", "text", "txt", "prompt", "prompts")  # best first
+_READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance")  # best first; the last is ArtEmis's
 _TELLING = re.compile(
     r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
-_LAST = ("description", "label", "labels", "class", "classname", "category", "categories", "tags", "keywords", "folder")
+_LAST = (
+    "description",
+    "tagstring",
+    "label",
+    "labels",
+    "class",
+    "classname",
+    "category",
+    "categories",
+    "tags",
+    "keywords",
+    "folder",
+)
+_TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
+_ASSISTANTS = ("gpt", "assistant", "model")
 _TITLES = ("titre", "titel", "título", "titolo")
 _ART = {  # as museums and data sets call them
     "artist": (
@@ -170,6 +191,8 @@ _ART = {  # as museums and data sets call them
             "painter",
             "creator",
             "maker",
+            "principalmaker",
+            "principalorfirstmaker",
         ),
         *("creators", "objectcreator", "attribution", "artiste", "artista", "auteur", "künstler", "kunstenaar"),
     ),
@@ -191,7 +214,7 @@ _ART = {  # as museums and data sets call them
     ),
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
-CLASS_COLUMNS = _NAMES | frozenset(_LAST[1:7])  # may hold class numbers
+CLASS_COLUMNS = _NAMES | frozenset(_LAST[2:8])  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence", "en", "english")  # of a record in place of a caption
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -201,7 +224,8 @@ class CaptionColumns(NamedTuple):
 
     `ready` hold captions, numbered ones (`caption_1`, ...) alternatives. `art` are those of a painting in the order
     artist, title, style, genre, date. `telling` is the one further column whose name speaks of captions
-    (`edited_prompt`), empty where several do. `last` say what kind of picture it is.
+    (`edited_prompt`), none where several do, and then a conversation about the picture. `last` say what kind of
+    picture it is.
     """
 
     ready: tuple[str, ...]
@@ -216,7 +240,8 @@ def caption_columns(columns: Collection[str]) -> CaptionColumns:
 
 def is_caption_column(name: str) -> bool:
     """Whether a list in this column may be a list of captions, and not of tags."""
-    return bool(_TELLING.fullmatch(name.strip().lower())) or _is_numbered(name)
+    plain = name.strip().lower()
+    return bool(_TELLING.fullmatch(plain)) or _is_numbered(name) or plain in _TALKS
 
 
 def is_class_number(name: str, text: str) -> bool:
@@ -241,9 +266,13 @@ def unique(texts: list[str]) -> list[str]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every caption in a value of a caption column; a list may also be written out."""
+    """Every caption in a value of a caption column; a list may also be written out, and of a conversation the first
+    answer counts.
+    """
     if isinstance(value, str):
         return listed(value) or [value]
+    if isinstance(value, list) and value and all(map(_is_turn, value)):
+        return _first_answer(value)
     if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
         return strings(dict(value))
     if isinstance(value, (list, tuple)):
@@ -251,6 +280,18 @@ def strings(value: Any) -> list[str]:
     if isinstance(value, dict):
         return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
     return [] if value is None else [str(value)]
+
+
+def _is_turn(item: Any) -> bool:
+    """Whether it is what someone says in a conversation, as LLaVA or OpenAI write it."""
+    return isinstance(item, dict) and ({"from", "value"} <= item.keys() or {"role", "content"} <= item.keys())
+
+
+def _first_answer(turns: list[dict[str, Any]]) -> list[str]:
+    """What the assistant says first, without the mark of the picture."""
+    said = [turn for turn in turns if str(turn.get("from", turn.get("role"))).lower() in _ASSISTANTS]
+    texts = (" ".join(strings(turn.get("value", turn.get("content")))) for turn in said)
+    return list(filter(None, (text.replace("<image>", " ").strip() for text in texts)))[:1]
 
 
 def listed(text: str) -> list[str]:
@@ -282,5 +323,7 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     if len(art) < 2:
         letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
         art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
-    last = [plain[word] for word in _LAST if word in plain]
-    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling) if len(telling) == 1 else (), tuple(last))
+    site = {"category"} if "subcategory" in plain else set()  # gallery-dl's: where a picture was downloaded
+    last = [plain[word] for word in _LAST if word in plain and word not in site]
+    telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
+    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling), tuple(last))

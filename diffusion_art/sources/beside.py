@@ -1,6 +1,7 @@
 """What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`.
 
-Texts may also lie in a folder of their own beside that of the pictures: `captions/a.txt` for `images/a.jpg`.
+Texts may also lie in a folder of their own beside that of the pictures: `captions/a.txt` for `images/a.jpg`; JSON in
+`json/` or `metadata/`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import ready_captions, unique
+from diffusion_art.captions import is_caption_column, ready_captions, unique
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import is_layout, nfc
 from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
+_JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
@@ -31,7 +33,8 @@ class Neighbours:
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
         by_stem: dict[str, list[str]] = defaultdict(list)
-        for file in (*texts, *listing.having({".json"})):
+        by_json = listing.having({".json"})
+        for file in (*texts, *by_json):
             by_stem[_picture_of(file)].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
@@ -47,6 +50,11 @@ class Neighbours:
             if picture not in self.texts and (of_text := apart.of(nfc(stem_of(picture)))):
                 self.texts[picture] = of_text
                 owned.update(of_text)
+        apart = TextsApart((file for file in by_json if file not in owned), _JSON_FOLDER)
+        for picture in pictures if apart.files else ():
+            if picture not in self.json and (of_json := apart.of(nfc(stem_of(picture)))):
+                self.json[picture] = of_json[0]
+                owned.add(of_json[0])
         self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
 
     def _take(self, picture: str, found: list[str]) -> set[str]:
@@ -61,6 +69,8 @@ class Neighbours:
 def _picture_of(file: str) -> str:
     """The name of the picture that a text or JSON is about, with or without its suffix."""
     stem = nfc(stem_of(file))
+    if suffix_of(file) == ".json" and suffix_of(stem) == ".info":  # of yt-dlp
+        return stem_of(stem)
     takeout = _TAKEOUT.fullmatch(stem) if suffix_of(file) == ".json" else None
     if takeout is None or not "supplemental-metadata".startswith(takeout[2]):
         return stem
@@ -75,14 +85,16 @@ def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
 
 
 class TextsApart:
-    """Texts in folders of their own; `files` are those by path, without suffix and without the folder for texts."""
+    """Texts in folders of their own, which are called so (`folder`); `files` are those by path, without suffix and
+    without that folder.
+    """
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], folder: re.Pattern[str] = _TEXT_FOLDER) -> None:
         self.files: dict[str, list[str]] = defaultdict(list)
         for file in texts:
             *folders, base = nfc(stem_of(file)).split("/")
             for place, name in enumerate(folders):
-                if _TEXT_FOLDER.fullmatch(name.lower()):
+                if folder.fullmatch(name.lower()):
                     self.files["/".join([*folders[:place], *folders[place + 1 :], base])].append(file)
 
     def of(self, stem: str) -> tuple[str, ...]:
@@ -139,6 +151,9 @@ def read_json(text: str) -> dict[str, Any]:
         raise ValueError(f"its .json cannot be read ({error})") from None
     if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
         return {"captions": row}
+    inner = list(row.items()) if isinstance(row, dict) else []
+    if len(inner) == 1 and isinstance(inner[0][1], dict) and not is_caption_column(inner[0][0]):
+        return inner[0][1]  # Rijksmuseum's {"artObject": {...}}
     return row if isinstance(row, dict) else {}
 
 

@@ -13,12 +13,22 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.metadata import Described, Metadata, is_strict, text_of
-from diffusion_art.sources.names import FolderNames, PictureNames, class_names, painting, paintings, title_words
+from diffusion_art.sources.names import (
+    FolderNames,
+    PictureNames,
+    class_names,
+    columns_of_folders,
+    names_of_columns,
+    painting,
+    paintings,
+    title_words,
+)
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.table import could_be_table
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
 ORPHAN_TEXTS = "texts that belong to no picture"
+NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
 
@@ -77,6 +87,7 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
     )
     kept = [file for file in pictures if splits[file] != "test"]
     left_out[TEST_SPLIT] += len(pictures) - len(kept)
+    notes[NO_SUFFIX] += sum(not suffix_of(file) for file in kept)
     from_paths = _columns_of_paths(kept, FolderNames(folders), notes)
     entries = [
         Entry(
@@ -134,11 +145,13 @@ def _is_json_of_captions(file: str) -> bool:
 
 
 def _columns_of_paths(files: list[str], folders: FolderNames, notes: Counter[str]) -> list[dict[str, str]]:
-    """Per picture: `folder` where nearly all lie in telling ones, `repeats`, and what a painting's name says."""
+    """Per picture: `folder` where nearly all lie in telling ones, `repeats`, what a painting's name says, and what
+    folders such as `style=Cubism` do.
+    """
     classes, repeats = class_names(files, folders), [folders.of(file)[1] for file in files]
     notes[REPEATS] += sum(times not in ("", "1") for times in repeats)
     in_classes, repeated, painted = any(classes), any(repeats), paintings(files)
-    found = []
+    by_folders, found = dict.fromkeys(names_of_columns(files), ""), []
     for file, name, times in zip(files, classes, repeats):
         columns = {"artist": "", "title": "", "date": "", **painting(file)} if painted else {}
         if painted and in_classes:
@@ -147,5 +160,5 @@ def _columns_of_paths(files: list[str], folders: FolderNames, notes: Counter[str
             columns["folder"] = name
         if repeated:
             columns["repeats"] = times
-        found.append(columns)
+        found.append(columns | {**by_folders, **columns_of_folders(file)} if by_folders else columns)
     return found

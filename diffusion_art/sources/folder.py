@@ -25,7 +25,7 @@ from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
-from diffusion_art.sources.names import data_set_name
+from diffusion_art.sources.names import data_set_name, names_of_columns
 from diffusion_art.sources.texts import overlaid
 
 FILES_PER_CHUNK = 64
@@ -72,7 +72,9 @@ class ImageFolder:
         return self._given_template or default_template(self._collection.columns)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "folder", "version": 2, "files": self._listing.digest()}
+        by_folders = names_of_columns(self._listing.pictures())
+        more = {"folder_columns": by_folders} if by_folders else {}  # which earlier versions did not read
+        return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
     def left_out(self) -> dict[str, int]:
         return dict(self._listing.left_out + self._collection.left_out)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from PIL import Image
 
+HEAD_BYTES = 16  # by which `looks_like_picture` knows one
 HEIC_EXTRA = "install pillow-heif"
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}

@@ -2,7 +2,7 @@
 
 Linked folders are followed; each real folder is read once, so that a link back into the collection ends there.
 Hidden files and folders, and those in which systems keep thumbnails, do not belong to a collection. What looks
-like a picture and cannot be read is counted by its suffix.
+like a picture and cannot be read is counted by its suffix. Only of files without any suffix the first bytes are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.formats import HEIC_EXTRA, can_read_heic
+from diffusion_art.sources.formats import HEAD_BYTES, HEIC_EXTRA, can_read_heic, looks_like_picture
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
@@ -44,8 +44,10 @@ _NO_READER = {
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
     **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
 }
+_PART_OF_TABLE = re.compile(r"(\.(?:csv|tsv|jsonl))\d{1,4}")  # Unsplash's photos.tsv000
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+_NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
 
@@ -73,7 +75,13 @@ class Listing:
         return found[0].copy() if len(found) == 1 else sorted(file for files in found for file in files)
 
     def pictures(self) -> list[str]:
-        return self.having(picture_suffixes())
+        named, bare = self.having(picture_suffixes()), self._without_suffix
+        return sorted([*named, *bare]) if bare else named
+
+    @cached_property
+    def _without_suffix(self) -> list[str]:
+        """Files whose names end in no suffix are listed where they are pictures."""
+        return [file for file in self.files if not suffix_of(file)]
 
     def without(self, suffixes: Iterable[str]) -> Listing:
         dropped = set(self.having(suffixes))
@@ -86,8 +94,13 @@ class Listing:
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
-        lines = "".join(f"{file}\0{facts}\n" for file, facts in self.files.items())
-        return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return digest(self.files)
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """128 bits (hex) of files, by name, and what is known of them."""
+    lines = "".join(f"{file}\0{facts}\n" for file, facts in files.items())
+    return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def told(left_out: Mapping[str, int]) -> str:
@@ -143,6 +156,9 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
                     left_out["links to folders above the collection"] += 1
                 else:
                     (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
+            elif not suffix and not prefix.endswith(_NAMED_BY_LINKS):
+                if (facts := _facts(entry, left_out)) and _is_picture(entry.path):
+                    yield prefix + name, facts
             elif suffix not in wanted and not entry.is_symlink():
                 _count_unread(suffix, left_out)
             elif name.endswith(_MASKS):
@@ -199,6 +215,15 @@ def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
+def _is_picture(path: str) -> bool:
+    """By its first bytes."""
+    try:
+        with Path(path).open("rb") as file:
+            return looks_like_picture(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
 def _count_unread(suffix: str, left_out: Counter[str]) -> None:
     if reason := why_unread(suffix):
         left_out[f"files {suffix}: {reason}"] += 1
@@ -206,6 +231,8 @@ def _count_unread(suffix: str, left_out: Counter[str]) -> None:
 
 def why_unread(suffix: str) -> str | None:
     """Why files that look like pictures, tables or collections are not read; None for others."""
+    if table := _PART_OF_TABLE.fullmatch(suffix):
+        return f"a table by another suffix; rename it to {table[1]}"
     if plain := _PLAIN_SUFFIX.match(suffix):  # `.tfrecord-00000-of-00001`, `.jpg_large`
         suffix = plain[0]
         if suffix in PICTURE_SUFFIXES:

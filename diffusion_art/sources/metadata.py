@@ -8,6 +8,7 @@ has the last word on each column.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any
 
 from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, suffix_of
-from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, stem_of, suffix_of
+from diffusion_art.sources.names import PictureNames, columns_of_folders
 from diffusion_art.sources.splits import (
     NumberedSplits,
     column_of_splits,
@@ -31,10 +32,12 @@ from diffusion_art.sources.texts import as_text, overlaid, read_text
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"
+SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"
 OTHER_SUFFIX = "rows whose picture is here by another suffix (a.png for a.jpg), which was taken"
 NO_TABLE = "files that look like metadata and name no picture here"
 
 _SAMPLED_ROWS = 500
+_MARKS = re.compile(r"\s*[;,|]\s*")  # between the names of several pictures
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Metadata:
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
-        self.root, self._names = listing.root, names
+        self.root, self._names, self._example = listing.root, names, ""
         self._file_column, self._delimiter = file_column, delimiter
 
     def finder(self, table: str) -> Callable[[str], bool]:
@@ -77,15 +80,21 @@ class Metadata:
         """
         path, folder = self.root / table, posixpath.dirname(table)
         notes: Counter[str] = Counter()
-        rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
+        read_rows = read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter)
+        by_folders = columns_of_folders(table)
+        rows = [(line, {**by_folders, **row}) for line, row in read_rows] if by_folders else list(read_rows)
         if self._file_column and rows and not any(self._file_column in row for _, row in rows):
             names = ", ".join(dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")
-        column = self._file_column or self._column_of_files(rows, folder)
+        column = self._file_column or self._column_of_files(rows, folder) or self._column_of_lists(rows, folder)
+        if column is None and (own := self._own_folder(table)):
+            folder, column = own, self._column_of_files(rows, own)
+        column = column or self._column_of_namesakes(rows, folder)
         if column is None and not strict:
             self.left_out[NO_TABLE] += 1
             self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
             return
+        rows = [(line, one) for line, row in rows for one in self._one_a_picture(row, column, folder)]
         alone, split, read = [row for _, row in rows], split_of_file(table), {}
         column_of_split, numbers = column_of_splits(alone), numbered_splits(alone)
         named_exactly = self._pictures_named(rows, column, folder)
@@ -98,8 +107,11 @@ class Metadata:
                 notes[OTHER_SUFFIX] += like is not None
             if file is None:
                 _refuse_outside(named, folder, where=where, strict=strict)
-                self.left_out[NO_PICTURE] += 1
-                continue
+                namesakes = self._names.namesakes(named, folder)
+                file = _in_own_folder(namesakes, table)
+                if file is None:
+                    self._count_unknown(namesakes)
+                    continue
             described = read.setdefault(file, Described(split_of_table=split))
             _add(described, row, column)
             if column_of_split:
@@ -107,6 +119,18 @@ class Metadata:
             self._add_numbered(described, numbers, row)
         self.notes += notes
         self._merge(read)
+
+    def _own_folder(self, table: str) -> str | None:
+        """The one folder of pictures beside a table that has its name or split: `train/` for `captions_train.csv`."""
+        folder = posixpath.dirname(table)
+        found = [name for name in self._names.folders_in(folder) if _is_own(name, table)]
+        return posixpath.join(folder, found[0]) if len(found) == 1 else None
+
+    def _count_unknown(self, namesakes: list[str]) -> None:
+        """A row whose picture is not here, or is one of `namesakes`; the first such row is the example."""
+        if namesakes and not self._example:
+            self._example = f"{namesakes[0]} or {namesakes[1]}"
+        self.left_out[f"{SEVERAL} ({self._example})" if namesakes else NO_PICTURE] += 1
 
     def _add_numbered(self, described: Described, numbers: NumberedSplits, row: Mapping[str, Any]) -> None:
         if numbers.note:
@@ -180,6 +204,35 @@ class Metadata:
         # The numbers of a few classes name as few pictures.
         return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
 
+    def _column_of_namesakes(self, rows: list[Row], folder: str) -> str | None:
+        """The column, most values of which name several pictures."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
+        names = list(sample[0]) if sample else []
+        several = {
+            name: [row for row in sample if self._names.namesakes(_name(row.get(name)), folder)] for name in names
+        }
+        return next((name for name, found in several.items() if 2 * len(found) > len(sample)), None)
+
+    def _column_of_lists(self, rows: list[Row], folder: str) -> str | None:
+        """The first column whose lists name pictures, as `file_names`."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
+        names = dict.fromkeys(name for row in sample for name in row)
+        return next((name for name in names if any(self._listed(row.get(name), folder) for row in sample)), None)
+
+    def _one_a_picture(self, row: dict[str, Any], column: str | None, folder: str) -> list[dict[str, Any]]:
+        """The row for each of the pictures that it lists, or as it is."""
+        names = self._listed(row.get(column), folder) if column else []
+        return [{**row, str(column): name} for name in names] or [row]
+
+    def _listed(self, value: Any, folder: str) -> list[str]:
+        """The names in a list, also one that is written out, or cut by marks (`a.jpg;b.jpg`); [] where none is one of
+        a picture.
+        """
+        if isinstance(value, str):
+            value = listed(value) or ([] if self._names.find(value, folder) else _cut(value))
+        names = [name for item in value if (name := _name(item))] if isinstance(value, list) else []
+        return names if any(self._names.named_exactly(name, folder) for name in names) else []
+
     def _pictures_named(self, rows: list[Row], column: str | None, folder: str) -> set[str | None]:
         return {self._names.find(name, folder) for _, row in rows if (name := _name(row.get(column or "")))} - {None}
 
@@ -211,13 +264,17 @@ def is_strict(table: str) -> bool:
 
 
 def text_of(name: str, value: Any) -> str | None:
-    """A raw value as a column keeps it: of captions the first; None for a record, which no caption can use."""
+    """A raw value as a column keeps it: of captions the first, of records with a `name` these; None for another record,
+    which no caption can use.
+    """
     if isinstance(value, str) and not value.startswith("["):
         return value
     if is_caption_column(name):
         return next(iter(strings(value)), "")
     if isinstance(value, str):
         return as_text(listed(value) or value)
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        return as_text([item["name"] for item in value])
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)
@@ -244,6 +301,26 @@ def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
         if caption not in described.captions:
             described.captions.append(caption)
     described.split = split_in_row(row) or described.split
+
+
+def _in_own_folder(files: list[str], table: str) -> str | None:
+    """The one of `files` in the folder beside a table that has its name or split."""
+    folder = posixpath.dirname(table)
+    start = f"{folder}/" if folder else ""
+    inside = [file for file in files if file.startswith(start)]
+    found = [file for file in inside if _is_own(file[len(start) :].partition("/")[0], table)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_own(folder: str, table: str) -> bool:
+    split = split_of_file(table)
+    return folder == posixpath.basename(stem_of(table)) or (split is not None and split_of_folder(folder) == split)
+
+
+def _cut(text: str) -> list[str]:
+    """The names of several pictures in one cell; [] where it holds anything else."""
+    parts = _MARKS.split(text)
+    return parts if len(parts) > 1 and all(suffix_of(part) in PICTURE_SUFFIXES for part in parts) else []
 
 
 def _name(value: Any) -> str:

@@ -26,10 +26,12 @@ _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatro
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
 _WORD = re.compile(r"[^\W\d_]")
+_COLUMN_AND_VALUE = re.compile(r"([^\W\d]\w*)=(.+)", re.DOTALL)  # Hive's style=Cubism
 # A second underscore is no WikiArt; some letter stands on each side.
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
 
@@ -51,6 +53,19 @@ def is_layout(folder: str) -> bool:
     """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
     name = words(folder).lower()
     return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
+
+
+def columns_of_folders(file: str) -> dict[str, str]:
+    """The columns that the folders above a file tell: Hive's `style=Cubism/artist=Juan%20Gris/0.parquet`."""
+    if "=" not in file:
+        return {}
+    found = (_COLUMN_AND_VALUE.fullmatch(folder) for folder in file.split("/")[:-1])
+    return {match[1]: "" if match[2] == _HIVE_NULL else nfc(unquote(match[2])) for match in found if match}
+
+
+def names_of_columns(files: Iterable[str]) -> list[str]:
+    """Of all columns that the folders above `files` tell."""
+    return list(dict.fromkeys(name for file in files for name in columns_of_folders(file)))
 
 
 class PictureNames:
@@ -115,14 +130,31 @@ class PictureNames:
             candidates = [file for file in candidates if posixpath.dirname(file).rpartition("/")[2] in places]
         return candidates[0] if len(candidates) == 1 else None
 
+    def folders_in(self, folder: str) -> list[str]:
+        """The names of the folders in `folder` that hold pictures, at any depth."""
+        start = f"{folder}/" if folder else ""
+        below = (nfc(other)[len(start) :] for other in self._folders if nfc(other).startswith(start))
+        return sorted({name for path in below if (name := path.partition("/")[0])})
+
     def _best(self, candidates: list[str], parts: list[str], folder: str) -> str | None:
-        """The candidate that shares most of the last parts, None where two share as many."""
+        """The candidate that shares most of the last parts, and of several such the only one in the nearest folder
+        around the table that holds any; None where that does not tell.
+        """
         if len(candidates) < 2:
             return next(iter(candidates), None)
         wanted = [*folder.split("/"), *parts]
         shared = [_shared_end(nfc(file), wanted) for file in candidates]
-        best = max(shared)
-        return candidates[shared.index(best)] if shared.count(best) == 1 else None
+        best = [file for file, count in zip(candidates, shared) if count == max(shared)]
+        while len(best) > 1 and folder:
+            inside = [file for file in best if nfc(file).startswith(f"{folder}/")]
+            best, folder = inside or best, "" if inside else posixpath.dirname(folder)
+        return best[0] if len(best) == 1 else None
+
+    def namesakes(self, name: str, folder: str = "") -> list[str]:
+        """The pictures that have the file name in `name`, where `find` cannot tell which of several it means."""
+        base = posixpath.basename(nfc(unquote(name.partition("?")[0])).strip().replace("\\", "/")).casefold()
+        found = self._by_base.get(base, []) if base else []
+        return found if len(found) > 1 and self.find(name, folder) is None else []
 
     @cached_property
     def _folders(self) -> set[str]:
@@ -168,7 +200,8 @@ class FolderNames:
             parent, _, name = folder.rpartition("/")
             numbered = _REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
-            if _WORD.search(bare) and not is_layout(bare) and not self._splits.names(folder):
+            telling = _WORD.search(bare) and not is_layout(bare) and not _COLUMN_AND_VALUE.fullmatch(bare)
+            if telling and not self._splits.names(folder):
                 return words(_CLASS_NUMBER.sub("", bare)), repeats.lstrip("0")
             folder = parent
         return "", ""

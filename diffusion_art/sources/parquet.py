@@ -19,8 +19,8 @@ from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.formats import no_reader
-from diffusion_art.sources.listing import Listing, list_files, told
-from diffusion_art.sources.names import PictureNames, data_set_name
+from diffusion_art.sources.listing import Listing, digest, list_files, told
+from diffusion_art.sources.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.parquet_columns import other_images, without_images
 from diffusion_art.sources.parquet_file import (
     ROWS_PER_CHUNK,
@@ -71,7 +71,7 @@ class Parquet:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        files, pictures, self._left_out = _find(self.path, listing)
+        files, pictures, facts, self._left_out = _find(self.path, listing)
         self._beside = PictureNames(pictures)
         self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group
         self._read_footers(files, image_column)
@@ -81,8 +81,10 @@ class Parquet:
         layouts = list(dict.fromkeys(layout for layout, _ in self._parts.values()))
         if not any(layout.may_name_files for layout in layouts):
             self._left_out["pictures beside the parquet files"] += len(pictures)
-            self._beside = PictureNames(())
-        texts = list(dict.fromkeys(text for layout in layouts for text in layout.texts))
+            self._beside, pictures = PictureNames(()), []
+        self._by_folders = names_of_columns(names.values())
+        self._digest_beside = digest({file: facts[file] for file in pictures}) if pictures else None
+        texts = list(dict.fromkeys([*self._by_folders, *(text for layout in layouts for text in layout.texts)]))
         self.count = sum(sum(rows) for file, (_, rows) in self._parts.items() if self._splits[file] != "test")
         self.columns = tuple(dict.fromkeys([*texts, "filename"]))
         self.caption_template = caption_template or default_template(texts)
@@ -104,6 +106,10 @@ class Parquet:
             found["split_numbers"] = True
         if any(layout.split_labels for layout, _ in self._parts.values()):
             found["split_labels"] = True  # earlier versions took their numbers for no splits
+        if self._digest_beside:
+            found["beside"] = self._digest_beside  # pictures that rows may name
+        if self._by_folders:
+            found["folder_columns"] = self._by_folders  # which earlier versions did not read
         return found
 
     def left_out(self) -> dict[str, int]:
@@ -169,7 +175,8 @@ class Parquet:
             return LeftOut(name, layout.why_empty(rows[0]))
         if reason := no_reader(data):
             return LeftOut(name, reason)
-        texts = layout.texts_of(rows[0])
+        texts = dict.fromkeys(self._by_folders, "") | columns_of_folders(self._below_root(chunk.file))
+        texts |= layout.texts_of(rows[0])
         for row in rows[1:]:
             texts |= {column: text for column, text in layout.texts_of(row).items() if not texts[column]}
         if path and not texts.get("filename"):
@@ -179,8 +186,10 @@ class Parquet:
         return Picture(data, texts, identity=data, name=name, captions=several, split=split)
 
     def _folder_of(self, file: str) -> str:
-        folder = Path(file).parent.relative_to(self._root).as_posix()
-        return "" if folder == "." else folder
+        return self._below_root(file).rpartition("/")[0]
+
+    def _below_root(self, file: str) -> str:
+        return Path(file).relative_to(self._root).as_posix()
 
 
 _READER = RowReader()  # one per process; the source itself stays plain settings
@@ -227,17 +236,19 @@ def _read_file(path: Path) -> bytes:
         return b""
 
 
-def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], Counter[str]]:
-    """The parquet files at `path`, pictures that their rows may name, and what else was seen there."""
+def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], dict[str, str], Counter[str]]:
+    """The parquet files at `path`, pictures that their rows may name, with the facts of all files, and what else was
+    seen there.
+    """
     if path.is_file():
-        return [str(path)], [], Counter()
+        return [str(path)], [], {}, Counter()
     if not path.is_dir():
         raise UserError(f"there is no {path}. Give the parquet file or its folder: source.path=...")
     listing = listing or list_files(path)
     files = listing.having({".parquet"})
     if not files:
         raise UserError(f"{path} holds no .parquet file. Give the folder that does: source.path=...")
-    return [str(path / file) for file in files], listing.pictures(), listing.left_out.copy()
+    return [str(path / file) for file in files], listing.pictures(), listing.files, listing.left_out.copy()
 
 
 def _footer_digest(file: Path) -> str:

@@ -43,7 +43,7 @@ def read_table(
     """The rows of `path`, by its suffix; what was odd about them is added to `notes`.
 
     A csv whose first row names a picture (`is_picture`) has no header: its columns are `file_name`, `column_2`, ...
-    and `caption` for the last, or `label` where that is a number.
+    and `caption` for the last of several words, or for the last, or `label` where that is a number.
 
     Raises:
         UserError: the file is damaged; the message names the line.
@@ -193,7 +193,9 @@ def _made_up_header(fields: list[str], is_picture: Callable[[str], bool]) -> lis
     place = next(i for i, field in enumerate(fields) if is_picture(field))
     names = [f"column_{number}" for number in range(1, len(fields) + 1)]
     if len(fields) > 1:
-        last = -1 if place != len(fields) - 1 else 0
+        last = len(fields) - 1 if place != len(fields) - 1 else 0
+        worded = [at for at, field in enumerate(fields) if at != place and " " in field.strip()]
+        last = worded[-1] if worded else last  # behind a caption may stand its language, or an address
         names[last] = "label" if fields[last].strip().isdigit() else "caption"
     names[place] = "file_name"
     return names

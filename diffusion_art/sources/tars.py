@@ -24,7 +24,13 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, TextsApart, about
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
 from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
-from diffusion_art.sources.names import FolderNames, class_names, data_set_name
+from diffusion_art.sources.names import (
+    FolderNames,
+    class_names,
+    columns_of_folders,
+    data_set_name,
+    names_of_columns,
+)
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 from diffusion_art.sources.texts import decode
 
@@ -81,8 +87,7 @@ class Tars:
         found, self._left_out = _find(self.path, listing)
         for file in found:
             _check_start(Path(file))
-        root = self.path if self.path.is_dir() else self.path.parent
-        names = {file: Path(file).relative_to(root).as_posix() for file in found}
+        names = {file: self._below_root(file) for file in found}
         folders = FolderSplits(names.values())
         self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
         self.count = None
@@ -90,12 +95,13 @@ class Tars:
         self.caption_template = caption_template or self._template_of_first()
 
     def describe(self) -> dict[str, Any]:
-        root = self.path if self.path.is_dir() else self.path.parent
         facts = [Path(file).stat() for file in self._files]
-        files = [[Path(file).relative_to(root).as_posix(), of.st_size] for file, of in zip(self._files, facts)]
+        files = [[self._below_root(file), of.st_size] for file, of in zip(self._files, facts)]
         times = [of.st_mtime_ns for of in facts]  # a tar is padded: another content may well have its size
         splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
-        return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits}
+        by_folders = names_of_columns(self._below_root(file) for file in self._files)
+        more = {"folder_columns": by_folders} if by_folders else {}  # which earlier versions did not read
+        return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(_samples(Path(file))) for file, split in self._files.items() if split == "test")
@@ -108,6 +114,7 @@ class Tars:
                 yield Chunk(file, entries[start : start + SAMPLES_PER_CHUNK], split)
 
     def pictures(self, chunk: Chunk) -> Iterator[Item]:
+        by_folders = columns_of_folders(self._below_root(chunk.file))
         with Path(chunk.file).open("rb") as tar:
             for entry in chunk.entries:
                 name = f"{Path(chunk.file).name} {entry.key}"
@@ -115,9 +122,12 @@ class Tars:
                     yield LeftOut(name, TEST_SPLIT)
                     continue
                 try:
-                    yield from _read_sample(tar, entry, name, chunk.split or entry.split)
+                    yield from _read_sample(tar, entry, name, chunk.split or entry.split, by_folders)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
+
+    def _below_root(self, file: str) -> str:
+        return Path(file).relative_to(self.path if self.path.is_dir() else self.path.parent).as_posix()
 
     def _template_of_first(self) -> str | None:
         """The template that suits the first sample: the files of one data set are alike."""
@@ -237,8 +247,13 @@ def _only_zeros(file: Path, offset: int) -> bool:
         return not opened.read(2**20).strip(b"\0")
 
 
-def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> Iterator[Item]:
-    """ValueError for a member that is too large, or JSON that cannot be read."""
+def _read_sample(
+    tar: BinaryIO, entry: Entry, name: str, split: str | None, by_folders: dict[str, str]
+) -> Iterator[Item]:
+    """`by_folders` are the columns that the folders above the tar tell.
+
+    ValueError for a member that is too large, or JSON that cannot be read.
+    """
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
     image = _read(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
     json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
@@ -257,7 +272,7 @@ def _read_sample(tar: BinaryIO, entry: Entry, name: str, split: str | None) -> I
     known = about(texts, row)
     yield from (Note(name, note) for note in known.notes)
     captions = known.captions or known.row_captions
-    columns = dict(known.columns)
+    columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
     if known.text:
         columns["caption"] = known.text if len(captions) < 2 else captions[0]
     if entry.folder and not columns:

@@ -12,10 +12,10 @@ import pytest
 
 from diffusion_art.sources.base import LeftOut
 from diffusion_art.sources.beside import BOXES_NOTE
-from diffusion_art.sources.collection import DAMAGED_TABLE, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX
+from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from diffusion_art.sources.table import SHORT_ROWS
@@ -563,3 +563,207 @@ def test_newer_takeouts_of_google(tmp_path: Path, picture_name: str, beside: str
     write_files(tmp_path, jpegs(picture_name))
     write_files(tmp_path, {f"{beside}.json": json.dumps({"title": picture_name, "description": "a cat"})})
     assert captions_of(open_source(tmp_path)) == {picture_name: "a cat"}
+
+
+# ------------------------------------------------------------------ folders that tell columns (Hive, Spark)
+
+
+def test_folders_that_tell_columns_of_pictures(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("style=Cubism/artist=Juan%20Gris/a.jpg", "style=Fauvism/artist=Matisse/b.jpg"))
+    write_files(tmp_path, jpegs("style=Fauvism/artist=__HIVE_DEFAULT_PARTITION__/c.jpg"))
+    source = open_source(tmp_path)
+    assert source.columns == ("file_name", "style", "artist")
+    assert captions_of(source) == {
+        "style=Cubism/artist=Juan%20Gris/a.jpg": "Juan Gris / Cubism",
+        "style=Fauvism/artist=Matisse/b.jpg": "Matisse / Fauvism",
+        "style=Fauvism/artist=__HIVE_DEFAULT_PARTITION__/c.jpg": "Fauvism",
+    }
+    assert source.describe()["folder_columns"] == ["style", "artist"]
+
+
+def test_folders_that_tell_columns_of_a_table(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("images/a.jpg", "images/b.jpg"))
+    write_files(tmp_path, {"tables/style=Cubism/0.csv": "file,title\na.jpg,Violin\n"})
+    write_parquet(tmp_path / "tables/style=Fauvism/0.parquet", [{"file": "b.jpg", "title": "Window"}], schema=None)
+    assert captions_of(open_source(tmp_path)) == {
+        "images/a.jpg": "Violin / Cubism",
+        "images/b.jpg": "Window / Fauvism",
+    }
+
+
+def test_folders_that_tell_columns_of_parquet(tmp_path: Path) -> None:
+    for number, style in enumerate(("Cubism", "Fauvism")):
+        row = {"title": f"No. {number}", "image": {"bytes": encoded(picture(number)), "path": None}}
+        write_parquet(tmp_path / f"style={style}" / f"{number}.parquet", [row], schema=None)
+    source = open_source(tmp_path)
+    assert source.columns == ("style", "title", "filename")
+    assert sorted(captions_of(source).values()) == ["No. 0 / Cubism", "No. 1 / Fauvism"]
+    assert source.describe()["folder_columns"] == ["style"]
+
+
+def test_folders_that_tell_columns_of_tars(tmp_path: Path) -> None:
+    members = [("artist=Braque/a.jpg", encoded(picture(1))), ("artist=Braque/b.jpg", encoded(picture(2)))]
+    (tmp_path / "style=Cubism").mkdir()
+    write_tar(tmp_path / "style=Cubism" / "0.tar", members)
+    source = open_source(tmp_path)
+    assert set(captions_of(source).values()) == {"Braque / Cubism"}
+    assert source.describe()["folder_columns"] == ["style"]
+
+
+# ------------------------------------------------------------------ conversations about pictures
+
+QUESTION, ANSWER = {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "<image>\na red house"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [QUESTION, ANSWER, QUESTION, {"from": "gpt", "value": "yes"}]},
+        {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "a red house"}]},
+        {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a red house"}]}]},
+        {"caption": "a red house", "conversations": [QUESTION, {"from": "gpt", "value": "It is a house."}]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "jsonl", "beside", "parquet"])
+def test_the_first_answer_of_a_conversation_is_the_caption(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+    if kind == "parquet":
+        image = {"bytes": encoded(picture(0)), "path": "a.jpg"}
+        write_parquet(tmp_path / "0.parquet", [{**row, "image": image}], schema=None)
+    else:
+        table = {"json": "llava.json", "jsonl": "llava.jsonl", "beside": "a.json"}[kind]
+        rows = [{"id": "1", "image": "a.jpg", **row}]
+        content = json.dumps(rows if kind == "json" else rows[0])
+        write_files(tmp_path, {**jpegs("a.jpg"), table: content})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["a red house"]
+
+
+# ------------------------------------------------------------------ rows of several pictures, pictures of one name
+
+
+@pytest.mark.parametrize(
+    "table",
+    {
+        "m.jsonl": '{"file_names": ["a.jpg", "b.jpg"], "text": "two"}\n{"file_names": ["c.jpg"], "text": "one"}',
+        "metadata.jsonl": '{"file_names": ["a.jpg", "b.jpg"], "text": "two"}\n{"file_names": ["c.jpg"], "text": "one"}',
+        "m.csv": "file_names,text\n\"['a.jpg', 'b.jpg']\",two\n['c.jpg'],one\n",
+        "n.csv": "images,text\na.jpg; b.jpg,two\nc.jpg,one\n",
+    }.items(),
+)
+def test_a_row_may_name_several_pictures(tmp_path: Path, table: tuple[str, str]) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg", "c.jpg"), table[0]: table[1]})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": "two", "b.jpg": "two", "c.jpg": "one"}
+    assert source.left_out() == {}
+
+
+def test_a_list_beside_the_name_of_a_picture_names_none(tmp_path: Path) -> None:
+    row = {"file_name": "a.jpg", "similar": ["b.jpg"], "text": "a cat"}
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "m.jsonl": json.dumps(row)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": ""}
+
+
+@pytest.mark.parametrize("table", ["A/m.csv", "A/tables/m.csv", "A.csv"])
+def test_of_pictures_of_one_name_a_table_means_that_of_its_folder(tmp_path: Path, table: str) -> None:
+    write_files(tmp_path, jpegs("A/images/1.jpg", "B/images/1.jpg", "A/images/2.jpg", "B/images/2.jpg"))
+    write_files(tmp_path, {table: "file,caption\n1.jpg,one\n2.jpg,two\n"})
+    found = captions_of(open_source(tmp_path))
+    assert (found["A/images/1.jpg"], found["A/images/2.jpg"], found["B/images/1.jpg"]) == ("one", "two", "B")
+
+
+def test_of_pictures_of_one_name_a_table_means_that_of_its_split(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("train/1.jpg", "validation/1.jpg"))
+    write_files(tmp_path, {"captions_train.csv": "file,caption\n1.jpg,one", "val.csv": "file,caption\n1.jpg,other"})
+    assert captions_of(open_source(tmp_path)) == {"train/1.jpg": "one", "validation/1.jpg": "other"}
+
+
+@pytest.mark.parametrize("table", ["m.csv", "metadata.csv"])
+def test_rows_that_could_mean_several_pictures_are_counted_with_an_example(tmp_path: Path, table: str) -> None:
+    write_files(tmp_path, jpegs("A/1.jpg", "B/1.jpg", "A/2.jpg", "B/2.jpg"))
+    write_files(tmp_path, {table: "file_name,caption\n1.jpg,one\n2.jpg,two\n"})
+    assert open_source(tmp_path).left_out() == {f"{SEVERAL} (A/1.jpg or B/1.jpg)": 2}
+
+
+# ------------------------------------------------------------------ names without a suffix
+
+
+def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("12345", "scans/12346", "b.jpg"))
+    write_files(tmp_path, {"README": "read me", "empty": b"", "12345.txt": "a house", "scans/.hidden": jpegs("x")["x"]})
+    write_files(tmp_path, {"m.csv": "id,title,artist\n12346,One,Me\nb.jpg,Two,You\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"12345": "a house", "scans/12346": "Me / One", "b.jpg": "You / Two"}
+    assert notes_of(source) == {NO_SUFFIX: 2}
+
+
+def test_a_collection_may_hold_nothing_but_pictures_without_a_suffix(tmp_path: Path) -> None:
+    write_files(tmp_path, {"1": encoded(picture(1), "PNG"), "1.txt": "one"})
+    assert captions_of(open_source(tmp_path)) == {"1": "one"}
+
+
+def test_boxes_in_a_folder_of_labels_are_no_captions_and_texts_in_one_of_captions_are(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("train/images/a.jpg", "train/images/b.jpg"))
+    write_files(tmp_path, {"train/labels/a.txt": "0 0.5 0.5 0.2 0.3\n", "train/labels/b.txt": "", "classes.txt": "cat"})
+    source = open_source(tmp_path)
+    assert set(captions_of(source).values()) == {""}
+    assert source.left_out() == {ORPHAN_TEXTS: 3}
+    write_files(tmp_path, {"train/captions/a.txt": "a cat", "train/captions/b.txt": "a dog"})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["a cat", "a dog"]
+
+
+# ------------------------------------------------------------------ what downloaders, museums and annotators write
+
+GALLERY_DL = {"category": "danbooru", "subcategory": "tag", "id": 1}
+
+
+@pytest.mark.parametrize(
+    ("beside", "row", "caption"),
+    [
+        ("a.jpg.json", {**GALLERY_DL, "tag_string": "cat sky", "tag_string_artist": "me"}, "cat sky"),
+        ("a.jpg.json", {**GALLERY_DL, "tags": ["cat", "sky"]}, "cat, sky"),
+        ("a.json", {"category": "Portrait", "tags": ["oil"]}, "Portrait"),
+        ("a.json", {"tags": [{"id": "1", "name": "cat"}, {"id": "2", "name": "blue_sky"}]}, "cat, blue_sky"),
+        ("a.info.json", {"id": "x", "title": "A House", "description": "long"}, "A House"),
+        ("a.json", {"artObject": {"title": "Night Watch", "principalMaker": "Rembrandt"}}, "Rembrandt / Night Watch"),
+        ("a.json", {"caption": {"en": "a cat"}}, "a cat"),
+        ("a.json", {"caption": "<p>Water &amp; <em>light</em><br />of 1906</p>"}, "Water & light of 1906"),
+    ],
+)
+def test_what_downloaders_and_museums_write_beside_a_picture(
+    tmp_path: Path, beside: str, row: dict[str, Any], caption: str
+) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), beside: json.dumps(row)})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": caption}
+
+
+def test_artemis(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("Cubism/pablo-picasso_violin-1912.jpg", "Cubism/juan-gris_guitar-1913.jpg"))
+    rows = "Cubism,{0},awe,Odd shapes.,2\nCubism,{0},fear,Sharp.,2\n".format("pablo-picasso_violin-1912")
+    rows += "Cubism,juan-gris_guitar-1913,awe,Warm colours.,1\n"
+    write_files(tmp_path, {"artemis.csv": f"art_style,painting,emotion,utterance,repetition\n{rows}"})
+    assert captions_of(open_source(tmp_path)) == {
+        "Cubism/juan-gris_guitar-1913.jpg": "Warm colours.",
+        "Cubism/pablo-picasso_violin-1912.jpg": ("Odd shapes.", "Sharp."),
+    }
+
+
+def test_behind_a_caption_without_a_header_its_language_may_stand(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "captions.txt": "a.jpg|a cat|en\nb.jpg|dogs|en\n"})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat", "b.jpg": "dogs"}
+
+
+@pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("1", "2")])
+def test_the_same_names_in_the_folders_of_two_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_files(tmp_path, jpegs("train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.jpg"))
+    for split in ("train", "test"):
+        rows = "".join(f"{name},{split} {name}\n" for name in names)
+        write_files(tmp_path, {f"{split}.csv": f"id,caption\n{rows}"})
+    source = open_source(tmp_path)
+    assert list(captions_of(source).values()) == [f"train {name}" for name in names]
+    assert source.left_out() == {TEST_SPLIT: 2}
+
+
+@pytest.mark.parametrize("folder", ["json", "metadata"])
+def test_json_in_a_folder_of_its_own(tmp_path: Path, folder: str) -> None:
+    write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), f"{folder}/a.json": '{"title": "A House"}'})
+    write_files(tmp_path, {"images/b.json": '{"title": "A Lake"}', f"{folder}/b.json": '{"title": "Another"}'})
+    assert captions_of(open_source(tmp_path)) == {"images/a.jpg": "A House", "images/b.jpg": "A Lake"}

@@ -12,7 +12,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.locate import fingerprint
 from diffusion_art.sources import listing
 from diffusion_art.sources.listing import list_files, why_unread
-from tests.fakes_sources import write_files
+from tests.fakes_sources import jpegs, write_files
 
 
 def test_hidden_files_and_thumbnails_of_systems_do_not_belong(tmp_path: Path) -> None:
@@ -99,3 +99,13 @@ def test_what_lies_there_instead_of_pictures_is_counted(tmp_path: Path) -> None:
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be listed"):
         list_files(tmp_path / "nowhere")
+
+
+def test_only_files_without_any_suffix_are_looked_into(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("a.jpg", "b", "c.1", "blobs/d", "blobs/e.jpg"))
+    write_files(tmp_path, {"notes": "a text"})
+    assert list_files(tmp_path).pictures() == ["a.jpg", "b", "blobs/e.jpg"]
+
+
+def test_a_part_of_a_table_is_named_with_what_helps() -> None:
+    assert why_unread(".tsv000") == "a table by another suffix; rename it to .tsv"

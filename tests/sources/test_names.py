@@ -48,7 +48,8 @@ FILES = (
         ("12", "", "n/000012.jpg"),
         ("12.0", "", "n/000012.jpg"),
         ("7", "", None),  # two would do
-        ("7", "o", None),
+        ("7", "o", "o/07.jpg"),  # the table lies there
+        ("7", "tables", None),
         ("é.jpg", "", FILES[-1]),
         ("/etc/passwd", "", None),
         ("", "", None),

@@ -40,8 +40,13 @@ from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.listing import folders_above
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
-# what earlier versions told otherwise, or not: of the files of a folder, and of tars
-_TOLD_OTHERWISE = ({"source.version", "source.files", "source.pictures"}, {"source.version", "source.times"})
+# What earlier versions told otherwise, or not: of the files of a folder, of tars, and of pictures beside parquet. The
+# first of each is something that they certainly did.
+_TOLD_OTHERWISE = (
+    ("source.version", "source.files", "source.pictures"),
+    ("source.version", "source.times"),
+    ("source.beside",),
+)
 
 log = logging.getLogger(__name__)
 
@@ -188,15 +193,22 @@ def _of_collection(
     path: Path, data_dir: Path, settings: dict[str, Any], template: str | None
 ) -> tuple[Path, str | None]:
     """The shards of what lies at `path`, and the template that its source has."""
+    if not path.is_dir():  # a table: its pictures, and the texts beside them, lie elsewhere
+        source = open_source(path)
+        folder = _found_or_built(source, _folder_of(source, data_dir, settings), settings, template, raw=path)
+        return folder, source.caption_template
     now = fingerprint(path)
     note = data_dir / ".found" / f"{_digest([str(path.resolve()), settings])}.json"
+    before = None
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_text())
-        folder = data_dir / known["folder"]
-        if known["fingerprint"] == now and (folder / MANIFEST_FILE).is_file():
-            return folder, known["caption_template"]
+        before = data_dir / known["folder"]
+        if known["fingerprint"] == now and (before / MANIFEST_FILE).is_file():
+            return before, known["caption_template"]
     source = open_source(path)
     folder = _found_or_built(source, _folder_of(source, data_dir, settings), settings, template, raw=path)
+    if before not in (None, folder):
+        log.info("%s has changed: its shards are in %s now; %s holds it as it was", path, folder, before)
     with suppress(OSError):  # a disk that is full, or not ours
         note.parent.mkdir(exist_ok=True)
         content = {"fingerprint": now, "folder": folder.name, "caption_template": source.caption_template}
@@ -261,7 +273,7 @@ def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw:
     since they were built, and they hold the first pictures.
     """
     differing = set(_differing(folder, identity))
-    if "source.version" not in differing or not any(differing <= told for told in _TOLD_OTHERWISE):
+    if not any(told[0] in differing and differing <= {*told} for told in _TOLD_OTHERWISE):
         return False
     if changed_since(raw, (folder / MANIFEST_FILE).stat().st_mtime_ns):
         return False

@@ -27,6 +27,7 @@ from diffusion_art.sources.detect import BUILDING_FOLDER
 _OURS = re.compile(
     r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
 )
+_FACTS_OF_FILES = {f"source.{name}" for name in ("files", "times", "table", "beside")}  # digests, and times in ns
 
 
 class OutFolder:
@@ -50,6 +51,11 @@ class OutFolder:
             return None
         manifest = Manifest.load(self.path)
         for name, old, new in differences(manifest.extra.get("settings"), self._settings):
+            if name in _FACTS_OF_FILES:
+                raise UserError(
+                    f"{self.path} was built of other files than are there now: pictures, texts or tables were added, "
+                    f"edited or removed since, or it is another collection. {self._ways()}"
+                )
             raise UserError(
                 f"{self.path} was built with {name}={old}, and now {name}={new} is asked for. {self._ways()}"
             )

@@ -216,9 +216,9 @@ def told(manifest: Manifest) -> list[str]:
 
 
 def _letters(value: Any) -> int:
-    """How many a column has that a caption could be made of: none in a number."""
+    """How many a column has that a caption could be made of: none in a number or an address."""
     text = str(value)
-    return 0 if text.isdigit() else len(text)
+    return 0 if text.isdigit() or text.startswith(("http://", "https://")) else len(text)
 
 
 def _other_columns(manifest: Manifest) -> str:

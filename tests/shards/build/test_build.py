@@ -25,7 +25,7 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.tars import Tars
-from tests.fakes_sources import Swatches, encoded, picture, wikiart_folder, wikiart_rows, write_parquet
+from tests.fakes_sources import Swatches, captioned, encoded, picture, wikiart_folder, wikiart_rows, write_parquet
 from tests.shards.toy import is_whole
 from tests.sources.test_tars import write_tar
 
@@ -335,3 +335,11 @@ def _counting(pictures, drawn: list[int]):
         return pictures(chunk)
 
     return counted
+
+
+def test_a_folder_of_files_that_have_changed_since_says_so(tmp_path: Path) -> None:
+    pictures, out = captioned(tmp_path / "mine", 3), tmp_path / "out"
+    build_shards(ImageFolder(pictures), out, **SMALL)
+    (pictures / "0.txt").write_text("another caption")
+    with pytest.raises(UserError, match=r"other files than are there now: pictures, texts or tables were .* edited"):
+        build_shards(ImageFolder(pictures), out, **SMALL)

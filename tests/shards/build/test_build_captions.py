@@ -107,6 +107,13 @@ def test_no_caption_at_all_stops_the_build_and_names_the_columns(tmp_path: Path)
     build_shards(source, tmp_path / "none", caption_template="", **SMALL)
 
 
+def test_a_column_of_addresses_is_not_proposed_for_captions(tmp_path: Path) -> None:
+    row = "https://example.com/photos/a-long-address,a lake"
+    write_files(tmp_path / "in", {**jpegs("a.jpg"), "m.csv": f"file,photo_address,seen\na.jpg,{row}\n"})
+    with pytest.raises(UserError, match=r"caption_template='\{seen\}'"):
+        build_shards(open_source(tmp_path / "in"), tmp_path / "out", image_size_px=16, progress=False)
+
+
 def _with_columns(source: Swatches, columns: dict[str, str]):
     def pictures(chunk: range):
         for number in chunk:

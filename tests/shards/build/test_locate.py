@@ -22,7 +22,7 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.training.run_shards import shards_of
-from tests.fakes_sources import captioned, encoded, picture, wikiart_folder
+from tests.fakes_sources import captioned, encoded, jpegs, picture, wikiart_folder, write_files, write_parquet
 from tests.sources.test_tars import write_tar
 
 SETTINGS = {
@@ -136,6 +136,52 @@ def test_an_unchanged_collection_is_found_again_without_a_look_into_its_files(tm
     for note in (data_dir / ".found").iterdir():
         note.write_text("rubbish")
     assert folder_of(pictures, data_dir).is_dir()
+
+
+def test_captions_that_are_added_or_edited_later_are_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    pictures, data_dir = tmp_path / "mine", tmp_path / "data"
+    settings = {"val_fraction": 0.0}
+    write_files(pictures, {**jpegs("a.jpg"), "table.csv": "file,title\na.jpg,a title\n"})
+    before = folder_of(pictures, data_dir, **settings)
+    assert "has changed" not in caplog.text
+    found = []
+    for number, file in enumerate(("table.csv", "a.txt", "a.txt")):
+        write_files(
+            pictures, {file: f"file,title\na.jpg,title {number}\n" if file.endswith("csv") else f"text {number}"}
+        )
+        with caplog.at_level("INFO"):
+            folder = folder_of(pictures, data_dir, **settings)
+        found.append(first_caption(folder))
+        assert f"{pictures} has changed: its shards are in {folder} now; {before} holds it as it was" in caplog.text
+        before = folder
+    assert found == ["title 0", "text 1", "text 2"]
+
+
+def test_texts_beside_the_pictures_of_a_table_are_seen(tmp_path: Path):
+    write_files(tmp_path, {**jpegs("scans/a.jpg"), "tables/m.csv": "file,caption\na.jpg,by the table\n"})
+    table, data_dir = tmp_path / "tables" / "m.csv", tmp_path / "data"
+    assert first_caption(folder_of(table, data_dir, val_fraction=0.0)) == "by the table"
+    write_files(tmp_path, {"scans/a.txt": "beside"})
+    assert first_caption(folder_of(table, data_dir, val_fraction=0.0)) == "beside"
+
+
+def test_pictures_beside_parquet_are_seen(tmp_path: Path):
+    row = {"image": {"bytes": None, "path": "a.jpg"}, "text": "a house"}
+    write_parquet(tmp_path / "mine" / "0.parquet", [row], schema=None)
+    write_files(tmp_path / "mine", jpegs("a.jpg"))
+    first = folder_of(tmp_path / "mine", tmp_path / "data", val_fraction=0.0)
+    manifest = json.loads((first / "manifest.json").read_text())
+    del manifest["extra"]["settings"]["source"]["beside"]  # as earlier versions told it
+    (first / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(tmp_path / "data" / ".found")
+    assert folder_of(tmp_path / "mine", tmp_path / "data", val_fraction=0.0) == first
+    (tmp_path / "mine" / "a.jpg").write_bytes(encoded(picture(9)))
+    assert folder_of(tmp_path / "mine", tmp_path / "data", val_fraction=0.0) != first
+
+
+def first_caption(folder: Path) -> str:
+    shards = ShardSet.open(folder)
+    return shards.read(next(iter(shards.splits)), 0).caption
 
 
 def test_shards_that_prepare_or_an_earlier_version_built_are_found(tmp_path: Path):
