@@ -49,6 +49,7 @@ OF_THE_DISK = frozenset(
         errno.ENAMETOOLONG,
     )
 )
+CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 FAILED_FILE = "failed.txt"  # in the folder of a job that failed
 
 
@@ -72,7 +73,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return task(config)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
-                    error = UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}.")
+                    error = UserError(_of_the_disk(error))
                 job = HydraConfig.get() if HydraConfig.initialized() else None
                 if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                     raise _job_failed(job, error) from error
@@ -110,6 +111,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(f"{len(failures)} of the jobs failed:{jobs}")
             except UserError as error:
                 _fail(str(error))
+            except OSError as error:  # Hydra makes the folder of a run
+                if error.errno not in OF_THE_DISK:
+                    raise
+                _fail(_of_the_disk(error))
             finally:
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -117,6 +122,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         return main
 
     return decorate
+
+
+def _of_the_disk(error: OSError) -> str:
+    return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
 
 
 def _multirun_first(words: list[str]) -> list[str]:
@@ -144,7 +153,8 @@ def _chosen(words: list[str], config_name: str) -> list[str]:
     empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
     for group in (word.partition("=")[0].lstrip("+") for word in null):
         if group not in empty:
-            raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}.")
+            without = f", or ~{group} for none" if group in CAN_LACK else ""
+            raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}{without}.")
     return [word for word in words if word not in null]
 
 
