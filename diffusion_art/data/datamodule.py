@@ -40,6 +40,7 @@ from diffusion_art.streaming.eir.client import EirReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.tensors import Batch
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -339,6 +340,12 @@ class StreamDataModule(LightningDataModule):
             )
         if not self.info.splits.get("train", self.info.digest == EIR_DIGEST):  # an EIR server need not say how many
             raise UserError(f"the data set `{self.info.name}` has no training pictures: {self.info.splits}.")
+        if 0 < self.info.splits.get("train", 0) < self.global_batch_size:
+            log.warning(
+                "data.global_batch_size=%d is more than the %s to train on: a step sees some of them several times",
+                self.global_batch_size,
+                counted(self.info.splits["train"]),
+            )
         if self.trainer is not None and not self._validation():
             self.trainer.limit_val_batches = 0
         log.info(
