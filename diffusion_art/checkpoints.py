@@ -168,6 +168,8 @@ def find_run(path: str | Path) -> Path:
         return path.parent.parent
     if _checkpoint_files(path):
         return path
+    if path.name == "checkpoints" and _checkpoint_files(path.parent):
+        return path.parent
     if not path.exists():
         raise UserError(f"there is no run at {path}. {TRAIN_ONE}")
     runs = {folder.parent for depth in ("*", "*/*", "*/*/*") for folder in path.glob(f"{depth}/checkpoints")}
@@ -187,6 +189,8 @@ def _is_no_run(path: Path) -> str:
         return f"{path} holds no run, but exported models: give one of these files, such as run={models[0]}"
     if (path / "manifest.json").is_file():
         return f"{path} holds shards to train on (data.path={path}), and no run. {TRAIN_ONE}"
+    if path.is_dir() and _checkpoint_files(path.parent):
+        return f"{path} is a folder inside a run: give the run itself, run={path.parent}"
     return f"there is no run with a checkpoint in {path}. {TRAIN_ONE}"
 
 
@@ -205,7 +209,7 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
         raise UserError(f"there is no checkpoint at {path}. Give a run folder for its newest one.")
     run = find_run(path)
     if which != "last":
-        named = run / "checkpoints" / (which if which.endswith(".ckpt") else f"{which}.ckpt")
+        named = run / "checkpoints" / f"{step_named(which) or which.removesuffix('.ckpt')}.ckpt"
         if not _is_one(named):
             present = ", ".join(file.stem for file in _named_files(run))
             raise UserError(f"{run} has no checkpoint named {which!r}; it has {present}.")
@@ -218,6 +222,12 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
             return file
         broken.append(file)
     raise UserError(f"no checkpoint of {run} is whole ({len(broken)} are truncated). {TRAIN_ONE}")
+
+
+def step_named(name: str) -> str | None:
+    """`step_00000500` of `500`, `step_500` and diffusers' `checkpoint-500`, with a suffix or not; None of others."""
+    step = re.fullmatch(r"(?:step_|checkpoint-)?(\d+)(?:\.ckpt)?", name)
+    return f"step_{int(step[1]):08d}" if step else None
 
 
 def is_whole(path: Path) -> bool:

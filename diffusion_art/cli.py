@@ -69,7 +69,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return task(config)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
-                    error = UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}.")
+                    error = UserError(_of_the_disk(error))
                 job = HydraConfig.get() if HydraConfig.initialized() else None
                 if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                     raise _job_failed(job, error) from error
@@ -107,6 +107,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(f"{len(failures)} of the jobs failed:{jobs}")
             except UserError as error:
                 _fail(str(error))
+            except OSError as error:  # Hydra makes the folder of a run
+                if error.errno not in OF_THE_DISK:
+                    raise
+                _fail(_of_the_disk(error))
             finally:
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -114,6 +118,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         return main
 
     return decorate
+
+
+def _of_the_disk(error: OSError) -> str:
+    return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
 
 
 def _multirun_first(words: list[str]) -> list[str]:

@@ -20,6 +20,8 @@ from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import RENAMED, holds, keys_of, meant, option, renamed, typed
 
+CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
+
 
 def groups() -> frozenset[str]:
     """The keys that choose a file of `conf/`: its folders with yaml files."""
@@ -50,7 +52,8 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
     empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
     for group in (word.partition("=")[0].lstrip("+") for word in null):
         if group not in empty:
-            raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}.")
+            without = f", or ~{group} for none" if group in CAN_LACK else ""
+            raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}{without}.")
     return [word for word in words if word not in null]
 
 

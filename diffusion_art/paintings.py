@@ -17,6 +17,7 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import save_grid, to_png
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def paint(
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
     save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
-    log.info("%d pictures in %.1f s: %s", len(images), taken_s, out / "grid.png")
+    log.info("%s in %.1f s: %s", counted(len(images)), taken_s, out / "grid.png")
     return out
 
 

@@ -18,6 +18,7 @@ from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.shards.build.build import build_shards, check_settings, default_out
 from diffusion_art.sources.painter import Painter
+from diffusion_art.units import counted
 
 
 @command("prepare")
@@ -41,7 +42,7 @@ def main(config: DictConfig) -> None:
         raise KeyboardInterrupt(f"stopped by Ctrl-C; the same command goes on from what {out} holds") from None
     pictures = sum(manifest.splits.values())
     _say(
-        f"{out} is ready: {pictures} pictures of {manifest.image_size_px} px. Train on them with\n"
+        f"{out} is ready: {counted(pictures)} of {manifest.image_size_px} px. Train on them with\n"
         f"  python -m diffusion_art.train +experiment=openclipart {shlex.quote(f'data.path={out}')} "
         f"data.image_size_px={manifest.image_size_px}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def read_prompts(asked: Any) -> list[str]:
     """
     if isinstance(asked, (list, tuple)):
         return [str(prompt) for prompt in asked]
+    if isinstance(asked, Mapping):
+        raise UserError(f"prompts={dict(asked)} has names: give texts alone, as prompts=[A,B], or prompts=FILE.")
     text = str(asked)
     shipped = config_dir() / LISTS / f"{text}.txt"
     if re.fullmatch(r"\w+", text) and _is_file(shipped):

@@ -25,6 +25,7 @@ from diffusion_art.serving.listening import listen_at
 from diffusion_art.serving.server import Announcement, check_log_level, log_from, make_server, serve
 from diffusion_art.serving.settings import Settings, check_address
 from diffusion_art.serving.studio import Studio
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def main(config: DictConfig) -> None:
         finally:
             if compilation is not None:
                 compilation.stop()
-    log.info("stopped; %d pictures painted", engine.stats().finished)
+    log.info("stopped; %s painted", counted(engine.stats().finished))
 
 
 if __name__ == "__main__":

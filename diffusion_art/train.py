@@ -12,14 +12,17 @@ from diffusion_art.extras import check_extra
 check_extra("train")
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
+from diffusion_art.errors import UserError
 from diffusion_art.files import key_of
 from diffusion_art.launching import names
 from diffusion_art.launching.batches import settle_batch_size
@@ -27,8 +30,9 @@ from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
 from diffusion_art.training.resume import checked_resume, steps_done
-from diffusion_art.training.run_folder import held
+from diffusion_art.training.run_folder import drop_if_bare, held
 from diffusion_art.training.stopping import Stopped, stop_request
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +47,24 @@ def train(config: DictConfig) -> float | None:
         logging.getLogger().setLevel(logging.WARNING)
     if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
         config.run = run_dir.name
-    with stop_request.heard(), errors_logged():
+    with stop_request.heard(), _left_bare(run_dir, rank), errors_logged():
         try:
             with held(run_dir) if rank == 0 else nullcontext():
                 return _train(config, run_dir)
         except Stopped as stopped:
             log.info("%s", farewell(stopped, run_dir))
             raise
+
+
+@contextmanager
+def _left_bare(run_dir: Path, rank: int) -> Iterator[None]:
+    """A run that is refused at its start leaves no folder; a job of a multi-run does, with what was wrong in it."""
+    try:
+        yield
+    except UserError:
+        if rank == 0 and HydraConfig.get().mode is RunMode.RUN:
+            drop_if_bare(run_dir)
+        raise
 
 
 def _train(config: DictConfig, run_dir: Path) -> float | None:
@@ -63,8 +78,11 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
         world = processes_of(trainer) * int(trainer.get("num_nodes", 1))
         settle_batch_size(settings, checkpoint=checkpoint, world=world)
     if checkpoint is not None and (done := steps_done(checkpoint)) >= (wanted := trainer["max_steps"]):
-        counted = "1 step" if done == 1 else f"{done} steps"
-        log.info("the run has done its %s; prolong it with trainer.max_steps=%d", counted, max(2 * wanted, done + 1))
+        log.info(
+            "the run has done its %s; prolong it with trainer.max_steps=%d",
+            counted(done, "step"),
+            max(2 * wanted, done + 1),
+        )
         return last_value(run_dir, settings["optimized_metric"])
     if (processes := processes_wanted(trainer)) > 1:
         launch(settings, run_dir, processes)

@@ -1,4 +1,4 @@
-"""Seconds and bytes as people read them."""
+"""Seconds, bytes and counts as people read them."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def counted(count: int, noun: str = "picture") -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -94,6 +94,13 @@ def test_a_folder_that_is_no_run_is_told_by_what_it_is(file, said, tmp_path):
         load_text_to_image(tmp_path)
 
 
+def test_a_folder_inside_a_run_is_told_from_the_run(run):
+    assert find_checkpoint(run / "checkpoints") == find_checkpoint(run)
+    (run / "samples").mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=f"is a folder inside a run: give the run itself, run={run}$"):
+        find_checkpoint(run / "samples")
+
+
 def test_a_truncated_file_is_named_at_any_length(run):
     file = run / "checkpoints" / "step_00000005.ckpt"
     content = file.read_bytes()

@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -105,6 +106,12 @@ def _rank(process: subprocess.Popen, rank: int) -> psutil.Process:
     return next(child for child in found if child.environ().get("RANK") == str(rank))
 
 
+def _child(process: subprocess.Popen) -> psutil.Process:
+    """The only process that a launcher has started."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return next(child for child in found if "RANK" in child.environ())
+
+
 def _newest(run: Path) -> int:
     return max((int(path.stem[5:]) for path in run.glob("checkpoints/step_*.ckpt")), default=0)
 
@@ -187,6 +194,27 @@ def test_torchrun_starts_a_killed_run_again_which_ends_as_one_never_killed(tiny,
     assert "resuming from" in output
     _assert_equal(_weights(runs / "whole"), _weights(runs / "cut"))
     _assert_same_losses(runs / "whole", runs / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.longest
+def test_two_machines_whose_torchruns_count_differently_start_a_killed_run_again(tiny, tmp_path):
+    """Each has one process; the launcher of the one that lives on does not call it a restart."""
+    asked = [*tiny, "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.accelerator=cpu", "run=cut"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    machine = [*TORCHRUN[:-1], "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2"]
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=a", "--local-addr=127.0.0.1"]
+    command = [*machine, *meet, *_train(*asked, "trainer.max_steps=60")]
+    machines = [_start(command, tmp_path) for _ in range(2)]
+    run = tmp_path / "logs/tiny/cut"
+    for killed, step in ((0, 3), (1, 30)):
+        _wait_for(lambda step=step: _newest(run) >= step, machines[0], timeout=300)
+        _child(machines[killed]).kill()
+    outputs = [each.communicate(timeout=300)[0] for each in machines]
+    assert [each.returncode for each in machines] == [0, 0], "\n".join(outputs)
+    assert sum(output.count("resuming from") for output in outputs) == 2
+    assert _newest(run) == 60
 
 
 @pytest.mark.slow

@@ -46,3 +46,8 @@ def test_every_list_that_ships_holds_different_texts(name):
     prompts = read_prompts(name)
     assert len(set(prompts)) == len(prompts) >= 8
     assert not any(prompt.startswith("-") for prompt in prompts)
+
+
+def test_prompts_with_names_are_refused():
+    with pytest.raises(UserError, match=r"has names: give texts alone, as prompts=\[A,B\]"):
+        read_prompts({"a": 1})

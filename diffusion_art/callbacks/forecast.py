@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.data.curriculum import Curriculum
-from diffusion_art.units import duration
+from diffusion_art.units import counted, duration
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class Forecast(Callback):
             left = trainer.max_steps - trainer.global_step
             later = f" How long it takes is told after {self.after_steps} steps." if left > self.after_steps else ""
             places = f"Look at {self.folder / 'samples'} as it trains, and at {self.folder / 'report.html'}."
-            log.info("%s %s to go. %s%s", f"{left:,}", "step" if left == 1 else "steps", places, later)
+            log.info("%s to go. %s%s", counted(left, "step"), places, later)
+            if said := _never_validates(trainer):
+                log.info("%s", said)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,3 +82,18 @@ class Forecast(Callback):
             next_s = (due[0] - at) * step_s + grids.took_s
             told += f". The next grid is there in {duration(next_s)}, after step {due[0]:,}."
         return told if last else f"{told.removesuffix('.')}. Then pictures are larger, and steps take longer."
+
+
+def _never_validates(trainer: Trainer) -> str | None:
+    """A sentence where there are pictures to validate on and the run ends before it would."""
+    batches = getattr(trainer, "val_check_interval", None)  # which Lightning lacks where it is a time
+    if not trainer.enable_validation or not isinstance(batches, int):
+        return None
+    every = batches // trainer.accumulate_grad_batches
+    if trainer.max_steps < 0 or every <= trainer.max_steps:
+        return None
+    steps = counted(trainer.max_steps, "step")
+    return (
+        f"nothing is validated: trainer.val_check_interval={every} is more than the {steps} of the run. "
+        "A share of the run will do too, as trainer.val_check_interval=0.5."
+    )

@@ -101,6 +101,10 @@ class NonFiniteGuard(Callback):
         if self.verdicts:
             self._stop(self.verdicts.broken(latest=0))
 
+    def _helps(self) -> str:
+        saved = any(self.folder.glob("checkpoints/*.ckpt"))
+        return "The last checkpoint is sound: resume it" if saved else "Nothing was saved before that: start again"
+
     def _stop(self, broken: Broken | None) -> None:
         if broken is None:
             return
@@ -113,8 +117,7 @@ class NonFiniteGuard(Callback):
         what = broken.what if here else "the loss or the gradients of another process were not finite"
         raise UserError(
             f"{what} at step {broken.step}, on a batch with the pictures {', '.join(batch.keys[:4])}, ... "
-            f"(all of them in {path}). The last checkpoint is sound: resume it with a lower optim.lr, or with "
-            "trainer.precision=32-true."
+            f"(all of them in {path}). {self._helps()} with a lower optim.lr, or with trainer.precision=32-true."
         )
 
 

@@ -12,14 +12,21 @@ from diffusion_art.shards.captioning import told_template
 from diffusion_art.sizes import refuse_fractions
 from diffusion_art.streaming.eir.client import DIGEST as EIR_DIGEST
 from diffusion_art.streaming.wire import StreamInfo
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
 
-def check_has_pictures(info: StreamInfo) -> None:
-    """There is something to train on. An EIR server need not say how many."""
+def check_has_pictures(info: StreamInfo, *, global_batch_size: int) -> None:
+    """There is something to train on; warns of less than a batch. An EIR server need not say how many."""
     if not info.splits.get("train", info.digest == EIR_DIGEST):
         raise UserError(f"the data set `{info.name}` has no training pictures: {info.splits}.")
+    if 0 < info.splits.get("train", 0) < global_batch_size:
+        log.warning(
+            "data.global_batch_size=%d is more than the %s to train on: a step sees some of them several times",
+            global_batch_size,
+            counted(info.splits["train"]),
+        )
 
 
 def check_shared(global_batch_size: int, *, processes: int) -> None:

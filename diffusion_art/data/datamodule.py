@@ -198,7 +198,7 @@ class StreamDataModule(LightningDataModule):
         if self.precomputed is not None and self.precomputed.latents:
             check_latents(self.info, image_size_px=self.image_size_px)
         check_shared(self.global_batch_size, processes=self._world()[1])
-        check_has_pictures(self.info)
+        check_has_pictures(self.info, global_batch_size=self.global_batch_size)
         if self.trainer is not None and not self._validation():
             self.trainer.limit_val_batches = 0
         log.info(

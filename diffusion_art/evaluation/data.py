@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from diffusion_art.config import build, is_a
@@ -55,7 +56,7 @@ class RunData:
         data = self._data | real
         if not data.get("path"):
             raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
-        shards = self._located(data)
+        shards = replace(self._located(data), key="data.path" if self._real is None else "real")
         return ShardPictures(shards.ready(), split=split, seed=seed, image_size_px=shards.image_size_px)
 
     def _located(self, data: dict[str, Any]) -> Shards:

@@ -15,7 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.callbacks.peers import verdict_of
@@ -80,10 +80,21 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         raise verdict
     if was_stopped(trainer):
         raise Stopped(stop_request.number or signal.SIGTERM)
+    if trainer.is_global_zero and (said := ended_early(trainer)):
+        log.info("%s", said)
     if trainer.is_global_zero and (said := painted_with(settings, run_dir)):
         log.info("%s", said)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def ended_early(trainer: Trainer) -> str | None:
+    """Where a run ended before its last step, and what Lightning's early stopping has to say about it."""
+    if trainer.global_step >= trainer.max_steps:
+        return None
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    reasons = [getattr(each, "stopping_reason_message", None) for each in callbacks]
+    return " ".join([f"the run ended at step {trainer.global_step} of {trainer.max_steps}.", *filter(None, reasons)])
 
 
 def painted_with(settings: dict[str, Any], run_dir: Path) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
-from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage] -- documented there
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage] -- documented there
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
@@ -20,6 +20,7 @@ from torch.distributed.run import main as torchrun
 from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
+from diffusion_art.training.attempts import agreed, launchers_store
 from diffusion_art.training.peers import Lost, processes_started, said_of
 from diffusion_art.training.resume import go_on_from
 from diffusion_art.training.run_folder import HELD_VARIABLE
@@ -113,18 +114,19 @@ def _is_kill(status: int) -> bool:
 def join_again(strategy: Strategy) -> None:
     """Make the process group of a run that torchrun starts again, before Lightning would.
 
-    torchrun 2.14 keeps its store between attempts, and gloo finds the addresses of dead processes in it, so this
+    torchrun 2.14 keeps its store between attempts, and gloo finds the addresses of dead processes in it, so each
     attempt has a part of the store for itself.
     """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt == "0" or torch.distributed.is_initialized():
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if (alone and not again) or torch.distributed.is_initialized() or (store := launchers_store()) is None:
         return
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     on_gpu = strategy.root_device.type == "cuda"
     torch.distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        store=PrefixStore(f"attempt_{attempt}", store),
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
+        store=PrefixStore(agreed(store, rank=rank, world_size=world_size), store),
+        rank=rank,
+        world_size=world_size,
         device_id=strategy.root_device if on_gpu else None,
     )

@@ -31,6 +31,7 @@ from diffusion_art.training.limits import check_limits
 from diffusion_art.training.run_shards import shards_of
 from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.training.trial_runs import LASTING, check_trial, trial, trial_steps
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +130,8 @@ def _settle_prompts(settings: dict[str, Any]) -> None:
     for asked in (settings, settings["callbacks"].get("samples") or {}):
         if asked.get("prompts") == "auto":
             asked["prompts"] = build_datamodule(settings).example_captions(EXAMPLES) or "wikiart"
-        if asked.get("prompts") is not None:
-            asked["prompts"] = read_prompts(asked["prompts"])
+        if "prompts" in asked:  # null: none
+            asked["prompts"] = read_prompts([] if asked["prompts"] is None else asked["prompts"])
 
 
 def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
@@ -141,7 +142,8 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
         config.trainer = trial(trainer, steps)
         config.logger = {}
         config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}
-        log.info("trainer.fast_dev_run: %d steps, as many batches of validation, nothing logged or saved", steps)
+        took = counted(steps, "step")
+        log.info("trainer.fast_dev_run: %s, as many batches of validation, nothing logged or saved", took)
         return
     known = {"data": plain(config.data), "paths": plain(config.paths), "trainer": trainer}
     check_limits(known)
@@ -165,7 +167,8 @@ def _settle_strategy(config: DictConfig) -> None:
 
 
 def settled_precision(asked: int | str, accelerator: str) -> int | str:
-    """What Lightning calls it: `bf16` is mixed precision there, `auto` the best that the processor computes in.
+    """What Lightning calls it: `bf16` is mixed precision there, `no` is accelerate's word for none, and `auto` is the
+    best that the processor computes in.
 
     Raises:
         UserError: weights of 16 bits.
@@ -177,7 +180,7 @@ def settled_precision(asked: int | str, accelerator: str) -> int | str:
         )
     if asked == "auto":
         return best_precision(accelerator)
-    return {"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision_named(str(asked)), asked)
+    return {"fp32": "32-true", "bf16": "bf16-mixed", "no": "32-true"}.get(precision_named(str(asked)), asked)
 
 
 def best_precision(accelerator: str) -> str:

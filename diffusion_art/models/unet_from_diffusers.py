@@ -86,15 +86,21 @@ def _has_tower(folder: Path) -> bool:
     return file.is_file() and json.loads(file.read_text()).get("_class_name") == "TextTower"
 
 
+def _helps(folder: Path, error: Exception) -> str:
+    """The end of a sentence about a folder that is none, and where it is a run or a model of ours, what to do."""
+    if folder.suffix == ".safetensors" or any(folder.glob("checkpoints/*.ckpt")):
+        first = f"python -m diffusion_art.export run={folder} format=diffusers path=PIPELINE"
+        return f". Make one of it first: {first}, then init_from=PIPELINE"
+    return f": its config.json cannot be read ({error})."
+
+
 def _config(folder: Path, kind: str) -> dict[str, Any]:
     """config.json with the defaults of what it leaves out."""
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"init_from={folder} is no folder of diffusers: its config.json cannot be read ({error})."
-        ) from error
+        raise UserError(f"init_from={folder} is no folder of diffusers{_helps(folder, error)}") from error
     if (found := config.get("_class_name")) != kind:
         raise UserError(f"{file} describes _class_name={found}, and a run can start from {kind} only.")
     if kind != "UNet2DConditionModel":

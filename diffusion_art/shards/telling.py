@@ -15,6 +15,7 @@ from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report
 from diffusion_art.shards.mixture import Mixture, Shards
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def tell_info(shards: Shards) -> None:
     """`describe` for people, with what each build counted."""
     content = describe(shards)
     total = sum(content["splits"].values())
-    title = f"{content['name']}: {total:,} pictures of {content['image_size_px']} px, digest {content['digest']}"
+    title = f"{content['name']}: {counted(total)} of {content['image_size_px']} px, digest {content['digest']}"
     log.info("%s", printable(title))
     table = Table("split")
     for heading in ("pictures", "shards", "MB", "kB each", "share"):
@@ -96,13 +97,13 @@ def tell_report(report: Report) -> None:
     findings = report.findings
     for rule, (meaning, error) in RULES.items():
         if count := findings.counts[rule]:
-            log.info("%s: %s, %s", "ERROR" if error else "warning", meaning, _times(count))
+            log.info("%s: %s, %s", "ERROR" if error else "warning", meaning, counted(count, "time"))
             for where, what in findings.named[rule][:5]:
                 log.info("    %s", printable(f"{where} {what}"))
             if count > 5:
                 log.info("    ...")
     looked_at = f"{report.samples:,} samples in {report.files:,} files, {report.seconds:.1f} s"
-    log.info("%s: %s, %s", looked_at, _times(findings.errors, "error"), _times(findings.warnings, "warning"))
+    log.info("%s: %s, %s", looked_at, counted(findings.errors, "error"), counted(findings.warnings, "warning"))
 
 
 def tell_statistics(content: dict[str, Any], *, top: int) -> None:
@@ -123,7 +124,3 @@ def tell_statistics(content: dict[str, Any], *, top: int) -> None:
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: names and captions may be a stranger's."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _times(count: int, noun: str = "time") -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

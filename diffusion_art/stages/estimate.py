@@ -22,7 +22,7 @@ from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.stages.plan import Training
-from diffusion_art.units import duration, size
+from diffusion_art.units import counted, duration, size
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def lines(
             f"{told_steps(training)}, {rate:,.1f} a second measured",
             makes["train"],
         ),
-        Line("evaluate", evaluated * step / rate, 0, f"{evaluated:,} pictures painted", makes["evaluate"]),
+        Line("evaluate", evaluated * step / rate, 0, f"{counted(evaluated)} painted", makes["evaluate"]),
         Line("export", 0, _lacking(checkpoint, makes["export"]), "no larger than a checkpoint", makes["export"]),
     ]
 
@@ -106,7 +106,7 @@ def _shards(manifest: Path, pictures: int | None, size_px: int, cores: int) -> L
     if pictures is None:
         return Line("shards", None, None, "the source tells its pictures only when it is read", manifest)
     needed = _lacking(pictures * size_px**2 * BYTES_PER_PIXEL, manifest.parent / BUILDING_FOLDER)
-    return Line("shards", pictures / (PREPARED_PER_S * cores), needed, f"{pictures:,} pictures", manifest)
+    return Line("shards", pictures / (PREPARED_PER_S * cores), needed, counted(pictures), manifest)
 
 
 def _lacking(needed: float, there: Path) -> float:
@@ -117,8 +117,8 @@ def _lacking(needed: float, there: Path) -> float:
 
 def told_steps(training: Training) -> str:
     """The length of a training as people read it."""
-    steps = "unknown" if training.steps is None else f"{training.steps:,}"
-    return f"{steps} steps of {training.pictures_per_step} pictures"
+    steps = "unknown steps" if training.steps is None else counted(training.steps, "step")
+    return f"{steps} of {counted(training.pictures_per_step)}"
 
 
 def on_paper(experiment: str, trained: int) -> list[tuple[str, float]]:

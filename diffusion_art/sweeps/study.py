@@ -5,13 +5,16 @@ A sweep folder holds `study.journal` and the run folder of each trial, named by 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import logging
 import math
 import re
 import time
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,10 +51,22 @@ def direction_of(metric: str) -> str:
         return "minimize"
     if words & MORE:
         return "maximize"
+    meant = {word: near for word in words if (near := get_close_matches(word, LESS | MORE, n=1, cutoff=0.75))}
+    spelt = re.sub("|".join(meant), lambda found: meant[found[0]][0], metric) if meant else None
     raise UserError(
-        f"optimized_metric={metric} does not tell whether more is better. Say so: hydra.sweeper.direction=minimize, or "
-        "maximize."
+        f"optimized_metric={metric} does not tell whether more is better. "
+        f"{f'Did you mean {spelt}? Else say' if spelt else 'Say'} so: hydra.sweeper.direction=minimize, or maximize."
     )
+
+
+def unmeasured(metric: str, run_dir: Path) -> str:
+    """What to say of a run that ended well without `metric`, in the names of what it did measure."""
+    file = run_dir / "metrics.csv"
+    with file.open(newline="") if file.is_file() else io.StringIO() as rows:
+        names = [name for name in next(csv.reader(rows), []) if "/" in name]
+    near = get_close_matches(metric, names, n=1)
+    helps = f"Did you mean {near[0]}?" if near else f"It measured {', '.join(names) or 'nothing that was kept'}."
+    return f"{run_dir} ended without optimized_metric={metric}, by which trials are compared. {helps}"
 
 
 def open_study(folder: Path, **given: Any) -> optuna.Study:
@@ -227,6 +242,16 @@ class Search:
         except RuntimeError as error:  # the grid has no more: it asks a loop of Optuna's to stop
             if "stop" not in str(error):
                 raise
+
+    def check_measured(self, asked: Asked, *, metric: str) -> None:
+        """Called of a trial that ended well and without a value.
+
+        Raises:
+            UserError: no trial has had one yet, so those to come will not either.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if not any(trial.values or trial.intermediate_values for trial in trials):
+            raise UserError(f"{unmeasured(metric, self.folder / str(asked.number))} No other trial was begun.")
 
     def conclude(self) -> None:
         """Say what the sweep found.

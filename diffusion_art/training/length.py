@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from diffusion_art.errors import UserError
+from diffusion_art.units import counted
 
 ADVICE = "Give trainer.max_steps=N, or trainer.max_epochs=N for passes over the data."
 
@@ -33,11 +34,12 @@ def settled_steps(
     steps, epochs = (_limit(trainer, name) for name in ("max_steps", "max_epochs"))
     if epochs is None:
         if steps is None:
-            raise UserError(f"trainer.max_steps={trainer.get('max_steps')} gives the run no end. {ADVICE}")
+            timed = f" trainer.max_time={trainer['max_time']} may end it before." if trainer.get("max_time") else ""
+            raise UserError(f"trainer.max_steps={trainer.get('max_steps')} gives the run no end. {ADVICE}{timed}")
         return int(steps), None
     count = pictures()
     whole = steps_of(epochs, pictures=count, per_step=per_step)
-    said = f"trainer.max_epochs={epochs:g}: {whole:,} steps of {per_step} pictures make it, of {count:,}"
+    said = f"trainer.max_epochs={epochs:g}: {counted(whole, 'step')} of {counted(per_step)} make it, of {count:,}"
     replaced = "trainer.max_epochs" in typed and "trainer.max_steps" not in typed
     if steps is not None and steps < whole and not replaced:
         return int(steps), f"{said}; trainer.max_steps={steps:g} ends the run before"

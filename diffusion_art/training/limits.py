@@ -97,7 +97,8 @@ def _devices(value: Any) -> bool:
 
 
 def _name(value: Any) -> bool:
-    return value is not None and bool(str(value).strip()) and not str(value).startswith("/")
+    text = str(value).strip()
+    return value is not None and bool(text) and not text.startswith("/") and ".." not in text.split("/")
 
 
 def _batches(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +9,21 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from diffusion_art.checkpoints import find_checkpoint, find_run, read_plain
+from diffusion_art.checkpoints import find_checkpoint, find_run, read_plain, step_named
 from diffusion_art.errors import UserError
-
-ATTEMPTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say of a run that they start again
+from diffusion_art.training.attempts import beginning
 
 
 def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
     """`resume_from`, and the file is one of ours and whole. A run that its launcher starts again goes on from what it
     has saved itself, if anything, whatever it began from.
     """
-    again = any(os.environ.get(name, "0") not in ("", "0") for name in ATTEMPTS)
-    found = resume_from("last" if again and any(run_dir.glob("checkpoints/*.ckpt")) else wanted, run_dir)
-    if found is not None and "optimizer_states" not in read_plain(found):
-        raise UserError(f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed.")
+    with beginning() as again:
+        found = resume_from("last" if again and any(run_dir.glob("checkpoints/*.ckpt")) else wanted, run_dir)
+        if found is not None and "optimizer_states" not in read_plain(found):
+            raise UserError(
+                f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed."
+            )
     return found
 
 
@@ -40,13 +40,15 @@ def go_on_from(run_dir: Path) -> str:
 
 
 def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from.
+    """The checkpoint to go on from: `last`, `best` or the name of one in the run, or a path; `auto` is `last` if there
+    is one.
 
     Raises:
         UserError: none where one was asked for, or one where none was.
     """
-    if wanted not in (None, "last", "best", "auto"):
-        return find_checkpoint(Path(wanted))
+    wanted = "last" if wanted == "latest" else wanted  # diffusers' word
+    if wanted not in (None, "last", "best", "auto") and (step_named(str(wanted)) is None or Path(str(wanted)).exists()):
+        return find_checkpoint(Path(str(wanted)))
     present = any(run_dir.glob("checkpoints/*.ckpt"))
     if wanted is None and present:
         raise UserError(
@@ -60,7 +62,7 @@ def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
             f"give a path "
             "(ckpt_path=logs/NAME/RUN)."
         )
-    return find_checkpoint(find_run(run_dir), which="best" if wanted == "best" else "last")
+    return find_checkpoint(find_run(run_dir), which="last" if wanted in (None, "auto") else str(wanted))
 
 
 def taken_again(trainer: Trainer, folder: Path, pattern: str, *, checkpoints: Path) -> list[Path]:

@@ -7,10 +7,12 @@ import fcntl
 import logging
 import os
 import platform
+import re
+import shutil
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffusion_art.errors import UserError
@@ -18,6 +20,8 @@ from diffusion_art.errors import UserError
 log = logging.getLogger(__name__)
 
 LOCK_FILE = ".running"
+_BARE = {".hydra", LOCK_FILE, "train.log"}
+_DATED = re.compile(r"\d{4}-\d\d-\d\d ")  # a line of train.log that begins a message
 HELD_VARIABLE = "DIFFUSION_ART_HELD_RUN"  # for the processes that a run starts in its own folder
 
 
@@ -38,6 +42,25 @@ def held(folder: Path) -> Iterator[None]:
     with (folder / LOCK_FILE).open("a+") as file:
         _lock(folder, file)
         yield
+
+
+def drop_if_bare(folder: Path) -> None:
+    """Remove the folder of a run that was refused at its start, which holds no more than what was typed and the
+    sentence that was told; and the folder around it, if that is empty then.
+    """
+    if (
+        is_held(folder)
+        or not folder.is_dir()
+        or folder.samefile(Path.cwd())
+        or {path.name for path in folder.iterdir()} - _BARE
+    ):
+        return
+    said = folder / "train.log"
+    if said.is_file() and not all(" ERROR " in line for line in said.read_text().splitlines() if _DATED.match(line)):
+        return
+    with suppress(OSError):
+        shutil.rmtree(folder)
+        folder.parent.rmdir()
 
 
 def is_held(folder: Path) -> bool | None:

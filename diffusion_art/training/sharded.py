@@ -27,6 +27,7 @@ from diffusion_art.checkpoints import read_checkpoint
 from diffusion_art.errors import UserError
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.shared_checkpoint import write_shared, written_file
+from diffusion_art.training.resume import go_on_from
 
 NAME = "fsdp2"  # of the strategy
 
@@ -99,8 +100,15 @@ class FoldersToo(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if storage_options is not None:
             raise TypeError("a checkpoint is written to a disk, which has no storage_options")
-        with written_file(Path(path)) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        try:
+            with written_file(Path(path)) as partial, partial.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch finds, in a file that the disk cut short, a fault of its own
+            cause = error.__context__ if isinstance(error, RuntimeError) else error
+            if not isinstance(cause, OSError):
+                raise
+            told = f"{path} cannot be written: {cause.strerror}. {go_on_from(Path(path).parent.parent)}"
+            raise UserError(told) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         return read_checkpoint(path) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)

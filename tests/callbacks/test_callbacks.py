@@ -182,6 +182,26 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     assert told.start() < said.index("step 6: samples in")
 
 
+def test_a_run_that_is_stopped_early_says_where_and_why(tiny, run_here):
+    stops = "+callbacks.stops={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, patience: 1}"
+    asked = [stops, "optim.lr=1", "trainer.val_check_interval=1", "trainer.max_steps=9", "callbacks.samples=null"]
+    status, said, complaints = run_here("train", *tiny, *asked)
+    assert status == 0, complaints
+    assert re.search(
+        r"^the run ended at step [2-8] of 9\. Monitored metric val/loss did not improve", said, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize(("every", "told"), [(13, True), (12, False), ("00:00:00:01", False)])
+def test_a_run_that_ends_before_its_first_validation_says_so(tiny, run_here, every, told):
+    asked = [*tiny, f"trainer.val_check_interval={every}", "trainer.max_steps=12", "trainer.accumulate_grad_batches=2"]
+    status, said, complaints = run_here("train", *asked)
+    assert status == 0, complaints
+    sentence = f"nothing is validated: trainer.val_check_interval={every} is more than the 12 steps of the run."
+    assert (sentence in said) == told
+    assert said.count("nothing is validated") == told
+
+
 @pytest.mark.parametrize(("prompts", "told"), [(["red"], "about 10 s"), ([], "its time is not in that")])
 def test_the_forecast_counts_the_measurement_at_the_end(prompts, told):
     forecast = Forecast(folder="run", curriculum=Curriculum(), after_steps=5)

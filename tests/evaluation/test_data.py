@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.reference import PainterPictures, ShardPictures
 from diffusion_art.shards.manifest import Manifest
@@ -33,3 +35,10 @@ def test_shards_that_are_named_replace_fresh_paintings(painter_shards: Path):
     other = RunData({"model": {"image_size_px": 16}, "data": {"source": None}}, real=str(painter_shards))
     assert (real.digest, kept.digest) == (other.real().digest, other.kept().digest)
     assert real.reference(4).captions == other.real().reference(4).captions
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_key_that_named_it():
+    with pytest.raises(UserError, match="there is no data at real=nix"):
+        RunData(CONFIG, real="nix").real()
+    with pytest.raises(UserError, match=r"there is no data at data\.path=nix"):
+        RunData({**CONFIG, "data": {"path": "nix"}}).real()

@@ -127,6 +127,10 @@ def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here
         (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
         (["optim.lr=interval(0,1)", "hydra.sweeper.n_jobs=-1"], "n_jobs=-1 must be a whole number from 1 on"),
         (["optim.lr=interval(0,1)", "hydra.sweeper.n_trials=0"], "n_trials=0 must be a whole number from 1 on"),
+        (
+            ["optim.lr=interval(0,1)", "optimized_metric=val/los"],
+            "whether more is better. Did you mean val/loss? Else say",
+        ),
         (["optim.lr=interval(0,1)", "hydra.sweeper.direction=min"], "direction=min is not known: choose minimize or"),
     ],
 )
@@ -137,6 +141,16 @@ def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, 
     assert complaints.count("error: ") == 1
     assert "Traceback" not in complaints
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_search_by_what_is_not_measured_ends_with_its_first_trial(tiny, run_here, tmp_path):
+    asked = ["+sweep=optuna", "run=first", "callbacks.pruning=null", "optim.lr=1e-3,1e-4", "trainer.max_steps=1"]
+    asked += ["trainer.val_check_interval=1", "callbacks.samples=null", "optimized_metric=val/loss_nosy"]
+    status, said, complaints = run_here("train", *tiny, *asked)
+    assert status == 1, said + complaints
+    assert "logs/tiny/sweep_first/0 ended without optimized_metric=val/loss_nosy" in complaints
+    assert "Did you mean val/loss_noisy?" in complaints
+    assert not (tmp_path / "logs/tiny/sweep_first/1").exists()
 
 
 # holds the lock of the run folder in argv[1] for a second

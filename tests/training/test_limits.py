@@ -68,7 +68,15 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, value, settings):
         *("trainer.max_steps=0", "trainer.max_steps=many", "data.global_batch_size=0", "caption_dropout=2"),
         *("trainer.overfit_batches=1.5", "trainer.overfit_batches=-1", "trainer.limit_train_batches=10"),
         *("trainer.check_val_every_n_epoch=2", "+trainer.min_steps=5", "+trainer.min_epochs=1"),
-        *("run=null", "name=null", "run=/elsewhere", "trainer.limit_val_batches=abc", "trainer.limit_val_batches=-1"),
+        *(
+            "run=null",
+            "name=null",
+            "run=/elsewhere",
+            "run=../up",
+            "name=a/../../b",
+            "trainer.limit_val_batches=abc",
+            "trainer.limit_val_batches=-1",
+        ),
         *("trainer.fast_dev_run=-1", "trainer.precision=bf16-true", "trainer.precision=16-true"),
     ],
 )
@@ -130,3 +138,17 @@ def test_several_devices_are_shared_by_ddp_where_nothing_else_is_asked_for():
 def test_max_time_is_looked_at_between_steps():
     settings = _settled("trainer.accelerator=cpu", "+trainer.max_time=00:00:00:01")
     assert any(isinstance(callback, StepTimer) for callback in build_trainer(settings).callbacks)
+
+
+def test_no_mixed_precision_by_the_word_of_accelerate_is_full_precision():
+    assert _settled("trainer.precision=no")["trainer"]["precision"] == "32-true"
+
+
+def test_no_prompts_are_none():
+    settings = _settled("prompts=null")
+    assert settings["prompts"] == settings["callbacks"]["samples"]["prompts"] == []
+
+
+def test_a_time_alone_gives_a_run_no_length():
+    with pytest.raises(UserError, match=r"gives the run no end\. .*trainer\.max_time=00:01:00:00 may end it before"):
+        _settled("trainer.max_steps=-1", "trainer.max_time=00:01:00:00")

@@ -1,13 +1,18 @@
-"""Where in a run a checkpoint of before stands."""
+"""Where in a run a checkpoint of before stands, how it is named, and what is said when one cannot be written."""
 
 from __future__ import annotations
 
+import errno
 import re
+from pathlib import Path
 
 import pytest
+import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.training.resume import place_loops
+from diffusion_art.training.resume import place_loops, resume_from
+from diffusion_art.training.sharded import FoldersToo
+from tests.fakes import toy_run
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -22,3 +27,52 @@ def test_a_file_that_does_not_name_its_batches_to_a_step_is_resumed_with_as_many
     assert loops["fit_loop"]["epoch_loop.batch_progress"] is progress
     place_loops(saved, batches_per_step=2, validates=lambda batches: False)
     assert loops["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"] == 6
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return toy_run(tmp_path / "logs/toy/first", steps=(5, 10))
+
+
+@pytest.mark.parametrize(
+    ("asked", "step"),
+    [
+        *(("latest", 10), ("last", 10), ("auto", 10), ("5", 5), (5, 5), ("step_00000005", 5), ("step_5.ckpt", 5)),
+        ("checkpoint-5", 5),
+    ],
+)
+def test_a_checkpoint_of_the_run_is_named_as_other_trainers_name_it(asked, step, run):
+    found = resume_from(asked, run)
+    assert found is not None
+    assert found.resolve() == run / f"checkpoints/step_{step:08d}.ckpt"
+
+
+def test_a_step_that_the_run_has_not_is_told_with_those_it_has(run, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"first has no checkpoint named '7'; it has .*step_00000005"):
+        resume_from("7", run)
+    with pytest.raises(UserError, match=r"ckpt_path=7, but .*new holds no checkpoint"):
+        resume_from("7", tmp_path / "new")
+    run.rename(tmp_path / "7")
+    monkeypatch.chdir(tmp_path)
+    assert resume_from("7", tmp_path / "new") is not None, "a folder of that name"
+
+
+class _FullDisk:
+    """What torch is given to write to: a disk that is full."""
+
+    def write(self, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self) -> None: ...
+
+
+def test_a_checkpoint_that_a_full_disk_cuts_short_is_told_with_the_one_that_is_there(run, monkeypatch):
+    save = torch.save
+    monkeypatch.setattr("diffusion_art.training.sharded.torch.save", lambda content, file: save(content, _FullDisk()))
+    path = run / "checkpoints/step_00000015.ckpt"
+    with pytest.raises(UserError) as told:
+        FoldersToo().save_checkpoint({"weights": torch.zeros(1000)}, path)
+    assert str(told.value) == (
+        f"{path} cannot be written: No space left on device. Step 10 is saved; go on with: ckpt_path={run}"
+    )
+    assert [file.name for file in path.parent.iterdir() if "15" in file.name] == []

@@ -13,12 +13,17 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.names import fresh_folder, register, run_stamp
-from diffusion_art.training.run_folder import HELD_VARIABLE, held, is_held
+from diffusion_art.training.run_folder import HELD_VARIABLE, drop_if_bare, held, is_held
 from tests.conftest import ROOT
 
 HOLD = (
     "import sys, time; from pathlib import Path; from diffusion_art.training.run_folder import held\n"
     "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+DROP = (
+    "import sys; from pathlib import Path; from diffusion_art.training.run_folder import drop_if_bare\n"
+    "drop_if_bare(Path(sys.argv[1]))"
 )
 
 
@@ -72,3 +77,34 @@ def test_a_name_that_was_typed_is_taken_as_it_is(tmp_path):
     name = str(tmp_path / "logs" / "2026-01-02_03-04-05")
     assert [fresh_folder(name) for _ in range(2)] == [name, name]
     assert not Path(name).exists()
+
+
+def test_a_run_that_is_refused_leaves_no_folder_and_its_name_is_free(painter_shards, run_here, tmp_path):
+    tiny = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
+    asked = [*tiny, f"data.path={painter_shards}", "data.num_workers=0", "callbacks.samples=null"]
+    for word in ("run=a", "run=../up"):
+        status, _, complaints = run_here("train", *asked, word, "optim.lr=-1" if word == "run=a" else "seed=1")
+        assert (status, complaints.count("error: ")) == (1, 1)
+        assert "out of range" in complaints
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert run_here("train", *asked, "run=a", "trainer.max_steps=1")[0] == 0
+    assert run_here("train", *asked, "run=a", "trainer.max_steps=1")[0] == 1
+    assert (tmp_path / "logs/tiny/a/checkpoints/last.ckpt").exists(), "a run that is there stays"
+
+
+@pytest.mark.parametrize("there", ["metrics.csv", "notes.txt", "train.log"])
+def test_a_folder_that_holds_more_stays(there, tmp_path):
+    folder = tmp_path / "logs/a"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / there).write_text("2026-01-02 03:04:05,678 INFO x: run: logs/a\n")
+    drop_if_bare(folder)
+    assert (folder / there).exists()
+
+
+def test_a_folder_that_another_process_has_stays(tmp_path):
+    folder = tmp_path / "logs/a"
+    with held(folder):
+        subprocess.run([sys.executable, "-c", DROP, str(folder)], check=True, cwd=ROOT)
+        assert folder.exists()
+    drop_if_bare(folder)
+    assert not folder.parent.exists()

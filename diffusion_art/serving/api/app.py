@@ -110,7 +110,6 @@ def _document(app: FastAPI, *, guarded: bool) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
-@router.get("/v1/models/", include_in_schema=False)
 @router.get("/v1/models", responses=_GUARDED, summary="The model that is served", tags=["OpenAI's images API"])
 async def models(request: Request) -> ModelList:
     return ModelList(data=[request.app.state.studio.model])

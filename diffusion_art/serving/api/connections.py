@@ -8,12 +8,17 @@ connection that has kept silent longest makes room for a new one: it may be a sl
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffusion_art.net import send_at_once
 from diffusion_art.serving.settings import Limits
+
+STREAM = "python -m diffusion_art.stream"
+
+log = logging.getLogger(__name__)
 
 
 class PatientProtocol(H11Protocol):
@@ -52,6 +57,13 @@ class PatientProtocol(H11Protocol):
         super().on_response_complete()
         if self.busy:  # with a request that came before this answer was out
             self._request_came()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """In place of uvicorn's advice on what to install. Whoever asks for another protocol is answered by HTTP/1.1,
+        as the standard has it.
+        """
+        if self._get_upgrade() == b"websocket":
+            log.info("a WebSocket client came, and here is HTTP alone; pictures to train on are streamed by %s", STREAM)
 
     def pause_writing(self) -> None:
         super().pause_writing()

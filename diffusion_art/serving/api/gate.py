@@ -52,6 +52,8 @@ class Gate:
             return
         if scope["method"] == "HEAD":  # is a GET whose body uvicorn keeps back
             scope = {**scope, "method": "GET"}
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):  # to ask again, a client may leave the body out
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         passage = _Passage(self.settings, self.guarded, scope, receive, send)
         began = time.perf_counter()
         try:

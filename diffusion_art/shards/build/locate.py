@@ -59,7 +59,7 @@ class Shards:
     made of the columns, None for the source's own or those of the shards; `build` holds settings of `build_shards`,
     `remote` says how an address is read. `source` opens a source, which may take a look at each of its
     files, or a download; its class is its `kind` (`config.Described`), and says by `opens_at_once` that this costs
-    nothing.
+    nothing. `key` is what gives the path, for messages.
     """
 
     path: str | Path | list[Any] | None
@@ -69,6 +69,7 @@ class Shards:
     caption_template: str | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
     remote: RemoteSettings = field(default_factory=RemoteSettings)
+    key: str = "data.path"
 
     def ready(self) -> ShardSpec:
         """The folder of shards, found or built; where `path` is a list to mix, each of its entries in that way.
@@ -158,7 +159,7 @@ class Shards:
             folder, own = _of_collection(path, Path(self.data_dir), settings, template)
         elif self.source is None:
             raise UserError(
-                f"there is no data at data.path={path}. Give a folder of shards, of parquet files in WikiArt's "
+                f"there is no data at {self.key}={path}. Give a folder of shards, of parquet files in WikiArt's "
                 "layout, of WebDataset tars or of pictures; or the address of a server that has them: "
                 "data.url=ws://host:8000/ws."
             )

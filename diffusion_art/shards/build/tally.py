@@ -16,6 +16,7 @@ from diffusion_art.shards.build.encode import Encoded, split_of
 from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
+from diffusion_art.units import counted
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
 FOLDER = "folder"  # the column of a folder's name, the last that a caption is made of
@@ -182,7 +183,7 @@ def summary(out: Path, manifest: Manifest, seconds: float) -> str:
     splits = ", ".join(f"{count} {split}" for split, count in manifest.splits.items())
     size_mb = sum(shard.bytes for shards in manifest.shards.values() for shard in shards) / 1e6
     lines = [
-        f"{out}: {pictures} pictures of {manifest.image_size_px} px ({splits}), {size_mb:.1f} MB, "
+        f"{out}: {counted(pictures)} of {manifest.image_size_px} px ({splits}), {size_mb:.1f} MB, "
         f"in {seconds:.1f} s ({pictures / max(seconds, 1e-9):.0f} pictures/s)"
     ]
     if "val" not in manifest.splits:
@@ -198,16 +199,19 @@ def told(manifest: Manifest) -> list[str]:
     if manifest.extra.get("splits") == NAMED_SPLITS:
         lines.append("the validation split is the one that the source names; val_fraction is not used")
         if crossed := counts.get("in_both_splits"):
-            lines.append(f"{crossed} pictures that the source names in both splits are in val only")
+            verb = "is" if crossed == 1 else "are"
+            lines.append(f"{counted(crossed)} that the source names in both splits {verb} in val only")
     if several := counts.get("several_captions"):
-        lines.append(f"{several} pictures have several captions; one is drawn at each visit")
+        have = "has" if several == 1 else "have"
+        lines.append(f"{counted(several)} {have} several captions; one is drawn at each visit")
     if empty := counts.get("without_caption"):
         lines.append(f"{empty} of {sum(manifest.splits.values())} pictures have no caption")
     if by_folder := counts.get("folder_as_caption"):
-        lines.append(f"{by_folder} pictures have their folder's name as caption{_other_columns(manifest)}")
+        have = "has its" if by_folder == 1 else "have their"
+        lines.append(f"{counted(by_folder)} {have} folder's name as caption{_other_columns(manifest)}")
     lines += [f"{count} {note}" for note, count in _table(counts, "notes")]
     if copies := counts.get("duplicates"):
-        lines.append(f"{copies} duplicates dropped")
+        lines.append(f"{counted(copies, 'duplicate')} dropped")
     lines += [f"{count} {reason}, left out" for reason, count in _table(counts, "left_out")]
     if bad := counts.get("bad"):
         lines.append(f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}")

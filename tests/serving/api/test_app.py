@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+from functools import partial
 
 import httpx2
 import numpy as np
@@ -594,3 +595,43 @@ def test_pages_that_are_named_may_read_what_is_refused_and_are_let_in_no_further
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == origin["origin"]
         assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/predict", "/v1/models", "/v1/models/toy", "/health"])
+def test_an_address_with_a_slash_at_its_end_is_the_same_address(client, path):
+    body = {"/predict": {"prompt": "red"}, GENERATIONS: {"prompt": "red", "seed": 3}}.get(path)
+    ask = partial(client.request, "POST" if body else "GET", json=[body] if path == "/predict" else body)
+    plain, slashed = ask(path), ask(f"{path}/")
+    assert slashed.status_code == plain.status_code
+    if "created" not in plain.text:
+        assert slashed.json() == plain.json()
+
+
+def test_a_slash_at_the_end_is_no_way_around_a_token(toy_folder):
+    with serving(toy_folder, settings=Settings(tokens=("s" * 20,))) as server:
+        answer = httpx2.post(f"{server.url}{GENERATIONS}/", json={"prompt": "red"}, trust_env=False)
+    assert answer.status_code == 401
+
+
+def test_a_client_of_websocket_is_told_in_one_line(client, caplog):
+    asked = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "eA==",
+        "sec-websocket-version": "13",
+    }
+    with caplog.at_level("INFO"):
+        assert client.get("/health", headers=asked).status_code == 200
+    told = [record.getMessage() for record in caplog.records if "WebSocket" in record.getMessage()]
+    assert told == [
+        "a WebSocket client came, and here is HTTP alone; pictures to train on are streamed by "
+        "python -m diffusion_art.stream"
+    ]
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+def test_a_number_in_quotes_is_refused_with_what_was_sent(client):
+    for asked in ({"seed": "7"}, {"n": "2"}, {"guidance_scale": "3"}):
+        answer = client.post(GENERATIONS, json={"prompt": "red", **asked})
+        ((key, value),) = asked.items()
+        assert f"'{value}' for '{key}'" in answer.json()["error"]["message"]

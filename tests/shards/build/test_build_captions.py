@@ -198,7 +198,7 @@ def test_a_named_validation_split_is_the_one(tmp_path: Path, first: str, capsys:
     assert manifest.extra["splits"] == "named"
     told = capsys.readouterr().out
     assert "the validation split is the one that the source names; val_fraction is not used" in told
-    assert "1 pictures that the source names in both splits are in val only" in told
+    assert "1 picture that the source names in both splits is in val only" in told
     assert lint(str(tmp_path / "out")).findings.errors == 0
 
 
