@@ -3,7 +3,7 @@
     python benchmarks/quality.py short=true                            # ours and the baseline, 15 minutes on 2 cores
     python benchmarks/quality.py recipes=before,adamw seeds=0,1,2      # any of conf/experiment and its ablation/
     python benchmarks/quality.py name=ablations budgets=12800 recipes=before,edm  # of a name of its own
-    python benchmarks/quality.py size=64 budgets=6400,25600
+    python benchmarks/quality.py size=64 budgets=6400,25600 theirs=25600  # other budgets for the baselines
     python benchmarks/quality.py clock=true recipes=...                # seconds per step alone, for a quiet machine
 
 Each recipe is trained to budgets of pictures, so that its quality there is the same on any machine; what ends with the
@@ -61,6 +61,7 @@ def main(options: dict[str, str]) -> None:
     recipes = _list(options.pop("recipes", ",".join((ours_at(size), *BASELINES[short:]))))
     seeds = [int(seed) for seed in _list(options.pop("seeds", "0"))]
     budgets = [int(budget) for budget in _list(options.pop("budgets", ""))]
+    theirs = [int(budget) for budget in _list(options.pop("theirs", ""))]
     root = Path(options.pop("folder", "logs/quality"))
     suffix = options.pop("name", "")
     features, num_steps = options.pop("features", "efficientnet_lite0"), int(options.pop("steps", 10))
@@ -70,6 +71,8 @@ def main(options: dict[str, str]) -> None:
     keep_memory()
 
     def budgets_of(recipe: str) -> list[int]:
+        if theirs and recipe in BASELINES:
+            return theirs
         wanted = budgets or ([6400, 12800] if short else LONGER.get(recipe, BUDGETS))
         return sorted({*wanted, 2 * max(wanted)}) if short and recipe in BASELINES and not budgets else wanted
 
@@ -103,7 +106,7 @@ def curve_of(runs: list[Any], clock: dict[str, Any] | None) -> list[Point]:
 
 
 def measure_clock(recipes: list[str], *, size: int, root: Path) -> None:
-    """Seconds per training picture of each recipe, the median step of `CLOCK_ROUNDS` rounds in turn."""
+    """Seconds per training picture of each recipe, in `CLOCK_ROUNDS` rounds in turn: the median step of each size."""
     file = root / f"{size}px" / "clock.json"
     seen: dict[str, list[float]] = {name: [] for name in recipes}
     for _ in range(CLOCK_ROUNDS):
@@ -112,8 +115,8 @@ def measure_clock(recipes: list[str], *, size: int, root: Path) -> None:
                 run = plan(name, size=size, seed=0, budgets=[CLOCK_IMAGES], root=Path(folder))[0]
                 run.settings["trainer"]["max_steps"] += CLOCK_WARM
                 _, points = fit(replace(run, steps=[]), lambda model: {})
-            step_s = statistics.median(points.step_s[CLOCK_WARM:])
-            seen[name].append(step_s / run.settings["data"]["global_batch_size"])
+            del points.step_s[:CLOCK_WARM], points.step_px[:CLOCK_WARM]
+            seen[name].append(points.typical_step_s() / run.settings["data"]["global_batch_size"])
             print(f"{name}: {1 / seen[name][-1]:.1f} images/s", flush=True)
     old = json.loads(file.read_text()) if file.exists() else {}
     file.parent.mkdir(parents=True, exist_ok=True)

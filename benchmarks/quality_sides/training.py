@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Points(Callback):
         self._counting: FlopCounterMode | None = None
         self._since: tuple[float, float] | None = None
         self.step_s: list[float] = []
+        self.step_px: list[int] = []  # the longer side of each step's pictures
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.spent)
@@ -76,11 +78,13 @@ class Points(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.step_s.append(time.perf_counter() - self._began)
+        self.step_px.append(max(batch.images.shape[-2:]))
         if self._counting is not None:
             self._counting.__exit__(None, None, None)
             self._flops_per_image = self._counting.get_total_flops() / len(batch)
             self._counting = None
             self.step_s.pop()
+            self.step_px.pop()
         self.spent["images"] += len(batch)
         self.spent["flops"] += self._flops_per_image * len(batch)
         step, whole = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -90,6 +94,13 @@ class Points(Callback):
             if step in self.steps:
                 self.take(trainer, pl_module)
             self._go()
+
+    def typical_step_s(self) -> float:
+        """The mean over all steps of the median of those of their size."""
+        by_px = defaultdict(list)
+        for px, took in zip(self.step_px, self.step_s, strict=True):
+            by_px[px].append(took)
+        return sum(len(took) * statistics.median(took) for took in by_px.values()) / max(1, len(self.step_s))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._since is not None:
@@ -103,7 +114,7 @@ class Points(Callback):
         began = time.process_time()
         with painting(trainer, pl_module):
             quality = self.measure(pl_module.model)
-        cost = {"step": trainer.global_step, **self.spent, "step_s": statistics.median(self.step_s or [0.0])}
+        cost = {"step": trainer.global_step, **self.spent, "step_s": self.typical_step_s()}
         half = path.with_suffix(".half")
         half.write_text(json.dumps({**cost, **quality, "measuring_cpu_s": time.process_time() - began}, indent=1))
         half.replace(path)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from quality_sides.curves import cost_to_reach, draw, final
 from quality_sides.recipes import EXPERIMENTS, Planned, experiment_of, plan, settings_of
-from quality_sides.training import counter, point_file, train
+from quality_sides.training import Points, counter, point_file, train
 
 CURVE = [
     {"images": 100, "cpu_s": 10.0, "style": 0.2, "fd": 40.0},
@@ -33,6 +34,12 @@ def test_cost_to_reach_a_value_is_read_off_the_curve():
     assert cost_to_reach(CURVE, "fd", 7.0, "cpu_s") is None
     other = [{**point, "style": 2 * point["style"]} for point in CURVE]
     assert final([CURVE, other], "style") == pytest.approx(0.75)
+
+
+def test_a_step_of_a_curriculum_takes_the_mean_of_its_sizes(tmp_path: Path):
+    points = Points(Planned("x", {}, tmp_path, [4]), saving=RunCheckpoints(folder=str(tmp_path)), measure=lambda _: {})
+    points.step_px, points.step_s = [32, 32, 64, 64, 64, 64], [0.3, 0.3, 0.6, 5.0, 0.6, 0.6]
+    assert points.typical_step_s() == pytest.approx(0.5)
 
 
 @pytest.mark.slow
