@@ -14,7 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.training.attempts import beginning
 
 
-def checked_resume(wanted: str | None, run_dir: Path) -> Path | None:
+def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
     """`resume_from`, and the file is one of ours and whole. A run that its launcher starts again goes on from what it
     has saved itself, if anything, whatever it began from.
     """
@@ -39,7 +39,7 @@ def go_on_from(run_dir: Path) -> str:
     return f"Step {steps_done(find_checkpoint(run_dir))} is saved; go on with: ckpt_path={run_dir}"
 
 
-def resume_from(wanted: str | None, run_dir: Path) -> Path | None:
+def resume_from(wanted: str | int | None, run_dir: Path) -> Path | None:
     """The checkpoint to go on from: `last`, `best` or the name of one in the run, or a path; `auto` is `last` if there
     is one.
 
