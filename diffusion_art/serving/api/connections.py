@@ -59,7 +59,7 @@ class PatientProtocol(H11Protocol):
             self._request_came()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """In place of uvicorn's advice on what to install. Whoever asks for another protocol is answered by HTTP/1.1,
+        """In place of uvicorn's advice on what to install. A client that asks for another protocol gets HTTP/1.1,
         as the standard has it.
         """
         if self._get_upgrade() == b"websocket":
