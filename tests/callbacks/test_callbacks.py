@@ -110,7 +110,7 @@ def test_a_checkpoint_takes_the_place_of_a_file_or_folder_when_it_is_whole(tmp_p
 def test_a_checkpoint_for_which_the_disk_has_no_room_is_told_as_that(tmp_path):
     path = tmp_path / "step_00000001.ckpt"
     (tmp_path / "step_00000001.ckpt.partial").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="step_00000001.ckpt cannot be written: No space left"):
+    with pytest.raises(UserError, match=r"step_00000001\.ckpt cannot be written: No space left"):
         FoldersToo().save_checkpoint({"weights": torch.zeros(10**6)}, path)
     assert _names(tmp_path) == []
 
