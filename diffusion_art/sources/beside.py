@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_art.captions import is_caption_column, ready_captions, unique
+from diffusion_art.sources.described import text_of
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
-from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.names import is_layout, nfc
 from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
+from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
-from diffusion_art.sources.metadata import Described, Metadata, is_strict, text_of
+from diffusion_art.sources.metadata import Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
     PictureNames,

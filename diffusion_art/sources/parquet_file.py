@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from diffusion_art.captions import caption_columns, ready_captions
 from diffusion_art.errors import UserError
+from diffusion_art.sources.described import text_of
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
-from diffusion_art.sources.metadata import text_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
 from diffusion_art.sources.splits import (
     NO_NUMBERS,
