@@ -1,4 +1,5 @@
-"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`.
+"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`;
+`a.tags` and `a.xmp` too.
 
 Texts may also lie in a folder of their own beside that of the pictures: `captions/a.txt` for `images/a.jpg`; JSON in
 `json/` or `metadata/`.
@@ -15,9 +16,16 @@ from typing import Any, NamedTuple
 
 from diffusion_art.captions import is_caption_column, ready_captions, unique
 from diffusion_art.sources.described import text_of
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
+from diffusion_art.sources.listing import (
+    SIDECAR_SUFFIXES,
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    Listing,
+    stem_of,
+    suffix_of,
+)
 from diffusion_art.sources.names import is_layout, nfc
-from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode, prompt_of
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
@@ -28,16 +36,17 @@ BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are
 
 
 class Neighbours:
-    """Which texts and which JSON file lie beside each picture; `others` belong to none."""
+    """Which texts, sidecars and which JSON file lie beside each picture; `others` belong to none."""
 
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
         by_stem: dict[str, list[str]] = defaultdict(list)
         by_json = listing.having({".json"})
-        for file in (*texts, *by_json):
+        for file in (*texts, *by_json, *listing.having(SIDECAR_SUFFIXES)):
             by_stem[_picture_of(file)].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
+        self.sidecars: dict[str, tuple[str, ...]] = {}
         owned: set[str] = set()
         for picture in pictures if by_stem else ():
             owned |= self._take(picture, [*by_stem.get(stem_of(nfc(picture)), ()), *by_stem.get(nfc(picture), ())])
@@ -55,14 +64,17 @@ class Neighbours:
             if picture not in self.json and (of_json := apart.of(nfc(stem_of(picture)))):
                 self.json[picture] = of_json[0]
                 owned.add(of_json[0])
-        self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
+        kinds = TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES
+        self.others = [file for file in listing.having(kinds) if file not in owned]
 
     def _take(self, picture: str, found: list[str]) -> set[str]:
         """What was found beside a picture becomes its own."""
-        if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
+        if of_text := tuple(file for file in found if suffix_of(file) in TEXT_SUFFIXES):
             self.texts[picture] = of_text
-        if len(of_text) < len(found):
-            self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+        if of_program := tuple(file for file in found if suffix_of(file) in SIDECAR_SUFFIXES):
+            self.sidecars[picture] = of_program
+        if json_file := next((file for file in found if suffix_of(file) == ".json"), None):
+            self.json[picture] = json_file
         return set(found)
 
 
@@ -129,7 +141,7 @@ def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
     """ValueError for JSON that cannot be read."""
     row = read_json(json_text.text) if json_text else {}
     boxes = [text for text in texts if _holds_boxes(text.text)]
-    filled = [text.text for text in texts if text.text.strip() and text not in boxes]
+    filled = [prompt for text in texts if text not in boxes and (prompt := prompt_of(text.text)).strip()]
     notes = [CP1252_NOTE] if any(text.guessed for text in (*texts, json_text) if text) else []
     notes += [BOXES_NOTE] * len(boxes)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)

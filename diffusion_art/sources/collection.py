@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.described import Described, text_of
-from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
+from diffusion_art.sources.listing import SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.metadata import Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
@@ -24,6 +25,7 @@ from diffusion_art.sources.names import (
     paintings,
     title_words,
 )
+from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.table import could_be_table
 
@@ -33,6 +35,7 @@ NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
 
+_LOOKED_AT = 8
 # What img2dataset knows of links stands beside each picture as well.
 _IMG2DATASET = re.compile(r"(?:^|/)\d{5,}(?:_stats\.json|\.parquet)$")
 
@@ -43,6 +46,7 @@ class Entry(NamedTuple):
     file: str
     texts: tuple[str, ...]
     json: str | None
+    sidecars: tuple[str, ...]
     from_path: dict[str, str]
     columns: dict[str, str]
     captions: tuple[str, ...]
@@ -55,7 +59,7 @@ class Collection:
 
     entries: list[Entry]
     columns: tuple[str, ...]
-    all_columns_known: bool  # not where pictures have JSON files of their own
+    all_columns_known: bool  # not where pictures have JSON files or sidecars of their own
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -95,6 +99,7 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
             file,
             texts=beside.texts.get(file, ()),
             json=beside.json.get(file),
+            sidecars=beside.sidecars.get(file, ()),
             from_path=from_path,
             columns=known[file].columns,
             captions=tuple(known[file].captions),
@@ -103,12 +108,13 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
         for file, from_path in zip(kept, from_paths)
     ]
     jsons = [entry.json for entry in entries if entry.json]
+    sidecars = [entry.sidecars for entry in entries if entry.sidecars]
     names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
-    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons)]
+    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons), *_columns_of_sidecars(listing.root, sidecars)]
     return Collection(
         entries,
         columns=tuple(dict.fromkeys(["file_name", *names])),
-        all_columns_known=not jsons,
+        all_columns_known=not jsons and not sidecars,
         left_out=+left_out,
         notes=+notes,
     )
@@ -120,6 +126,13 @@ def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
     return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
 
 
+def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
+    """The columns of the first few."""
+    with suppress(OSError):
+        return [name for some in files[:_LOOKED_AT] for name in read_sidecars(root, some)[0]]
+    return []
+
+
 def _read_tables(files: list[str], metadata: Metadata) -> None:
     """Every table among `files` that names pictures. A table of captions makes other JSON files there needless."""
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
@@ -127,7 +140,9 @@ def _read_tables(files: list[str], metadata: Metadata) -> None:
         suffix = suffix_of(file)
         if _IMG2DATASET.search(file):
             continue
-        if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
+        if suffix in SIDECAR_SUFFIXES:
+            metadata.left_out[ORPHAN_TEXTS] += 1
+        elif suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
             readers = (metadata.read_partition, metadata.read_names, metadata.read_pairs)
             metadata.left_out[ORPHAN_TEXTS] += not any(read(file) for read in readers)
         elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):

@@ -18,7 +18,7 @@ from diffusion_art.sources.names import FolderNames, class_names
 from diffusion_art.sources.splits import FolderSplits, divide
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
-CAPTION_SUFFIXES = ("txt", "caption", "text", "cap")
+CAPTION_SUFFIXES = ("txt", "caption", "captions", "text", "cap", "prompt")
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
 
