@@ -13,6 +13,7 @@ from typing import NamedTuple
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.described import Described, text_of
+from diffusion_art.sources.kohya import REGULARISATION, regularisation
 from diffusion_art.sources.listing import SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
 from diffusion_art.sources.metadata import Metadata, is_strict
 from diffusion_art.sources.names import (
@@ -75,7 +76,9 @@ def collect(listing: Listing) -> Collection:
     metadata = Metadata(listing, PictureNames(pictures))
     _read_tables(beside.others, metadata)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
-    return assemble(listing, pictures, beside, metadata)
+    apart = regularisation(pictures)
+    metadata.left_out[REGULARISATION] += len(apart)
+    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
 
 
 def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:

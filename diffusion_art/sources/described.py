@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,11 @@ class Described:
             if caption not in self.captions:
                 self.captions.append(caption)
         self.split = split_in_row(row) or self.split
+
+
+def without_captions(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row but for its captions."""
+    return {name: value for name, value in row.items() if not is_caption_column(name)}
 
 
 def text_of(name: str, value: Any) -> str | None:

@@ -24,6 +24,7 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.kohya import regularisation
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
 from diffusion_art.sources.names import data_set_name, names_of_columns
 from diffusion_art.sources.sidecars import read_sidecars
@@ -74,7 +75,11 @@ class ImageFolder:
 
     def describe(self) -> dict[str, Any]:
         by_folders = names_of_columns(self._listing.pictures())
-        more = {"folder_columns": by_folders} if by_folders else {}  # which earlier versions did not read
+        more: dict[str, Any] = {}
+        if by_folders:
+            more["folder_columns"] = by_folders  # which earlier versions did not read
+        if regularisation(self._listing.pictures()):
+            more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
     def left_out(self) -> dict[str, int]:

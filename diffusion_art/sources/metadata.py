@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.described import Described
+from diffusion_art.sources.described import Described, without_captions
 from diffusion_art.sources.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in
+from diffusion_art.sources.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.names import PictureNames, columns_of_folders
 from diffusion_art.sources.splits import (
@@ -99,6 +100,9 @@ class Metadata:
                     self._count_unknown(namesakes)
                     continue
             described = read.setdefault(file, Described(split_of_table=split))
+            if is_rejected(row):
+                notes[REJECTED] += 1
+                row = without_captions(row)
             described.add(row, column)
             if column_of_split:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split

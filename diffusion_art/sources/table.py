@@ -59,7 +59,7 @@ def read_table(
     if kind in (".jsonl", ".ndjson") and not _LIST_OF_OBJECTS.match(text):
         return _json_lines(path, text)
     if kind in (".json", ".jsonl", ".ndjson"):
-        return _json_rows(path, text)
+        return _json_rows(path, text, notes)
     return _csv_rows(path, text, notes, is_picture=is_picture, delimiter=delimiter)
 
 
@@ -97,14 +97,14 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
         yield number, row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
+def _json_rows(path: Path, text: str, notes: Counter[str]) -> Iterator[Row]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{") and "\n{" in text:  # lines, whatever the suffix says
             return _json_lines(path, text)
         raise UserError(f"{path} is not JSON ({error}). Write a list of objects.") from None
-    return enumerate(rows_of(content), 1)
+    return enumerate(rows_of(content, notes), 1)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -15,6 +15,8 @@ from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.json_shapes import REJECTED
+from diffusion_art.sources.kohya import REGULARISATION
 from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
@@ -767,3 +769,35 @@ def test_json_in_a_folder_of_its_own(tmp_path: Path, folder: str) -> None:
     write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), f"{folder}/a.json": '{"title": "A House"}'})
     write_files(tmp_path, {"images/b.json": '{"title": "A Lake"}', f"{folder}/b.json": '{"title": "Another"}'})
     assert captions_of(open_source(tmp_path)) == {"images/a.jpg": "A House", "images/b.jpg": "A Lake"}
+
+
+def test_captions_that_vizwiz_rejects_are_none(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("val/a.jpg", "val/b.jpg"))
+    annotations = [
+        {"caption": "a can of soup", "image_id": 1, "is_rejected": False},
+        {"caption": "Quality issues are too severe.", "image_id": 1, "is_rejected": True},
+        {"caption": "Quality issues are too severe.", "image_id": 2, "is_rejected": True},
+    ]
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    write_files(tmp_path, {"annotations/val.json": json.dumps({"images": images, "annotations": annotations})})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"val/a.jpg": "a can of soup", "val/b.jpg": ""}
+    assert notes_of(source) == {REJECTED: 2}
+
+
+def test_rejected_rows_of_a_table(tmp_path: Path) -> None:
+    rows = "a.jpg,a cat,0\na.jpg,spam,1\nb.jpg,spam,True\n"
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "t.csv": f"image,caption,is_rejected\n{rows}"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": "a cat", "b.jpg": ""}
+    assert notes_of(source) == {REJECTED: 2}
+
+
+def test_kohyas_folder_for_regularisation_is_left_out(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("img/10_me person/a.jpg", "reg/1_person/b.jpg", "reg/1_person/c.jpg"))
+    write_files(tmp_path, {"reg/1_person/b.txt": "a person"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"img/10_me person/a.jpg": "me person"}
+    assert source.left_out() == {REGULARISATION: 2}
+    assert source.describe()["regularisation"] == "left out"
+    assert len(captions_of(open_source(tmp_path / "reg"))) == 2
