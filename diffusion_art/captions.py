@@ -105,6 +105,11 @@ class Captioner:
                     f"Their columns: {', '.join(sorted(columns))}."
                 )
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that the template names."""
+        return frozenset(name for _, _, name, _ in self._fields)
+
     def __call__(self, columns: Mapping[str, str]) -> str:
         caption, filled = "", False
         for index, (separator, opening, name, closing) in enumerate(self._fields):
