@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import is_caption_column, ready_captions, unique
+from diffusion_art.captions import caption_columns, is_caption_column, ready_captions, unique
+from diffusion_art.sources.annotators import of_labelme
 from diffusion_art.sources.described import text_of
 from diffusion_art.sources.listing import (
     SIDECAR_SUFFIXES,
@@ -31,7 +32,9 @@ _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ 
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
+_OF_A_POST = re.compile(r"(.+_UTC)_\d+")  # of instaloader: pictures of one post share a text
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
+_WRAPPERS = ("data", "artObject", "object", "record", "artwork", "item", "meta", "metadata")
 BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
 
 
@@ -49,7 +52,11 @@ class Neighbours:
         self.sidecars: dict[str, tuple[str, ...]] = {}
         owned: set[str] = set()
         for picture in pictures if by_stem else ():
-            owned |= self._take(picture, [*by_stem.get(stem_of(nfc(picture)), ()), *by_stem.get(nfc(picture), ())])
+            stem = stem_of(nfc(picture))
+            found = [*by_stem.get(stem, ()), *by_stem.get(nfc(picture), ())]
+            if not found and (post := _OF_A_POST.fullmatch(stem)):
+                found = by_stem.get(post[1], [])
+            owned |= self._take(picture, found)
         in_any_case = _by_folded_stem(file for files in by_stem.values() for file in files if file not in owned)
         for picture in pictures if in_any_case else ():
             if picture not in self.texts and picture not in self.json:
@@ -163,10 +170,17 @@ def read_json(text: str) -> dict[str, Any]:
         raise ValueError(f"its .json cannot be read ({error})") from None
     if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
         return {"captions": row}
-    inner = list(row.items()) if isinstance(row, dict) else []
-    if len(inner) == 1 and isinstance(inner[0][1], dict) and not is_caption_column(inner[0][0]):
-        return inner[0][1]  # Rijksmuseum's {"artObject": {...}}
-    return row if isinstance(row, dict) else {}
+    if isinstance(row, list) and row and all(isinstance(item, dict) and caption_columns(item).ready for item in row):
+        return {"captions": [text for item in row for text in ready_captions(item)]}
+    return of_labelme(_unwrapped(row)) if isinstance(row, dict) else {}
+
+
+def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
+    """What a museum's interface wraps: Rijksmuseum's {"artObject": {...}}, Chicago's {"data": {...}, "info": {...}}."""
+    name = next((name for name in _WRAPPERS if isinstance(row.get(name), dict)), next(iter(row), ""))
+    lone = len(row) == 1 and not is_caption_column(name)
+    envelope = name in _WRAPPERS and not any(caption_columns(row)[:2])
+    return row[name] if isinstance(row.get(name), dict) and (lone or envelope) else row
 
 
 def _content(path: Path) -> bytes:

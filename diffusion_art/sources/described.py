@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
+from diffusion_art.captions import is_caption_column, listed, ready_captions, records_in, strings
 from diffusion_art.sources.splits import split_in_row
 from diffusion_art.sources.texts import as_text
+
+_NAMES = ("name", "title", "label", "description")  # of a person, a title, a tag, or of Cleveland's makers
 
 
 @dataclass(slots=True)
@@ -46,9 +48,19 @@ def text_of(name: str, value: Any) -> str | None:
     if is_caption_column(name):
         return next(iter(strings(value)), "")
     if isinstance(value, str):
-        return as_text(listed(value) or value)
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return as_text([item["name"] for item in value])
+        return as_text(listed(value) or _names_in(records_in(value)) or value)
+    if isinstance(value, list) and value and (names := _names_in(value)):
+        return as_text(names)
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)
+
+
+def _names_in(records: list[Any]) -> list[str]:
+    """What records of people, titles or tags are called; [] where one has no name."""
+    names = [next((item[key] for key in _NAMES if item.get(key)), None) for item in records if isinstance(item, dict)]
+    return [str(name) for name in names] if len(names) == len(records) and all(map(_is_text, names)) else []
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, int))

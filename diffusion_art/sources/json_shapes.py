@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions import is_caption_column
+from diffusion_art.sources.annotators import of_label_studio, rows_of_via
 from diffusion_art.sources.splits import split_of_folder
 
 REJECTED = "captions that their data set marks as rejected, left out"
@@ -27,9 +28,11 @@ _TRUE = ("true", "1", "yes")
 def rows_of(content: Any, notes: Counter[str]) -> Iterator[dict[str, Any]]:
     """The rows in a JSON file's content; none where it describes no pictures. `notes` counts rejected captions."""
     if isinstance(content, list):
-        yield from (row for row in content if isinstance(row, dict))
+        yield from (of_label_studio(row) for row in content if isinstance(row, dict))
     elif not isinstance(content, dict):
         return
+    elif via := list(rows_of_via(content)):
+        yield from via
     elif _is_coco(content):
         yield from _coco_rows(content, notes)
     elif content and all(map(split_of_folder, content)):

@@ -40,6 +40,7 @@ _NO_READER = {
     ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
     **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
     **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
+    ".jsonld": "JSON by another suffix; rename them to .json",
     ".xml": "no captions are read from these; write .txt",
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),

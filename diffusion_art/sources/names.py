@@ -21,7 +21,7 @@ from diffusion_art.sources.splits import FolderSplits
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
-_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files"}
+_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order

@@ -34,6 +34,7 @@ Row = tuple[int, dict[str, Any]]
 _SEPARATORS = ("\t", "|", ";", ",")
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _SNIFFED_ROWS = 20
+_INDEX = "index"  # the first column, which pandas writes without a name
 _TOLD_EXCEL = re.compile(r"sep=(.)\r?\n")  # the first line of files that are written for it
 
 
@@ -144,6 +145,7 @@ def _csv_rows(
                 continue
             if not header and not any(is_picture(field) for field in fields):
                 header = [field.strip() for field in fields]
+                header[:1] = header[:1] if header[0] or len(header) == 1 else [_INDEX]
                 continue
             header = header or _made_up_header(_fields_of_all(text, mark, fields, is_picture), is_picture)
             yield reader.line_num + bool(told), _row(header, fields, mark, notes)

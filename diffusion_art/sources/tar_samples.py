@@ -103,7 +103,8 @@ def _by_image(key: str, members: dict[str, Member]) -> Iterator[tuple[str, dict[
         yield key, members
         return
     for head in sorted(dotted):
-        own = {suffix: member for suffix, member in members.items() if "." not in suffix}
+        lone = len(dotted) == 1  # `0001.image.jpg` and `0001.caption.txt`
+        own = {suffix: member for suffix, member in members.items() if lone or "." not in suffix}
         own |= {s.removeprefix(f"{head}."): member for s, member in members.items() if s.startswith(f"{head}.")}
         yield f"{key}.{head}", own
 

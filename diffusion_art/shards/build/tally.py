@@ -39,7 +39,7 @@ class Tally:
     within: Callable[[], tuple[int, int]] = lambda: (
         0,
         0,
-    )  # how many of its first pictures have captions in their files
+    )  # the files of how many, of its first pictures, hold captions
     seen: dict[int, int] = field(default_factory=dict)  # key as a number: CRC-32 of its captions
     named_val: set[int] = field(default_factory=set)  # keys that the source names as validation pictures
     crossed: set[int] = field(default_factory=set)  # those of them that it names otherwise too
