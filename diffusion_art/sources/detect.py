@@ -101,7 +101,7 @@ def _has_images(file: Path, *, look: bool = False) -> bool:
     also by the first rows.
     """
     try:
-        layout = layout_in(open_parquet(str(file)), None)
+        layout = layout_in(open_parquet(str(file)), None, in_text=not look)  # small ones may lie in a table of pictures
         return layout is not None and (not look or holds_pictures(str(file), layout.image))
     except UserError:  # broken, which matters only where nothing else holds pictures
         return False

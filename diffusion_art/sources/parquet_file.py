@@ -119,11 +119,14 @@ class RowSplits:
         return said if said == "test" else split_of_file or said
 
 
-def layout_in(opened: pq.ParquetFile, image_column: str | None) -> Layout | None:
-    """None for a file without a column of images, or without the one called `image_column`."""
+def layout_in(opened: pq.ParquetFile, image_column: str | None, *, in_text: bool = True) -> Layout | None:
+    """None for a file without a column of images, or without the one called `image_column`; with `in_text` those in
+    base64 count.
+    """
     schema = opened.schema_arrow
     images = [name for name in image_columns(schema) if image_column in (None, name)]
-    images = images or [name for name in _base64_columns(opened) if image_column in (None, name)]
+    if in_text and not images:
+        images = [name for name in _base64_columns(opened) if image_column in (None, name)]
     return layout_of(schema, images[0]) if images else None
 
 

@@ -381,6 +381,14 @@ def test_pictures_in_base64(tmp_path: Path, prefix: str) -> None:
     assert isinstance(read_all(source)[-1], BadPicture)
 
 
+def test_small_pictures_in_the_table_of_a_folder_do_not_stand_for_its_pictures(tmp_path: Path) -> None:
+    thumbnail = base64.b64encode(encoded(picture(0))).decode()
+    write_files(tmp_path, jpegs("a.jpg"))
+    rows = [{"file_name": "a.jpg", "thumbnail": thumbnail, "text": "a cat"}]
+    write_parquet(tmp_path / "metadata.parquet", rows, schema=None)
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
+
+
 @pytest.mark.parametrize(
     ("name", "line", "way"),
     [
