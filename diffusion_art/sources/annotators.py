@@ -18,8 +18,9 @@ def of_label_studio(row: dict[str, Any]) -> dict[str, Any]:
         results = annotation.get("result") if isinstance(annotation, dict) else None
         for result in results if isinstance(results, list) else ():
             value = result.get("value") if isinstance(result, dict) else None
-            for kind, texts in found.items() if isinstance(value, dict) else ():
-                texts += [text for text in _listed(value.get(kind)) if isinstance(text, str)]
+            if isinstance(value, dict):
+                for kind, texts in found.items():
+                    texts += [text for text in _listed(value.get(kind)) if isinstance(text, str)]
     captions, choices = unique(found["text"]), unique(found["choices"])
     return {**data, **({"caption": captions} if captions else {}), **({"labels": choices} if choices else {})}
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image, IptcImagePlugin
+from PIL import Image, ImageFile, IptcImagePlugin
 
 from diffusion_art.captions import clean
 from diffusion_art.sources.base import Picture, Source
@@ -61,8 +61,9 @@ def _texts(image: Image.Image) -> Iterator[str]:
     if xmp := _text(info.get("xmp") or info.get("XML:com.adobe.xmp")):
         columns = read_xmp(xmp)
         yield from (columns[name] for name in ("caption", "title") if name in columns)
-    iptc: Any = IptcImagePlugin.getiptcinfo(image) if image.format in ("JPEG", "MPO", "TIFF") else None
-    yield _text((iptc or {}).get(_CAPTION_OF_IPTC))
+    if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO", "TIFF"):
+        iptc: Any = IptcImagePlugin.getiptcinfo(image)
+        yield _text((iptc or {}).get(_CAPTION_OF_IPTC))
     yield _text(info.get("Description") or info.get("description"))
     yield _text(exif.get(_IMAGE_DESCRIPTION))
     yield from (_utf16(exif.get(tag)) for tag in (_XP_COMMENT, _XP_TITLE, _XP_SUBJECT))
