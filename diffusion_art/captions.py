@@ -105,6 +105,11 @@ class Captioner:
                     f"Their columns: {', '.join(sorted(columns))}."
                 )
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that the template names."""
+        return frozenset(name for _, _, name, _ in self._fields)
+
     def __call__(self, columns: Mapping[str, str]) -> str:
         caption, filled = "", False
         for index, (separator, opening, name, closing) in enumerate(self._fields):
@@ -194,7 +199,19 @@ _ART = {  # as museums and data sets call them
             "principalmaker",
             "principalorfirstmaker",
         ),
-        *("creators", "objectcreator", "attribution", "artiste", "artista", "auteur", "künstler", "kunstenaar"),
+        *(
+            "creators",
+            "dccreator",
+            "creatorlabel",
+            "artisttitle",
+            "objectcreator",
+            "attribution",
+            "artiste",
+            "artista",
+            "auteur",
+            "künstler",
+            "kunstenaar",
+        ),
     ),
     "title": (
         "title",
@@ -204,6 +221,9 @@ _ART = {  # as museums and data sets call them
         "worktitle",
         "artworktitle",
         "titleenglish",
+        "titles",
+        "itemlabel",
+        "paintinglabel",
         *_TITLES,
     ),
     "style": ("style", "movement", "artmovement"),
@@ -296,14 +316,25 @@ def _first_answer(turns: list[dict[str, Any]]) -> list[str]:
 
 def listed(text: str) -> list[str]:
     """The texts of a list written out as JSON or by Python: '["a dog", "a black dog"]', "['a dog']"; else []."""
-    if not text.startswith(('["', "['")) or len(text) > _MAX_LIST_CHARACTERS:
+    found = _written_list(text) if text.startswith(('["', "['")) else []
+    return found if all(isinstance(item, str) for item in found) else []
+
+
+def records_in(text: str) -> list[dict[str, Any]]:
+    """The same of records: '[{"name": "Monet"}]'."""
+    found = _written_list(text) if text.startswith("[{") else []
+    return found if all(isinstance(item, dict) for item in found) else []
+
+
+def _written_list(text: str) -> list[Any]:
+    if len(text) > _MAX_LIST_CHARACTERS:
         return []
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        return found if isinstance(found, list) and all(isinstance(item, str) for item in found) else []
+        return found if isinstance(found, list) else []
     return []
 
 

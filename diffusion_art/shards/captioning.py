@@ -60,6 +60,11 @@ class Captioning:
         texts = (self._captioner({**columns, "caption": text}) for text in distinct(map(clean, ready)))
         return distinct(texts) or (self._captioner(columns),)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that the template names."""
+        return self._captioner.names
+
     def metadata(self, columns: Mapping[str, Any], texts: Sequence[str], ready: Sequence[str]) -> dict[str, Any]:
         """The columns, and what else must be stored to draw among `texts` and to make others of `ready`."""
         raw = distinct(map(clean, ready))

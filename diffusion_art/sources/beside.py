@@ -1,4 +1,5 @@
-"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`.
+"""What lies beside one picture: `a.txt`, `a.caption` and `a.json`, or `a.jpg.txt` and its like, for `a.jpg`;
+`a.tags` and `a.xmp` too.
 
 Texts may also lie in a folder of their own beside that of the pictures: `captions/a.txt` for `images/a.jpg`; JSON in
 `json/` or `metadata/`.
@@ -13,34 +14,49 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import is_caption_column, ready_captions, unique
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TEXT_SUFFIXES, Listing, stem_of, suffix_of
-from diffusion_art.sources.metadata import text_of
+from diffusion_art.captions import caption_columns, is_caption_column, ready_captions, unique
+from diffusion_art.sources.annotators import of_labelme
+from diffusion_art.sources.described import text_of
+from diffusion_art.sources.listing import (
+    SIDECAR_SUFFIXES,
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    Listing,
+    stem_of,
+    suffix_of,
+)
 from diffusion_art.sources.names import is_layout, nfc
-from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode, prompt_of
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
+_OF_A_POST = re.compile(r"(.+_UTC)_\d+")  # of instaloader: pictures of one post share a text
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
+_WRAPPERS = ("data", "artObject", "object", "record", "artwork", "item", "meta", "metadata")
 BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
 
 
 class Neighbours:
-    """Which texts and which JSON file lie beside each picture; `others` belong to none."""
+    """Which texts, sidecars and which JSON file lie beside each picture; `others` belong to none."""
 
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
         by_stem: dict[str, list[str]] = defaultdict(list)
         by_json = listing.having({".json"})
-        for file in (*texts, *by_json):
+        for file in (*texts, *by_json, *listing.having(SIDECAR_SUFFIXES)):
             by_stem[_picture_of(file)].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
+        self.sidecars: dict[str, tuple[str, ...]] = {}
         owned: set[str] = set()
         for picture in pictures if by_stem else ():
-            owned |= self._take(picture, [*by_stem.get(stem_of(nfc(picture)), ()), *by_stem.get(nfc(picture), ())])
+            stem = stem_of(nfc(picture))
+            found = [*by_stem.get(stem, ()), *by_stem.get(nfc(picture), ())]
+            if not found and (post := _OF_A_POST.fullmatch(stem)):
+                found = by_stem.get(post[1], [])
+            owned |= self._take(picture, found)
         in_any_case = _by_folded_stem(file for files in by_stem.values() for file in files if file not in owned)
         for picture in pictures if in_any_case else ():
             if picture not in self.texts and picture not in self.json:
@@ -55,14 +71,17 @@ class Neighbours:
             if picture not in self.json and (of_json := apart.of(nfc(stem_of(picture)))):
                 self.json[picture] = of_json[0]
                 owned.add(of_json[0])
-        self.others = [file for file in listing.having(TEXT_SUFFIXES | TABLE_SUFFIXES) if file not in owned]
+        kinds = TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES
+        self.others = [file for file in listing.having(kinds) if file not in owned]
 
     def _take(self, picture: str, found: list[str]) -> set[str]:
         """What was found beside a picture becomes its own."""
-        if of_text := tuple(file for file in found if suffix_of(file) != ".json"):
+        if of_text := tuple(file for file in found if suffix_of(file) in TEXT_SUFFIXES):
             self.texts[picture] = of_text
-        if len(of_text) < len(found):
-            self.json[picture] = next(file for file in found if suffix_of(file) == ".json")
+        if of_program := tuple(file for file in found if suffix_of(file) in SIDECAR_SUFFIXES):
+            self.sidecars[picture] = of_program
+        if json_file := next((file for file in found if suffix_of(file) == ".json"), None):
+            self.json[picture] = json_file
         return set(found)
 
 
@@ -129,7 +148,7 @@ def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
     """ValueError for JSON that cannot be read."""
     row = read_json(json_text.text) if json_text else {}
     boxes = [text for text in texts if _holds_boxes(text.text)]
-    filled = [text.text for text in texts if text.text.strip() and text not in boxes]
+    filled = [prompt for text in texts if text not in boxes and (prompt := prompt_of(text.text)).strip()]
     notes = [CP1252_NOTE] if any(text.guessed for text in (*texts, json_text) if text) else []
     notes += [BOXES_NOTE] * len(boxes)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
@@ -151,10 +170,17 @@ def read_json(text: str) -> dict[str, Any]:
         raise ValueError(f"its .json cannot be read ({error})") from None
     if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
         return {"captions": row}
-    inner = list(row.items()) if isinstance(row, dict) else []
-    if len(inner) == 1 and isinstance(inner[0][1], dict) and not is_caption_column(inner[0][0]):
-        return inner[0][1]  # Rijksmuseum's {"artObject": {...}}
-    return row if isinstance(row, dict) else {}
+    if isinstance(row, list) and row and all(isinstance(item, dict) and caption_columns(item).ready for item in row):
+        return {"captions": [text for item in row for text in ready_captions(item)]}
+    return of_labelme(_unwrapped(row)) if isinstance(row, dict) else {}
+
+
+def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
+    """What a museum's interface wraps: Rijksmuseum's {"artObject": {...}}, Chicago's {"data": {...}, "info": {...}}."""
+    name = next((name for name in _WRAPPERS if isinstance(row.get(name), dict)), next(iter(row), ""))
+    lone = len(row) == 1 and not is_caption_column(name)
+    envelope = name in _WRAPPERS and not any(caption_columns(row)[:2])
+    return row[name] if isinstance(row.get(name), dict) and (lone or envelope) else row
 
 
 def _content(path: Path) -> bytes:

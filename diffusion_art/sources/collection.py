@@ -5,14 +5,17 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
-from diffusion_art.sources.listing import TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
-from diffusion_art.sources.metadata import Described, Metadata, is_strict, text_of
+from diffusion_art.sources.described import Described, text_of
+from diffusion_art.sources.kohya import REGULARISATION, regularisation
+from diffusion_art.sources.listing import SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
+from diffusion_art.sources.metadata import Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
     PictureNames,
@@ -23,6 +26,7 @@ from diffusion_art.sources.names import (
     paintings,
     title_words,
 )
+from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.table import could_be_table
 
@@ -32,6 +36,7 @@ NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
 
+_LOOKED_AT = 8
 # What img2dataset knows of links stands beside each picture as well.
 _IMG2DATASET = re.compile(r"(?:^|/)\d{5,}(?:_stats\.json|\.parquet)$")
 
@@ -42,6 +47,7 @@ class Entry(NamedTuple):
     file: str
     texts: tuple[str, ...]
     json: str | None
+    sidecars: tuple[str, ...]
     from_path: dict[str, str]
     columns: dict[str, str]
     captions: tuple[str, ...]
@@ -54,7 +60,7 @@ class Collection:
 
     entries: list[Entry]
     columns: tuple[str, ...]
-    all_columns_known: bool  # not where pictures have JSON files of their own
+    all_columns_known: bool  # not where pictures have JSON files or sidecars of their own
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -70,7 +76,9 @@ def collect(listing: Listing) -> Collection:
     metadata = Metadata(listing, PictureNames(pictures))
     _read_tables(beside.others, metadata)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
-    return assemble(listing, pictures, beside, metadata)
+    apart = regularisation(pictures)
+    metadata.left_out[REGULARISATION] += len(apart)
+    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
 
 
 def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:
@@ -94,6 +102,7 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
             file,
             texts=beside.texts.get(file, ()),
             json=beside.json.get(file),
+            sidecars=beside.sidecars.get(file, ()),
             from_path=from_path,
             columns=known[file].columns,
             captions=tuple(known[file].captions),
@@ -102,12 +111,13 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
         for file, from_path in zip(kept, from_paths)
     ]
     jsons = [entry.json for entry in entries if entry.json]
+    sidecars = [entry.sidecars for entry in entries if entry.sidecars]
     names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
-    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons)]
+    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons), *_columns_of_sidecars(listing.root, sidecars)]
     return Collection(
         entries,
         columns=tuple(dict.fromkeys(["file_name", *names])),
-        all_columns_known=not jsons,
+        all_columns_known=not jsons and not sidecars,
         left_out=+left_out,
         notes=+notes,
     )
@@ -119,6 +129,13 @@ def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
     return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
 
 
+def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
+    """The columns of the first few."""
+    with suppress(OSError):
+        return [name for some in files[:_LOOKED_AT] for name in read_sidecars(root, some)[0]]
+    return []
+
+
 def _read_tables(files: list[str], metadata: Metadata) -> None:
     """Every table among `files` that names pictures. A table of captions makes other JSON files there needless."""
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
@@ -126,7 +143,9 @@ def _read_tables(files: list[str], metadata: Metadata) -> None:
         suffix = suffix_of(file)
         if _IMG2DATASET.search(file):
             continue
-        if suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
+        if suffix in SIDECAR_SUFFIXES:
+            metadata.left_out[ORPHAN_TEXTS] += 1
+        elif suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
             readers = (metadata.read_partition, metadata.read_names, metadata.read_pairs)
             metadata.left_out[ORPHAN_TEXTS] += not any(read(file) for read in readers)
         elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):

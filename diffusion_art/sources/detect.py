@@ -7,9 +7,10 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.image_cells import holds_base64
 from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of, why_unread
 from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.parquet_file import holds_pictures, layout_of, open_parquet
+from diffusion_art.sources.parquet_file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.records import Records
 from diffusion_art.sources.tars import Tars
 
@@ -37,6 +38,7 @@ def open_source(path: str | Path, *, name: str | None = None, caption_template: 
     listing = list_files(path)
     kind = _kind(listing)
     if kind is None:
+        _refuse_base64([path / file for file in listing.having(TABLE_SUFFIXES)])
         raise UserError(f"{path} holds nothing to learn from{listing.told()}. Give a file or folder with {_KNOWN}.")
     return kind(path, name=name, caption_template=caption_template, listing=listing)
 
@@ -51,7 +53,26 @@ def _open_file(path: Path, *, name: str | None, caption_template: str | None) ->
         raise UserError(
             f"{path} is no .parquet or .tar file, and no table of pictures{why}. Give a file or folder with {_KNOWN}."
         )
+    if suffix in TABLE_SUFFIXES:
+        _refuse_base64([path])
     return kinds[suffix](path, name=name, caption_template=caption_template)
+
+
+def _refuse_base64(tables: list[Path]) -> None:
+    """UserError where one of the first tables has its pictures in it."""
+    found = next((file for file in tables[:8] if file.suffix.lower() != ".parquet" and holds_base64(file)), None)
+    if found is None:
+        return
+    lines = found.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    read = f"read_json({found.name!r}, lines=True)" if lines else f"read_csv({found.name!r}, sep={_mark(found)})"
+    raise UserError(
+        f"{found} has its pictures in it, in base64, which are not read from text. Make parquet of it, from which they "
+        f"are: pandas.{read}.to_parquet({found.stem + '.parquet'!r})"
+    )
+
+
+def _mark(table: Path) -> str:
+    return r"'\t'" if table.suffix.lower() in (".tsv", ".txt") else "','"
 
 
 def _kind(listing: Listing) -> type[Parquet] | type[Tars] | type[ImageFolder] | None:
@@ -80,7 +101,7 @@ def _has_images(file: Path, *, look: bool = False) -> bool:
     also by the first rows.
     """
     try:
-        layout = layout_of(open_parquet(str(file)).schema_arrow, None)
+        layout = layout_in(open_parquet(str(file)), None, in_text=not look)  # small ones may lie in a table of pictures
         return layout is not None and (not look or holds_pictures(str(file), layout.image))
     except UserError:  # broken, which matters only where nothing else holds pictures
         return False

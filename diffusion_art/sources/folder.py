@@ -24,8 +24,10 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.kohya import regularisation
 from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
 from diffusion_art.sources.names import data_set_name, names_of_columns
+from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.texts import overlaid
 
 FILES_PER_CHUNK = 64
@@ -73,7 +75,11 @@ class ImageFolder:
 
     def describe(self) -> dict[str, Any]:
         by_folders = names_of_columns(self._listing.pictures())
-        more = {"folder_columns": by_folders} if by_folders else {}  # which earlier versions did not read
+        more: dict[str, Any] = {}
+        if by_folders:
+            more["folder_columns"] = by_folders  # which earlier versions did not read
+        if regularisation(self._listing.pictures()):
+            more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
     def left_out(self) -> dict[str, int]:
@@ -96,6 +102,7 @@ class ImageFolder:
         try:
             image = (self.path / entry.file).read_bytes()
             beside = read_beside(self.path, entry.texts, entry.json)
+            of_programs, notes = read_sidecars(self.path, entry.sidecars)
         except (OSError, ValueError) as error:
             if not self.path.is_dir():
                 raise UserError(
@@ -107,11 +114,13 @@ class ImageFolder:
         if reason := no_reader(image):
             yield LeftOut(entry.file, reason)
             return
-        yield from (Note(entry.file, note) for note in beside.notes)
-        columns = {"file_name": entry.file} | entry.from_path
+        yield from (Note(entry.file, note) for note in (*beside.notes, *notes))
+        captions = beside.captions or list(entry.captions) or beside.row_captions
+        if captions:
+            of_programs.pop("caption", None)
+        columns = {"file_name": entry.file} | entry.from_path | of_programs
         told = {name: text for name, text in beside.columns.items() if text != entry.file.rpartition("/")[2]}
         columns = overlaid(overlaid(columns, told), entry.columns)  # the title in Google's takeouts is the file's name
-        captions = beside.captions or list(entry.captions) or beside.row_captions
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]
         several = tuple(captions) if len(captions) > 1 else ()

@@ -7,11 +7,22 @@ from importlib.util import find_spec
 
 from PIL import Image
 
-HEAD_BYTES = 16  # by which `looks_like_picture` knows one
+HEAD_BYTES = 32  # by which `looks_like_picture` knows one
 HEIC_EXTRA = "install pillow-heif"
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_MARKS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P3", b"P4", b"P5", b"P6")
+_AVIF_BRANDS = {b"avif", b"avis", b"mif1", b"msf1"}
+_MARKS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
+_PNM = tuple(b"P%d" % kind + space for kind in range(1, 7) for space in (b"\n", b" ", b"\t", b"\r"))
+_OTHERS = (  # what a file without a suffix may be
+    (b"PK\3\4", "an archive; unpack it"),
+    (b"\x1f\x8b", "an archive; unpack it"),
+    (b"Rar!", "an archive; unpack it"),
+    (b"7z\xbc\xaf", "an archive; unpack it"),
+    (b"PAR1", "parquet without a suffix; rename them to .parquet"),
+    (b"%PDF", "PDF"),
+    (b"\x1aE\xdf\xa3", "video"),
+)
 _NO_READER = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -34,10 +45,15 @@ def can_read_heic() -> bool:
 
 def is_heic(data: bytes) -> bool:
     """By the brands in the first box: `mif1` alone may also be AVIF."""
+    return bool(_brands(data) & _HEIC_BRANDS)
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """Of HEIC, AVIF and video, as far as `data` shows them."""
     if data[4:8] != b"ftyp":
-        return False
+        return set()
     box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
-    return any(box[at : at + 4] in _HEIC_BRANDS for at in range(0, len(box), 4))
+    return {box[at : at + 4] for at in range(0, len(box), 4)}
 
 
 def no_reader(data: bytes) -> str | None:
@@ -51,9 +67,17 @@ def no_reader(data: bytes) -> str | None:
 def looks_like_picture(data: bytes) -> bool:
     """By its first bytes, also where there is no reader for it."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return (
-        data.startswith(_MARKS) or webp or data[4:8] == b"ftyp" or any(data.startswith(mark) for mark, _ in _NO_READER)
-    )
+    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)
+    boxed = bool(_brands(data) & (_HEIC_BRANDS | _AVIF_BRANDS))
+    known = data.startswith(_MARKS) or data.startswith(_PNM) or any(data.startswith(mark) for mark, _ in _NO_READER)
+    return known or webp or bitmap or boxed
+
+
+def other_kind(data: bytes) -> str | None:
+    """What a file is by its first bytes, where it is of a known kind and no picture."""
+    if data[4:8] == b"ftyp" or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
+        return "video"
+    return next((kind for mark, kind in _OTHERS if data.startswith(mark)), None)
 
 
 def open_heic(data: bytes) -> Image.Image:

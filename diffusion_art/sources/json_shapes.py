@@ -10,24 +10,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions import is_caption_column
+from diffusion_art.sources.annotators import of_label_studio, rows_of_via
 from diffusion_art.sources.splits import split_of_folder
 
+REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 
+_REJECTED = ("is_rejected", "rejected", "is_precanned")
+_TRUE = ("true", "1", "yes")
 
-def rows_of(content: Any) -> Iterator[dict[str, Any]]:
-    """The rows in a JSON file's content; none where it describes no pictures."""
+
+def rows_of(content: Any, notes: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The rows in a JSON file's content; none where it describes no pictures. `notes` counts rejected captions."""
     if isinstance(content, list):
-        yield from (row for row in content if isinstance(row, dict))
+        yield from (of_label_studio(row) for row in content if isinstance(row, dict))
     elif not isinstance(content, dict):
         return
+    elif via := list(rows_of_via(content)):
+        yield from via
     elif _is_coco(content):
-        yield from _coco_rows(content)
+        yield from _coco_rows(content, notes)
     elif content and all(map(split_of_folder, content)):
         yield from ({**row, "split": split} for split, part in content.items() for row in _part_rows(part))
     elif lists := [value for value in content.values() if _are_records(value)]:
@@ -72,13 +79,20 @@ def _is_coco(content: dict[str, Any]) -> bool:
     return _are_records(content.get("images")) and _are_records(annotations) and "image_id" in annotations[0]
 
 
-def _coco_rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def is_rejected(row: Mapping[str, Any]) -> bool:
+    """Whether a caption is none: VizWiz marks those of pictures that nobody could make out."""
+    return any(str(row.get(name, "")).strip().lower() in _TRUE for name in _REJECTED)
+
+
+def _coco_rows(content: dict[str, Any], notes: Counter[str]) -> Iterator[dict[str, Any]]:
     """One row an image: its own columns, its captions, and the names of its categories, each once."""
     names = {item.get("id"): str(item.get("name", "")) for item in content.get("categories") or ()}
     captions: dict[str, list[str]] = defaultdict(list)
     categories: dict[str, dict[str, None]] = defaultdict(dict)
     for item in content["annotations"]:
-        if isinstance(caption := item.get("caption"), str):
+        if is_rejected(item):
+            notes[REJECTED] += 1
+        elif isinstance(caption := item.get("caption"), str):
             captions[str(item.get("image_id"))].append(caption)
         if name := names.get(item.get("category_id")):
             categories[str(item.get("image_id"))][name] = None

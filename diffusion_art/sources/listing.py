@@ -18,17 +18,18 @@ from functools import cached_property
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.formats import HEAD_BYTES, HEIC_EXTRA, can_read_heic, looks_like_picture
+from diffusion_art.sources.formats import HEAD_BYTES, HEIC_EXTRA, can_read_heic, looks_like_picture, other_kind
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
 _OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
 PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
-TEXT_SUFFIXES = frozenset({".txt", ".caption", ".text", ".cap"})
+TEXT_SUFFIXES = frozenset({".txt", ".caption", ".captions", ".text", ".cap", ".prompt"})
+SIDECAR_SUFFIXES = frozenset({".tags", ".xmp"})
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".token"})
 TAR_SUFFIX = ".tar"
 
-_READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
+_READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
 _NO_READER = {
     **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
     **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
@@ -39,7 +40,8 @@ _NO_READER = {
     ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
     **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
     **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
-    **dict.fromkeys((".tags", ".prompt", ".xmp", ".xml"), "no captions are read from these; write .txt"),
+    ".jsonld": "JSON by another suffix; rename them to .json",
+    ".xml": "no captions are read from these; write .txt",
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
     **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
     **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
@@ -157,7 +159,7 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
                 else:
                     (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
             elif not suffix and not prefix.endswith(_NAMED_BY_LINKS):
-                if (facts := _facts(entry, left_out)) and _is_picture(entry.path):
+                if (facts := _facts(entry, left_out)) and _is_picture(entry.path, left_out):
                     yield prefix + name, facts
             elif suffix not in wanted and not entry.is_symlink():
                 _count_unread(suffix, left_out)
@@ -215,13 +217,18 @@ def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _is_picture(path: str) -> bool:
-    """By its first bytes."""
+def _is_picture(path: str, left_out: Counter[str]) -> bool:
+    """By its first bytes. An archive, a video and the like are counted."""
     try:
         with Path(path).open("rb") as file:
-            return looks_like_picture(file.read(HEAD_BYTES))
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
+    if looks_like_picture(head):
+        return True
+    if kind := other_kind(head):
+        left_out[f"files without a suffix: {kind}"] += 1
+    return False
 
 
 def _count_unread(suffix: str, left_out: Counter[str]) -> None:

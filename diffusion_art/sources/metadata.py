@@ -8,14 +8,14 @@ has the last word on each column.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions import is_caption_column, listed, ready_captions, strings
 from diffusion_art.errors import UserError
+from diffusion_art.sources.described import Described, without_captions
+from diffusion_art.sources.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in
+from diffusion_art.sources.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.names import PictureNames, columns_of_folders
 from diffusion_art.sources.splits import (
@@ -23,31 +23,16 @@ from diffusion_art.sources.splits import (
     column_of_splits,
     first_split,
     numbered_splits,
-    split_in_row,
     split_of_file,
     split_of_folder,
 )
-from diffusion_art.sources.table import Row, first_lines, read_table
-from diffusion_art.sources.texts import as_text, overlaid, read_text
+from diffusion_art.sources.table import first_lines, read_table
+from diffusion_art.sources.texts import overlaid, read_text
 
-FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 NO_PICTURE = "rows of metadata whose picture is not here"
 SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"
 OTHER_SUFFIX = "rows whose picture is here by another suffix (a.png for a.jpg), which was taken"
 NO_TABLE = "files that look like metadata and name no picture here"
-
-_SAMPLED_ROWS = 500
-_MARKS = re.compile(r"\s*[;,|]\s*")  # between the names of several pictures
-
-
-@dataclass(slots=True)
-class Described:
-    """What the tables say of one picture."""
-
-    columns: dict[str, str] = field(default_factory=dict)
-    captions: list[str] = field(default_factory=list)
-    split: str | None = None  # by a column
-    split_of_table: str | None = None  # by the name of a table, or of a list of names
 
 
 class Metadata:
@@ -84,23 +69,25 @@ class Metadata:
         by_folders = columns_of_folders(table)
         rows = [(line, {**by_folders, **row}) for line, row in read_rows] if by_folders else list(read_rows)
         if self._file_column and rows and not any(self._file_column in row for _, row in rows):
-            names = ", ".join(dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row))
+            names = ", ".join(dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")
-        column = self._file_column or self._column_of_files(rows, folder) or self._column_of_lists(rows, folder)
+        columns = FileColumns(self._names, folder)
+        column = self._file_column or columns.of_files(rows) or columns.of_lists(rows)
         if column is None and (own := self._own_folder(table)):
-            folder, column = own, self._column_of_files(rows, own)
-        column = column or self._column_of_namesakes(rows, folder)
+            folder, columns = own, FileColumns(self._names, own)
+            column = columns.of_files(rows)
+        column = column or columns.of_namesakes(rows)
         if column is None and not strict:
             self.left_out[NO_TABLE] += 1
-            self.seen |= dict.fromkeys(name for _, row in rows[:_SAMPLED_ROWS] for name in row)
+            self.seen |= dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row)
             return
-        rows = [(line, one) for line, row in rows for one in self._one_a_picture(row, column, folder)]
+        rows = [(line, one) for line, row in rows for one in columns.one_a_picture(row, column)]
         alone, split, read = [row for _, row in rows], split_of_file(table), {}
         column_of_split, numbers = column_of_splits(alone), numbered_splits(alone)
-        named_exactly = self._pictures_named(rows, column, folder)
+        named_exactly = columns.pictures_named(rows, column)
         for line, row in rows:
             where = f"{path} line {line}"
-            named = _file_named(row, column, where=where) if strict else _name(row.get(column or ""))
+            named = _file_named(row, column, where=where) if strict else name_in(row.get(column or ""))
             file = self._names.find(named, folder) if named else None
             if file is None and (like := self._names.by_stem(named, folder)) not in named_exactly:
                 file = like
@@ -113,7 +100,10 @@ class Metadata:
                     self._count_unknown(namesakes)
                     continue
             described = read.setdefault(file, Described(split_of_table=split))
-            _add(described, row, column)
+            if is_rejected(row):
+                notes[REJECTED] += 1
+                row = without_captions(row)
+            described.add(row, column)
             if column_of_split:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
             self._add_numbered(described, numbers, row)
@@ -177,74 +167,11 @@ class Metadata:
         read: dict[str, Described] = {}
         for name, text in known:
             picture = str(self._names.find(name, folder))
-            _add(read.setdefault(picture, Described(split_of_table=split_of_file(file))), {"caption": text}, None)
+            described = read.setdefault(picture, Described(split_of_table=split_of_file(file)))
+            described.add({"caption": text}, None)
         self.left_out[NO_PICTURE] += len(lines) - len(known)
         self._merge(read)
         return True
-
-    def _column_of_files(self, rows: list[Row], folder: str) -> str | None:
-        """The conventional column, or the one most values of which name pictures; None where there is none."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
-        names = {name.lower(): name for row in sample for name in row}
-        usual = [names[name] for name in FILE_COLUMNS if name in names]
-        others = [name for name in names.values() if name not in usual]
-        exact = {name: len(self._hits(sample, name, folder, exact=True)) for name in (*usual, *others)}
-        best = max(exact, key=exact.__getitem__, default=None)
-        if best is not None and exact[best]:
-            return next((name for name in usual if exact[name]), best)
-        like = {name: self._like(sample, name, folder) for name in (*usual, *others)}
-        best = max(like, key=like.__getitem__, default=None)
-        if best is not None and 2 * like[best] > len(sample):
-            return best
-        # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
-        bare = {name: self._hits(sample, name, folder, exact=False) for name in (*usual, *others)}
-        best = max(bare, key=lambda name: len(set(bare[name])), default=None)
-        if best is None or 2 * len(bare[best]) <= len(sample):
-            return None
-        # The numbers of a few classes name as few pictures.
-        return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
-
-    def _column_of_namesakes(self, rows: list[Row], folder: str) -> str | None:
-        """The column, most values of which name several pictures."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
-        names = list(sample[0]) if sample else []
-        several = {
-            name: [row for row in sample if self._names.namesakes(_name(row.get(name)), folder)] for name in names
-        }
-        return next((name for name, found in several.items() if 2 * len(found) > len(sample)), None)
-
-    def _column_of_lists(self, rows: list[Row], folder: str) -> str | None:
-        """The first column whose lists name pictures, as `file_names`."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // _SAMPLED_ROWS)]]
-        names = dict.fromkeys(name for row in sample for name in row)
-        return next((name for name in names if any(self._listed(row.get(name), folder) for row in sample)), None)
-
-    def _one_a_picture(self, row: dict[str, Any], column: str | None, folder: str) -> list[dict[str, Any]]:
-        """The row for each of the pictures that it lists, or as it is."""
-        names = self._listed(row.get(column), folder) if column else []
-        return [{**row, str(column): name} for name in names] or [row]
-
-    def _listed(self, value: Any, folder: str) -> list[str]:
-        """The names in a list, also one that is written out, or cut by marks (`a.jpg;b.jpg`); [] where none is one of
-        a picture.
-        """
-        if isinstance(value, str):
-            value = listed(value) or ([] if self._names.find(value, folder) else _cut(value))
-        names = [name for item in value if (name := _name(item))] if isinstance(value, list) else []
-        return names if any(self._names.named_exactly(name, folder) for name in names) else []
-
-    def _pictures_named(self, rows: list[Row], column: str | None, folder: str) -> set[str | None]:
-        return {self._names.find(name, folder) for _, row in rows if (name := _name(row.get(column or "")))} - {None}
-
-    def _hits(self, rows: list[dict[str, Any]], column: str, folder: str, *, exact: bool) -> list[str]:
-        """The pictures that a column names, row by row."""
-        named = [name for row in rows if (name := _name(row.get(column)))]
-        sure = [name for name in named if not exact or self._names.named_exactly(name, folder)]
-        return [file for name in sure if (file := self._names.find(name, folder))]
-
-    def _like(self, rows: list[dict[str, Any]], column: str, folder: str) -> int:
-        """How many pictures a column names but for the suffix."""
-        return sum(self._names.by_stem(_name(row.get(column)), folder) is not None for row in rows)
 
     def _merge(self, read: Mapping[str, Described]) -> None:
         for file, new in read.items():
@@ -263,23 +190,6 @@ def is_strict(table: str) -> bool:
     return base.removesuffix(suffix_of(base)).lower() == "metadata"
 
 
-def text_of(name: str, value: Any) -> str | None:
-    """A raw value as a column keeps it: of captions the first, of records with a `name` these; None for another record,
-    which no caption can use.
-    """
-    if isinstance(value, str) and not value.startswith("["):
-        return value
-    if is_caption_column(name):
-        return next(iter(strings(value)), "")
-    if isinstance(value, str):
-        return as_text(listed(value) or value)
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return as_text([item["name"] for item in value])
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
-        return None
-    return as_text(value)
-
-
 def _pair(line: str) -> tuple[str, str]:
     """The first word of a line, and what is behind it."""
     name, _, text = line.strip().partition(" ")
@@ -289,18 +199,6 @@ def _pair(line: str) -> tuple[str, str]:
 def _is_caption(text: str) -> bool:
     """Whether it has letters, and is no second file."""
     return any(map(str.isalpha, text)) and suffix_of(text) not in PICTURE_SUFFIXES
-
-
-def _add(described: Described, row: dict[str, Any], column: str | None) -> None:
-    """One more row about a picture: first come the columns, then only what they left empty and more captions."""
-    row = {name: value for name, value in row.items() if name != column}
-    for name, value in row.items():
-        if not described.columns.get(name) and (text := text_of(name, value)) is not None:
-            described.columns[name] = text
-    for caption in ready_captions(row):
-        if caption not in described.captions:
-            described.captions.append(caption)
-    described.split = split_in_row(row) or described.split
 
 
 def _in_own_folder(files: list[str], table: str) -> str | None:
@@ -317,22 +215,9 @@ def _is_own(folder: str, table: str) -> bool:
     return folder == posixpath.basename(stem_of(table)) or (split is not None and split_of_folder(folder) == split)
 
 
-def _cut(text: str) -> list[str]:
-    """The names of several pictures in one cell; [] where it holds anything else."""
-    parts = _MARKS.split(text)
-    return parts if len(parts) > 1 and all(suffix_of(part) in PICTURE_SUFFIXES for part in parts) else []
-
-
-def _name(value: Any) -> str:
-    """What a cell names: text, a number, or the `path` of a record."""
-    if isinstance(value, dict):
-        value = value.get("path")
-    return str(value) if isinstance(value, (str, int)) else ""
-
-
 def _file_named(row: dict[str, Any], column: str | None, *, where: str) -> str:
-    name = _name(row.get(column or ""))
-    name = name or next((found for other in FILE_COLUMNS if (found := _name(row.get(other)))), "")
+    name = name_in(row.get(column or ""))
+    name = name or next((found for other in FILE_COLUMNS if (found := name_in(row.get(other)))), "")
     if not name:
         raise UserError(f"{where} has no `file_name`. Name a picture relative to that file.")
     return name

@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
+from diffusion_art.sources.kohya import REPEATS
 from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.splits import FolderSplits
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
-_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files"}
-_REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # kohya's 10_name
+_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
@@ -198,7 +198,7 @@ class FolderNames:
     def _read(self, folder: str) -> tuple[str, str]:
         while folder:
             parent, _, name = folder.rpartition("/")
-            numbered = _REPEATS.fullmatch(name)
+            numbered = REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
             telling = _WORD.search(bare) and not is_layout(bare) and not _COLUMN_AND_VALUE.fullmatch(bare)
             if telling and not self._splits.names(folder):

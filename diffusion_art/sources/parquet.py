@@ -13,42 +13,28 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.formats import no_reader
+from diffusion_art.sources.image_cells import cell_of
 from diffusion_art.sources.listing import Listing, digest, list_files, told
 from diffusion_art.sources.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.parquet_columns import other_images, without_images
 from diffusion_art.sources.parquet_file import (
-    ROWS_PER_CHUNK,
-    Group,
     Layout,
-    RowReader,
     RowSplits,
-    broken,
-    layout_of,
+    layout_in,
     open_parquet,
     row_splits,
 )
+from diffusion_art.sources.parquet_rows import ROWS_PER_CHUNK, Rows, pictures_in
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 
 NO_PICTURE_FILES = "parquet files without pictures"
-
-
-class Rows(NamedTuple):
-    """A chunk: rows [start, stop) of one row group, `first_row` being the file's number of its row 0."""
-
-    file: str
-    row_group: int
-    start: int
-    stop: int
-    first_row: int
-    layout: Layout
-    split: str | None  # of the whole file
-    row_splits: RowSplits  # what a column of splits says
+MORE = "pictures that are the first of several in column `{}`; the others of their rows are left out"
 
 
 class Parquet:
@@ -127,10 +113,12 @@ class Parquet:
                 first_row += rows
 
     def pictures(self, chunk: Rows) -> Iterator[Item]:
-        for number, rows in _pictures_in(chunk):
+        for number, rows in pictures_in(chunk):
             item = self._picture(chunk, number, rows)
             if (note := chunk.row_splits.numbers.note) and isinstance(item, Picture):
                 yield Note(item.name, note)
+            if isinstance(item, Picture) and cell_of(rows[0][chunk.layout.image]).more:
+                yield Note(item.name, MORE.format(chunk.layout.image))
             yield item
 
     @cached_property
@@ -145,7 +133,7 @@ class Parquet:
         known: dict[Layout, Layout] = {}  # one object for all files alike
         for file in files:
             opened = open_parquet(file)
-            layout = layout_of(opened.schema_arrow, image_column)
+            layout = layout_in(opened, image_column)
             if layout is None:
                 self._left_out[NO_PICTURE_FILES] += 1
                 continue
@@ -161,8 +149,8 @@ class Parquet:
 
     def _picture(self, chunk: Rows, number: int, rows: list[dict[str, Any]]) -> Item:
         """`rows` are those of one picture."""
-        image, layout = rows[0][chunk.layout.image], chunk.layout
-        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+        layout = chunk.layout
+        data, path, _ = cell_of(rows[0][layout.image])
         name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
         split = chunk.row_splits.of(rows[0], layout, chunk.split)
         if split == "test":
@@ -190,43 +178,6 @@ class Parquet:
 
     def _below_root(self, file: str) -> str:
         return Path(file).relative_to(self._root).as_posix()
-
-
-_READER = RowReader()  # one per process; the source itself stays plain settings
-
-
-def _pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(number of its first row in the file, its rows) for each picture that begins in the chunk.
-
-    Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
-    """
-    layout = chunk.layout
-    group = Group(chunk.file, chunk.row_group, layout.columns)
-    look_around = layout.has_captions
-    before = _READER.rows(group, chunk.start - 1, chunk.start) if look_around and chunk.start else []
-    rows = _READER.rows(group, chunk.start, chunk.stop)
-    if len(rows) < chunk.stop - chunk.start:
-        raise UserError(broken(chunk.file, f"row group {chunk.row_group} has fewer rows than its footer says"))
-    number, last = chunk.first_row + chunk.start, _image_of(before, layout)
-    pictures: list[tuple[int, list[dict[str, Any]]]] = []
-    for number, row in enumerate(rows, chunk.first_row + chunk.start):
-        image = _image_of([row], layout)
-        if not look_around or image is None or image != last:
-            pictures.append((number, [row]))
-        elif pictures:
-            pictures[-1][1].append(row)
-        last = image
-    at = chunk.stop
-    while look_around and pictures and last and _image_of(more := _READER.rows(group, at, at + 1), layout) == last:
-        pictures[-1][1].extend(more)
-        at += 1
-    yield from pictures
-
-
-def _image_of(rows: list[dict[str, Any]], layout: Layout) -> bytes | str | None:
-    """What tells the image of the first of `rows` from another: its bytes, or its path where there are none."""
-    image = rows[0][layout.image] if rows else None
-    return image.get("bytes") or image.get("path") if isinstance(image, dict) else image
 
 
 def _read_file(path: Path) -> bytes:

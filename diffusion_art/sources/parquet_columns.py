@@ -22,18 +22,26 @@ _SLUG = re.compile(r"[a-z0-9.'-]+")
 
 
 def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
-    """Columns of image bytes, the likeliest first; with `paths` also those with a struct of a path alone."""
+    """Columns of image bytes, the likeliest first, lists of them last; with `paths` also those with a struct of a path
+    alone.
+    """
     found = [field.name for field in schema if _holds_bytes(field.type) or (paths and _holds_path(field.type))]
+    lists = [field.name for field in schema if is_list(field.type) and _holds_bytes(field.type.value_type)]
     lower = {name.lower(): name for name in reversed(found)}
     named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
     likely = sorted(found, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
-    return list(dict.fromkeys([*named, *likely]))
+    in_lists = sorted(lists, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
+    return list(dict.fromkeys([*named, *likely, *in_lists]))
 
 
 def other_images(schema: pa.Schema, chosen: str) -> list[str]:
     """Columns of images besides `chosen`, as far as their types or names leave no doubt."""
     found = (name for name in image_columns(schema) if name != chosen and not is_caption_column(name))
-    return [name for name in found if pa.types.is_struct(schema.field(name).type) or _LIKELY_IMAGE.search(name.lower())]
+    return [
+        name
+        for name in found
+        if pa.types.is_struct(item_type(schema.field(name).type)) or _LIKELY_IMAGE.search(name.lower())
+    ]
 
 
 def without_images(schema: pa.Schema, asked: str | None) -> str:
@@ -100,6 +108,15 @@ def _readable(column: str, names: list[str]) -> list[str]:
     known = [name for name in plain if not name.lower().startswith("unknown")]
     slugs = column == "artist" and all(map(_SLUG.fullmatch, known)) and any("-" in name for name in known)
     return [title_words(name) if name in known else name for name in plain] if slugs else plain
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def item_type(kind: pa.DataType) -> pa.DataType:
+    """Of a list that of its items, else the type itself."""
+    return kind.value_type if is_list(kind) else kind
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -1,24 +1,22 @@
-"""One parquet file: what its columns hold, so that files of other columns or another order read alike, and its rows,
-streamed: a few batches are held, also of a row group of many gigabytes.
-"""
+"""One parquet file: what its columns hold, so that files of other columns or another order read alike."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusion_art.captions import caption_columns, ready_captions
 from diffusion_art.errors import UserError
+from diffusion_art.sources.described import text_of
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
-from diffusion_art.sources.metadata import text_of
-from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
+from diffusion_art.sources.image_cells import cell_of, is_base64
+from diffusion_art.sources.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
 from diffusion_art.sources.splits import (
     NO_NUMBERS,
     NumberedSplits,
@@ -33,7 +31,6 @@ from diffusion_art.sources.texts import decode
 EMPTY_ROW = "rows without a picture"
 PACKED_COLUMN = "json"  # the hub's: what a WebDataset has in .json files
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
-ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 _LOOKED_AT = 8
 _READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
 
@@ -122,18 +119,37 @@ class RowSplits:
         return said if said == "test" else split_of_file or said
 
 
-def layout_of(schema: pa.Schema, image_column: str | None) -> Layout | None:
-    """None for a file without a column of images, or without the one called `image_column`."""
+def layout_in(opened: pq.ParquetFile, image_column: str | None, *, in_text: bool = True) -> Layout | None:
+    """None for a file without a column of images, or without the one called `image_column`; with `in_text` those in
+    base64 count.
+    """
+    schema = opened.schema_arrow
     images = [name for name in image_columns(schema) if image_column in (None, name)]
-    if not images:
-        return None
+    if in_text and not images:
+        images = [name for name in _base64_columns(opened) if image_column in (None, name)]
+    return layout_of(schema, images[0]) if images else None
+
+
+def layout_of(schema: pa.Schema, image: str) -> Layout:
+    """With the pictures in column `image`."""
     labels = labels_of(schema)
-    texts = text_columns(schema, labels, without=[images[0]])
-    packed = _packed_columns(schema, without=[images[0], *texts])
+    texts = text_columns(schema, labels, without=[image])
+    packed = _packed_columns(schema, without=[image, *texts])
     named = tuple((name, tuple(names)) for name, names in labels.items() if name in texts)
-    kind = schema.field(images[0]).type
+    kind = item_type(schema.field(image).type)
     may_name_files = bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0
-    return Layout(images[0], may_name_files, (*texts, *packed), named, packed)
+    return Layout(image, may_name_files, (*texts, *packed), named, packed)
+
+
+def _base64_columns(opened: pq.ParquetFile) -> list[str]:
+    """The columns of text whose first values are pictures in base64."""
+    texts = [field.name for field in opened.schema_arrow if pa.types.is_string(field.type)]
+    texts += [field.name for field in opened.schema_arrow if pa.types.is_large_string(field.type)]
+    try:
+        batch = next(opened.iter_batches(_LOOKED_AT, columns=texts, use_threads=False), None) if texts else None
+        return [name for name in texts if batch and any(map(is_base64, batch[name].to_pylist()))]
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError):
+        return []
 
 
 def _packed_columns(schema: pa.Schema, *, without: list[str]) -> tuple[str, ...]:
@@ -161,58 +177,6 @@ def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
     return RowSplits(tuple(sorted(found.items())) if any(found.values()) else (), numbers)
 
 
-class Group(NamedTuple):
-    """A row group of a file, and the columns to read of it."""
-
-    file: str
-    row_group: int
-    columns: tuple[str, ...]
-
-
-class RowReader:
-    """Reads forwards: chunks come to a process in rising order, so that it seldom starts a row group anew."""
-
-    def __init__(self) -> None:
-        self._group: Group | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._held: deque[tuple[int, pa.RecordBatch]] = deque()  # (number of its first row, batch), ascending
-        self._next_row = 0  # that follows those held
-
-    def rows(self, group: Group, start: int, stop: int) -> list[dict[str, Any]]:
-        """Rows [start, stop) of a row group; fewer at its end. UserError where they cannot be read.
-
-        The row before `start` stays at hand, for a chunk that looks back.
-        """
-        try:
-            if group != self._group or start < (self._held[0][0] if self._held else self._next_row):
-                self._begin(group)
-            found = []
-            for first, batch in self._cover(start, stop):
-                at = max(start - first, 0)
-                found += batch.slice(at, min(stop - first, batch.num_rows) - at).to_pylist()
-            return found
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            self._group = None
-            what = f"row group {group.row_group} cannot be read ({error})"
-            raise UserError(broken(group.file, what)) from error
-
-    def _begin(self, group: Group) -> None:
-        self._group, self._next_row = group, 0
-        self._held.clear()
-        self._batches = open_parquet(group.file).iter_batches(
-            ROWS_PER_CHUNK, row_groups=[group.row_group], columns=list(group.columns), use_threads=False
-        )
-
-    def _cover(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The batches that rows [start, stop) lie in; what ends before the row before `start` is let go."""
-        while self._next_row < stop and (batch := next(self._batches, None)) is not None:
-            self._held.append((self._next_row, batch))
-            self._next_row += batch.num_rows
-            while self._held and self._held[0][0] + self._held[0][1].num_rows < start:
-                self._held.popleft()
-        yield from (held for held in self._held if held[0] < stop and held[0] + held[1].num_rows > start)
-
-
 def open_parquet(file: str) -> pq.ParquetFile:
     """UserError for a file that is no whole parquet file."""
     with suppress(OSError), Path(file).open("rb") as opened:
@@ -231,8 +195,7 @@ def holds_pictures(file: str, column: str) -> bool:
         values = batch[column].to_pylist() if batch else []
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(broken(file, f"cannot be read ({error})")) from error
-    found = [value.get("bytes") if isinstance(value, dict) else value for value in values]
-    found = [data for data in found if data]
+    found = [data for value in values if (data := cell_of(value).data)]
     return not found or any(map(looks_like_picture, found))
 
 

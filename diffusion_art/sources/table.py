@@ -34,6 +34,7 @@ Row = tuple[int, dict[str, Any]]
 _SEPARATORS = ("\t", "|", ";", ",")
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _SNIFFED_ROWS = 20
+_INDEX = "index"  # the first column, which pandas writes without a name
 _TOLD_EXCEL = re.compile(r"sep=(.)\r?\n")  # the first line of files that are written for it
 
 
@@ -59,7 +60,7 @@ def read_table(
     if kind in (".jsonl", ".ndjson") and not _LIST_OF_OBJECTS.match(text):
         return _json_lines(path, text)
     if kind in (".json", ".jsonl", ".ndjson"):
-        return _json_rows(path, text)
+        return _json_rows(path, text, notes)
     return _csv_rows(path, text, notes, is_picture=is_picture, delimiter=delimiter)
 
 
@@ -97,14 +98,14 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
         yield number, row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
+def _json_rows(path: Path, text: str, notes: Counter[str]) -> Iterator[Row]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{") and "\n{" in text:  # lines, whatever the suffix says
             return _json_lines(path, text)
         raise UserError(f"{path} is not JSON ({error}). Write a list of objects.") from None
-    return enumerate(rows_of(content), 1)
+    return enumerate(rows_of(content, notes), 1)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -144,6 +145,7 @@ def _csv_rows(
                 continue
             if not header and not any(is_picture(field) for field in fields):
                 header = [field.strip() for field in fields]
+                header[:1] = header[:1] if header[0] or len(header) == 1 else [_INDEX]
                 continue
             header = header or _made_up_header(_fields_of_all(text, mark, fields, is_picture), is_picture)
             yield reader.line_num + bool(told), _row(header, fields, mark, notes)

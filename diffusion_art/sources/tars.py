@@ -9,56 +9,29 @@ links, no pipes.
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.beside import MAX_TEXT_BYTES, TextsApart, about
+from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
-from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of
-from diffusion_art.sources.names import (
-    FolderNames,
-    class_names,
-    columns_of_folders,
-    data_set_name,
-    names_of_columns,
-)
+from diffusion_art.sources.listing import TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.tar_samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, Member, samples_of
 from diffusion_art.sources.texts import decode
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
-CAPTION_SUFFIXES = ("txt", "caption", "text", "cap")
 SAMPLES_PER_CHUNK = 128
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
-MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
 _NAMED_CAPTION = re.compile(r"((captions?|texts?|prompts?)([_-]?\d+)?|\d+)\.(txt|text|caption)")
 _TABLES = {"csv", "tsv", "jsonl", "ndjson", "parquet"}
 _MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
-
-
-class Member(NamedTuple):
-    """Where the content of one tar member lies."""
-
-    offset: int
-    bytes: int
-
-
-class Entry(NamedTuple):
-    """One sample: its key, its members by suffix, and the class and split that its folder in the tar names."""
-
-    key: str
-    members: dict[str, Member]
-    folder: str = ""
-    split: str | None = None
 
 
 class Chunk(NamedTuple):
@@ -104,12 +77,12 @@ class Tars:
         return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
 
     def left_out(self) -> dict[str, int]:
-        tests = sum(len(_samples(Path(file))) for file, split in self._files.items() if split == "test")
+        tests = sum(len(samples_of(Path(file))) for file, split in self._files.items() if split == "test")
         return dict(self._left_out + Counter({TEST_SPLIT: tests}))
 
     def chunks(self) -> Iterator[Chunk]:
         for file, split in self._files.items():
-            entries = _samples(Path(file)) if split != "test" else []
+            entries = samples_of(Path(file)) if split != "test" else []
             for start in range(0, len(entries), SAMPLES_PER_CHUNK):
                 yield Chunk(file, entries[start : start + SAMPLES_PER_CHUNK], split)
 
@@ -132,7 +105,7 @@ class Tars:
     def _template_of_first(self) -> str | None:
         """The template that suits the first sample: the files of one data set are alike."""
         file, split = next(item for item in self._files.items() if item[1] != "test")
-        pictures = self.pictures(Chunk(file, _samples(Path(file), first=_MEMBERS_LOOKED_AT), split))
+        pictures = self.pictures(Chunk(file, samples_of(Path(file), first=_MEMBERS_LOOKED_AT), split))
         known = next((picture.columns for picture in pictures if isinstance(picture, Picture)), {})
         return default_template([name for name, value in known.items() if value])
 
@@ -159,92 +132,6 @@ def _check_start(file: Path) -> None:
         raise UserError(f"{file} is {GIT_LFS}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
-
-
-def headers(file: Path) -> Iterator[tarfile.TarInfo]:
-    """The header of every member of a tar, none of their contents. UserError when it is no whole tar."""
-    size = file.stat().st_size
-    try:
-        with _HeaderFile(file) as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                # tarfile remembers every header; a shard may have a million
-                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
-                if info.size < 0 or info.offset_data + info.size > size:
-                    raise tarfile.ReadError(f"member {info.name} ends at byte {info.offset_data + info.size}")
-                yield info
-            if tar.offset < size and not _only_zeros(file, tar.offset):
-                raise tarfile.ReadError(f"no member header at byte {tar.offset}")
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{file} is no whole tar ({error}; the file has {size} bytes). Copy or download it again."
-        ) from error
-
-
-def _samples(file: Path, *, first: int | None = None) -> list[Entry]:
-    """The samples of one tar, from its headers, in the order in which their first members come.
-
-    `first` is the number of members to look at, None for all.
-    """
-    latest: dict[str, dict[str, Member]] = {}
-    found: list[tuple[str, dict[str, Member]]] = []
-    for info in islice(headers(file), first):
-        folder, _, base = info.name.removeprefix("./").rpartition("/")
-        stem, _, suffix = base.partition(".")
-        if not info.isreg() or info.issparse() or not stem or not suffix:
-            continue
-        key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
-        if suffix in latest.get(key, (suffix,)):  # a new sample, or one more of the same name
-            latest[key] = {}
-            found.append((key, latest[key]))
-        latest[key][suffix] = Member(info.offset_data, info.size)
-    parted = _with_texts_apart([part for key, members in found for part in _by_image(key, members)])
-    splits = FolderSplits(key for key, _ in parted)
-    divided = divide({key: splits.of(key) for key, _ in parted})
-    classes = class_names([key for key, _ in parted], FolderNames(splits))
-    return [Entry(key, members, name, divided[key]) for (key, members), name in zip(parted, classes)]
-
-
-def _with_texts_apart(samples: list[tuple[str, dict[str, Member]]]) -> list[tuple[str, dict[str, Member]]]:
-    """The samples, those of `images/x` with what lies in `captions/x`."""
-    texts = {key: members for key, members in samples if members.keys() <= {*CAPTION_SUFFIXES, "json"}}
-    apart = TextsApart(f"{key}.txt" for key in texts) if texts else None
-    taken: set[str] = set()
-    found = []
-    for key, members in samples:
-        own = apart.of(key) if apart and members.keys() & set(IMAGE_SUFFIXES) else ()
-        for other in map(stem_of, own):
-            members = {**texts[other], **members}
-            taken.add(other)
-        found.append((key, members))
-    return [(key, members) for key, members in found if not (key in taken and members is texts[key])]
-
-
-def _by_image(key: str, members: dict[str, Member]) -> Iterator[tuple[str, dict[str, Member]]]:
-    """One sample per image where dots stand in the names before them: `van.gogh.jpg`, `0001.front.png`."""
-    dotted = {head for suffix in members for head, _, last in [suffix.rpartition(".")] if last in IMAGE_SUFFIXES}
-    if not dotted or "" in dotted:
-        yield key, members
-        return
-    for head in sorted(dotted):
-        own = {suffix: member for suffix, member in members.items() if "." not in suffix}
-        own |= {s.removeprefix(f"{head}."): member for s, member in members.items() if s.startswith(f"{head}.")}
-        yield f"{key}.{head}", own
-
-
-class _HeaderFile(io.FileIO):
-    """A file from which headers are read: a header may say that it is gigabytes long, and is not believed."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes, at most {MAX_HEADER_BYTES} are read")
-        return super().read(size)
-
-
-def _only_zeros(file: Path, offset: int) -> bool:
-    """Whether a tar's end, or nothing, follows: at most 1 MiB is looked at."""
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        return not opened.read(2**20).strip(b"\0")
 
 
 def _read_sample(

@@ -15,6 +15,8 @@ from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.json_shapes import REJECTED
+from diffusion_art.sources.kohya import REGULARISATION
 from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
@@ -725,6 +727,11 @@ GALLERY_DL = {"category": "danbooru", "subcategory": "tag", "id": 1}
         ("a.info.json", {"id": "x", "title": "A House", "description": "long"}, "A House"),
         ("a.json", {"artObject": {"title": "Night Watch", "principalMaker": "Rembrandt"}}, "Rembrandt / Night Watch"),
         ("a.json", {"caption": {"en": "a cat"}}, "a cat"),
+        ("a.json", {"data": {"title": "T", "artist_title": "Seurat"}, "info": {}, "config": {}}, "Seurat / T"),
+        ("a.json", {"titles": [{"title": "T", "type": "x"}], "creators": [{"description": "M"}]}, "M / T"),
+        ("a.json", {"title": ["Das Haus"], "dcCreator": ["Monet"]}, "Monet / Das Haus"),
+        ("a.json", {"imagePath": "a.jpg", "imageData": "abcd", "shapes": [{"label": "tree"}] * 2}, "tree"),
+        ("a.json", {"meta": {"caption": "a cat"}, "url": "http://x"}, "a cat"),
         ("a.json", {"caption": "<p>Water &amp; <em>light</em><br />of 1906</p>"}, "Water & light of 1906"),
     ],
 )
@@ -733,6 +740,48 @@ def test_what_downloaders_and_museums_write_beside_a_picture(
 ) -> None:
     write_files(tmp_path, {**jpegs("a.jpg"), beside: json.dumps(row)})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": caption}
+
+
+def test_a_list_of_records_beside_a_picture(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), "a.json": json.dumps([{"caption": "one"}, {"caption": "two"}])})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": ("one", "two")}
+
+
+LABEL_STUDIO = [
+    {
+        "id": 1,
+        "data": {"image": "/data/upload/1/a.jpg"},
+        "annotations": [{"result": [{"type": "textarea", "value": {"text": ["a red house"]}}]}],
+    },
+    {
+        "id": 2,
+        "data": {"image": "/data/upload/1/b.jpg"},
+        "annotations": [{"result": [{"type": "choices", "value": {"choices": ["lake", "sky"]}}]}, {"result": []}],
+    },
+]
+VIA = {
+    f"{name}.jpg123": {"filename": f"{name}.jpg", "size": 1, "regions": [], "file_attributes": {"caption": caption}}
+    for name, caption in (("a", "a red house"), ("b", "lake, sky"))
+}
+
+
+@pytest.mark.parametrize("content", [LABEL_STUDIO, VIA, {"_via_settings": {}, "_via_img_metadata": VIA}])
+def test_annotations_of_label_studio_and_via(tmp_path: Path, content: Any) -> None:
+    write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), "annotations.json": json.dumps(content)})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["a red house", "lake, sky"]
+
+
+def test_pandas_writes_numbers_in_a_column_without_a_name(tmp_path: Path) -> None:
+    rows = ",image_url,title,author\n0,http://x/y,Starry Night,van Gogh\n1,http://x/z,Irises,van Gogh\n"
+    write_files(tmp_path, {**jpegs("images/0.jpg", "images/1.jpg"), "metadata.csv": rows})
+    found = captions_of(open_source(tmp_path))
+    assert found == {"images/0.jpg": "van Gogh / Starry Night", "images/1.jpg": "van Gogh / Irises"}
+
+
+def test_records_that_a_table_has_as_text(tmp_path: Path) -> None:
+    rows = "a.jpg,The Aviator,\"[{'description': 'Leger', 'role': 'artist'}]\"\n"
+    write_files(tmp_path, {**jpegs("a.jpg"), "t.csv": f"image,title,creators\n{rows}"})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "Leger / The Aviator"}
 
 
 def test_artemis(tmp_path: Path) -> None:
@@ -767,3 +816,48 @@ def test_json_in_a_folder_of_its_own(tmp_path: Path, folder: str) -> None:
     write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), f"{folder}/a.json": '{"title": "A House"}'})
     write_files(tmp_path, {"images/b.json": '{"title": "A Lake"}', f"{folder}/b.json": '{"title": "Another"}'})
     assert captions_of(open_source(tmp_path)) == {"images/a.jpg": "A House", "images/b.jpg": "A Lake"}
+
+
+def test_captions_that_vizwiz_rejects_are_none(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("val/a.jpg", "val/b.jpg"))
+    annotations = [
+        {"caption": "a can of soup", "image_id": 1, "is_rejected": False},
+        {"caption": "Quality issues are too severe.", "image_id": 1, "is_rejected": True},
+        {"caption": "Quality issues are too severe.", "image_id": 2, "is_rejected": True},
+    ]
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    write_files(tmp_path, {"annotations/val.json": json.dumps({"images": images, "annotations": annotations})})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"val/a.jpg": "a can of soup", "val/b.jpg": ""}
+    assert notes_of(source) == {REJECTED: 2}
+
+
+def test_rejected_rows_of_a_table(tmp_path: Path) -> None:
+    rows = "a.jpg,a cat,0\na.jpg,spam,1\nb.jpg,spam,True\n"
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "t.csv": f"image,caption,is_rejected\n{rows}"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": "a cat", "b.jpg": ""}
+    assert notes_of(source) == {REJECTED: 2}
+
+
+def test_kohyas_folder_for_regularisation_is_left_out(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("img/10_me person/a.jpg", "reg/1_person/b.jpg", "reg/1_person/c.jpg"))
+    write_files(tmp_path, {"reg/1_person/b.txt": "a person"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"img/10_me person/a.jpg": "me person"}
+    assert source.left_out() == {REGULARISATION: 2}
+    assert source.describe()["regularisation"] == "left out"
+    assert len(captions_of(open_source(tmp_path / "reg"))) == 2
+
+
+def test_pictures_of_one_post_share_its_text(tmp_path: Path) -> None:
+    write_files(tmp_path, jpegs("2020_UTC.jpg", "2021_UTC_1.jpg", "2021_UTC_2.jpg", "x_1.jpg"))
+    write_files(tmp_path, {"2020_UTC.txt": "a house", "2021_UTC.txt": "two lakes", "x.txt": "another"})
+    found = captions_of(open_source(tmp_path))
+    assert list(found.values()) == ["a house", "two lakes", "two lakes", ""]
+
+
+def test_what_wikidata_calls_a_painting(tmp_path: Path) -> None:
+    link = "http://commons.wikimedia.org/wiki/Special:FilePath/Starry%20Night.jpg"
+    write_files(tmp_path, {**jpegs("Starry Night.jpg"), "q.csv": f"itemLabel,creatorLabel,image\nStarry,Gogh,{link}\n"})
+    assert captions_of(open_source(tmp_path)) == {"Starry Night.jpg": "Gogh / Starry"}

@@ -87,11 +87,11 @@ def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_lies_there_instead_of_pictures_is_counted(tmp_path: Path) -> None:
-    names = ("a.jpg_large", "b.JPG!Large", "x.tfrecord-00000-of-00001", "c.tar.part", "d.tags", "data.arrow", "e.py")
+    names = ("a.jpg_large", "b.JPG!Large", "x.tfrecord-00000-of-00001", "c.tar.part", "d.xml", "data.arrow", "e.py")
     found = list_files(write_files(tmp_path, dict.fromkeys(names, "x"))).left_out
     assert found.total() == 6
     assert found["files .jpg_large: no suffix of pictures; rename them to .jpg"] == 1
-    assert found["files .tags: no captions are read from these; write .txt"] == 1
+    assert found["files .xml: no captions are read from these; write .txt"] == 1
     assert any("datasets.load_from_disk" in reason for reason in found)
     assert why_unread(".jpg") is None
 
@@ -109,3 +109,16 @@ def test_only_files_without_any_suffix_are_looked_into(tmp_path: Path) -> None:
 
 def test_a_part_of_a_table_is_named_with_what_helps() -> None:
     assert why_unread(".tsv000") == "a table by another suffix; rename it to .tsv"
+
+
+def test_a_file_without_a_suffix_that_is_no_picture_is_counted_as_what_it_is(tmp_path: Path) -> None:
+    video = b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41"
+    write_files(tmp_path, {**jpegs("a.jpg"), "clip": video, "more": b"PK\3\4rest", "table": b"PAR1...", "notes": "BMW"})
+    write_files(tmp_path, {"scan": b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf"})
+    found = list_files(tmp_path)
+    assert found.pictures() == ["a.jpg", "scan"]
+    assert found.left_out == {
+        "files without a suffix: video": 1,
+        "files without a suffix: an archive; unpack it": 1,
+        "files without a suffix: parquet without a suffix; rename them to .parquet": 1,
+    }

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from diffusion_art.sources.names import PictureNames, painting, paintings, words
+from diffusion_art.sources.names import PictureNames, is_layout, painting, paintings, words
 
 FILES = (
     "a.jpg",
@@ -75,3 +75,8 @@ def test_names_of_paintings() -> None:
 
 def test_words() -> None:
     assert words("Abstract_Expressionism") == "Abstract Expressionism"
+
+
+def test_folders_of_resized_pictures_tell_nothing() -> None:
+    assert all(map(is_layout, ("resized", "images_resized", "thumbnails", "images")))
+    assert not is_layout("resized monets")

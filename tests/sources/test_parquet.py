@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 from diffusion_art.captions import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture, Source
-from diffusion_art.sources.parquet import ROWS_PER_CHUNK, Parquet
+from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.parquet import MORE, ROWS_PER_CHUNK, Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
 from tests.fakes_sources import (
     captions_of,
     encoded,
     jpegs,
+    notes_of,
     picture,
     pictures_of,
     read_all,
@@ -137,7 +140,7 @@ def test_mistakes_name_the_file_and_the_mend(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "helps"),
     [
-        ({"images": [b"x"], "text": "a"}, r"`images` is list<.*binary>"),
+        ({"images": [1], "text": "a"}, r"`images` is list<.*int64>"),
         ({"image": "a.jpg", "text": "a"}, r"`image` is string\. .*source=csv source\.path=FILE"),
         (
             {"URL": "http://x/a.jpg", "TEXT": "a"},
@@ -339,3 +342,67 @@ def test_chunks_far_apart_are_read_as_they_are(tmp_path: Path, captions: bool) -
     for number in (0, 3, 4, 8, 9, 2, 6):
         found = [item.columns[column] for item in source.pictures(chunks[number])]
         assert found == [str(row) for row in range(chunks[number].start, chunks[number].stop)]
+
+
+# ------------------------------------------------------------------ lists of pictures, and base64
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_of_a_list_of_pictures_the_first_is_taken(tmp_path: Path, *, records: bool) -> None:
+    def cell(number: int) -> Any:
+        return {"bytes": encoded(picture(number)), "path": None} if records else encoded(picture(number))
+
+    lists = [[cell(0), cell(1)], [cell(2)], [], None, [None, cell(3)]]
+    rows = [{"images": images, "caption": f"c{number}"} for number, images in enumerate(lists)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=None)
+    source = open_source(tmp_path)
+    found = pictures_of(source)
+    assert [item.image for item in found.values()] == [encoded(picture(number)) for number in (0, 2, 3)]
+    assert list(captions_of(source).values()) == ["c0", "c1", "c4"]
+    assert notes_of(source) == {MORE.format("images"): 1}
+    assert sum(isinstance(item, LeftOut) and item.reason == "rows without a picture" for item in read_all(source)) == 2
+
+
+def test_one_picture_goes_before_a_list_of_them(tmp_path: Path) -> None:
+    rows = [{"images": [encoded(picture(1))], "cover": encoded(picture(0)), "text": "c"}]
+    source = Parquet(write_parquet(tmp_path / "a.parquet", rows, schema=None))
+    assert [item.image for item in pictures_of(source).values()] == [encoded(picture(0))]
+    assert source.left_out() == {"pictures of column `images` (source.image_column=images takes them)": 1}
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_pictures_in_base64(tmp_path: Path, prefix: str) -> None:
+    texts = [prefix + base64.b64encode(encoded(picture(number))).decode() for number in range(3)]
+    rows = [{"text": f"c{number}", "image_base64": text} for number, text in enumerate([*texts, "no picture"])]
+    write_parquet(tmp_path / "a.parquet", rows, schema=None)
+    source = open_source(tmp_path)
+    assert list(captions_of(source).values()) == ["c0", "c1", "c2"]
+    assert [item.image for item in pictures_of(source).values()] == [encoded(picture(number)) for number in range(3)]
+    assert isinstance(read_all(source)[-1], BadPicture)
+
+
+def test_small_pictures_in_the_table_of_a_folder_do_not_stand_for_its_pictures(tmp_path: Path) -> None:
+    thumbnail = base64.b64encode(encoded(picture(0))).decode()
+    write_files(tmp_path, jpegs("a.jpg"))
+    rows = [{"file_name": "a.jpg", "thumbnail": thumbnail, "text": "a cat"}]
+    write_parquet(tmp_path / "metadata.parquet", rows, schema=None)
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "way"),
+    [
+        ("a.tsv", "1\t{}\ta cat\n", "read_csv('a.tsv', sep='\\\\t')"),
+        ("a.jsonl", '{{"image": "{}", "text": "a cat"}}\n', "read_json('a.jsonl', lines=True)"),
+        ("a.csv", "image,text\ndata:image/png;base64,{},cat\n", "read_csv('a.csv', sep=',')"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_base64_in_a_table_of_text_is_refused_with_what_helps(
+    tmp_path: Path, name: str, line: str, way: str, *, whole: bool
+) -> None:
+    text = base64.b64encode(encoded(picture(0))).decode()
+    write_files(tmp_path, {name: line.format(text)})
+    with pytest.raises(UserError, match="base64") as error:
+        open_source(tmp_path if whole else tmp_path / name)
+    assert way.replace("\\\\", "\\") in str(error.value)

@@ -245,3 +245,8 @@ def test_captions_in_a_folder_of_their_own(tmp_path: Path) -> None:
     assert captions_of(source) == {"a.tar images/0": "a cat", "a.tar images/1": "a dog", "a.tar images/2": ""}
     bad = [item for item in read(source) if isinstance(item, BadPicture)]
     assert bad == [BadPicture("a.tar captions/7", "no image among its members (txt)")]
+
+
+def test_members_named_for_what_they_are(tmp_path: Path) -> None:
+    members = [("d/1.image.jpg", encoded(picture(0))), ("d/1.caption.txt", b"a cat"), ("d/1.meta.json", b"{}")]
+    assert captions_of(Tars(write_tar(tmp_path / "a.tar", members))) == {"a.tar d/1.image": "a cat"}

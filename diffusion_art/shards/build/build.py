@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from diffusion_art.shards.reader import write_manifest
 from diffusion_art.sizes import bucket_sizes
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.detect import BUILDING_FOLDER
+from diffusion_art.sources.embedded import with_captions_within
 from diffusion_art.sources.pictures import check_fit
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -105,7 +107,11 @@ def build_shards(
     folder.check_free()
     started = time.monotonic()
     tally = Tally(
-        max_bad=max_bad, limit=limit, allow_no_captions=allow_no_captions or template == "", listed=source.left_out
+        max_bad=max_bad,
+        limit=limit,
+        allow_no_captions=allow_no_captions or template == "",
+        listed=source.left_out,
+        within=partial(with_captions_within, source),
     )
     try:
         with folder.locked():

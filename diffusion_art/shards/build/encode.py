@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from diffusion_art.shards.captioning import CAPTIONS, Captioning, distinct
 from diffusion_art.sizes import Size
 from diffusion_art.sources.base import BadPicture, LeftOut, Picture, Source
+from diffusion_art.sources.embedded import EMBEDDED, embedded_caption
 from diffusion_art.sources.pictures import BadPictureError, Fit, encode_jpeg, load_picture
 
 
@@ -57,7 +58,9 @@ class Encoder:
     captioning: Captioning = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "captioning", Captioning(self.caption_template, self.source.columns))
+        columns = self.source.columns
+        captioning = Captioning(self.caption_template, None if columns is None else (*columns, EMBEDDED))
+        object.__setattr__(self, "captioning", captioning)
 
     def __call__(self, chunk: Any) -> list[Result]:
         return [self._encoded(item) if isinstance(item, Picture) else item for item in self.source.pictures(chunk)]
@@ -74,8 +77,11 @@ class Encoder:
         except BadPictureError as error:
             return BadPicture(picture.name, str(error))
         jpeg = encode_jpeg(image, quality=self.jpeg_quality)
-        texts = self.captioning(picture.columns, picture.captions)
-        columns = {"width": width, "height": height} | picture.columns
+        known = picture.columns
+        if EMBEDDED in self.captioning.names and EMBEDDED not in known:
+            known = {**known, EMBEDDED: embedded_caption(picture.image)}
+        texts = self.captioning(known, picture.captions)
+        columns = {"width": width, "height": height} | known
         metadata = self.captioning.metadata(columns, texts, picture.captions)
         return Encoded(key_of(picture.identity), jpeg, texts[0], metadata, picture.split)
 

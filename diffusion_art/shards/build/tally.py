@@ -16,6 +16,7 @@ from diffusion_art.shards.build.encode import Encoded, split_of
 from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
+from diffusion_art.sources.embedded import EMBEDDED
 from diffusion_art.units import counted
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
@@ -36,6 +37,10 @@ class Tally:
     limit: int | None
     allow_no_captions: bool = False
     listed: Callable[[], Mapping[str, int]] = dict  # what the source's listing left out
+    within: Callable[[], tuple[int, int]] = lambda: (
+        0,
+        0,
+    )  # the files of how many, of its first pictures, hold captions
     seen: dict[int, int] = field(default_factory=dict)  # key as a number: CRC-32 of its captions
     named_val: set[int] = field(default_factory=set)  # keys that the source names as validation pictures
     crossed: set[int] = field(default_factory=set)  # those of them that it names otherwise too
@@ -128,6 +133,12 @@ class Tally:
 
     def _way_to_captions(self) -> str:
         filled = [name for name, letters in self.columns.most_common() if letters]
+        inside, looked_at = self.within()
+        if inside:
+            return (
+                f"The files of {inside} of the first {looked_at} hold captions themselves: use "
+                f"caption_template='{{{EMBEDDED}}}' (data.caption_template of a training)"
+            )
         texts = [name for name in filled if nameable(name) and name not in _NO_TEXT]
         if texts:
             return f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"

@@ -1,0 +1,99 @@
+"""The captions that cameras, archives and painting programs keep within picture files: `caption_template='{embedded}'`.
+
+The prompt in what a web interface of Stable Diffusion or InvokeAI notes, the description in XMP, IPTC, EXIF or a PNG's
+own texts, the first that there is. Nothing of it is read unless a template asks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, IptcImagePlugin
+
+from diffusion_art.captions import clean
+from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.formats import is_heic, open_heic
+from diffusion_art.sources.pictures import FORMATS
+from diffusion_art.sources.sidecars import of_a_camera, read_xmp
+from diffusion_art.sources.texts import decode, prompt_of
+
+EMBEDDED = "embedded"  # the column of a template
+
+_LOOKED_AT = 8
+_IMAGE_DESCRIPTION, _XP_TITLE, _XP_COMMENT, _XP_SUBJECT = 0x010E, 0x9C9B, 0x9C9C, 0x9C9F  # EXIF tags
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+_CAPTION_OF_IPTC = (2, 120)
+_UNICODE = b"UNICODE\0"
+
+
+def embedded_caption(data: bytes | np.ndarray) -> str:
+    """The caption within a picture file; "" where there is none, or the file cannot be read."""
+    if isinstance(data, np.ndarray):
+        return ""
+    try:
+        image = open_heic(data) if is_heic(data) else Image.open(io.BytesIO(data), formats=FORMATS)
+        texts = (clean(text) for text in _texts(image))
+        return next((text for text in texts if text and not of_a_camera(text)), "")
+    except Exception:  # Pillow raises two dozen types on broken files; the builder names such pictures
+        return ""
+
+
+def with_captions_within(source: Source) -> tuple[int, int]:
+    """Of how many of a source's first pictures the files hold captions, and how many that were."""
+    pictures = (item for chunk in source.chunks() for item in source.pictures(chunk) if isinstance(item, Picture))
+    found = [bool(embedded_caption(picture.image)) for picture in islice(pictures, _LOOKED_AT)]
+    return sum(found), len(found)
+
+
+def _texts(image: Image.Image) -> Iterator[str]:
+    """Every text that may be a caption, the likeliest first."""
+    info, exif = image.info, image.getexif()
+    yield prompt_of(_text(info.get("parameters")))
+    comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
+    generated = _user_comment(comment)
+    yield "" if (prompt := prompt_of(generated)) == generated else prompt  # others write numbers there
+    yield _of_invoke(_text(info.get("invokeai_metadata") or info.get("sd-metadata")))
+    if xmp := _text(info.get("xmp") or info.get("XML:com.adobe.xmp")):
+        columns = read_xmp(xmp)
+        yield from (columns[name] for name in ("caption", "title") if name in columns)
+    if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO", "TIFF"):
+        iptc: Any = IptcImagePlugin.getiptcinfo(image)
+        yield _text((iptc or {}).get(_CAPTION_OF_IPTC))
+    yield _text(info.get("Description") or info.get("description"))
+    yield _text(exif.get(_IMAGE_DESCRIPTION))
+    yield from (_utf16(exif.get(tag)) for tag in (_XP_COMMENT, _XP_TITLE, _XP_SUBJECT))
+    yield _text(info.get("Title"))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return _text(value[0]) if value else ""
+    return decode(value).text if isinstance(value, bytes) else str(value or "")
+
+
+def _utf16(value: Any) -> str:
+    return value.decode("utf-16-le", "ignore") if isinstance(value, bytes) else ""
+
+
+def _user_comment(value: Any) -> str:
+    """The text behind the eight bytes that name its encoding."""
+    if not isinstance(value, bytes):
+        return _text(value)
+    if not value.startswith(_UNICODE):
+        return _text(value[8:])
+    rest = value[8:]
+    big = rest[0::2].count(0) >= rest[1::2].count(0)
+    return rest.decode("utf-16-be" if big else "utf-16-le", "ignore")
+
+
+def _of_invoke(text: str) -> str:
+    try:
+        row = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return ""
+    return str(row.get("positive_prompt") or "") if isinstance(row, dict) else ""

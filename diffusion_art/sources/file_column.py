@@ -1,0 +1,107 @@
+"""Which column of a table names its pictures: the one whose values do so in fact; `file_name` and its like go first."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from diffusion_art.captions import listed
+from diffusion_art.sources.listing import PICTURE_SUFFIXES, suffix_of
+from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.table import Row
+
+FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
+
+SAMPLED_ROWS = 500
+_MARKS = re.compile(r"\s*[;,|]\s*")  # between the names of several pictures
+
+
+class FileColumns:
+    """Looks for that column in the rows of a table which lies in `folder`."""
+
+    def __init__(self, names: PictureNames, folder: str) -> None:
+        self._names, self._folder = names, folder
+
+    def of_files(self, rows: list[Row]) -> str | None:
+        """The conventional column, or the one most values of which name pictures; None where there is none."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        names = {name.lower(): name for row in sample for name in row}
+        usual = [names[name] for name in FILE_COLUMNS if name in names]
+        others = [name for name in names.values() if name not in usual]
+        exact = {name: len(self._hits(sample, name, exact=True)) for name in (*usual, *others)}
+        best = max(exact, key=exact.__getitem__, default=None)
+        if best is not None and exact[best]:
+            return next((name for name in usual if exact[name]), best)
+        like = {name: self._like(sample, name) for name in (*usual, *others)}
+        best = max(like, key=like.__getitem__, default=None)
+        if best is not None and 2 * like[best] > len(sample):
+            return best
+        # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
+        bare = {name: self._hits(sample, name, exact=False) for name in (*usual, *others)}
+        best = max(bare, key=lambda name: len(set(bare[name])), default=None)
+        if best is None or 2 * len(bare[best]) <= len(sample):
+            return None
+        # The numbers of a few classes name as few pictures.
+        return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
+
+    def of_namesakes(self, rows: list[Row]) -> str | None:
+        """The column, most values of which name several pictures."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        names = list(sample[0]) if sample else []
+        several = {
+            name: [row for row in sample if self._names.namesakes(name_in(row.get(name)), self._folder)]
+            for name in names
+        }
+        return next((name for name, found in several.items() if 2 * len(found) > len(sample)), None)
+
+    def of_lists(self, rows: list[Row]) -> str | None:
+        """The first column whose lists name pictures, as `file_names`."""
+        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        names = dict.fromkeys(name for row in sample for name in row)
+        return next((name for name in names if any(self._listed(row.get(name)) for row in sample)), None)
+
+    def one_a_picture(self, row: dict[str, Any], column: str | None) -> list[dict[str, Any]]:
+        """The row for each of the pictures that it lists, or as it is."""
+        names = self._listed(row.get(column)) if column else []
+        return [{**row, str(column): name} for name in names] or [row]
+
+    def _listed(self, value: Any) -> list[str]:
+        """The names in a list, also one that is written out, or cut by marks (`a.jpg;b.jpg`); [] where none is one of
+        a picture.
+        """
+        if isinstance(value, str):
+            value = listed(value) or ([] if self._names.find(value, self._folder) else _cut(value))
+        names = [name for item in value if (name := name_in(item))] if isinstance(value, list) else []
+        return names if any(self._names.named_exactly(name, self._folder) for name in names) else []
+
+    def pictures_named(self, rows: list[Row], column: str | None) -> set[str | None]:
+        return {self._names.find(name, self._folder) for _, row in rows if (name := name_in(row.get(column or "")))} - {
+            None
+        }
+
+    def _hits(self, rows: list[dict[str, Any]], column: str, *, exact: bool) -> list[str]:
+        """The pictures that a column names, row by row."""
+        named = [name for row in rows if (name := name_in(row.get(column)))]
+        sure = [name for name in named if not exact or self._names.named_exactly(name, self._folder)]
+        return [file for name in sure if (file := self._names.find(name, self._folder))]
+
+    def _like(self, rows: list[dict[str, Any]], column: str) -> int:
+        """How many pictures a column names but for the suffix."""
+        return sum(self._names.by_stem(name_in(row.get(column)), self._folder) is not None for row in rows)
+
+    def _several(self, rows: list[dict[str, Any]], column: str) -> int:
+        """How many rows of a column could mean several pictures."""
+        return sum(bool(self._names.namesakes(name_in(row.get(column)), self._folder)) for row in rows)
+
+
+def name_in(value: Any) -> str:
+    """What a cell names: text, a number, or the `path` of a record."""
+    if isinstance(value, dict):
+        value = value.get("path")
+    return str(value) if isinstance(value, (str, int)) else ""
+
+
+def _cut(text: str) -> list[str]:
+    """The names of several pictures in one cell; [] where it holds anything else."""
+    parts = _MARKS.split(text)
+    return parts if len(parts) > 1 and all(suffix_of(part) in PICTURE_SUFFIXES for part in parts) else []

@@ -1,0 +1,72 @@
+"""What programs that sort pictures write beside them, read as columns: `a.tags`, and the XMP of digiKam, darktable and
+Lightroom (`a.xmp`, `a.jpg.xmp`).
+
+    <dc:description>   caption      <dc:title>   title      <dc:subject>   keywords
+
+A caption that stands anywhere else is preferred to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from diffusion_art.sources.listing import suffix_of
+from diffusion_art.sources.texts import decode
+
+MAX_BYTES = 2**20
+UNREAD_XMP = "xmp files that cannot be read, passed by"
+
+_DC, _RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+_COLUMNS = {"description": "caption", "title": "title", "subject": "keywords"}
+_FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
+_FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
+
+
+def read_sidecars(root: Path, files: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """(columns, notes) of one picture. OSError for a file that cannot be opened."""
+    columns: dict[str, str] = {}
+    notes: list[str] = []
+    for file in files:
+        text = decode((root / file).read_bytes()[:MAX_BYTES]).text
+        if suffix_of(file) == ".tags":
+            columns["tags"] = ", ".join(line.strip() for line in text.splitlines() if line.strip())
+            continue
+        try:
+            columns |= read_xmp(text)
+        except ValueError:
+            notes.append(UNREAD_XMP)
+    return {name: value for name, value in columns.items() if value}, notes
+
+
+def read_xmp(text: str) -> dict[str, str]:
+    """The columns in a packet of XMP. ValueError where it cannot be read, or declares entities of its own."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # what could grow without end, or name other files
+        raise ValueError("XMP with a document type is not read")
+    try:
+        tree = ElementTree.fromstring(text.strip("\0 \r\n\t\ufeff"))
+    except ElementTree.ParseError as error:
+        raise ValueError(f"XMP cannot be read ({error})") from None
+    columns: dict[str, str] = {}
+    for about in tree.iter(f"{_RDF}Description"):
+        for name, column in _COLUMNS.items():
+            inner = about.find(f"{_DC}{name}")
+            found = _texts(inner) if inner is not None else [about.get(f"{_DC}{name}", "")]
+            told = ", ".join(found if name == "subject" else found[:1]).strip()
+            if told and not of_a_camera(told):
+                columns.setdefault(column, told)
+    return columns
+
+
+def of_a_camera(text: str) -> bool:
+    """Whether a description is what a camera or a program writes into each of its pictures."""
+    return text.strip().lower() in _FROM_CAMERAS
+
+
+def _texts(element: ElementTree.Element) -> list[str]:
+    """The items in an element, that of no one language first; or its own text."""
+    items = sorted(element.iter(f"{_RDF}li"), key=lambda item: item.get(_LANGUAGE, "x-default") != "x-default")
+    texts = [item.text or "" for item in items] or [element.text or ""]
+    return [stripped for text in texts if (stripped := text.strip())]
