@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,12 @@ from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
-from diffusion_art.shards.manifest import ShardInfo
+from diffusion_art.shards.manifest import ShardInfo, sha256_of
 from diffusion_art.shards.remote.cache import Cache, touch
 from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.objects import Objects
 
 PART_BYTES = 8 * 2**20  # of a file in one request
-_READ_BYTES = 2**20  # of a file to hash at a time
 _TRIES = 2  # of a file whose checksum is wrong: the first may have come through something that keeps old answers
 
 log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Copies:
         with self.cache.claimed(partial) as file:
             try:
                 if not self._has(path, info):
-                    self._copy(info, file)
+                    self._copy(info, file, partial)
                     partial.replace(path)
                     return path
             except BaseException:
@@ -57,13 +55,14 @@ class Copies:
     def _has(self, path: Path, info: ShardInfo) -> bool:
         return path.is_file() and path.stat().st_size == info.bytes and touch(path)
 
-    def _copy(self, info: ShardInfo, file: FileIO) -> None:
+    def _copy(self, info: ShardInfo, file: FileIO, path: Path) -> None:
         """Fill `file`, until it is what the manifest says."""
         file.truncate(0)
         self.cache.reserve(file, info.bytes)
         file.truncate(info.bytes)
         for tries in range(1, _TRIES + 1):
-            found = self._fill(info, file)
+            self._fill(info, file)
+            found = sha256_of(path)
             if found == info.sha256:
                 os.fsync(file.fileno())
                 return
@@ -76,17 +75,13 @@ class Copies:
             count("retries")
             log.warning("%s came with SHA-256 %s, not %s; reading it again", where, found, info.sha256)
 
-    def _fill(self, info: ShardInfo, file: FileIO) -> str:
-        """Write all ranges; the SHA-256 (hex) of what was written. It is taken while later ranges are still coming."""
+    def _fill(self, info: ShardInfo, file: FileIO) -> None:
         step = PART_BYTES if self.objects.ranged else max(1, info.bytes)
         spans = [(start, min(start + step, info.bytes)) for start in range(0, info.bytes, step)]
         coming = [self.parts.submit(self._part, info, file.fileno(), *span) for span in spans]
-        digest = hashlib.sha256()
         try:
-            for part, span in zip(coming, spans, strict=True):
+            for part in coming:
                 part.result()
-                _add(digest, file.fileno(), *span)
-            return digest.hexdigest()
         finally:
             for part in coming:  # none may write when the file is closed
                 part.cancel()
@@ -96,13 +91,7 @@ class Copies:
 
     def _part(self, info: ShardInfo, descriptor: int, start: int, stop: int) -> None:
         at, data = self.objects.read(info.file, start, stop, size=info.bytes)
-        write_all(descriptor, data[start - at : stop - at], start)  # a server may have sent more
-
-
-def _add(digest: hashlib._Hash, descriptor: int, start: int, stop: int) -> None:
-    """The bytes [start, stop) of a file that were just written, as the disk has them."""
-    for at in range(start, stop, _READ_BYTES):
-        digest.update(os.pread(descriptor, min(_READ_BYTES, stop - at), at))
+        write_all(descriptor, data, at)
 
 
 def write_all(descriptor: int, data: memoryview, at: int) -> None:
