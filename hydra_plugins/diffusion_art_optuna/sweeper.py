@@ -180,4 +180,5 @@ class OptunaSweeper(Sweeper):
                 search.tell(trial, error=str(job._return_value))
         for trial, job in zip(trials, ended):
             if job.status is JobStatus.COMPLETED and job.return_value is None:
+                assert self.config is not None
                 search.check_measured(trial, metric=str(OmegaConf.select(self.config, "optimized_metric")))
