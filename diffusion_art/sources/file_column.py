@@ -24,7 +24,7 @@ class FileColumns:
 
     def of_files(self, rows: list[Row]) -> str | None:
         """The conventional column, or the one most values of which name pictures; None where there is none."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        sample = _sample(rows)
         names = {name.lower(): name for row in sample for name in row}
         usual = [names[name] for name in FILE_COLUMNS if name in names]
         others = [name for name in names.values() if name not in usual]
@@ -46,7 +46,7 @@ class FileColumns:
 
     def of_namesakes(self, rows: list[Row]) -> str | None:
         """The column, most values of which name several pictures."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        sample = _sample(rows)
         names = list(sample[0]) if sample else []
         several = {
             name: [row for row in sample if self._names.namesakes(name_in(row.get(name)), self._folder)]
@@ -56,7 +56,7 @@ class FileColumns:
 
     def of_lists(self, rows: list[Row]) -> str | None:
         """The first column whose lists name pictures, as `file_names`."""
-        sample = [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+        sample = _sample(rows)
         names = dict.fromkeys(name for row in sample for name in row)
         return next((name for name in names if any(self._listed(row.get(name)) for row in sample)), None)
 
@@ -89,9 +89,10 @@ class FileColumns:
         """How many pictures a column names but for the suffix."""
         return sum(self._names.by_stem(name_in(row.get(column)), self._folder) is not None for row in rows)
 
-    def _several(self, rows: list[dict[str, Any]], column: str) -> int:
-        """How many rows of a column could mean several pictures."""
-        return sum(bool(self._names.namesakes(name_in(row.get(column)), self._folder)) for row in rows)
+
+def _sample(rows: list[Row]) -> list[dict[str, Any]]:
+    """Some of the rows, from all over the table."""
+    return [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
 
 
 def name_in(value: Any) -> str:

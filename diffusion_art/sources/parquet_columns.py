@@ -29,9 +29,11 @@ def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
     lists = [field.name for field in schema if is_list(field.type) and _holds_bytes(field.type.value_type)]
     lower = {name.lower(): name for name in reversed(found)}
     named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
-    likely = sorted(found, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
-    in_lists = sorted(lists, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
-    return list(dict.fromkeys([*named, *likely, *in_lists]))
+    return list(dict.fromkeys([*named, *_likeliest_first(found), *_likeliest_first(lists)]))
+
+
+def _likeliest_first(columns: list[str]) -> list[str]:
+    return sorted(columns, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
 
 
 def other_images(schema: pa.Schema, chosen: str) -> list[str]:

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from diffusion_art.sources.beside import MAX_TEXT_BYTES
 from diffusion_art.sources.listing import suffix_of
 from diffusion_art.sources.texts import decode
 
-MAX_BYTES = 2**20
 UNREAD_XMP = "xmp files that cannot be read, passed by"
 
 _DC, _RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -30,7 +30,8 @@ def read_sidecars(root: Path, files: Iterable[str]) -> tuple[dict[str, str], lis
     columns: dict[str, str] = {}
     notes: list[str] = []
     for file in files:
-        text = decode((root / file).read_bytes()[:MAX_BYTES]).text
+        with (root / file).open("rb") as opened:
+            text = decode(opened.read(MAX_TEXT_BYTES)).text
         if suffix_of(file) == ".tags":
             columns["tags"] = ", ".join(line.strip() for line in text.splitlines() if line.strip())
             continue

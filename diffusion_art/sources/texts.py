@@ -63,7 +63,7 @@ def prompt_of(text: str) -> str:
     if (settings := _GENERATED.search(text)) is None:
         return text
     before = text[: settings.start()]
-    return (_NEGATIVE.split(before, maxsplit=1)[0]).strip()
+    return _NEGATIVE.split(before, maxsplit=1)[0].strip()
 
 
 def as_text(value: Any) -> str:

@@ -25,17 +25,21 @@ def launchers_store() -> Store | None:
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
+def _counted(name: str) -> bool:
+    """Whether a launcher counts restarts in this variable."""
+    return os.environ.get(name, "0") not in ("", "0")
+
+
 @contextmanager
 def beginning() -> Iterator[bool]:
     """A block that looks for what the run begins from; it is given whether the run began before, and was started again.
     A block that raises has not begun.
     """
     store, key = launchers_store(), f"begun/{os.environ.get('RANK')}"
-    by_slurm = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     if store is None:
-        yield any(os.environ.get(name, "0") not in ("", "0") for name in COUNTS)
+        yield any(map(_counted, COUNTS))
         return
-    yield by_slurm or store.check([key])
+    yield _counted("SLURM_RESTART_COUNT") or store.check([key])
     store.set(key, "")
 
 

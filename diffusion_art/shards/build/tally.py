@@ -37,10 +37,8 @@ class Tally:
     limit: int | None
     allow_no_captions: bool = False
     listed: Callable[[], Mapping[str, int]] = dict  # what the source's listing left out
-    within: Callable[[], tuple[int, int]] = lambda: (
-        0,
-        0,
-    )  # the files of how many, of its first pictures, hold captions
+    # the files of how many, of its first pictures, hold captions, and how many those first ones are
+    within: Callable[[], tuple[int, int]] = lambda: (0, 0)
     seen: dict[int, int] = field(default_factory=dict)  # key as a number: CRC-32 of its captions
     named_val: set[int] = field(default_factory=set)  # keys that the source names as validation pictures
     crossed: set[int] = field(default_factory=set)  # those of them that it names otherwise too
