@@ -264,6 +264,11 @@ def _is_one(path: Path) -> bool:
     return path.is_file() or (path.suffix == ".ckpt" and path.is_dir())
 
 
+def has_checkpoints(run: Path) -> bool:
+    """Whether anything was saved in a run, whole or not."""
+    return any(run.glob("checkpoints/*.ckpt"))
+
+
 def _checkpoint_files(run: Path) -> list[Path]:
     """Those that training wrote."""
     return [file for file in _named_files(run) if not file.name.startswith(POSTHOC)]

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.devices import Reading
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
@@ -102,7 +103,7 @@ class NonFiniteGuard(Callback):
             self._stop(self.verdicts.broken(latest=0))
 
     def _helps(self) -> str:
-        saved = any(self.folder.glob("checkpoints/*.ckpt"))
+        saved = has_checkpoints(self.folder)
         return "The last checkpoint is sound: resume it" if saved else "Nothing was saved before that: start again"
 
     def _stop(self, broken: Broken | None) -> None:

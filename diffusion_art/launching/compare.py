@@ -9,6 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.files import command_line
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def comparison(folder: Path) -> str | None:
     """What compares the runs in the folder of a multi-run; None where fewer than two saved anything."""
     if (report := folder / "report.md").is_file():
         return f"the trials are compared in {report}; all curves: {command_line('watch', [f'logs={folder}'])}"
-    runs = [run for run in folder.iterdir() if any(run.glob("checkpoints/*.ckpt"))] if folder.is_dir() else []
+    runs = [run for run in folder.iterdir() if has_checkpoints(run)] if folder.is_dir() else []
     if len(runs) < 2:
         return None
     named = ",".join(str(run) for run in sorted(runs, key=lambda run: (len(run.name), run.name)))

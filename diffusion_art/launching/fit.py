@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
 from diffusion_art.callbacks.peers import verdict_of
-from diffusion_art.checkpoints import find_checkpoint
+from diffusion_art.checkpoints import find_checkpoint, has_checkpoints
 from diffusion_art.config import class_of, is_a
 from diffusion_art.errors import UserError
 from diffusion_art.files import command_line
@@ -69,7 +69,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         if (verdict := verdict_of(trainer)) is not None:
             raise verdict from None
         if is_out_of_memory(error):
-            saved = str(find_checkpoint(run_dir)) if any(run_dir.glob("checkpoints/*.ckpt")) else None
+            saved = str(find_checkpoint(run_dir)) if has_checkpoints(run_dir) else None
             raise out_of_memory(error, settings, world=trainer.world_size, saved=saved) from error
         if is_lightnings(error):
             raise refused(error) from error
@@ -100,7 +100,7 @@ def ended_early(trainer: Trainer) -> str | None:
 def painted_with(settings: dict[str, Any], run_dir: Path) -> str | None:
     """The command that uses what was trained; None for a job of a multi-run, and where nothing was saved."""
     multirun = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
-    if multirun or not any(run_dir.glob("checkpoints/*.ckpt")):
+    if multirun or not has_checkpoints(run_dir):
         return None
     if is_a(settings["model"], TextToImage):
         return f"paint with it: {command_line('sample', [f'run={run_dir}'])}"
@@ -127,7 +127,7 @@ def last_value(run_dir: Path, metric: str) -> float | None:
 
 def farewell(stopped: Stopped, run_dir: Path) -> str:
     """Where a run was stopped, and how to go on with it."""
-    if not any(run_dir.glob("checkpoints/*.ckpt")):
+    if not has_checkpoints(run_dir):
         return f"{stopped.name}: stopped before the first step; nothing to go on from"
     step = steps_done(find_checkpoint(run_dir))
     return f"{stopped.name}: stopped at step {step}, which is saved; go on with: ckpt_path={run_dir}"

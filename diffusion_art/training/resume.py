@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from diffusion_art.checkpoints import find_checkpoint, find_run, read_plain, step_named
+from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
 from diffusion_art.errors import UserError
 from diffusion_art.training.attempts import beginning
 
@@ -19,7 +19,7 @@ def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
     has saved itself, if anything, whatever it began from.
     """
     with beginning() as again:
-        found = resume_from("last" if again and any(run_dir.glob("checkpoints/*.ckpt")) else wanted, run_dir)
+        found = resume_from("last" if again and has_checkpoints(run_dir) else wanted, run_dir)
         if found is not None and "optimizer_states" not in read_plain(found):
             raise UserError(
                 f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed."
@@ -34,7 +34,7 @@ def steps_done(checkpoint: Path) -> int:
 
 def go_on_from(run_dir: Path) -> str:
     """How to go on with a run that ended early."""
-    if not any(run_dir.glob("checkpoints/*.ckpt")):
+    if not has_checkpoints(run_dir):
         return "Nothing was saved before that; start it again."
     return f"Step {steps_done(find_checkpoint(run_dir))} is saved; go on with: ckpt_path={run_dir}"
 
@@ -49,7 +49,7 @@ def resume_from(wanted: str | int | None, run_dir: Path) -> Path | None:
     wanted = "last" if wanted == "latest" else wanted  # diffusers' word
     if wanted not in (None, "last", "best", "auto") and (step_named(str(wanted)) is None or Path(str(wanted)).exists()):
         return find_checkpoint(Path(str(wanted)))
-    present = any(run_dir.glob("checkpoints/*.ckpt"))
+    present = has_checkpoints(run_dir)
     if wanted is None and present:
         raise UserError(
             f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
