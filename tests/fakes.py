@@ -144,17 +144,17 @@ class SmallTower(ImageTower):
         return [*(nn.functional.avg_pool2d(images, 2) for _ in layers), self(images)]
 
 
-def toy_vae(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
-    """A folder of diffusers' AutoencoderKL with random weights: 4 channels, sides halved once."""
+def toy_vae(folder: Path, *, seed: int = 0, levels: int = 2, **settings: Any) -> Path:
+    """A folder of diffusers' AutoencoderKL with random weights: 4 channels, sides halved between its `levels`."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     kind: Any = AutoencoderKL
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = kind(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=(8,) * levels,
             norm_num_groups=4,
             **settings,
         )

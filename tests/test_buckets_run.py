@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion_art.runs import load_run
+from tests.fakes import toy_vae
 from tests.fakes_buckets import bucketed_shards
 
 T = (
@@ -22,6 +24,27 @@ T = (
     "+model.backbone.size_conditioning=true",
     "trainer.accelerator=cpu",
 )
+
+
+@pytest.mark.slow
+def test_latents_of_buckets_train_as_they_would_on_the_way(tmp_path: Path, run_here):
+    bucketed_shards(tmp_path / "shards")
+    vae = (
+        "model/codec=vae",
+        f"model.codec.path={toy_vae(tmp_path / 'vae')}",
+        "alignment=none",
+        "trainer.precision=fp32",
+    )
+    assert run_here("precompute", "data.path=shards", "what=[latents]", *vae[:2])[0] == 0
+    losses = []
+    for run in ("late", "early"):
+        payload = "jpeg" if run == "late" else "latents"
+        status, said, complaints = run_here("train", *T, *vae, f"run={run}", f"data.payload={payload}")
+        assert status == 0, said + complaints
+        rows = csv.DictReader((tmp_path / "logs" / "tiny" / run / "metrics.csv").read_text().splitlines())
+        losses.append([float(row["train/loss"]) for row in rows if row.get("train/loss")])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert len(losses[0]) > 3
 
 
 @pytest.mark.slow

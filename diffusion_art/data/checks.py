@@ -52,8 +52,6 @@ def check_captions(info: StreamInfo, *, asked: str | None, url: str | list[str])
 
 def check_latents(info: StreamInfo, *, image_size_px: int) -> None:
     """Latents were made of pictures of one size."""
-    if info.buckets:
-        raise UserError(f"{info.name} holds pictures in buckets, which are encoded on the way: set data.payload=jpeg")
     if info.image_size_px != image_size_px:
         raise UserError(
             f"the latents of {info.name} are of pictures of {info.image_size_px} px, and this run has "

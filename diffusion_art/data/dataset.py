@@ -51,7 +51,7 @@ class StreamDataset(IterableDataset):
     `ring` where loader workers put their batches. With `repeat` the pictures of the first so many batches come again
     and again, the same in every way but for their positions. Pictures have `image_size_px` a side, or what
     `sizes` says of their batch; where the `plan` says another size it is that of its bucket, as much smaller. Where
-    the codec is one of latents, these have the shape `latents` (c h w).
+    the codec is one of latents, those of a square have the shape `latents` (c h w).
 
     Raises:
         UserError: more than `max_bad` unreadable pictures, or nothing else in a split.
@@ -179,6 +179,8 @@ class StreamDataset(IterableDataset):
         """Of one picture in batch `k`, in bytes."""
         if self.latents is not None:
             channels, height, width = self.latents
+            if bucket is not None:
+                width, height = scaled_to(bucket, stored_px=self.stored_size_px, asked_px=width)
             return channels, height, 2 * width
         width, height = self._size(k, bucket)
         return height, width, 3

@@ -23,7 +23,7 @@ PLAIN = "data.payload=jpeg data.text_states=false data.image_features=false"  # 
 @dataclass(frozen=True)
 class Wanted:
     """What of a run's data was computed before: the `codec` by which it is asked for on the wire (side_files.py), and
-    the shape (c h w) of `latents`, None for pictures. `command` makes what is missing.
+    the shape (c h w) of a square's `latents`, None for pictures. `command` makes what is missing.
     """
 
     codec: str

@@ -12,6 +12,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -20,7 +21,7 @@ from diffusion_art.files import written
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch, sha256_of
 from diffusion_art.shards.order import Order
-from diffusion_art.sizes import log_ratio, named
+from diffusion_art.sizes import Size, log_ratio, named, size_named
 
 
 def of_bucket(split: str, bucket: str) -> str:
@@ -38,6 +39,28 @@ def samples_in(name: str, splits: Mapping[str, int], buckets: Mapping[str, Mappi
     """How many samples a split, or a bucket of one, has; None where that name is not known."""
     split, bucket = split_of(name)
     return splits.get(split) if bucket is None else buckets.get(split, {}).get(bucket)
+
+
+class OneSize(NamedTuple):
+    """A split whose pictures are squares, or a bucket of one: its name, its samples, and their size."""
+
+    name: str
+    samples: int
+    size: Size
+
+
+def one_sized(
+    splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]], *, image_size_px: int
+) -> list[OneSize]:
+    """All samples, in parts whose pictures have one size."""
+    square = image_size_px, image_size_px
+    squares = [OneSize(split, samples, square) for split, samples in splits.items() if split not in buckets]
+    shaped = [
+        OneSize(of_bucket(split, bucket), samples, size_named(bucket))
+        for split, counts in buckets.items()
+        for bucket, samples in counts.items()
+    ]
+    return squares + shaped
 
 
 class BucketTable:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.pixels import BadPicture, Buffer, copy_into, decode_into
 from diffusion_art.shards.side_files import LATENTS, BadRecord, read_record
@@ -21,7 +20,7 @@ from diffusion_art.shards.side_files import LATENTS, BadRecord, read_record
 
 @dataclass(frozen=True)
 class Payload:
-    """`unpack(data, out)` writes a picture into a row of a batch [s, s, 3], uint8; BadPicture where it cannot.
+    """`unpack(data, out)` writes a picture into a row of a batch [h, w, 3], uint8; BadPicture where it cannot.
 
     `make(shards, cache=..., progress=...)` gives every `ShardSet` of `shards` the form (`ShardSet.forms`), kept in the
     folder `cache`; None for a form that is stored, beside the pictures or in their place. Rows of a batch that
@@ -44,8 +43,12 @@ def _recorded(data: Buffer, out: np.ndarray) -> None:
         record = read_record(data)
     except BadRecord as error:
         raise BadPicture(str(error)) from error
-    if len(record.payload) != out.nbytes:
-        raise BadPicture(f"it has {len(record.payload)} bytes of latents, not {out.nbytes}")
+    channels, height, width, _ = record.shape
+    if (channels, height, 2 * width) != out.shape or len(record.payload) != out.nbytes:
+        raise BadPicture(
+            f"it has {len(record.payload)} bytes of latents {channels} x {height} x {width}, where {out.nbytes} of "
+            f"{out.shape[0]} x {out.shape[1]} x {out.shape[2] // 2} are wanted"
+        )
     out[...] = np.frombuffer(record.payload, np.uint8).reshape(out.shape)
 
 
@@ -70,12 +73,7 @@ def give(shards: Shards, codec: str, *, cache: str | Path | None = None, progres
     """Let `shards` give their pictures in this form too.
 
     Raises:
-        UserError: no room for it in `cache`, or no leave to write there; or pictures of several sizes.
+        UserError: no room for it in `cache`, or no leave to write there.
     """
     if (make := payload_of(codec).make) is not None:
-        if shards.buckets:
-            raise UserError(
-                f"{shards.name} holds pictures in buckets, which travel as they are stored: set data.payload=jpeg, or "
-                "start the server without decode=true"
-            )
         make(shards, cache=cache, progress=progress)

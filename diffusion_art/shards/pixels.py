@@ -106,18 +106,21 @@ def _decode_small(data: Buffer, out: np.ndarray) -> bool:
 
 
 def copy_into(data: Buffer, out: np.ndarray) -> None:
-    """The square picture whose pixels are `data` into `out` (as in decode_into), fitted where it has another size.
+    """The picture whose pixels are `data` into `out` (as in decode_into), of whose shape it is, fitted where it is
+    larger or smaller.
 
     Raises:
-        BadPicture: `data` is empty, or not 3 bytes for each pixel of a square.
+        BadPicture: `data` is empty, or not 3 bytes for each pixel of that shape.
     """
     if len(data) == out.nbytes:
         out.reshape(-1)[:] = np.frombuffer(data, np.uint8)
         return
-    side = math.isqrt(len(data) // 3)
-    if side == 0 or 3 * side * side != len(data):
-        raise BadPicture(f"{len(data)} bytes are no square RGB picture")
-    out[...] = fit(np.frombuffer(data, np.uint8).reshape(side, side, 3), _size_of(out))
+    columns, rows = _size_of(out)
+    height = math.isqrt(len(data) * rows // (3 * columns))
+    width = height * columns // rows
+    if height * width == 0 or 3 * height * width != len(data):
+        raise BadPicture(f"{len(data)} bytes are no RGB picture of the shape {columns}x{rows}")
+    out[...] = fit(np.frombuffer(data, np.uint8).reshape(height, width, 3), _size_of(out))
 
 
 def _size_of(out: np.ndarray) -> Size:

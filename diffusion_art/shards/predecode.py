@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +16,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder
-from diffusion_art.shards.decoded import Decoded
+from diffusion_art.shards.buckets import split_of
+from diffusion_art.shards.decoded import Decoded, EqualRows, Rows, UnequalRows
 from diffusion_art.shards.mixture import Mixture, Shards
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sizes import Size
 
 _CHUNK = 128  # samples one thread decodes at a time
+
+_Chunk = tuple[str, np.ndarray, Size]  # a split or a bucket of one, samples of it that lie side by side, their size
+_Done = Callable[[int], None]
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +47,33 @@ def predecode(
         part.forms["u8"] = _open(part, cache.expanduser(), workers or _cores(), progress)
 
 
+def rows_of(shards: ShardSet) -> dict[str, Rows]:
+    """Where the decoded pictures of each split lie."""
+    members: dict[str, list[tuple[Size, np.ndarray]]] = {}
+    for name, _, size in shards.one_sized():
+        split, bucket = split_of(name)
+        if bucket is not None:
+            members.setdefault(split, []).append((size, shards.members(split, bucket)))
+    square = shards.image_size_px, shards.image_size_px
+    return {
+        split: UnequalRows(samples, members[split]) if split in members else EqualRows(samples, square)
+        for split, samples in shards.splits.items()
+    }
+
+
 def _open(shards: ShardSet, cache: Path, workers: int, progress: bool) -> Decoded:
     folder = cache / f"{shards.digest}-{shards.image_size_px}px"
+    rows = rows_of(shards)
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return Decoded(folder, splits=shards.splits, image_size_px=shards.image_size_px)
+        return Decoded(folder, rows=rows)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock")):
             with contextlib.suppress(FileNotFoundError, ValueError):  # made while we waited
-                return Decoded(folder, splits=shards.splits, image_size_px=shards.image_size_px)
-            _refuse_without_room(shards, cache)
-            _decode(shards, folder, workers, progress)
-            return Decoded(folder, splits=shards.splits, image_size_px=shards.image_size_px)
+                return Decoded(folder, rows=rows)
+            _refuse_without_room(shards, rows, cache)
+            _decode(shards, rows, folder, workers, progress)
+            return Decoded(folder, rows=rows)
     except OSError as error:
         raise UserError(
             f"cannot keep the decoded pictures of {shards.name} in {cache} ({error.strerror or error}); name another "
@@ -61,7 +81,7 @@ def _open(shards: ShardSet, cache: Path, workers: int, progress: bool) -> Decode
         ) from error
 
 
-def _decode(shards: ShardSet, folder: Path, workers: int, progress: bool) -> None:
+def _decode(shards: ShardSet, rows: Mapping[str, Rows], folder: Path, workers: int, progress: bool) -> None:
     """Decode every split into `folder`, which appears when all of it is there and on disk."""
     shutil.rmtree(folder, ignore_errors=True)
     partial = folder.with_suffix(".partial")
@@ -74,8 +94,8 @@ def _decode(shards: ShardSet, folder: Path, workers: int, progress: bool) -> Non
             for split, samples in shards.splits.items():
                 bad = np.zeros(samples, bool)
                 with (partial / f"{split}.u8").open("wb") as file:
-                    chunks = iter(range(0, samples, _CHUNK))
-                    work = _Decoding(shards, split, bad, file.fileno(), chunks, lambda n: bar.advance(task, n))
+                    chunks = _chunks(shards, split)
+                    work = _Decoding(shards, rows[split], bad, file.fileno(), chunks, lambda n: bar.advance(task, n))
                     with ThreadPoolExecutor(workers) as threads:
                         for thread in [threads.submit(work) for _ in range(workers)]:
                             thread.result()
@@ -93,37 +113,30 @@ class _Decoding:
     """What each thread does: take the next chunk, decode it, write it to its place; JPEG decoding frees the lock."""
 
     def __init__(
-        self,
-        shards: ShardSet,
-        split: str,
-        bad: np.ndarray,
-        file: int,
-        chunks: Iterator[int],
-        done: Callable[[int], None],
+        self, shards: ShardSet, rows: Rows, bad: np.ndarray, file: int, chunks: Iterator[_Chunk], done: _Done
     ) -> None:
-        self._shards, self._split, self._bad, self._file, self._done = shards, split, bad, file, done
+        self._shards, self._rows, self._bad, self._file, self._done = shards, rows, bad, file, done
         self._chunks, self._lock = chunks, threading.Lock()
 
     def __call__(self) -> None:
-        size = self._shards.image_size_px
-        rows = np.empty((_CHUNK, size, size, 3), np.uint8)
         try:
-            while (first := self._next()) is not None:
-                samples = np.arange(first, min(first + _CHUNK, len(self._bad)))
-                _, _, images = self._shards.views(self._split, samples)
-                for i, (row, image) in enumerate(zip(rows, images)):
+            while (chunk := self._next()) is not None:
+                name, samples, (width, height) = chunk
+                pixels = np.empty((len(samples), height, width, 3), np.uint8)
+                _, _, images = self._shards.views(name, samples)
+                for sample, row, image in zip(samples.tolist(), pixels, images, strict=True):
                     try:
                         decode_into(image or b"", row)
                     except BadPicture:
                         row[...] = 0
-                        self._bad[first + i] = True
-                _write(self._file, rows[: len(samples)], at=first * rows[0].nbytes)
+                        self._bad[sample] = True
+                _write(self._file, pixels, at=int(self._rows(samples[:1])[0][0]))
                 self._done(len(samples))
         except BaseException:
             self._chunks = iter(())  # the others may stop too
             raise
 
-    def _next(self) -> int | None:
+    def _next(self) -> _Chunk | None:
         with self._lock:
             return next(self._chunks, None)
 
@@ -135,8 +148,15 @@ def _write(file: int, rows: np.ndarray, *, at: int) -> None:
         data, at = data[written:], at + written
 
 
-def _refuse_without_room(shards: ShardSet, cache: Path) -> None:
-    needed = sum(shards.splits.values()) * (3 * shards.image_size_px**2 + 1)
+def _chunks(shards: ShardSet, split: str) -> Iterator[_Chunk]:
+    for name, samples, size in shards.one_sized():
+        if split_of(name)[0] == split:
+            for start in range(0, samples, _CHUNK):
+                yield name, shards.samples(name, None, 0, start, min(start + _CHUNK, samples)), size
+
+
+def _refuse_without_room(shards: ShardSet, rows: Mapping[str, Rows], cache: Path) -> None:
+    needed = sum(own.bytes + own.samples for own in rows.values())
     free = shutil.disk_usage(cache).free
     if needed > free:
         raise UserError(

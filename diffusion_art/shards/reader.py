@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from diffusion_art.shards.buckets import BucketOrder, BucketTable, split_of
+from diffusion_art.shards.buckets import BucketOrder, BucketTable, OneSize, one_sized, split_of
 from diffusion_art.shards.caption_table import CaptionTable
 from diffusion_art.shards.captioning import Recaptioner, alternatives_in
 from diffusion_art.shards.index import index_shard, open_index
@@ -144,6 +144,10 @@ class ShardSet:
         """The samples (int64) of a bucket, in the order of the index; none where a split has not that bucket."""
         table = self._tables_of_buckets.get(split)
         return np.empty(0, np.int64) if table is None else table.members(bucket)
+
+    def one_sized(self) -> list[OneSize]:
+        """All samples, in parts whose pictures have one size."""
+        return one_sized(self.splits, self.buckets, image_size_px=self.image_size_px)
 
     def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
         """The samples (int64, numbers for `views`) at places [start, stop) of that order."""

@@ -12,7 +12,7 @@ Control messages are JSON objects in text frames of the WebSocket, data travels 
                                                             or {"type": "error", "id": 7, "code": ...}
 
 `seed: null` asks for the order of the index. `codec` is one of those that info names: `jpeg`, the pictures as
-they are stored, or `u8`, their pixels (RGB, size x size x 3 bytes); it and `checksum` may be left out. The server
+they are stored, or `u8`, their pixels (RGB, height x width x 3 bytes); it and `checksum` may be left out. The server
 keeps nothing between requests. A client may have several unanswered ones (that is its credit); they are answered
 in order. A long answer comes as several frames with rising positions, the last of them flagged.
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Codec
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_encoder import TextEncoder
+from diffusion_art.shards.buckets import split_of
 from diffusion_art.shards.build.engine import Engine, LocalEngine
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.places import Address, Component
@@ -39,12 +40,25 @@ from diffusion_art.shards.side_files import (
     read_record,
     record_of,
 )
+from diffusion_art.sizes import Size, named
 from diffusion_art.training.precomputed import codec_digest, features_digest, text_digest
 
 PIECE = 64  # pictures or captions that a worker is given at a time
 _IN_PROCESS_UP_TO = 2 * PIECE  # starting worker processes takes longer than these
 
-Piece = tuple[str, int, int]  # split, first sample, end
+
+class Piece(NamedTuple):
+    """Samples [start, stop) of a split or a bucket (buckets.py), whose pictures have one size."""
+
+    name: str
+    start: int
+    stop: int
+    size: Size
+
+
+def samples_of(shards: ShardSet, piece: Piece) -> np.ndarray:
+    """Their numbers (int64) within the split."""
+    return shards.samples(piece.name, None, 0, piece.start, piece.stop)
 
 
 @dataclass
@@ -61,10 +75,9 @@ class SeenBy:
     device: str
 
     def __call__(self, piece: Piece) -> list[bytes]:
-        split, start, stop = piece
-        size = self._shards.image_size_px
-        keys, _, images = self._shards.views(split, np.arange(start, stop))
-        rows, kept = np.empty((stop - start, size, size, 3), np.uint8), []
+        width, height = piece.size
+        keys, _, images = self._shards.views(piece.name, samples_of(self._shards, piece))
+        rows, kept = np.empty((len(keys), height, width, 3), np.uint8), []
         for key, image in zip(keys.tolist(), images, strict=True):
             try:
                 decode_into(image or b"", rows[len(kept)])
@@ -131,12 +144,15 @@ class Encoders:
     tower: Mapping[str, Any] | None = None
 
     @cached_property
+    def codec(self) -> Codec:
+        return build(dict(self.node["codec"]))
+
+    @cached_property
     def digests(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Of each kind the digest, and what the encoder says of itself."""
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         if LATENTS in self.what:
-            codec = build(dict(self.node["codec"]))
-            found[LATENTS] = codec_digest(codec), codec.describe() or {}
+            found[LATENTS] = codec_digest(self.codec), self.codec.describe() or {}
         if TEXT in self.what:
             encoder = build(dict(self.node["text_encoder"]))
             found[TEXT] = text_digest(encoder), encoder.describe()
@@ -187,17 +203,14 @@ def precompute(component: Component, encoders: Encoders, engine: Engine, *, prog
     """Write what `encoders` say of the shards of `component` beside these, where it is not there. A line for each kind.
 
     Raises:
-        UserError: the shards are not in a folder of this machine, nothing could be encoded, or the folder cannot be
-            written to.
+        UserError: the shards are not in a folder of this machine, the codec cannot encode pictures of their sizes,
+            nothing could be encoded, or the folder cannot be written to.
     """
     if isinstance(component.path, Address):
         raise UserError(f"precompute writes beside the shards, and {component.path} is no folder: copy it to a disk.")
     shards = ShardSet.open(component.path, caption_template=component.caption_template)
-    if shards.buckets and {LATENTS, FEATURES} & set(encoders.what):
-        raise UserError(
-            f"{shards.place} holds pictures in buckets, which are encoded on the way. What their captions say can be "
-            "computed before: what=[text]"
-        )
+    if LATENTS in encoders.what:
+        _check_whole(shards, encoders.codec)
     if isinstance(engine, LocalEngine) and sum(shards.splits.values()) <= _IN_PROCESS_UP_TO:
         engine = LocalEngine(workers=1)
     for kind, (digest, about) in encoders.digests.items():
@@ -217,6 +230,19 @@ def precompute(component: Component, encoders: Encoders, engine: Engine, *, prog
                 raise UserError(f"no {kind} could be made of {shards.place}: none can be read.")
             writer.finish()
         yield f"{folder}: {len(writer):,} records of {kind}"
+
+
+def _check_whole(shards: ShardSet, codec: Codec) -> None:
+    """Latents stand for `factor` x `factor` pixels each."""
+    step = codec.factor
+    for part in shards.one_sized():
+        if part.size[0] % step or part.size[1] % step:
+            key = "bucket_step_px" if shards.buckets else "image_size_px"
+            raise UserError(
+                f"{shards.place} holds pictures of {named(part.size)} px, and latents of {type(codec).__name__} are of "
+                f"sides that are multiples of {step} px: build the shards with such a {key} "
+                f"(`python -m diffusion_art.prepare ... {key}=N`)."
+            )
 
 
 def _write_seen(shards: ShardSet, function: SeenBy, writer: SideWriter, engine: Engine, shown: bool) -> None:
@@ -248,12 +274,12 @@ def _write(
 
 def _pieces(shards: ShardSet, writer: SideWriter) -> Iterator[Piece]:
     """Samples that have no record yet; a piece of which a part has none is made again."""
-    for split, samples in shards.splits.items():
-        keys = shards.keys(split)
+    for name, samples, size in shards.one_sized():
+        keys = shards.keys(split_of(name)[0])
         for start in range(0, samples, PIECE):
-            stop = min(start + PIECE, samples)
-            if not all(key in writer for key in keys[start:stop].tolist()):
-                yield split, start, stop
+            piece = Piece(name, start, min(start + PIECE, samples), size)
+            if not all(key in writer for key in keys[samples_of(shards, piece)].tolist()):
+                yield piece
 
 
 def _captions(shards: ShardSet, writer: SideWriter) -> Iterator[list[str]]:

@@ -13,7 +13,6 @@ from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.lint.lint import lint
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.shards.mixture import open_shards
-from diffusion_art.shards.payloads import give
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sizes import size_named
 from diffusion_art.sources.detect import open_source
@@ -79,8 +78,6 @@ def test_other_steps_are_another_build_and_squares_tell_of_no_buckets(folder, tm
 def test_a_server_tells_of_the_buckets(folder):
     info = describe(ShardSet.open(folder))
     assert unpack_message(pack_message(info)) == info
-    with pytest.raises(UserError, match="travel as they are stored"):
-        give(ShardSet.open(folder), "u8")
 
 
 def test_folders_with_buckets_are_mixed_bucket_by_bucket(folder, tmp_path):

@@ -16,7 +16,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards import predecode as predecoding
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.decoded import Decoded
+from diffusion_art.shards.decoded import Decoded, Rows
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.payloads import PAYLOADS, Payload
 from diffusion_art.shards.pixels import copy_into, decode
@@ -27,6 +27,7 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
+from tests.fakes_buckets import bucketed_shards
 from tests.shards.toy import write_toy
 from tests.streaming.running import running
 
@@ -44,9 +45,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders: list[Path] = []
     decode_all = predecoding._decode
 
-    def watched(shards: ShardSet, folder: Path, workers: int, progress: bool) -> None:
+    def watched(shards: ShardSet, rows: dict[str, Rows], folder: Path, workers: int, progress: bool) -> None:
         folders.append(folder)
-        decode_all(shards, folder, workers, progress)
+        decode_all(shards, rows, folder, workers, progress)
 
     monkeypatch.setattr(predecoding, "_decode", watched)
     return folders
@@ -66,6 +67,45 @@ def test_rows_are_the_decoded_pictures(painter_shards: Path, cache: Path):
         for image, stored in zip(images, stored_images, strict=True):
             assert image == decode(stored).tobytes()
         shards.prefetch(split, places, "u8")
+
+
+def test_rows_of_several_sizes_are_the_decoded_pictures(tmp_path: Path):
+    bucketed_shards(tmp_path / "shards")
+    shards = ShardSet.open(tmp_path / "shards")
+    predecode(shards, cache=tmp_path / "cache", workers=2, progress=False)
+    for split, samples in shards.splits.items():
+        places = np.random.default_rng(0).permutation(samples)
+        stored = shards.views(split, places)[2]
+        for image, picture in zip(shards.views(split, places, "u8")[2], stored, strict=True):
+            assert image == decode(picture or b"").tobytes()
+        shards.prefetch(split, places, "u8")
+
+
+@pytest.mark.parametrize("side", [16, 8])
+def test_a_run_on_buckets_sees_the_same_pixels(tmp_path: Path, side: int):
+    bucketed_shards(tmp_path / "shards")
+    served = Settings(decode=True, cache=str(tmp_path / "cache")).open(components_of(tmp_path / "shards"))
+
+    def images(payload: str, url: str) -> list[torch.Tensor]:
+        settings: dict = {"image_size_px": side, "global_batch_size": 4, "num_workers": 0, "payload": payload}
+        module = StreamDataModule(shards=tmp_path / "shards", url=url, cache=str(tmp_path / "cache"), **settings)
+        module.prepare_data()
+        module.setup()
+        try:
+            return [batch.images for batch, _ in zip(module.train_dataloader(), range(12))]
+        finally:
+            module.teardown()
+
+    with running(served) as url:
+        found = [images("jpeg", "shards"), images("u8", "shards"), images("u8", url)]
+    assert len({tuple(batch.shape) for batch in found[0]}) > 2
+    for stored, near, far in zip(*found, strict=True):
+        assert near.shape == stored.shape
+        assert torch.equal(near, far)
+        if side == 16:
+            assert torch.equal(near, stored)
+        else:  # a JPEG that is decoded small is a little sharper than the mean of pixels
+            assert (near.float() - stored.float()).abs().mean() < 4
 
 
 def test_they_are_made_once_and_found_by_digest_and_size(painter_shards: Path, tmp_path: Path, made: list[Path]):

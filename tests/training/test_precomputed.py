@@ -27,10 +27,11 @@ from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.vae import Vae
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine
+from diffusion_art.shards.payloads import payload_of
 from diffusion_art.shards.pixels import BadPicture
 from diffusion_art.shards.places import Component
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, BadRecord, digest_of, read_record
+from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, BadRecord, digest_of, read_record, record_of
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch, Conditioning
 from diffusion_art.training.precomputed import wanted
@@ -40,7 +41,9 @@ from diffusion_art.training.terms.alignment import Alignment
 from diffusion_art.training.terms.perceptual import Perceptual
 from diffusion_art.training.terms.term import Term
 from tests.fakes import tiny_clip, toy_model, toy_vae, vae_config
+from tests.fakes_buckets import bucketed_shards
 
+QUIET: dict[str, Any] = {"progress": False, "workers": 1}
 BF16 = 2**-8  # rounding of bfloat16, relative
 
 
@@ -78,7 +81,7 @@ def made(shards: Path, node: dict[str, Any], *what: str) -> str:
     return "+".join([codec, *(names[kind] for kind in (TEXT, FEATURES) if kind in names)])
 
 
-def batches(shards: Path, wanted: Wanted | None = None, **settings: Any) -> list[Batch]:
+def batches(shards: Path, wanted: Wanted | None = None, *, count: int = 3, **settings: Any) -> list[Batch]:
     """The first batches of a run, as a step gets them."""
     data = StreamDataModule(
         **{"shards": shards, "url": "shards", "image_size_px": 16, "global_batch_size": 8, "num_workers": 0} | settings
@@ -87,7 +90,7 @@ def batches(shards: Path, wanted: Wanted | None = None, **settings: Any) -> list
     try:
         data.prepare_data()
         data.setup()
-        found = [batch for batch, _ in zip(data.train_dataloader(), range(3))]
+        found = [batch for batch, _ in zip(data.train_dataloader(), range(count))]
         return [data.on_after_batch_transfer(batch, 0) for batch in found]
     finally:
         data.teardown()
@@ -143,6 +146,43 @@ def test_features_are_those_of_asking_on_the_way(shards: Path, vae: Path, tower:
             torch.testing.assert_close(with_them.features, sight(plain.images), rtol=BF16, atol=1e-5)
             if shape is None:
                 assert torch.equal(with_them.images, plain.images)
+
+
+def test_pictures_in_buckets_have_latents_and_features_of_their_shape(tmp_path: Path, vae: Path) -> None:
+    bucketed_shards(tmp_path / "shards")
+    codec, sight = Vae(path=str(vae)), build(SIGHT)
+    wanted = Wanted(made(tmp_path / "shards", {"codec": vae_config(vae)}, LATENTS, FEATURES), (4, 8, 8), "precompute")
+    asked = {"payload": "latents", "image_features": True}
+    shapes = set()
+    for url in ("shards", "auto"):
+        early = batches(tmp_path / "shards", wanted, url=url, count=12, global_batch_size=4, **asked)
+        late = batches(tmp_path / "shards", count=12, global_batch_size=4)
+        for with_them, plain in zip(early, late, strict=True):
+            assert (with_them.keys, with_them.captions, with_them.cursor) == (plain.keys, plain.captions, plain.cursor)
+            torch.testing.assert_close(with_them.images, codec.encode(plain.images), rtol=BF16, atol=1e-5)
+            assert with_them.features is not None
+            torch.testing.assert_close(with_them.features, sight(plain.images), rtol=BF16, atol=1e-5)
+            shapes.add(tuple(with_them.images.shape[1:]))
+    assert {(4, 4, 12), (4, 8, 6), (4, 6, 10)} <= shapes
+
+
+def test_pictures_that_the_codec_cannot_encode_whole_are_named(tmp_path: Path) -> None:
+    bucketed_shards(tmp_path / "shards")
+    coarse = toy_vae(tmp_path / "vae", levels=4)
+    with pytest.raises(
+        UserError, match=r"pictures of \d+x\d+ px, and latents of Vae .* multiples of 8 px.*bucket_step_px=N"
+    ):
+        made(tmp_path / "shards", {"codec": vae_config(coarse)}, LATENTS)
+    build_shards(Painter(count=9, image_size_px=16), tmp_path / "squares", image_size_px=12, **QUIET)
+    with pytest.raises(UserError, match="image_size_px=N"):
+        made(tmp_path / "squares", {"codec": vae_config(coarse)}, LATENTS)
+
+
+def test_latents_of_another_shape_are_pictures_that_cannot_be_read() -> None:
+    data = record_of(1, (4, 8, 6), bytes(2 * 4 * 8 * 6))
+    payload_of("latents:0").unpack(data, np.empty((4, 8, 12), np.uint8))
+    with pytest.raises(BadPicture, match=r"latents 4 x 8 x 6, where 384 of 4 x 6 x 8 are wanted"):
+        payload_of("latents:0").unpack(data, np.empty((4, 6, 16), np.uint8))
 
 
 def aligned() -> Alignment:
