@@ -277,7 +277,8 @@ class StreamDataModule(LightningDataModule):
         buckets = self.info.buckets.get("train")
         if not buckets:
             return None
-        return Bucketed("train", buckets, self.global_batch_size, seed=self.seed, digest=self.info.digest)
+        info, shares = self.info, self.info.bucket_shares.get("train")
+        return Bucketed("train", buckets, self.global_batch_size, seed=self.seed, digest=info.digest, shares=shares)
 
     def _repeated(self) -> int | None:
         """How many batches are trained on again and again; None: all there are."""

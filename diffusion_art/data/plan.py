@@ -60,16 +60,25 @@ class Bucketed:
     Of n pictures, n batches hold exactly n_b of bucket b, spread evenly (`InterleavedOrder`) and shuffled within blocks
     of 64. A bucket's batches go through its own endless order, where nothing is dropped: what an epoch of it leaves
     over begins its next batch. So in n batches every picture is seen B times, but
-    for what its bucket's batches of the last block are ahead or behind.
+    for what its bucket's batches of the last block are ahead or behind. With `shares`, those of a mixture by weight, as
+    many batches as these are together hold each bucket as often as its share.
     """
 
     def __init__(
-        self, split: str, buckets: Mapping[str, int], global_batch_size: int, *, seed: int, digest: str
+        self,
+        split: str,
+        buckets: Mapping[str, int],
+        global_batch_size: int,
+        *,
+        seed: int,
+        digest: str,
+        shares: Mapping[str, int] | None = None,
     ) -> None:
         self._split, self._batch, self._seed, self._digest = split, global_batch_size, seed, digest
         self._names, self._counts = list(buckets), list(buckets.values())
-        self._order = InterleavedOrder(self._counts)
-        self._offsets = np.cumsum([0, *self._counts])
+        self._shares = [shares[name] for name in buckets] if shares else self._counts
+        self._order = InterleavedOrder(self._shares)
+        self._offsets = np.cumsum([0, *self._shares])
 
     def __call__(self, k: int) -> Stretch:
         block, slot = divmod(k, _BLOCK)
@@ -77,7 +86,7 @@ class Bucketed:
         passes, place = divmod(block * _BLOCK + int(shuffled(np.array([slot]))[0]), self._order.samples)
         found = int(self._order(np.array([place]))[0])
         bucket = int(np.searchsorted(self._offsets, found, side="right")) - 1
-        turn = passes * self._counts[bucket] + found - int(self._offsets[bucket])
+        turn = passes * self._shares[bucket] + found - int(self._offsets[bucket])
         return Stretch(
             of_bucket(self._split, self._names[bucket]),
             self._counts[bucket],

@@ -112,13 +112,19 @@ class MixedOrder:
         return samples
 
 
-def quotas_of(weights: Sequence[float], *, total: int = BLOCK_POSITIONS) -> tuple[int, ...]:
-    """`total` shared out in proportion to `weights`, by largest remainder (earlier ones first where equal)."""
+def quotas_of(weights: Sequence[float], *, total: int = BLOCK_POSITIONS, least: int = 0) -> tuple[int, ...]:
+    """`total` shared out in proportion to `weights`, by largest remainder (earlier ones first where equal). Where there
+    is a weight at all it gets `least` or more, which the largest shares give.
+    """
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [math.floor(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
+    for i, weight in enumerate(weights):
+        while weight > 0 and shares[i] < least:
+            shares[max(range(len(shares)), key=shares.__getitem__)] -= 1
+            shares[i] += 1
     return tuple(shares)
 
 

@@ -99,29 +99,22 @@ class Mixture:
         name, bucket = split_of(split)
         if bucket is not None:
             return self._bucket_order(name, bucket, seed, epoch)
-        sizes, quotas = self._sizes[split], self._quotas[split]
+        return self._order_of(split, self._sizes[split], self._quotas[split], seed, epoch)
+
+    def _order_of(
+        self, name: str, sizes: Sequence[int], quotas: Sequence[int] | None, seed: int | None, epoch: int
+    ) -> Order:
         if seed is None:
             return InterleavedOrder(sizes)
         if quotas is None:
-            return EpochOrder(sum(sizes), seed=seed, epoch=epoch, split=split, digest=self.digest)
-        return MixedOrder(
-            sizes,
-            quotas,
-            seed=seed,
-            epoch=epoch,
-            split=split,
-            digests=[part.digest for part in self.components],
-            digest=self.digest,
-        )
+            return EpochOrder(sum(sizes), seed=seed, epoch=epoch, split=name, digest=self.digest)
+        digests = [part.digest for part in self.components]
+        return MixedOrder(sizes, quotas, seed=seed, epoch=epoch, split=name, digests=digests, digest=self.digest)
 
     def _bucket_order(self, split: str, bucket: str, seed: int | None, epoch: int) -> Order:
         members = [part.members(split, bucket) for part in self.components]
-        name, sizes = of_bucket(split, bucket), [len(own) for own in members]
-        order = (
-            InterleavedOrder(sizes)
-            if seed is None
-            else EpochOrder(sum(sizes), seed=seed, epoch=epoch, split=name, digest=self.digest)
-        )
+        sizes = [len(own) for own in members]
+        order = self._order_of(of_bucket(split, bucket), sizes, self._quotas_in(split, sizes), seed, epoch)
         parts = list(zip(members, self._offsets[split].tolist(), strict=False))
         return BucketOrder(order, parts, samples_of_split=self.splits[split])
 
@@ -136,6 +129,32 @@ class Mixture:
             split: {name: counts[name] for name in sorted(counts, key=lambda name: log_ratio(size_named(name)))}
             for split, counts in found.items()
         }
+
+    @cached_property
+    def bucket_shares(self) -> dict[str, dict[str, int]]:
+        """Per split, how often each bucket comes in so many batches together, where there are weights: of a component
+        as often as it has pictures there, in proportion to its share.
+        """
+        if self.weights is None:
+            return {}
+        found = {}
+        for split, counts in self.buckets.items():
+            inside = {name: [len(part.members(split, name)) for part in self.components] for name in counts}
+            weights = [sum(self._weights_in(split, sizes)) for sizes in inside.values()]
+            shares = quotas_of(weights, total=max(BLOCK_POSITIONS, self.splits[split]), least=1)
+            found[split] = dict(zip(counts, shares, strict=True))
+        return found
+
+    def _quotas_in(self, split: str, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """Positions of each component in a block of a bucket, of which it has so many samples."""
+        weights = self._weights_in(split, sizes)
+        return quotas_of(weights, least=1) if any(weights) else None
+
+    def _weights_in(self, split: str, sizes: Sequence[int]) -> list[float]:
+        """The part of each component's share that falls on so many of its samples."""
+        quotas = self._quotas[split] or (0,) * len(sizes)
+        totals = self._sizes[split]
+        return [quota * size / max(1, total) for quota, size, total in zip(quotas, sizes, totals, strict=True)]
 
     def samples(self, split: str, seed: int | None, epoch: int, start: int, stop: int) -> np.ndarray:
         """The samples (int64, numbers for `views`) at places [start, stop) of that order."""
@@ -228,11 +247,6 @@ class Mixture:
             raise UserError(
                 f"{bucketed[0].place} holds pictures in buckets and {square.place} squares: build both in one way "
                 "(bucket_step_px of prepare) to mix them"
-            )
-        if bucketed and self.weights is not None:
-            raise UserError(
-                f"{bucketed[0].place} holds pictures in buckets, which are mixed without weights: leave the weights "
-                "out of data.path, so that every picture comes once per epoch"
             )
 
 

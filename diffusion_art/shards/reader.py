@@ -140,6 +140,11 @@ class ShardSet:
         """Per split the samples of each bucket, by its name; empty where all pictures are squares."""
         return {split: info.counts for split, info in self.manifest.buckets.items()}
 
+    @property
+    def bucket_shares(self) -> dict[str, dict[str, int]]:
+        """Of a mixture with weights, how often each bucket comes; here as often as it has pictures."""
+        return {}
+
     def members(self, split: str, bucket: str) -> np.ndarray:
         """The samples (int64) of a bucket, in the order of the index; none where a split has not that bucket."""
         table = self._tables_of_buckets.get(split)

@@ -36,6 +36,7 @@ def describe(shards: Shards) -> StreamInfo:
         caption_template=shards.caption_template,
         codecs=shards.codecs,
         buckets=shards.buckets,
+        bucket_shares=shards.bucket_shares,
     )
 
 

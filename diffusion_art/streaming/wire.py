@@ -175,7 +175,8 @@ class StreamInfo:
     """Which data set a server holds. `splits` are sample counts, `digest` names the samples in order.
 
     `codecs` are the forms in which it gives the pictures. `buckets` are the samples of each bucket of a split, where
-    pictures keep their shape: `train/160x96` is read as a split. A data set of squares does not tell of any.
+    pictures keep their shape: `train/160x96` is read as a split. A data set of squares does not tell of any. In a
+    mixture by weight `bucket_shares` says how often each comes.
     """
 
     name: str
@@ -187,6 +188,7 @@ class StreamInfo:
     version: int = VERSION
     codecs: tuple[str, ...] = ("jpeg",)
     buckets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    bucket_shares: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ _NAMES = {  # all, and those that may not be left out
     )
     for kind in _KINDS
 }
+_LATER = ("buckets", "bucket_shares")  # which earlier clients do not know: left out where there are none
 _INTEGERS = {
     "version": 16,
     "id": 32,
@@ -239,8 +242,9 @@ _INTEGERS = {
 def pack_message(message: Message) -> str:
     """A control message as JSON text."""
     content = {"type": _KINDS[type(message)], **vars(message)}
-    if not content.get("buckets", True):  # earlier clients know no such key
-        del content["buckets"]
+    for name in _LATER:
+        if not content.get(name, True):
+            del content[name]
     return json.dumps(content, ensure_ascii=False, default=dict)
 
 
@@ -279,7 +283,7 @@ def _fits(kind: type[Message], name: str, value: Any) -> bool:
         return type(value) is int and 0 <= value < 2 ** _INTEGERS[name]
     if name == "splits":
         return _counts(value)
-    if name == "buckets":
+    if name in _LATER:
         return isinstance(value, dict) and all(_counts(counts) for counts in value.values())
     return isinstance(value, str)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import simplejpeg
 
+from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.lint.lint import lint
@@ -90,8 +92,39 @@ def test_folders_with_buckets_are_mixed_bucket_by_bucket(folder, tmp_path):
         for image in mixed.views(f"train/{name}", members)[2]:
             height, width, *_ = simplejpeg.decode_jpeg_header(bytes(image))
             assert (width, height) == size_named(name)
-    with pytest.raises(UserError, match="mixed without weights"):
-        open_shards([{"path": folder, "weight": 1}, {"path": tmp_path / "more", "weight": 1}])
+
+
+def test_in_a_mixture_by_weight_each_bucket_and_folder_has_its_share(folder, tmp_path):
+    bucketed_shards(tmp_path / "more", 20, first=100)
+    mixed = open_shards([{"path": folder, "weight": 3}, {"path": tmp_path / "more", "weight": 1}])
+    first, second = (ShardSet.open(path) for path in (folder, tmp_path / "more"))
+    assert unpack_message(pack_message(describe(mixed))) == describe(mixed)
+    shares = mixed.bucket_shares["train"]
+    own = first.splits["train"]
+    for name, count in mixed.buckets["train"].items():
+        ours, theirs = (len(part.members("train", name)) for part in (first, second))
+        parts = 0.75 * ours / own, 0.25 * theirs / second.splits["train"]
+        assert shares[name] / sum(shares.values()) == pytest.approx(sum(parts), abs=1e-3)
+        seen = np.concatenate(
+            [mixed.samples(f"train/{name}", 3, epoch, 0, count) for epoch in range(3000 // count + 1)]
+        )
+        assert np.mean(seen[:2000] < own) == pytest.approx(parts[0] / sum(parts), abs=1e-3)
+        assert len(np.unique(seen)) == count
+
+
+def test_a_run_takes_the_buckets_of_a_mixture_by_their_shares(folder, tmp_path):
+    bucketed_shards(tmp_path / "more", 20, first=100)
+    spec = [{"path": folder, "weight": 0.2}, {"path": tmp_path / "more", "weight": 0.8}]
+    mixed = open_shards(spec)
+    shares = mixed.bucket_shares["train"]
+    batches = sum(shares.values())
+    data = StreamDataModule(shards=spec, url="shards", image_size_px=16, global_batch_size=4, num_workers=0)
+    data.setup()
+    plan = data.train_dataloader().dataset.plan
+    taken = Counter(plan(k).split for k in range(64 * 64))
+    for name, share in shares.items():
+        assert taken[f"train/{name}"] / (64 * 64) == pytest.approx(share / batches, abs=2e-3)
+    data.teardown()
 
 
 def test_a_table_that_lies_is_found_out(tmp_path):

@@ -121,6 +121,7 @@ def test_quotas_are_the_largest_remainders(weights: list[float], total: int):
     down = [share % 1 for quota, share in zip(quotas, exact) if quota < share]
     assert min(up, default=1.0) >= max(down, default=0.0) - 1e-6
     assert quotas_of([1, 1, 1], total=10) == (4, 3, 3)
+    assert quotas_of([1e-9, 0, 1, 1], total=10, least=1) == (1, 0, 4, 5)
 
 
 def test_without_weights_every_sample_comes_once_per_epoch(folders: list[Path]):
