@@ -165,11 +165,14 @@ ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance")  # best first; the last is ArtEmis's
 _TELLING = re.compile(
     r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
-    r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
+    r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text|abstract))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = (
     "description",
+    "imagedescription",
+    "gridtitle",
+    "closeupunifieddescription",
     "tagstring",
     "label",
     "labels",
@@ -211,6 +214,10 @@ _ART = {  # as museums and data sets call them
             "auteur",
             "künstler",
             "kunstenaar",
+            "artistfullname",
+            "artistname",
+            "creatorname",
+            "makername",
         ),
     ),
     "title": (
@@ -224,17 +231,40 @@ _ART = {  # as museums and data sets call them
         "titles",
         "itemlabel",
         "paintinglabel",
+        "artworkname",
+        "workname",
         *_TITLES,
     ),
     "style": ("style", "movement", "artmovement"),
     "genre": ("genre",),
     "date": (
-        *("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating", "dated", "datemade"),
-        *("datedisplay", "displaydate", "objectcreationdate", "yearcreated", "jahr", "datierung", "année", "fecha"),
+        *(
+            "date",
+            "year",
+            "objectdate",
+            "datetext",
+            "creationdate",
+            "creationyear",
+            "datecreated",
+            "dating",
+            "dated",
+            "datemade",
+        ),
+        *(
+            "datedisplay",
+            "displaydate",
+            "objectcreationdate",
+            "yearcreated",
+            "creationyear",
+            "jahr",
+            "datierung",
+            "année",
+            "fecha",
+        ),
     ),
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
-CLASS_COLUMNS = _NAMES | frozenset(_LAST[2:8])  # may hold class numbers
+CLASS_COLUMNS = _NAMES | frozenset(_LAST[_LAST.index("label") : _LAST.index("tags")])  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence", "en", "english")  # of a record in place of a caption
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -296,10 +326,17 @@ def strings(value: Any) -> list[str]:
     if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
         return strings(dict(value))
     if isinstance(value, (list, tuple)):
-        return [text for item in value for text in strings(item)]
+        return [text for item in value for text in strings(_without_kind(item))]
     if isinstance(value, dict):
-        return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+        named = next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+        return named or [text for text in value.values() if isinstance(text, str) and " " in text.strip()]
     return [] if value is None else [str(value)]
+
+
+def _without_kind(item: Any) -> Any:
+    """Of a pair such as ["alt", "a castle"] the text."""
+    pair = isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
+    return item[1] if pair and item[0].isalpha() and " " in item[1].strip() and len(item[0]) < 16 else item
 
 
 def _is_turn(item: Any) -> bool:
@@ -346,14 +383,18 @@ def _is_numbered(name: str) -> bool:
 def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     plain: dict[str, str] = {}
     for name in columns:
-        plain.setdefault(re.sub(r"[\s_-]", "", name.lower()), name)
+        plain.setdefault(re.sub(r"^\w+:|[\s_-]", "", name.lower()), name)  # also `XMP:Description`
     exact = [plain[word] for word in _READY if word in plain]
     numbered = [name for name in columns if _is_numbered(name)]
     telling = [name for name in columns if name not in exact and _TELLING.fullmatch(name.strip().lower())]
     art = [name for name in ART_COLUMNS if name in columns]
-    if len(art) < 2:
-        letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
-        art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
+    if len(art) < 2 or "artist" in art:
+        # `Artist(s)`, `title[1]`, `dc:title`
+        letters = {re.sub(r"^\w+:|[\W\d_]", "", name.lower()): name for name in reversed(columns)}
+        found = {kind: next((letters[w] for w in words if w in letters), None) for kind, words in _ART.items()}
+        plain_ones = {name: name for name in art} if len(art) > 1 else {}  # these go first; of others the date is sure
+        kinds = {**dict.fromkeys(ART_COLUMNS), **({"date": found["date"]} if plain_ones else found), **plain_ones}
+        art = [name for name in kinds.values() if name]
     site = {"category"} if "subcategory" in plain else set()  # gallery-dl's: where a picture was downloaded
     last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]

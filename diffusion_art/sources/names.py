@@ -16,10 +16,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from diffusion_art.sources.kohya import REPEATS
-from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.splits import FolderSplits
+from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, stem_of, suffix_of
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
+_UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-([^/]+)")  # Label Studio's /data/upload/3/1e5cfd21-a.jpg
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
 _LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
@@ -90,6 +91,9 @@ class PictureNames:
         name = nfc(name.strip()).replace("\\", "/")
         name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
         file = self._find(name, folder) or (self._find(nfc(unquote(name)), folder) if "%" in name else None)
+        if file is None and (uploaded := _UPLOADED.fullmatch(name)):
+            name = unquote(uploaded[1])
+            file = self._find(name, folder)
         return None if file and self._is_anothers(file, unquote(name), folder) else file
 
     def _is_anothers(self, file: str, name: str, folder: str) -> bool:

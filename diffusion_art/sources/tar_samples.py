@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import TextsApart
-from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 from diffusion_art.sources.names import FolderNames, class_names
 from diffusion_art.sources.splits import FolderSplits, divide
+from diffusion_art.sources.suffixes import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
 CAPTION_SUFFIXES = ("txt", "caption", "captions", "text", "cap", "prompt")

@@ -20,9 +20,10 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
-from diffusion_art.sources.listing import TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.listing import Listing, list_files
 from diffusion_art.sources.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.suffixes import LINES_SUFFIXES, TAR_SUFFIX
 from diffusion_art.sources.tar_samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, Member, samples_of
 from diffusion_art.sources.texts import decode
 
@@ -119,9 +120,9 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
     listing = listing or list_files(path)
     files = listing.having({TAR_SUFFIX})
     if not files:
-        raise UserError(f"{path} holds no .tar file. Give the folder that does: source.path=...")
+        raise UserError(f"{path} holds no .tar file{listing.told()}. Give the folder that does: source.path=...")
     beside = {"pictures beside the tars": len(listing.pictures())}
-    beside["tables beside the tars, which are not read"] = len(listing.having({".csv", ".tsv", ".jsonl", ".ndjson"}))
+    beside["tables beside the tars, which are not read"] = len(listing.having(LINES_SUFFIXES | {".csv", ".tsv"}))
     return [str(path / file) for file in files], listing.left_out + Counter(beside)
 
 

@@ -13,6 +13,7 @@ import pytest
 from diffusion_art.sources.base import LeftOut
 from diffusion_art.sources.beside import BOXES_NOTE
 from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.delimited import SHORT_ROWS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.json_shapes import REJECTED
@@ -20,7 +21,6 @@ from diffusion_art.sources.kohya import REGULARISATION
 from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
-from diffusion_art.sources.table import SHORT_ROWS
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE
 from tests.fakes_sources import (
