@@ -31,7 +31,7 @@ from diffusion_art.sources.splits import (
 )
 from diffusion_art.sources.suffixes import stem_of, suffix_of
 from diffusion_art.sources.table import read_table, record_in
-from diffusion_art.sources.texts import overlaid
+from diffusion_art.sources.texts import Decoded, overlaid
 
 NO_PICTURE = "rows of metadata whose picture is not here"
 SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"
@@ -62,16 +62,17 @@ class Metadata:
         folder = posixpath.dirname(table)
         return lambda text: self.names.named_exactly(text, folder) or self.names.by_stem(text, folder) is not None
 
-    def read(self, table: str, *, strict: bool = False) -> bool:
+    def read(self, table: str, *, strict: bool = False, text: Decoded | None = None) -> bool:
         """Whether the rows of `table` name pictures; what they say of these is kept. A `strict` one must name some,
-        another may be about something else.
+        another may be about something else. `text` is what it holds, where it is no file of its own.
 
         Raises:
             UserError: a damaged table; of a strict one also a row that names no file, or one outside the folder.
         """
         path = self.root / table
         notes: Counter[str] = Counter()
-        read_rows = list(read_table(path, notes, is_picture=self.finder(table), delimiter=self._delimiter))
+        finder = self.finder(table)
+        read_rows = list(read_table(path, notes, is_picture=finder, delimiter=self._delimiter, text=text))
         if posixpath.basename(table) == ONE_HOT:
             read_rows = [(line, of_one_hot(row)) for line, row in read_rows]
         by_folders = columns_of_folders(table)

@@ -23,16 +23,22 @@ from diffusion_art.sources.delimited import SEPARATORS, Row, delimited_rows
 from diffusion_art.sources.json_shapes import plain_row, read_documents, rows_of
 from diffusion_art.sources.parquet_columns import image_columns, label_text, labels_of, text_columns
 from diffusion_art.sources.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, suffix_of
-from diffusion_art.sources.texts import CP1252_NOTE, decode, read_text
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, decode, read_text
 from diffusion_art.sources.xml_shapes import rows_of_xml
 
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 
 
 def read_table(
-    path: Path, notes: Counter[str], *, is_picture: Callable[[str], bool], delimiter: str | None = None
+    path: Path,
+    notes: Counter[str],
+    *,
+    is_picture: Callable[[str], bool],
+    delimiter: str | None = None,
+    text: Decoded | None = None,
 ) -> Iterator[Row]:
-    """The rows of `path`, by its suffix; what was odd about them is added to `notes`.
+    """The rows of `path`, by its suffix; what was odd about them is added to `notes`. `text` is its content, None where
+    it is to be read.
 
     Raises:
         UserError: the file is damaged; the message names the line.
@@ -41,17 +47,17 @@ def read_table(
     if kind == ".parquet":
         return _parquet_rows(path)
     try:
-        text, guessed = read_text(path)
+        content, guessed = text or read_text(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}).") from error
     notes[CP1252_NOTE] += guessed
-    if kind in LINES_SUFFIXES and not _LIST_OF_OBJECTS.match(text):
-        return _json_lines(path, text, is_picture)
+    if kind in LINES_SUFFIXES and not _LIST_OF_OBJECTS.match(content):
+        return _json_lines(path, content, is_picture)
     if kind in JSON_SUFFIXES | LINES_SUFFIXES:
-        return _json_rows(path, text, notes, is_picture)
+        return _json_rows(path, content, notes, is_picture)
     if kind == ".xml":
-        return _xml_rows(path, text)
-    return delimited_rows(path, text, notes, is_picture=is_picture, delimiter=delimiter)
+        return _xml_rows(path, content)
+    return delimited_rows(path, content, notes, is_picture=is_picture, delimiter=delimiter)
 
 
 def record_in(path: Path) -> dict[str, Any]:

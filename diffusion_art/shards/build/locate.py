@@ -46,6 +46,7 @@ _TOLD_OTHERWISE = (
     ("source.version", "source.files", "source.pictures"),
     ("source.version", "source.times"),
     ("source.beside",),
+    ("source.elsewhere",),
 )
 
 log = logging.getLogger(__name__)

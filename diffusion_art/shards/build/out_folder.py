@@ -27,7 +27,9 @@ from diffusion_art.sources.detect import BUILDING_FOLDER
 _OURS = re.compile(
     r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
 )
-_FACTS_OF_FILES = {f"source.{name}" for name in ("files", "times", "table", "beside")}  # digests, and times in ns
+_FACTS_OF_FILES = {
+    f"source.{name}" for name in ("files", "times", "table", "beside", "elsewhere")
+}  # digests, and times in ns
 
 
 class OutFolder:
