@@ -15,10 +15,12 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
+from diffusion_art.shards.build.caption_rules import of_older_rules
 from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.out_folder import differences, digest_of
 from diffusion_art.shards.captioning import OWN
@@ -155,9 +158,11 @@ class Shards:
         settings = {"image_size_px": self.image_size_px, **self.build}
         check_settings(settings)
         if self._taken_as_they_are(path):
+            _tell_of_older_rules(path, None)
             return Component(path, wanted.weight, template)
         if self._is_collection(path):
             folder, own = _of_collection(path, Path(self.data_dir), settings, template)
+            _tell_of_older_rules(folder, f"`rm -r {shlex.quote(str(folder))}`, and the same command again")
         elif self.source is None:
             raise UserError(
                 f"there is no data at {self.key}={path}. Give a folder of shards, of parquet files in WikiArt's "
@@ -186,6 +191,16 @@ class Shards:
 def _unless_stored(folder: Path, own: str | None) -> str | None:
     """The template of the source itself, where the shards were built with another."""
     return None if Manifest.load(folder).caption_template == own else own or OWN
+
+
+def _tell_of_older_rules(folder: Path, way: str | None) -> None:
+    if line := of_older_rules(folder, way):
+        _say_once(line)
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.info("%s", line)
 
 
 # ---------------------------------------------------------------------- collections that are no shards

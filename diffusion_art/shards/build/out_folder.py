@@ -68,10 +68,11 @@ class OutFolder:
         if self._again is None:
             return "Give another folder (out), or replace it (overwrite)."
         other = self.path.with_name(f"{self.path.name}-{digest_of(self._settings)}")
-        return (
-            f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: "
-            f"`{self._again} overwrite=true`"
-        )
+        return f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: {self.to_replace()}"
+
+    def to_replace(self) -> str | None:
+        """What to type for a build anew in the same place; None where no command is known."""
+        return self._again and f"`{self._again} {shlex.quote(f'out={self.path}')} overwrite=true`"
 
     def check_free(self) -> None:
         """UserError unless the folder is new, empty, to be replaced, or left by an interrupted build."""
