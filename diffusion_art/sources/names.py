@@ -10,9 +10,10 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from diffusion_art.sources.kohya import REPEATS
@@ -32,6 +33,8 @@ _COLUMN_AND_VALUE = re.compile(r"([^\W\d]\w*)=(.+)", re.DOTALL)  # Hive's style=
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
+_UUID = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+$")  # behind Midjourney's
+STEM = "stem"  # the column of a template for `words_of_name`
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
@@ -48,6 +51,13 @@ def words(name: str) -> str:
 def title_words(name: str) -> str:
     """The same with capitals: `claude-monet` is Claude Monet."""
     return " ".join(word[:1].upper() + word[1:] for word in words(name).split())
+
+
+def words_of_name(columns: Mapping[str, Any]) -> str:
+    """What the name of a picture's file says, for people who write their captions there: `a_red_house (2).jpg`."""
+    file = str(columns.get("file_name") or columns.get("filename") or "")
+    stem = _COPY.sub("", stem_of(nfc(file)).rpartition("/")[2])
+    return " ".join(_UUID.sub("", stem).replace("_", " ").split())
 
 
 def is_layout(folder: str) -> bool:
