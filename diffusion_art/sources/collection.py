@@ -34,6 +34,7 @@ from diffusion_art.sources.table import could_be_table
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
 ORPHAN_TEXTS = "texts that belong to no picture"
+COMPANIONS = "pictures in another column of a table than those that it describes, without captions of their own"
 NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
@@ -80,6 +81,9 @@ def collect(listing: Listing) -> Collection:
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
+    others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
+    metadata.left_out[COMPANIONS] += len(others)
+    apart |= others
     return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
 
 

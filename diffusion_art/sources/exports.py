@@ -1,4 +1,4 @@
-"""What Instagram, Facebook and exiftool give to people who take their pictures away, as plain rows.
+"""What Instagram, Facebook, Flickr and exiftool give to people who take their pictures away, as plain rows.
 
 [{"media": [{"uri": "media/posts/a.jpg", "title": "..."}], "title": "..."}]
 {"photos": [{"uri": "photos/a.jpg", "description": "..."}]}
@@ -31,6 +31,14 @@ def of_exiftool(row: dict[str, Any]) -> dict[str, Any]:
     plain = {name.rpartition(":")[2]: value for name, value in row.items() if isinstance(value, str) and value.strip()}
     said = next((plain[name] for name in _DESCRIPTIONS if name in plain), None)
     return {**row, "caption": said} if said else row
+
+
+def of_flickr(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a photo with its description as the caption; its name is the title."""
+    if "photopage" not in row or "name" not in row:
+        return row
+    said = row.get("description")
+    return {**row, "title": row["name"], **({"caption": said} if isinstance(said, str) and said.strip() else {})}
 
 
 def _of_picture(row: dict[str, Any]) -> dict[str, Any]:

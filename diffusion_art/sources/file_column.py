@@ -15,6 +15,7 @@ FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path"
 
 SAMPLED_ROWS = 500
 _ID = re.compile(r"(?:object|image|picture|photo|art|artwork|work|item|record|asset|omni|oms)?(?:id|uuid|key|number)")
+_IN_ROWS = 0.9  # of the rows of a table: those in which such a column names a picture
 _NAMED = 0.8  # of the pictures
 _SCATTERED = 3  # times as many as there are pictures: the largest of their numbers
 _MARKS = re.compile(r"\s*[;,|]\s*")  # between the names of several pictures
@@ -96,6 +97,14 @@ class FileColumns:
         return {self._names.find(name, self._folder) for _, row in rows if (name := name_in(row.get(column or "")))} - {
             None
         }
+
+    def companions(self, rows: list[Row], column: str | None) -> set[str]:
+        """The pictures that other columns name, row by row: what others were made from, or masks of them."""
+        sample = _sample(rows)
+        names = dict.fromkeys(name for row in sample for name in row if name != column)
+        others = [name for name in names if _IN_ROWS * len(sample) <= len(self._hits(sample, name, exact=True))]
+        found = {file for name in others for file in self._hits([row for _, row in rows], name, exact=True)}
+        return found - {file for file in self.pictures_named(rows, column) if file}
 
     def _hits(self, rows: list[dict[str, Any]], column: str, *, exact: bool) -> list[str]:
         """The pictures that a column names, row by row."""

@@ -57,12 +57,10 @@ def _addresses(canvas: Mapping[str, Any]) -> Iterator[str]:
 def _text(value: Any) -> str:
     """Of a text, a list, or a map by language: English first, then that of none."""
     if isinstance(value, dict):
-        value = next(
-            (value[name] for name in ("en", "none", "@value") if value.get(name)), next(iter(value.values()), "")
-        )
-    if isinstance(value, list):
-        return ", ".join(unique([_text(item) for item in value]))
-    return str(value) if isinstance(value, (str, int)) else ""
+        known = (value[name] for name in ("en", "none", "@value") if value.get(name))
+        value = next(known, next(iter(value.values()), ""))
+    texts = (item.get("@value") if isinstance(item, dict) else item for item in _listed(value))
+    return ", ".join(unique([str(text) for text in texts if isinstance(text, (str, int))]))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -51,6 +51,7 @@ class Metadata:
     ) -> None:
         self.described: dict[str, Described] = {}
         self.columns: dict[str, None] = {}
+        self.companions: set[str] = set()  # pictures in other columns than those that tables describe
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -141,6 +142,7 @@ class Metadata:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
             self.add_numbered(described, numbers, row)
         self.notes += notes
+        self.companions |= columns.companions(rows, column)
         self.merge(read)
         return True
 

@@ -22,6 +22,7 @@ from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, stem_of, suffix_of
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
 _UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-([^/]+)")  # Label Studio's /data/upload/3/1e5cfd21-a.jpg
+_OF_FLICKR = re.compile(r"(?:.*_)?([1-9]\d{4,})(?:_[0-9a-f]{10})?_o")
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
 _LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
@@ -185,7 +186,7 @@ class PictureNames:
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
-        numbers = ((_number(stem), path) for stem, paths in self._by_stem.items() for path in paths)
+        numbers = ((_id_in(stem), path) for stem, paths in self._by_stem.items() for path in paths)
         return _grouped((number, path) for number, path in numbers if number)
 
 
@@ -193,6 +194,12 @@ def _number(stem: str) -> str:
     """The number that a name is, without zeros around it: `0012` and `12.0` are 12; "" for another name."""
     whole = stem.removesuffix(".0")
     return whole.lstrip("0") or "0" if whole.isdecimal() else ""
+
+
+def _id_in(stem: str) -> str:
+    """The number that a name is, or that Flickr writes into it: `sunset_7085146945_o`."""
+    of_flickr = _OF_FLICKR.fullmatch(stem)
+    return of_flickr[1] if of_flickr else _number(stem)
 
 
 class FolderNames:

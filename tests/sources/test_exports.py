@@ -43,3 +43,16 @@ def test_exiftool_by_csv_and_json(tmp_path: Path) -> None:
     )
     captions = captions_of(open_source(tmp_path))
     assert captions == {"a/1.jpg": "a red house", "b/2.jpg": "a blue boat", "b/3.jpg": "x"}
+
+
+def test_photos_of_flickr(tmp_path: Path) -> None:
+    """A JSON file a photo, in another folder and by another name."""
+    rows = [("7085146945", "Sunset", "A red sunset"), ("7085146946", "Beach", " ")]
+    write_files(tmp_path, jpegs("data/sunset_7085146945_o.jpg", "data/beach_7085146946_o.jpg"))
+    for number, name, said in rows:
+        row = {"id": number, "name": name, "description": said, "photopage": "https://www.flickr.com/x", "tags": []}
+        write_files(tmp_path, {f"meta/photo_{number}.json": json.dumps(row)})
+    assert captions_of(open_source(tmp_path)) == {
+        "data/sunset_7085146945_o.jpg": "A red sunset",
+        "data/beach_7085146946_o.jpg": "Beach",
+    }
