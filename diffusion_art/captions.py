@@ -315,20 +315,22 @@ def unique(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
 
 
-def strings(value: Any) -> list[str]:
+def strings(value: Any, levels: int = 16) -> list[str]:
     """Every caption in a value of a caption column; a list may also be written out, and of a conversation the first
-    answer counts.
+    answer counts. What lies more than `levels` deep is left out.
     """
+    if levels < 0:
+        return []
     if isinstance(value, str):
         return listed(value) or [value]
     if isinstance(value, list) and value and all(map(_is_turn, value)):
-        return _first_answer(value)
+        return _first_answer(value, levels - 1)
     if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
-        return strings(dict(value))
+        return strings(dict(value), levels - 1)
     if isinstance(value, (list, tuple)):
-        return [text for item in value for text in strings(_without_kind(item))]
+        return [text for item in value for text in strings(_without_kind(item), levels - 1)]
     if isinstance(value, dict):
-        named = next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+        named = next((strings(value[name], levels - 1) for name in _TEXT_FIELDS if value.get(name)), [])
         return named or [text for text in value.values() if isinstance(text, str) and " " in text.strip()]
     return [] if value is None else [str(value)]
 
@@ -344,10 +346,10 @@ def _is_turn(item: Any) -> bool:
     return isinstance(item, dict) and ({"from", "value"} <= item.keys() or {"role", "content"} <= item.keys())
 
 
-def _first_answer(turns: list[dict[str, Any]]) -> list[str]:
+def _first_answer(turns: list[dict[str, Any]], levels: int) -> list[str]:
     """What the assistant says first, without the mark of the picture."""
     said = [turn for turn in turns if str(turn.get("from", turn.get("role"))).lower() in _ASSISTANTS]
-    texts = (" ".join(strings(turn.get("value", turn.get("content")))) for turn in said)
+    texts = (" ".join(strings(turn.get("value", turn.get("content")), levels)) for turn in said)
     return list(filter(None, (text.replace("<image>", " ").strip() for text in texts)))[:1]
 
 

@@ -58,8 +58,8 @@ def of_fiftyone(row: dict[str, Any]) -> dict[str, Any]:
     found: list[str] = []
     for value in row.values():
         kind = value.get("_cls") if isinstance(value, dict) else None
-        inner = value.get("classifications") or value.get("detections") if kind else None
-        for item in [value] if kind == "Classification" else inner or ():
+        inner = (value.get("classifications") or value.get("detections")) if kind else None
+        for item in [value] if kind == "Classification" else inner if isinstance(inner, list) else ():
             found.append(str(item.get("label") or "") if isinstance(item, dict) else "")
     return {**row, "labels": unique(found)} if unique(found) else row
 
