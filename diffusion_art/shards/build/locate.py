@@ -34,7 +34,7 @@ from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.out_folder import differences, digest_of
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
-from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import Address, Component, Place, RemoteSettings, ShardSpec, with_remote
 from diffusion_art.shards.reader import ShardSet
@@ -113,7 +113,7 @@ class Shards:
 
     def _is_collection(self, path: Path) -> bool:
         """Whether what lies there are pictures to make shards of."""
-        return path.exists() and not (path / MANIFEST_FILE).is_file() and not (self.source and unfinished(path))
+        return path.exists() and not has_manifest(path) and not (self.source and unfinished(path))
 
     def lie_elsewhere(self) -> bool:
         """Whether there is a source that paints, and `path` holds other pictures than it makes: a collection, or
@@ -130,7 +130,7 @@ class Shards:
         """Whether what lies there was made by the source, or is still to be made by it."""
         if isinstance(path, Address):
             return self._made(ShardSet.open(path).manifest)
-        if (path / MANIFEST_FILE).is_file():
+        if has_manifest(path):
             return self._made(Manifest.load(path))
         return not path.exists() or unfinished(path)
 
@@ -178,7 +178,7 @@ class Shards:
         """Whether `path` holds finished shards that are not checked against the settings of a source: there is none,
         that would cost too much, or they are another's.
         """
-        if not (path / MANIFEST_FILE).is_file():
+        if not has_manifest(path):
             return False
         return not self._opens_at_once or not self._made(Manifest.load(path))
 

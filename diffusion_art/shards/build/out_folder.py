@@ -20,7 +20,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
-from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
 
@@ -49,7 +49,7 @@ class OutFolder:
 
     def finished(self) -> Manifest | None:
         """The manifest of a finished build of the same settings. UserError for one of others."""
-        if self._overwrite or not (self.path / MANIFEST_FILE).is_file():
+        if self._overwrite or not has_manifest(self.path):
             return None
         manifest = Manifest.load(self.path)
         for name, old, new in differences(manifest.extra.get("settings"), self._settings):
@@ -83,7 +83,7 @@ class OutFolder:
         names = {path.name for path in self.path.iterdir()}
         ours = {name for name in names if _OURS.fullmatch(name)}
         foreign = names - ours - {BUILDING_FOLDER, SIDE_FOLDER}
-        if not names & {MANIFEST_FILE, BUILDING_FOLDER}:  # tars, but of somebody else
+        if BUILDING_FOLDER not in names and not has_manifest(self.path):  # tars, but of somebody else
             foreign |= ours - {BAD_PICTURES_FILE}
         if foreign:
             raise UserError(
