@@ -165,11 +165,14 @@ ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance")  # best first; the last is ArtEmis's
 _TELLING = re.compile(
     r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
-    r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text))?"
+    r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text|abstract))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = (
     "description",
+    "imagedescription",
+    "gridtitle",
+    "closeupunifieddescription",
     "tagstring",
     "label",
     "labels",
@@ -211,6 +214,10 @@ _ART = {  # as museums and data sets call them
             "auteur",
             "künstler",
             "kunstenaar",
+            "artistfullname",
+            "artistname",
+            "creatorname",
+            "makername",
         ),
     ),
     "title": (
@@ -224,17 +231,40 @@ _ART = {  # as museums and data sets call them
         "titles",
         "itemlabel",
         "paintinglabel",
+        "artworkname",
+        "workname",
         *_TITLES,
     ),
     "style": ("style", "movement", "artmovement"),
     "genre": ("genre",),
     "date": (
-        *("date", "year", "objectdate", "datetext", "creationdate", "datecreated", "dating", "dated", "datemade"),
-        *("datedisplay", "displaydate", "objectcreationdate", "yearcreated", "jahr", "datierung", "année", "fecha"),
+        *(
+            "date",
+            "year",
+            "objectdate",
+            "datetext",
+            "creationdate",
+            "creationyear",
+            "datecreated",
+            "dating",
+            "dated",
+            "datemade",
+        ),
+        *(
+            "datedisplay",
+            "displaydate",
+            "objectcreationdate",
+            "yearcreated",
+            "creationyear",
+            "jahr",
+            "datierung",
+            "année",
+            "fecha",
+        ),
     ),
 }
 _NAMES = frozenset((*_ART["artist"], *_ART["style"], *_ART["genre"]))  # of which a number says nothing
-CLASS_COLUMNS = _NAMES | frozenset(_LAST[2:8])  # may hold class numbers
+CLASS_COLUMNS = _NAMES | frozenset(_LAST[_LAST.index("label") : _LAST.index("tags")])  # may hold class numbers
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence", "en", "english")  # of a record in place of a caption
 _MAX_LIST_CHARACTERS = 2**16
 
@@ -285,21 +315,30 @@ def unique(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
 
 
-def strings(value: Any) -> list[str]:
+def strings(value: Any, levels: int = 16) -> list[str]:
     """Every caption in a value of a caption column; a list may also be written out, and of a conversation the first
-    answer counts.
+    answer counts. What lies more than `levels` deep is left out.
     """
+    if levels < 0:
+        return []
     if isinstance(value, str):
         return listed(value) or [value]
     if isinstance(value, list) and value and all(map(_is_turn, value)):
-        return _first_answer(value)
+        return _first_answer(value, levels - 1)
     if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):  # a map of parquet
-        return strings(dict(value))
+        return strings(dict(value), levels - 1)
     if isinstance(value, (list, tuple)):
-        return [text for item in value for text in strings(item)]
+        return [text for item in value for text in strings(_without_kind(item), levels - 1)]
     if isinstance(value, dict):
-        return next((strings(value[name]) for name in _TEXT_FIELDS if value.get(name)), [])
+        named = next((strings(value[name], levels - 1) for name in _TEXT_FIELDS if value.get(name)), [])
+        return named or [text for text in value.values() if isinstance(text, str) and " " in text.strip()]
     return [] if value is None else [str(value)]
+
+
+def _without_kind(item: Any) -> Any:
+    """Of a pair such as ["alt", "a castle"] the text."""
+    pair = isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
+    return item[1] if pair and item[0].isalpha() and " " in item[1].strip() and len(item[0]) < 16 else item
 
 
 def _is_turn(item: Any) -> bool:
@@ -307,10 +346,10 @@ def _is_turn(item: Any) -> bool:
     return isinstance(item, dict) and ({"from", "value"} <= item.keys() or {"role", "content"} <= item.keys())
 
 
-def _first_answer(turns: list[dict[str, Any]]) -> list[str]:
+def _first_answer(turns: list[dict[str, Any]], levels: int) -> list[str]:
     """What the assistant says first, without the mark of the picture."""
     said = [turn for turn in turns if str(turn.get("from", turn.get("role"))).lower() in _ASSISTANTS]
-    texts = (" ".join(strings(turn.get("value", turn.get("content")))) for turn in said)
+    texts = (" ".join(strings(turn.get("value", turn.get("content")), levels)) for turn in said)
     return list(filter(None, (text.replace("<image>", " ").strip() for text in texts)))[:1]
 
 
@@ -346,14 +385,18 @@ def _is_numbered(name: str) -> bool:
 def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     plain: dict[str, str] = {}
     for name in columns:
-        plain.setdefault(re.sub(r"[\s_-]", "", name.lower()), name)
+        plain.setdefault(re.sub(r"^\w+:|[\s_-]", "", name.lower()), name)  # also `XMP:Description`
     exact = [plain[word] for word in _READY if word in plain]
     numbered = [name for name in columns if _is_numbered(name)]
     telling = [name for name in columns if name not in exact and _TELLING.fullmatch(name.strip().lower())]
     art = [name for name in ART_COLUMNS if name in columns]
-    if len(art) < 2:
-        letters = {re.sub(r"[\W\d_]", "", name.lower()): name for name in reversed(columns)}  # `Artist(s)`, `title[1]`
-        art = [found for words in _ART.values() if (found := next((letters[w] for w in words if w in letters), None))]
+    if len(art) < 2 or "artist" in art:
+        # `Artist(s)`, `title[1]`, `dc:title`
+        letters = {re.sub(r"^\w+:|[\W\d_]", "", name.lower()): name for name in reversed(columns)}
+        found = {kind: next((letters[w] for w in words if w in letters), None) for kind, words in _ART.items()}
+        plain_ones = {name: name for name in art} if len(art) > 1 else {}  # these go first; of others the date is sure
+        kinds = {**dict.fromkeys(ART_COLUMNS), **({"date": found["date"]} if plain_ones else found), **plain_ones}
+        art = [name for name in kinds.values() if name]
     site = {"category"} if "subcategory" in plain else set()  # gallery-dl's: where a picture was downloaded
     last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]

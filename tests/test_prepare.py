@@ -62,7 +62,7 @@ def test_another_build_in_the_way_is_answered_with_whole_commands(tmp_path: Path
     assert status == 1
     assert "Traceback" not in complaint
     beside, over = re.findall(r"`python -m diffusion_art\.prepare (.*?)`", complaint)
-    assert shlex.split(over) == [*arguments, "fit=stretch", "overwrite=true"]
+    assert shlex.split(over) == [*arguments, "fit=stretch", "out=data/my-art-16px", "overwrite=true"]
     assert run_here("prepare", *shlex.split(beside))[0] == 0
     assert run_here("prepare", *shlex.split(over))[0] == 0
     built = sorted(path.name for path in (tmp_path / "data").iterdir())

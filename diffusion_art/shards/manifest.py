@@ -197,6 +197,19 @@ def _info(entry: dict[str, Any]) -> ShardInfo:
 # ---------------------------------------------------------------------- files beside it
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest of shards, be it damaged or of a later version, and no `manifest.json` of IIIF or
+    of a web page.
+    """
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except OSError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and not content.keys().isdisjoint(("format", "splits"))
+
+
 def check_file(folder: Path, file: str, *, bytes: int) -> None:
     """`file` is a plain file of `bytes`, in `folder`; UserError when not: a folder may come from anywhere."""
     path = folder / file

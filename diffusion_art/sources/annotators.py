@@ -1,11 +1,16 @@
-"""What annotation tools write in JSON, as plain rows: Label Studio, VGG's Image Annotator (VIA) and LabelMe."""
+"""What annotation tools write in JSON and csv, as plain rows: Label Studio, VGG's Image Annotator (VIA), LabelMe,
+FiftyOne and Roboflow.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions import unique
+
+ONE_HOT = "_classes.csv"  # of Roboflow: a column a class
 
 
 def of_label_studio(row: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +51,53 @@ def of_labelme(row: dict[str, Any]) -> dict[str, Any]:
     flags = row.get("flags")
     set_ones = [name for name, value in flags.items() if value is True] if isinstance(flags, dict) else []
     return {"labels": [*set_ones, *labels]}
+
+
+def of_fiftyone(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the names of its classes and detections; another row as it is."""
+    found: list[str] = []
+    for value in row.values():
+        kind = value.get("_cls") if isinstance(value, dict) else None
+        inner = (value.get("classifications") or value.get("detections")) if kind else None
+        for item in [value] if kind == "Classification" else inner if isinstance(inner, list) else ():
+            found.append(str(item.get("label") or "") if isinstance(item, dict) else "")
+    return {**row, "labels": unique(found)} if unique(found) else row
+
+
+def rows_of_classes(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """FiftyOne's {"classes": ["house"], "labels": {"a": 0}}; nothing of another file."""
+    classes, labels = content.get("classes"), content.get("labels")
+    if not isinstance(classes, list) or not isinstance(labels, dict):
+        return
+    for name, number in labels.items():
+        if isinstance(number, int) and 0 <= number < len(classes):
+            yield {"file_name": name, "label": classes[number]}
+
+
+def of_question(row: dict[str, Any]) -> dict[str, Any]:
+    """Roboflow's rows for vision-language models: `suffix` is the answer; `<loc` begins a box in it."""
+    suffix = row.get("suffix")
+    if "prefix" not in row or not isinstance(suffix, str) or "<loc" in suffix:
+        return row
+    return {"caption": suffix, **{name: value for name, value in row.items() if name not in ("prefix", "suffix")}}
+
+
+def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of VIA's csv with the attributes of its file; another row as it is."""
+    if "file_attributes" not in row or "region_attributes" not in row:
+        return row
+    try:
+        attributes = json.loads(row["file_attributes"] or "{}")
+    except (ValueError, TypeError, RecursionError):
+        attributes = {}
+    return {"file_name": row.get("filename"), **(attributes if isinstance(attributes, dict) else {})}
+
+
+def of_one_hot(row: dict[str, Any]) -> dict[str, Any]:
+    """Roboflow's `_classes.csv`: a column a class, 1 in those of the picture."""
+    marked = [name for name, value in row.items() if str(value).strip() == "1"]
+    others = {name: value for name, value in row.items() if str(value).strip() not in ("0", "1")}
+    return {**others, "labels": marked}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -7,30 +7,36 @@ Texts may also lie in a folder of their own beside that of the pictures: `captio
 
 from __future__ import annotations
 
-import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_art.captions import caption_columns, is_caption_column, ready_captions, unique
 from diffusion_art.sources.annotators import of_labelme
-from diffusion_art.sources.described import text_of
-from diffusion_art.sources.listing import (
+from diffusion_art.sources.described import names_scored, text_of
+from diffusion_art.sources.generators import prompt_of
+from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
+from diffusion_art.sources.json_shapes import plain_row, read_documents
+from diffusion_art.sources.listing import Listing
+from diffusion_art.sources.names import is_layout, nfc
+from diffusion_art.sources.suffixes import (
+    JSON_SUFFIXES,
     SIDECAR_SUFFIXES,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
-    Listing,
     stem_of,
     suffix_of,
 )
-from diffusion_art.sources.names import is_layout, nfc
-from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode, prompt_of
+from diffusion_art.sources.texts import CP1252_NOTE, Decoded, alternatives, decode
 
-_TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?)(?:[_ -]\w{1,3})?")
+_TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?|sentences?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
+_ENTITY = re.compile(r"\[/EN#\d+/\S+ ([^\]]*)\]")  # of Flickr30k Entities: [/EN#1/people Two men]
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
 _OF_A_POST = re.compile(r"(.+_UTC)_\d+")  # of instaloader: pictures of one post share a text
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
@@ -44,7 +50,7 @@ class Neighbours:
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
         by_stem: dict[str, list[str]] = defaultdict(list)
-        by_json = listing.having({".json"})
+        by_json = listing.having(JSON_SUFFIXES)
         for file in (*texts, *by_json, *listing.having(SIDECAR_SUFFIXES)):
             by_stem[_picture_of(file)].append(file)
         self.texts: dict[str, tuple[str, ...]] = {}
@@ -62,8 +68,9 @@ class Neighbours:
             if picture not in self.texts and picture not in self.json:
                 owned |= self._take(picture, in_any_case.get(nfc(stem_of(picture)).casefold(), []))
         apart = TextsApart(file for file in texts if file not in owned)
+        alone = _names_of_one(pictures) if apart.files else set()
         for picture in pictures if apart.files else ():
-            if picture not in self.texts and (of_text := apart.of(nfc(stem_of(picture)))):
+            if picture not in self.texts and (of_text := apart.of(nfc(stem_of(picture)), alone)):
                 self.texts[picture] = of_text
                 owned.update(of_text)
         apart = TextsApart((file for file in by_json if file not in owned), _JSON_FOLDER)
@@ -80,7 +87,7 @@ class Neighbours:
             self.texts[picture] = of_text
         if of_program := tuple(file for file in found if suffix_of(file) in SIDECAR_SUFFIXES):
             self.sidecars[picture] = of_program
-        if json_file := next((file for file in found if suffix_of(file) == ".json"), None):
+        if json_file := next((file for file in found if suffix_of(file) in JSON_SUFFIXES), None):
             self.json[picture] = json_file
         return set(found)
 
@@ -88,12 +95,18 @@ class Neighbours:
 def _picture_of(file: str) -> str:
     """The name of the picture that a text or JSON is about, with or without its suffix."""
     stem = nfc(stem_of(file))
-    if suffix_of(file) == ".json" and suffix_of(stem) == ".info":  # of yt-dlp
+    if suffix_of(file) in JSON_SUFFIXES and suffix_of(stem) == ".info":  # of yt-dlp
         return stem_of(stem)
-    takeout = _TAKEOUT.fullmatch(stem) if suffix_of(file) == ".json" else None
+    takeout = _TAKEOUT.fullmatch(stem) if suffix_of(file) in JSON_SUFFIXES else None
     if takeout is None or not "supplemental-metadata".startswith(takeout[2]):
         return stem
     return f"{stem_of(takeout[1])}{takeout[3]}{suffix_of(takeout[1])}" if takeout[3] else takeout[1]
+
+
+def _names_of_one(pictures: Iterable[str]) -> set[str]:
+    """The names, without folder and suffix, that one picture alone has."""
+    counts = Counter(nfc(stem_of(picture)).rpartition("/")[2] for picture in pictures)
+    return {name for name, count in counts.items() if count == 1}
 
 
 def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
@@ -116,12 +129,23 @@ class TextsApart:
                 if folder.fullmatch(name.lower()):
                     self.files["/".join([*folders[:place], *folders[place + 1 :], base])].append(file)
 
-    def of(self, stem: str) -> tuple[str, ...]:
-        """The texts of a picture, as it stands or without a folder such as `images`."""
+    def of(self, stem: str, alone: Collection[str] = ()) -> tuple[str, ...]:
+        """The texts of a picture, as it stands or without a folder such as `images`; or the only one of its name, where
+        that is one of the names that belong to one picture `alone`.
+        """
         *folders, base = stem.split("/")
         places = [place for place, name in enumerate(folders) if is_layout(name)]
         without = ("/".join([*folders[:place], *folders[place + 1 :], base]) for place in places)
-        return tuple(self.files.get(next((key for key in (stem, *without) if key in self.files), ""), ()))
+        found = self.files.get(next((key for key in (stem, *without) if key in self.files), ""), ())
+        named = self._by_name.get(base, ()) if not found and base in alone else ()
+        return tuple(found or (named if len(named) == 1 else ()))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = defaultdict(list)
+        for key, files in self.files.items():
+            names[key.rpartition("/")[2]] += files
+        return names
 
 
 class About(NamedTuple):
@@ -148,13 +172,22 @@ def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
     """ValueError for JSON that cannot be read."""
     row = read_json(json_text.text) if json_text else {}
     boxes = [text for text in texts if _holds_boxes(text.text)]
-    filled = [prompt for text in texts if text not in boxes and (prompt := prompt_of(text.text)).strip()]
+    prompts = (_plain(prompt_of(text.text)) for text in texts if text not in boxes)
+    filled = [prompt for prompt in prompts if prompt.strip()]
     notes = [CP1252_NOTE] if any(text.guessed for text in (*texts, json_text) if text) else []
     notes += [BOXES_NOTE] * len(boxes)
     known = ((name, text_of(name, value)) for name, value in row.items() if value is not None)
     columns = {name: text for name, text in known if text is not None}
     captions = ready_captions(row)
     return About(next(iter(filled), ""), _captions_of_texts(filled, captions), columns, captions, notes)
+
+
+def _plain(text: str) -> str:
+    """A text without marks of entities; one that is JSON as the captions in it, or in one line where it has none."""
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError):
+            return "\n".join(" ".join(caption.split()) for caption in ready_captions(read_json(text)) or [text])
+    return _ENTITY.sub(r"\1", text) if "[/EN#" in text else text
 
 
 def _holds_boxes(text: str) -> bool:
@@ -165,20 +198,24 @@ def _holds_boxes(text: str) -> bool:
 def read_json(text: str) -> dict[str, Any]:
     """The object in a JSON file; a text or a list of texts is `captions`. ValueError where it cannot be read."""
     try:
-        row = json.loads(text)
+        row = read_documents(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be read ({error})") from None
     if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
         return {"captions": row}
     if isinstance(row, list) and row and all(isinstance(item, dict) and caption_columns(item).ready for item in row):
         return {"captions": [text for item in row for text in ready_captions(item)]}
-    return of_labelme(_unwrapped(row)) if isinstance(row, dict) else {}
+    if isinstance(row, list) and len(row) == 1:  # of exiftool
+        row = row[0]
+    if isinstance(row, dict) and is_manifest(row):
+        return next(rows_of_manifest(row), {})
+    return plain_row(of_labelme(_unwrapped(row))) if isinstance(row, dict) else {}
 
 
 def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
     """What a museum's interface wraps: Rijksmuseum's {"artObject": {...}}, Chicago's {"data": {...}, "info": {...}}."""
     name = next((name for name in _WRAPPERS if isinstance(row.get(name), dict)), next(iter(row), ""))
-    lone = len(row) == 1 and not is_caption_column(name)
+    lone = len(row) == 1 and not is_caption_column(name) and not names_scored(row[name])
     envelope = name in _WRAPPERS and not any(caption_columns(row)[:2])
     return row[name] if isinstance(row.get(name), dict) and (lone or envelope) else row
 

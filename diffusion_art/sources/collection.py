@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.kohya import REGULARISATION, regularisation
-from diffusion_art.sources.listing import SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, Listing, suffix_of
+from diffusion_art.sources.listing import Listing
+from diffusion_art.sources.lists import read_list, read_side_by_side
 from diffusion_art.sources.metadata import Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
@@ -28,10 +29,12 @@ from diffusion_art.sources.names import (
 )
 from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
+from diffusion_art.sources.suffixes import JSON_SUFFIXES, SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, suffix_of
 from diffusion_art.sources.table import could_be_table
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
 ORPHAN_TEXTS = "texts that belong to no picture"
+COMPANIONS = "pictures in another column of a table than those that it describes, without captions of their own"
 NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
 PASSED_BY = "json files beside those of captions, not read"
@@ -74,10 +77,13 @@ def collect(listing: Listing) -> Collection:
     pictures = listing.pictures()
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
-    _read_tables(beside.others, metadata)
+    _read_tables(beside, metadata)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
+    others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
+    metadata.left_out[COMPANIONS] += len(others)
+    apart |= others
     return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
 
 
@@ -136,31 +142,40 @@ def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
     return []
 
 
-def _read_tables(files: list[str], metadata: Metadata) -> None:
-    """Every table among `files` that names pictures. A table of captions makes other JSON files there needless."""
+def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
+    """Every table that names pictures. A table of captions makes other JSON files there needless."""
+    files = beside.others
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
+    records: dict[str, list[str]] = defaultdict(list)  # files of no table, by folder
+    texts: dict[str, list[str]] = defaultdict(list)
     for file in sorted(files, key=lambda file: (file.count("/"), is_strict(file), file)):
-        suffix = suffix_of(file)
+        suffix, folder = suffix_of(file), posixpath.dirname(file)
         if _IMG2DATASET.search(file):
             continue
         if suffix in SIDECAR_SUFFIXES:
             metadata.left_out[ORPHAN_TEXTS] += 1
         elif suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
-            readers = (metadata.read_partition, metadata.read_names, metadata.read_pairs)
-            metadata.left_out[ORPHAN_TEXTS] += not any(read(file) for read in readers)
-        elif suffix == ".json" and posixpath.dirname(file) in of_captions and not _is_json_of_captions(file):
+            if not read_list(metadata, file):
+                texts[folder].append(file)
+        elif suffix in JSON_SUFFIXES and folder in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
         elif is_strict(file):
             metadata.read(file, strict=True)
         else:
             try:
-                metadata.read(file)
+                if not metadata.read(file) and suffix in JSON_SUFFIXES | {".xml"}:
+                    records[folder].append(file)
             except UserError:
                 metadata.left_out[DAMAGED_TABLE] += 1
+    for folder, found in records.items():
+        metadata.read_records(folder, found, but=beside.json)
+    metadata.left_out[ORPHAN_TEXTS] += sum(
+        len(some) - len(read_side_by_side(metadata, some)) for some in texts.values()
+    )
 
 
 def _is_json_of_captions(file: str) -> bool:
-    return suffix_of(file) == ".json" and "caption" in posixpath.basename(file).lower()
+    return suffix_of(file) in JSON_SUFFIXES and "caption" in posixpath.basename(file).lower()
 
 
 def _columns_of_paths(files: list[str], folders: FolderNames, notes: Counter[str]) -> list[dict[str, str]]:

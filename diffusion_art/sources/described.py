@@ -49,11 +49,22 @@ def text_of(name: str, value: Any) -> str | None:
         return next(iter(strings(value)), "")
     if isinstance(value, str):
         return as_text(listed(value) or _names_in(records_in(value)) or value)
-    if isinstance(value, list) and value and (names := _names_in(value)):
+    if names := names_scored(value) or (_names_in(value) if isinstance(value, list) and value else []):
         return as_text(names)
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None
     return as_text(value)
+
+
+def names_scored(value: Any) -> list[str]:
+    """The names in what a tagger writes: {"castle": 0.9}, or [["castle", 0.9]]; [] of anything else."""
+    pairs = list(value.items()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    scored = all(isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_score(*pair) for pair in pairs)
+    return [name for name, _ in pairs] if scored else []
+
+
+def _is_score(name: Any, score: Any) -> bool:
+    return isinstance(name, str) and isinstance(score, float) and 0 <= score <= 1
 
 
 def _names_in(records: list[Any]) -> list[str]:

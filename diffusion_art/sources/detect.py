@@ -8,10 +8,18 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.image_cells import holds_base64
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, stem_of, why_unread
+from diffusion_art.sources.listing import Listing, list_files
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.parquet_file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.records import Records
+from diffusion_art.sources.suffixes import (
+    JSON_SUFFIXES,
+    LINES_SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    stem_of,
+    why_unread,
+)
 from diffusion_art.sources.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built
@@ -39,7 +47,8 @@ def open_source(path: str | Path, *, name: str | None = None, caption_template: 
     kind = _kind(listing)
     if kind is None:
         _refuse_base64([path / file for file in listing.having(TABLE_SUFFIXES)])
-        raise UserError(f"{path} holds nothing to learn from{listing.told()}. Give a file or folder with {_KNOWN}.")
+        why = f" ({path.suffix}: {reason})" if (reason := why_unread(path.suffix.lower())) else listing.told()
+        raise UserError(f"{path} holds nothing to learn from{why}. Give a file or folder with {_KNOWN}.")
     return kind(path, name=name, caption_template=caption_template, listing=listing)
 
 
@@ -63,7 +72,7 @@ def _refuse_base64(tables: list[Path]) -> None:
     found = next((file for file in tables[:8] if file.suffix.lower() != ".parquet" and holds_base64(file)), None)
     if found is None:
         return
-    lines = found.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    lines = found.suffix.lower() in LINES_SUFFIXES | JSON_SUFFIXES
     read = f"read_json({found.name!r}, lines=True)" if lines else f"read_csv({found.name!r}, sep={_mark(found)})"
     raise UserError(
         f"{found} has its pictures in it, in base64, which are not read from text. Make parquet of it, from which they "

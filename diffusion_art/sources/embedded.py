@@ -1,13 +1,13 @@
 """The captions that cameras, archives and painting programs keep within picture files: `caption_template='{embedded}'`.
 
-The prompt in what a web interface of Stable Diffusion or InvokeAI notes, the description in XMP, IPTC, EXIF or a PNG's
+The prompt that a program notes which generates pictures (generators.py), the description in XMP, IPTC, EXIF or a PNG's
 own texts, the first that there is. Nothing of it is read unless a template asks.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -18,15 +18,19 @@ from PIL import Image, ImageFile, IptcImagePlugin
 from diffusion_art.captions import clean
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.formats import is_heic, open_heic
+from diffusion_art.sources.generators import prompt_of
 from diffusion_art.sources.pictures import FORMATS
 from diffusion_art.sources.sidecars import of_a_camera, read_xmp
-from diffusion_art.sources.texts import decode, prompt_of
+from diffusion_art.sources.texts import decode
 
 EMBEDDED = "embedded"  # the column of a template
 
 _LOOKED_AT = 8
 _IMAGE_DESCRIPTION, _XP_TITLE, _XP_COMMENT, _XP_SUBJECT = 0x010E, 0x9C9B, 0x9C9C, 0x9C9F  # EXIF tags
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
+_MAKE, _MODEL = 0x010F, 0x0110
+_OF_GENERATORS = ("prompt", "invokeai_metadata", "sd-metadata", "Dream")  # texts of a PNG
+_WORDS = re.compile(r"[^\W\d_]{2,}")
 _CAPTION_OF_IPTC = (2, 120)
 _UNICODE = b"UNICODE\0"
 
@@ -53,21 +57,30 @@ def with_captions_within(source: Source) -> tuple[int, int]:
 def _texts(image: Image.Image) -> Iterator[str]:
     """Every text that may be a caption, the likeliest first."""
     info, exif = image.info, image.getexif()
-    yield prompt_of(_text(info.get("parameters")))
-    comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
-    generated = _user_comment(comment)
-    yield "" if (prompt := prompt_of(generated)) == generated else prompt  # others write numbers there
-    yield _of_invoke(_text(info.get("invokeai_metadata") or info.get("sd-metadata")))
+    comment = _user_comment(exif.get_ifd(_EXIF).get(_USER_COMMENT)) or _user_comment(exif.get(_USER_COMMENT))
+    parameters = _text(info.get("parameters"))
+    yield _noted(parameters) or ("" if parameters.startswith("{") else parameters)
+    yield from (_noted(_text(info.get(name))) for name in _OF_GENERATORS)
+    yield _noted(comment)
+    yield from (_noted(_text(exif.get(tag)).partition(":")[2]) for tag in (_MODEL, _MAKE))  # ComfyUI's WebP
     if xmp := _text(info.get("xmp") or info.get("XML:com.adobe.xmp")):
         columns = read_xmp(xmp)
-        yield from (columns[name] for name in ("caption", "title") if name in columns)
+        yield from (prompt_of(columns[name]) for name in ("caption", "title") if name in columns)
     if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO", "TIFF"):
         iptc: Any = IptcImagePlugin.getiptcinfo(image)
         yield _text((iptc or {}).get(_CAPTION_OF_IPTC))
-    yield _text(info.get("Description") or info.get("description"))
+    yield prompt_of(_text(info.get("Description") or info.get("description")))
     yield _text(exif.get(_IMAGE_DESCRIPTION))
     yield from (_utf16(exif.get(tag)) for tag in (_XP_COMMENT, _XP_TITLE, _XP_SUBJECT))
     yield _text(info.get("Title"))
+    if not comment.lstrip().startswith(("{", "[")) and len(_WORDS.findall(comment)) > 1:  # others write numbers there
+        yield comment
+
+
+def _noted(text: str) -> str:
+    """The prompt in what a program notes of a picture that it generates; "" where the text is something else."""
+    prompt = prompt_of(text)
+    return "" if prompt == text else prompt
 
 
 def _text(value: Any) -> str:
@@ -89,11 +102,3 @@ def _user_comment(value: Any) -> str:
     rest = value[8:]
     big = rest[0::2].count(0) >= rest[1::2].count(0)
     return rest.decode("utf-16-be" if big else "utf-16-le", "ignore")
-
-
-def _of_invoke(text: str) -> str:
-    try:
-        row = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return ""
-    return str(row.get("positive_prompt") or "") if isinstance(row, dict) else ""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from diffusion_art.captions import listed
-from diffusion_art.sources.listing import PICTURE_SUFFIXES, suffix_of
+from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.names import PictureNames
-from diffusion_art.sources.table import Row
+from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 
 SAMPLED_ROWS = 500
+_ID = re.compile(r"(?:object|image|picture|photo|art|artwork|work|item|record|asset|omni|oms)?(?:id|uuid|key|number)")
+_IN_ROWS = 0.9  # of the rows of a table: those in which such a column names a picture
+_NAMED = 0.8  # of the pictures
+_SCATTERED = 3  # times as many as there are pictures: the largest of their numbers
 _MARKS = re.compile(r"\s*[;,|]\s*")  # between the names of several pictures
 
 
@@ -40,9 +45,23 @@ class FileColumns:
         bare = {name: self._hits(sample, name, exact=False) for name in (*usual, *others)}
         best = max(bare, key=lambda name: len(set(bare[name])), default=None)
         if best is None or 2 * len(bare[best]) <= len(sample):
-            return None
+            return self._of_numbers(rows, (*usual, *others))
         # The numbers of a few classes name as few pictures.
         return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
+
+    def _of_numbers(self, rows: list[Row], columns: tuple[str, ...]) -> str | None:
+        """The column called an id that names nearly all pictures here, each in one row: the dump of a museum, of which
+        few pictures were downloaded. Pictures that are just numbered from 1 are no such few.
+        """
+        for column in (name for name in columns if _ID.fullmatch(re.sub(r"[\s_-]", "", name.lower()))):
+            named = [row for _, row in rows if self._hits([row], column, exact=False)]
+            hits = Counter(self._hits(named, column, exact=False))
+            ids = (name_in(row[column]) for row in named)
+            largest = max((int(name) for name in ids if name.isdecimal() and len(name) < 20), default=0)
+            few = not largest or largest > _SCATTERED * len(self._names)
+            if few and _NAMED * len(self._names) <= len(hits) == hits.total():
+                return column
+        return None
 
     def of_namesakes(self, rows: list[Row]) -> str | None:
         """The column, most values of which name several pictures."""
@@ -78,6 +97,14 @@ class FileColumns:
         return {self._names.find(name, self._folder) for _, row in rows if (name := name_in(row.get(column or "")))} - {
             None
         }
+
+    def companions(self, rows: list[Row], column: str | None) -> set[str]:
+        """The pictures that other columns name, row by row: what others were made from, or masks of them."""
+        sample = _sample(rows)
+        names = dict.fromkeys(name for row in sample for name in row if name != column)
+        others = [name for name in names if _IN_ROWS * len(sample) <= len(self._hits(sample, name, exact=True))]
+        found = {file for name in others for file in self._hits([row for _, row in rows], name, exact=True)}
+        return found - {file for file in self.pictures_named(rows, column) if file}
 
     def _hits(self, rows: list[dict[str, Any]], column: str, *, exact: bool) -> list[str]:
         """The pictures that a column names, row by row."""

@@ -25,9 +25,10 @@ from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.kohya import regularisation
-from diffusion_art.sources.listing import Listing, list_files, picture_suffixes
+from diffusion_art.sources.listing import Listing, list_files
 from diffusion_art.sources.names import data_set_name, names_of_columns
 from diffusion_art.sources.sidecars import read_sidecars
+from diffusion_art.sources.suffixes import picture_suffixes
 from diffusion_art.sources.texts import overlaid
 
 FILES_PER_CHUNK = 64

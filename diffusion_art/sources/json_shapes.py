@@ -10,40 +10,113 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions import is_caption_column
-from diffusion_art.sources.annotators import of_label_studio, rows_of_via
+from diffusion_art.captions import caption_columns, is_caption_column, ready_captions
+from diffusion_art.sources.annotators import (
+    of_fiftyone,
+    of_label_studio,
+    of_question,
+    rows_of_classes,
+    rows_of_via,
+)
+from diffusion_art.sources.described import names_scored
+from diffusion_art.sources.exports import of_exiftool, of_flickr, posts_in
+from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
+from diffusion_art.sources.museums import of_museum
 from diffusion_art.sources.splits import split_of_folder
 
 REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 
+_LAST_COMMA = re.compile(r",(\s*[\]}])")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
 
 
-def rows_of(content: Any, notes: Counter[str]) -> Iterator[dict[str, Any]]:
+def read_documents(text: str) -> Any:
+    """What a JSON file holds: one value, or the list of several that stand behind one another. A comma before a closing
+    bracket is forgiven. ValueError where it cannot be read.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        reader, found = json.JSONDecoder(), []
+        text = _LAST_COMMA.sub(r"\1", text).strip().lstrip("\ufeff")
+        while text:
+            try:
+                value, end = reader.raw_decode(text)
+            except ValueError:
+                raise error from None
+            found.append(value)
+            text = text[end:].lstrip(" \r\n\t,")
+        return found[0] if len(found) == 1 else found
+
+
+def rows_of(
+    content: Any, notes: Counter[str], is_picture: Callable[[str], bool] = lambda _: False
+) -> Iterator[dict[str, Any]]:
     """The rows in a JSON file's content; none where it describes no pictures. `notes` counts rejected captions."""
+    yield from map(plain_row, _rows_of(content, notes, is_picture))
+
+
+def plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as tables have it, of what programs and museums write."""
+    for shape in (of_label_studio, of_fiftyone, of_question, of_museum, of_exiftool, of_flickr, _lifted):
+        row = shape(row)
+    return row
+
+
+def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
-        yield from (of_label_studio(row) for row in content if isinstance(row, dict))
+        yield from (one for row in content if isinstance(row, dict) for one in posts_in(row))
     elif not isinstance(content, dict):
         return
-    elif via := list(rows_of_via(content)):
-        yield from via
+    elif is_manifest(content):
+        yield from rows_of_manifest(content)
+    elif found := [*rows_of_via(content), *rows_of_classes(content)]:
+        yield from found
     elif _is_coco(content):
         yield from _coco_rows(content, notes)
     elif content and all(map(split_of_folder, content)):
         yield from ({**row, "split": split} for split, part in content.items() for row in _part_rows(part))
+    elif _is_record(content, is_picture):
+        yield content
     elif lists := [value for value in content.values() if _are_records(value)]:
         captioned = lists if len(lists) == 1 else [rows for rows in lists if any(map(is_caption_column, rows[0]))]
-        yield from (_with_folder(row) for rows in captioned for row in rows)
+        yield from (_with_folder(one) for rows in captioned for row in rows for one in posts_in(row))
     elif _are_columns(content):
         yield from ({name: values[key] for name, values in content.items()} for key in next(iter(content.values())))
     else:
         yield from _by_file(content)
+
+
+def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
+    """Whether an object is about one picture, which a value in it names."""
+    return not any(map(is_picture, content)) and any(isinstance(v, str) and is_picture(v) for v in content.values())
+
+
+def _lifted(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the captions of the one record or list of records in it that has some, where it has none itself."""
+    known = caption_columns(row)
+    if known.ready or known.telling:
+        return row
+    within = {name: [value] if isinstance(value, dict) else value for name, value in row.items()}
+    records = {name: items for name, items in within.items() if isinstance(items, list) and items and _all_tell(items)}
+    if len(records) != 1:
+        return row
+    (items,) = records.values()
+    if len(items) == 1 and isinstance(next(iter(row[name] for name in records)), dict):
+        return {**items[0], **row}
+    return {**row, "captions": [text for item in items for text in ready_captions(item)]}
+
+
+def _all_tell(items: list[Any]) -> bool:
+    return all(isinstance(item, dict) and caption_columns(item).ready for item in items)
 
 
 def _part_rows(part: Any) -> Iterator[dict[str, Any]]:
@@ -68,7 +141,9 @@ def _are_columns(content: dict[str, Any]) -> bool:
 
 def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, value in content.items():
-        if isinstance(value, dict):
+        if tags := names_scored(value):
+            yield {KEY_COLUMN: name, "tags": tags}
+        elif isinstance(value, dict):
             yield {**value, KEY_COLUMN: name}
         elif isinstance(value, (str, list)):
             yield {KEY_COLUMN: name, "caption": value}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,44 +17,22 @@ from functools import cached_property
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.formats import HEAD_BYTES, HEIC_EXTRA, can_read_heic, looks_like_picture, other_kind
+from diffusion_art.sources.formats import HEAD_BYTES, looks_like_picture, other_kind
+from diffusion_art.sources.suffixes import READ, picture_suffixes, suffix_of, why_unread
 
-HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
-_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
-_OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
-PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
-TEXT_SUFFIXES = frozenset({".txt", ".caption", ".captions", ".text", ".cap", ".prompt"})
-SIDECAR_SUFFIXES = frozenset({".tags", ".xmp"})
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".token"})
-TAR_SUFFIX = ".tar"
-
-_READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
-_NO_READER = {
-    **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
-    **dict.fromkeys((".zip", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst"), "an archive; unpack it"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
-    **dict.fromkeys(
-        (".feather", ".tfrecord", ".h5", ".hdf5", ".lmdb", ".mdb"), "no reader; write parquet or WebDataset"
-    ),
-    ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
-    **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
-    **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
-    ".jsonld": "JSON by another suffix; rename them to .json",
-    ".xml": "no captions are read from these; write .txt",
-    **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
-    **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
-    **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
-}
-_PART_OF_TABLE = re.compile(r"(\.(?:csv|tsv|jsonl))\d{1,4}")  # Unsplash's photos.tsv000
-_PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
+_FOLDERS_OF_DATA = {".zarr", ".lance"}  # folders that are one data set, of files without telling names
+_THUMBNAILS = {"thumbs.db", "ehthumbs.db", "thumbnails-digikam.db", "digikam4.db"}
+_NOT_KNOWN = "no reader; write parquet or WebDataset"
+_TOLD = 5  # suffixes of unknown files in a message
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
 
 @dataclass
 class Listing:
     """The files below `root` by their posix paths, in the order of these, and what was left out: {why: how many}.
+    `unknown` counts files of other kinds by their suffix.
 
     The value of a file is its size and time of change, as text: a hundred thousand of them weigh little.
     """
@@ -63,6 +40,7 @@ class Listing:
     root: Path
     files: dict[str, str]
     left_out: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def _by_suffix(self) -> dict[str, list[str]]:
@@ -88,11 +66,12 @@ class Listing:
     def without(self, suffixes: Iterable[str]) -> Listing:
         dropped = set(self.having(suffixes))
         kept = {file: facts for file, facts in self.files.items() if file not in dropped}
-        return Listing(self.root, kept, self.left_out)
+        return Listing(self.root, kept, self.left_out, self.unknown)
 
     def told(self) -> str:
-        """What was left out, in brackets for an error message; "" for nothing."""
-        return told(self.left_out)
+        """What was left out, in brackets for an error message where nothing else is there; "" for nothing."""
+        others = {f"files {suffix}: {_NOT_KNOWN}": count for suffix, count in self.unknown.most_common(_TOLD)}
+        return told({**self.left_out, **others})
 
     def digest(self) -> str:
         """Of names, sizes and times of change: 128 bits in hex."""
@@ -114,34 +93,17 @@ def told(left_out: Mapping[str, int]) -> str:
 def list_files(root: Path) -> Listing:
     """UserError when `root` cannot be listed."""
     left_out: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     try:
-        found = dict(_walk(root, left_out))
+        found = dict(_walk(root, left_out, unknown))
     except OSError as error:
         raise UserError(f"the folder {root} cannot be listed ({error}).") from error
-    return Listing(root, {file: found[file] for file in sorted(found)}, left_out)
+    return Listing(root, {file: found[file] for file in sorted(found)}, left_out, unknown)
 
 
-def picture_suffixes() -> frozenset[str]:
-    """Suffixes of what can be read here; HEIC is among them where `pillow-heif` is installed."""
-    return PICTURE_SUFFIXES | HEIC_SUFFIXES if can_read_heic() else PICTURE_SUFFIXES
-
-
-def suffix_of(file: str) -> str:
-    """The last suffix of a path, in lower case; "" without one."""
-    base = file[file.rfind("/") + 1 :]
-    dot = base.rfind(".")
-    return base[dot:].lower() if dot > 0 else ""
-
-
-def stem_of(file: str) -> str:
-    """A path without its last suffix."""
-    suffix = suffix_of(file)
-    return file[: -len(suffix)] if suffix else file
-
-
-def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+def _walk(root: Path, left_out: Counter[str], unknown: Counter[str]) -> Iterator[tuple[str, str]]:
     """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
-    wanted = _READ | picture_suffixes()
+    wanted = READ | picture_suffixes()
     seen: set[tuple[int, int]] = set()
     above = folders_above(root)
     real, linked = [(str(root), "")], []
@@ -156,13 +118,18 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
             if _is_folder(entry):
                 if entry.is_symlink() and _place(entry) in above:
                     left_out["links to folders above the collection"] += 1
+                elif suffix in _FOLDERS_OF_DATA:
+                    left_out[f"folders {suffix}: {why_unread(suffix)}"] += 1
                 else:
                     (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
             elif not suffix and not prefix.endswith(_NAMED_BY_LINKS):
                 if (facts := _facts(entry, left_out)) and _is_picture(entry.path, left_out):
                     yield prefix + name, facts
             elif suffix not in wanted and not entry.is_symlink():
-                _count_unread(suffix, left_out)
+                if reason := "" if name.lower() in _THUMBNAILS else why_unread(suffix):
+                    left_out[f"files {suffix}: {reason}"] += 1
+                else:
+                    unknown[suffix] += 1
             elif name.endswith(_MASKS):
                 left_out["masks of OneTrainer"] += 1
             elif (facts := _facts(entry, left_out)) and suffix in wanted:
@@ -229,19 +196,3 @@ def _is_picture(path: str, left_out: Counter[str]) -> bool:
     if kind := other_kind(head):
         left_out[f"files without a suffix: {kind}"] += 1
     return False
-
-
-def _count_unread(suffix: str, left_out: Counter[str]) -> None:
-    if reason := why_unread(suffix):
-        left_out[f"files {suffix}: {reason}"] += 1
-
-
-def why_unread(suffix: str) -> str | None:
-    """Why files that look like pictures, tables or collections are not read; None for others."""
-    if table := _PART_OF_TABLE.fullmatch(suffix):
-        return f"a table by another suffix; rename it to {table[1]}"
-    if plain := _PLAIN_SUFFIX.match(suffix):  # `.tfrecord-00000-of-00001`, `.jpg_large`
-        suffix = plain[0]
-        if suffix in PICTURE_SUFFIXES:
-            return f"no suffix of pictures; rename them to {suffix}"
-    return _NO_READER[suffix] or "no reader for this format" if suffix in _NO_READER else None

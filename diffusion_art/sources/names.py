@@ -10,16 +10,19 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from diffusion_art.sources.kohya import REPEATS
-from diffusion_art.sources.listing import PICTURE_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.splits import FolderSplits
+from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, stem_of, suffix_of
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
+_UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-([^/]+)")  # Label Studio's /data/upload/3/1e5cfd21-a.jpg
+_OF_FLICKR = re.compile(r"(?:.*_)?([1-9]\d{4,})(?:_[0-9a-f]{10})?_o")
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
 _LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
@@ -31,6 +34,8 @@ _COLUMN_AND_VALUE = re.compile(r"([^\W\d]\w*)=(.+)", re.DOTALL)  # Hive's style=
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
+_UUID = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+$")  # behind Midjourney's
+STEM = "stem"  # the column of a template for `words_of_name`
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
@@ -47,6 +52,13 @@ def words(name: str) -> str:
 def title_words(name: str) -> str:
     """The same with capitals: `claude-monet` is Claude Monet."""
     return " ".join(word[:1].upper() + word[1:] for word in words(name).split())
+
+
+def words_of_name(columns: Mapping[str, Any]) -> str:
+    """What the name of a picture's file says, for people who write their captions there: `a_red_house (2).jpg`."""
+    file = str(columns.get("file_name") or columns.get("filename") or "")
+    stem = _COPY.sub("", stem_of(nfc(file)).rpartition("/")[2])
+    return " ".join(_UUID.sub("", stem).replace("_", " ").split())
 
 
 def is_layout(folder: str) -> bool:
@@ -90,6 +102,9 @@ class PictureNames:
         name = nfc(name.strip()).replace("\\", "/")
         name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
         file = self._find(name, folder) or (self._find(nfc(unquote(name)), folder) if "%" in name else None)
+        if file is None and (uploaded := _UPLOADED.fullmatch(name)):
+            name = unquote(uploaded[1])
+            file = self._find(name, folder)
         return None if file and self._is_anothers(file, unquote(name), folder) else file
 
     def _is_anothers(self, file: str, name: str, folder: str) -> bool:
@@ -171,7 +186,7 @@ class PictureNames:
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
-        numbers = ((_number(stem), path) for stem, paths in self._by_stem.items() for path in paths)
+        numbers = ((_id_in(stem), path) for stem, paths in self._by_stem.items() for path in paths)
         return _grouped((number, path) for number, path in numbers if number)
 
 
@@ -179,6 +194,12 @@ def _number(stem: str) -> str:
     """The number that a name is, without zeros around it: `0012` and `12.0` are 12; "" for another name."""
     whole = stem.removesuffix(".0")
     return whole.lstrip("0") or "0" if whole.isdecimal() else ""
+
+
+def _id_in(stem: str) -> str:
+    """The number that a name is, or that Flickr writes into it: `sunset_7085146945_o`."""
+    of_flickr = _OF_FLICKR.fullmatch(stem)
+    return of_flickr[1] if of_flickr else _number(stem)
 
 
 class FolderNames:

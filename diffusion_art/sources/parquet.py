@@ -198,7 +198,7 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], di
     listing = listing or list_files(path)
     files = listing.having({".parquet"})
     if not files:
-        raise UserError(f"{path} holds no .parquet file. Give the folder that does: source.path=...")
+        raise UserError(f"{path} holds no .parquet file{listing.told()}. Give the folder that does: source.path=...")
     return [str(path / file) for file in files], listing.pictures(), listing.files, listing.left_out.copy()
 
 

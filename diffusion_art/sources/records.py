@@ -18,9 +18,10 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours
 from diffusion_art.sources.collection import Collection, assemble
 from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.listing import TABLE_SUFFIXES, TAR_SUFFIX, Listing, list_files, why_unread
+from diffusion_art.sources.listing import Listing, list_files
 from diffusion_art.sources.metadata import Metadata
 from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.suffixes import JSON_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, why_unread
 
 
 class Records(ImageFolder):
@@ -54,7 +55,7 @@ class Records(ImageFolder):
 
     def describe(self) -> dict[str, Any]:
         facts = self.table.stat()
-        others = TABLE_SUFFIXES - {".json"} | {TAR_SUFFIX}
+        others = TABLE_SUFFIXES - JSON_SUFFIXES | {TAR_SUFFIX}
         return {
             "kind": "table",
             "table": [self.table.name, facts.st_size, facts.st_mtime_ns],

@@ -13,14 +13,17 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from diffusion_art.sources.beside import MAX_TEXT_BYTES
-from diffusion_art.sources.listing import suffix_of
+from diffusion_art.sources.suffixes import suffix_of
 from diffusion_art.sources.texts import decode
+from diffusion_art.sources.xml_shapes import parsed
 
 UNREAD_XMP = "xmp files that cannot be read, passed by"
 
 _DC, _RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _COLUMNS = {"description": "caption", "title": "title", "subject": "keywords"}
+_HIERARCHY = "{http://ns.adobe.com/lightroom/1.0/}hierarchicalSubject"
+_HEADLINE = "{http://ns.adobe.com/photoshop/1.0/}Headline"
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 
@@ -44,21 +47,28 @@ def read_sidecars(root: Path, files: Iterable[str]) -> tuple[dict[str, str], lis
 
 def read_xmp(text: str) -> dict[str, str]:
     """The columns in a packet of XMP. ValueError where it cannot be read, or declares entities of its own."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # what could grow without end, or name other files
-        raise ValueError("XMP with a document type is not read")
-    try:
-        tree = ElementTree.fromstring(text.strip("\0 \r\n\t\ufeff"))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"XMP cannot be read ({error})") from None
+    tree = parsed(text)
     columns: dict[str, str] = {}
     for about in tree.iter(f"{_RDF}Description"):
+        of_darktable = _words_of_darktable(about)
+        headline = about.get(_HEADLINE) or about.findtext(_HEADLINE) or ""
         for name, column in _COLUMNS.items():
             inner = about.find(f"{_DC}{name}")
             found = _texts(inner) if inner is not None else [about.get(f"{_DC}{name}", "")]
+            found = [text for text in found if name != "subject" or text not in of_darktable]
             told = ", ".join(found if name == "subject" else found[:1]).strip()
             if told and not of_a_camera(told):
                 columns.setdefault(column, told)
+        if headline.strip():
+            columns.setdefault("title", headline.strip())
     return columns
+
+
+def _words_of_darktable(about: ElementTree.Element) -> set[str]:
+    """What darktable notes of its own among the subjects: `darktable|format|jpg`, `darktable|changed`."""
+    tags = [text for part in about.iterfind(_HIERARCHY) for text in _texts(part)]
+    own = {word for tag in tags if tag.startswith("darktable|") for word in tag.split("|")}
+    return own - {word for tag in tags if not tag.startswith("darktable|") for word in tag.split("|")}
 
 
 def of_a_camera(text: str) -> bool:

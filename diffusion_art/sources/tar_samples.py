@@ -9,15 +9,16 @@ import tarfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import TextsApart
-from diffusion_art.sources.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 from diffusion_art.sources.names import FolderNames, class_names
 from diffusion_art.sources.splits import FolderSplits, divide
+from diffusion_art.sources.suffixes import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
+IMAGE_SUFFIXES += ("img", "image")  # of programs that know by the name alone what it is
 CAPTION_SUFFIXES = ("txt", "caption", "captions", "text", "cap", "prompt")
 MAX_HEADER_BYTES = 2**20  # of one member, its long name and extended attributes included
 
@@ -107,6 +108,14 @@ def _by_image(key: str, members: dict[str, Member]) -> Iterator[tuple[str, dict[
         own = {suffix: member for suffix, member in members.items() if lone or "." not in suffix}
         own |= {s.removeprefix(f"{head}."): member for s, member in members.items() if s.startswith(f"{head}.")}
         yield f"{key}.{head}", own
+
+
+def read_member(tar: BinaryIO, member: Member, limit: int) -> bytes:
+    """The content of a member. ValueError over `limit` bytes."""
+    if member.bytes > limit:
+        raise ValueError(f"a member of {member.bytes} bytes, at most {limit} are read")
+    tar.seek(member.offset)
+    return tar.read(member.bytes)
 
 
 class _HeaderFile(io.FileIO):

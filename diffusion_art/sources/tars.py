@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,12 +20,21 @@ from diffusion_art.captions import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
+from diffusion_art.sources.described import Described
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
-from diffusion_art.sources.listing import TAR_SUFFIX, Listing, list_files
+from diffusion_art.sources.listing import Listing, digest, list_files
 from diffusion_art.sources.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
-from diffusion_art.sources.tar_samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, Member, samples_of
-from diffusion_art.sources.texts import decode
+from diffusion_art.sources.suffixes import TAR_SUFFIX
+from diffusion_art.sources.tar_captions import (
+    Elsewhere,
+    holds_texts_alone,
+    read_elsewhere,
+    tables_beside,
+    tables_within,
+)
+from diffusion_art.sources.tar_samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, read_member, samples_of
+from diffusion_art.sources.texts import decode, overlaid
 
 SAMPLES_PER_CHUNK = 128
 MAX_IMAGE_BYTES = 2**28  # 256 MiB; 50 megapixels of raw RGB are 150
@@ -38,6 +48,7 @@ class Chunk(NamedTuple):
     file: str
     entries: list[Entry]
     split: str | None = None  # of the whole tar
+    elsewhere: Mapping[str, Described] | None = None  # by key what other files say of its samples
 
 
 class Tars:
@@ -57,9 +68,16 @@ class Tars:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
+        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
         found, self._left_out = _find(self.path, listing)
         for file in found:
             _check_start(Path(file))
+        self._texts = [file for file in found if len(found) > 1 and holds_texts_alone(file)]
+        self._texts = self._texts if len(self._texts) < len(found) else []
+        found = [file for file in found if file not in self._texts]
+        self._tables = tables_beside(listing) if listing and not self.path.is_file() else []
+        self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing else ""
+        self._within = tables_within(found[0])
         names = {file: self._below_root(file) for file in found}
         folders = FolderSplits(names.values())
         self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
@@ -73,18 +91,45 @@ class Tars:
         times = [of.st_mtime_ns for of in facts]  # a tar is padded: another content may well have its size
         splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
         by_folders = names_of_columns(self._below_root(file) for file in self._files)
-        more = {"folder_columns": by_folders} if by_folders else {}  # which earlier versions did not read
+        # which earlier versions did not read
+        more: dict[str, Any] = {"folder_columns": by_folders} if by_folders else {}
+        if self._tables or self._within or self._texts:
+            more["elsewhere"] = [self._tables_digest, self._within, *self._facts_of_texts()]
         return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(samples_of(Path(file))) for file, split in self._files.items() if split == "test")
-        return dict(self._left_out + Counter({TEST_SPLIT: tests}))
+        return dict(self._left_out + Counter({TEST_SPLIT: tests}) + self._elsewhere.left_out)
+
+    @cached_property
+    def _elsewhere(self) -> Elsewhere:
+        if not (self._tables or self._within or self._texts):
+            return Elsewhere()
+        root = self.path if self.path.is_dir() else self.path.parent
+        tars = {self._below_root(file): file for file in self._files}
+        return read_elsewhere(root, tars, self._texts, self._tables, within=self._within)
+
+    def _facts_of_texts(self) -> list[list[Any]]:
+        facts = [(file, Path(file).stat()) for file in self._texts]
+        return [[self._below_root(file), of.st_size, of.st_mtime_ns] for file, of in facts]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is told elsewhere travels in the chunks."""
+        return {name: value for name, value in self.__dict__.items() if name != "_elsewhere"}
 
     def chunks(self) -> Iterator[Chunk]:
         for file, split in self._files.items():
             entries = samples_of(Path(file)) if split != "test" else []
             for start in range(0, len(entries), SAMPLES_PER_CHUNK):
-                yield Chunk(file, entries[start : start + SAMPLES_PER_CHUNK], split)
+                yield self._chunk(file, entries[start : start + SAMPLES_PER_CHUNK], split)
+
+    def _chunk(self, file: str, entries: list[Entry], split: str | None) -> Chunk:
+        """With what is told elsewhere of its samples, and without the tables that told it."""
+        told = self._elsewhere
+        kept = [entry for entry in entries if (file, entry.key) not in told.tables]
+        kept = [entry._replace(split=told.splits.get((file, entry.key), entry.split)) for entry in kept]
+        known = {entry.key: told.described[file, entry.key] for entry in kept if (file, entry.key) in told.described}
+        return Chunk(file, kept, split, known)
 
     def pictures(self, chunk: Chunk) -> Iterator[Item]:
         by_folders = columns_of_folders(self._below_root(chunk.file))
@@ -95,7 +140,8 @@ class Tars:
                     yield LeftOut(name, TEST_SPLIT)
                     continue
                 try:
-                    yield from _read_sample(tar, entry, name, chunk.split or entry.split, by_folders)
+                    told = chunk.elsewhere.get(entry.key) if chunk.elsewhere else None
+                    yield from _read_sample(tar, entry, name, chunk.split or entry.split, by_folders, told)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
 
@@ -105,7 +151,7 @@ class Tars:
     def _template_of_first(self) -> str | None:
         """The template that suits the first sample: the files of one data set are alike."""
         file, split = next(item for item in self._files.items() if item[1] != "test")
-        pictures = self.pictures(Chunk(file, samples_of(Path(file), first=_MEMBERS_LOOKED_AT), split))
+        pictures = self.pictures(self._chunk(file, samples_of(Path(file), first=_MEMBERS_LOOKED_AT), split))
         known = next((picture.columns for picture in pictures if isinstance(picture, Picture)), {})
         return default_template([name for name, value in known.items() if value])
 
@@ -116,12 +162,11 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
         return [str(path)], Counter()
     if not path.is_dir():
         raise UserError(f"there is no {path}. Give a tar file or a folder of them: source.path=...")
-    listing = listing or list_files(path)
+    assert listing is not None
     files = listing.having({TAR_SUFFIX})
     if not files:
-        raise UserError(f"{path} holds no .tar file. Give the folder that does: source.path=...")
+        raise UserError(f"{path} holds no .tar file{listing.told()}. Give the folder that does: source.path=...")
     beside = {"pictures beside the tars": len(listing.pictures())}
-    beside["tables beside the tars, which are not read"] = len(listing.having({".csv", ".tsv", ".jsonl", ".ndjson"}))
     return [str(path / file) for file in files], listing.left_out + Counter(beside)
 
 
@@ -135,20 +180,20 @@ def _check_start(file: Path) -> None:
 
 
 def _read_sample(
-    tar: BinaryIO, entry: Entry, name: str, split: str | None, by_folders: dict[str, str]
+    tar: BinaryIO, entry: Entry, name: str, split: str | None, by_folders: dict[str, str], told: Described | None
 ) -> Iterator[Item]:
-    """`by_folders` are the columns that the folders above the tar tell.
+    """`by_folders` are the columns that the folders above the tar tell, `told` is what stands elsewhere.
 
     ValueError for a member that is too large, or JSON that cannot be read.
     """
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
-    image = _read(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
+    image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
     json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
-    row = decode(_read(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
+    row = decode(read_member(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
     members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
-    texts = [decode(_read(tar, member, MAX_TEXT_BYTES)) for member in members]
+    texts = [decode(read_member(tar, member, MAX_TEXT_BYTES)) for member in members]
     if not image and entry.members.keys() <= _TABLES:
-        yield LeftOut(name, "tables within a tar, which are not read; unpack it, and give the folder")
+        yield LeftOut(name, "tables within a tar that name no picture in it")
         return
     if not image:
         yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
@@ -158,8 +203,9 @@ def _read_sample(
         return
     known = about(texts, row)
     yield from (Note(name, note) for note in known.notes)
-    captions = known.captions or known.row_captions
+    captions = known.captions or (told.captions if told else []) or known.row_captions
     columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
+    columns = overlaid(columns, told.columns) if told else columns
     if known.text:
         columns["caption"] = known.text if len(captions) < 2 else captions[0]
     if entry.folder and not columns:
@@ -170,15 +216,10 @@ def _read_sample(
 
 
 def _caption_suffixes(members: Collection[str], image: str) -> list[str]:
-    """The plain ones, also behind that of the image (`jpg.txt`), then those of more words: `caption_1.txt`, `0.txt`."""
+    """The plain ones, also behind that of the image (`jpg.txt`), then those of more words: `caption_1.txt`, `0.txt`; or
+    the only text that there is.
+    """
     plain = [*CAPTION_SUFFIXES, *(f"{image}.{suffix}" for suffix in CAPTION_SUFFIXES)]
     named = sorted(suffix for suffix in members if _NAMED_CAPTION.fullmatch(suffix))
-    return [*(suffix for suffix in plain if suffix in members), *named]
-
-
-def _read(tar: BinaryIO, member: Member, limit: int) -> bytes:
-    """The content of a member. ValueError over `limit` bytes."""
-    if member.bytes > limit:
-        raise ValueError(f"a member of {member.bytes} bytes, at most {limit} are read")
-    tar.seek(member.offset)
-    return tar.read(member.bytes)
+    others = [suffix for suffix in members if suffix.endswith(".txt")]  # `outputs.txt`
+    return [*(suffix for suffix in plain if suffix in members), *named] or (others if len(others) == 1 else [])

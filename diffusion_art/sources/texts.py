@@ -23,8 +23,6 @@ _BOMS = (  # UTF-32 goes first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_NEGATIVE = re.compile(r"^Negative prompt:", re.MULTILINE)
-_GENERATED = re.compile(r"^Steps: \d+, (?:Sampler|Schedule type|CFG scale|Seed|Size):", re.MULTILINE)
 _CP1252 = {byte: ord(bytes([byte]).decode("cp1252", "ignore") or chr(byte)) for byte in range(256)}
 
 
@@ -56,14 +54,6 @@ def read_text(path: Path) -> Decoded:
 def alternatives(text: str) -> list[str]:
     """The lines of a caption file: each is a caption of its own, as kohya's and OneTrainer's users write them."""
     return unique(re.split(r"[\r\n]+", text))
-
-
-def prompt_of(text: str) -> str:
-    """The prompt in what Stable Diffusion's web interfaces note of a picture; other text as it is."""
-    if (settings := _GENERATED.search(text)) is None:
-        return text
-    before = text[: settings.start()]
-    return _NEGATIVE.split(before, maxsplit=1)[0].strip()
 
 
 def as_text(value: Any) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 from diffusion_art.sources.base import LeftOut
 from diffusion_art.sources.beside import BOXES_NOTE
-from diffusion_art.sources.collection import DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.collection import COMPANIONS, DAMAGED_TABLE, NO_SUFFIX, ORPHAN_TEXTS, PASSED_BY, REPEATS
+from diffusion_art.sources.delimited import SHORT_ROWS
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.json_shapes import REJECTED
@@ -20,7 +21,6 @@ from diffusion_art.sources.kohya import REGULARISATION
 from diffusion_art.sources.metadata import NO_PICTURE, NO_TABLE, OTHER_SUFFIX, SEVERAL
 from diffusion_art.sources.parquet import Parquet
 from diffusion_art.sources.splits import TEST_SPLIT
-from diffusion_art.sources.table import SHORT_ROWS
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE
 from tests.fakes_sources import (
@@ -861,3 +861,13 @@ def test_what_wikidata_calls_a_painting(tmp_path: Path) -> None:
     link = "http://commons.wikimedia.org/wiki/Special:FilePath/Starry%20Night.jpg"
     write_files(tmp_path, {**jpegs("Starry Night.jpg"), "q.csv": f"itemLabel,creatorLabel,image\nStarry,Gogh,{link}\n"})
     assert captions_of(open_source(tmp_path)) == {"Starry Night.jpg": "Gogh / Starry"}
+
+
+def test_pictures_in_a_second_column_are_left_out_where_nothing_describes_them(tmp_path: Path) -> None:
+    """What others were made from, as in sets for ControlNet, or padded copies."""
+    rows = [{"image": f"images/{n}.png", "padded": f"padded/p_{n}.png", "text": f"picture {n}"} for n in range(3)]
+    write_files(tmp_path, jpegs(*(row[name] for row in rows for name in ("image", "padded"))))
+    write_files(tmp_path, {"m.jsonl": "\n".join(map(json.dumps, rows)), "padded/p_2.txt": "its own"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {**{f"images/{n}.png": f"picture {n}" for n in range(3)}, "padded/p_2.png": "its own"}
+    assert source.left_out() == {COMPANIONS: 2}

@@ -19,6 +19,11 @@ from tests.fakes_sources import encoded, picture, write_files
 from tests.sources.test_sidecars import DESCRIPTION, XMP
 
 NOTED = "a castle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 1"
+COMFY = (
+    '{"3": {"class_type": "KSampler", "inputs": {"positive": ["6", 0], "negative": ["7", 0]}},'
+    ' "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a castle"}},'
+    ' "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry"}}}'
+)
 SMALL = {"image_size_px": 16, "val_fraction": 0.0, "progress": False, "workers": 1}
 
 
@@ -38,6 +43,13 @@ def jpeg_with(tags: dict[int, Any] | None = None, *, comment: bytes = b"", **opt
     return encoded(picture(0), "JPEG", exif=exif, **options)
 
 
+def webp_with(tags: dict[int, Any]) -> bytes:
+    exif = Image.Exif()
+    for tag, value in tags.items():
+        exif[tag] = value
+    return encoded(picture(0), "WEBP", exif=exif)
+
+
 def with_iptc(caption: bytes) -> bytes:
     """A JPEG whose Photoshop segment holds an IPTC caption."""
     record = b"\x1c\x02\x78" + len(caption).to_bytes(2, "big") + caption
@@ -53,6 +65,15 @@ def with_iptc(caption: bytes) -> bytes:
     [
         (png(parameters=NOTED), "a castle"),
         (png(prompt='{"3": {"class_type": "KSampler"}}'), ""),
+        (png(prompt=COMFY, workflow="{}"), "a castle"),
+        (webp_with({0x010F: "workflow:{}", 0x0110: f"prompt:{COMFY}"}), "a castle"),
+        (png(parameters='{"prompt": "a castle", "negative_prompt": "", "metadata_scheme": "fooocus"}'), "a castle"),
+        (png(parameters='{"odd": 1}', Description="a house"), "a house"),
+        (png(Dream='"a castle" -s 50 -S 123'), "a castle"),
+        (png(Description="a castle --ar 3:2 --v 6 Job ID: 0d1f"), "a castle"),
+        (jpeg_with({0x9286: '{"prompt": "a castle", "steps": 30}', 0x927C: "fooocus"}), "a castle"),
+        (jpeg_with(comment=b"ASCII\0\0\0a red house"), "a red house"),
+        (jpeg_with(comment=b"ASCII\0\0\0 0.1 -3 12"), ""),
         (png(invokeai_metadata='{"positive_prompt": "a lake", "seed": 1}'), "a lake"),
         (png(Description="a house", Title="House"), "a house"),
         (jpeg_with({0x010E: "a house"}), "a house"),

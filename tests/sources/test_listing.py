@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.locate import fingerprint
-from diffusion_art.sources import listing
-from diffusion_art.sources.listing import list_files, why_unread
+from diffusion_art.sources import suffixes
+from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.listing import list_files
+from diffusion_art.sources.parquet import Parquet
+from diffusion_art.sources.suffixes import why_unread
+from diffusion_art.sources.tars import Tars
 from tests.fakes_sources import jpegs, write_files
 
 
@@ -77,7 +83,7 @@ def test_the_digest_follows_names_sizes_and_times_and_reads_nothing(tmp_path: Pa
 
 def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, dict.fromkeys(("a.heic", "b.HEIC", "c.hif", "d.jpg"), "x"))
-    monkeypatch.setattr(listing, "can_read_heic", lambda: False)
+    monkeypatch.setattr(suffixes, "can_read_heic", lambda: False)
     found = list_files(tmp_path)
     assert found.pictures() == ["d.jpg"]
     assert found.left_out == {
@@ -87,13 +93,43 @@ def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_lies_there_instead_of_pictures_is_counted(tmp_path: Path) -> None:
-    names = ("a.jpg_large", "b.JPG!Large", "x.tfrecord-00000-of-00001", "c.tar.part", "d.xml", "data.arrow", "e.py")
+    names = ("a.jpg_large", "b.JPG!Large", "x.tfrecord-00000-of-00001", "c.tar.part", "d.yaml", "data.arrow", "e.py")
     found = list_files(write_files(tmp_path, dict.fromkeys(names, "x"))).left_out
     assert found.total() == 6
     assert found["files .jpg_large: no suffix of pictures; rename them to .jpg"] == 1
-    assert found["files .xml: no captions are read from these; write .txt"] == 1
+    assert (
+        found[
+            "files .yaml: no captions are read from these; write .txt, or a csv with the columns file_name and caption"
+        ]
+        == 1
+    )
     assert any("datasets.load_from_disk" in reason for reason in found)
     assert why_unread(".jpg") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("c.zarr/zarr.json", "c.zarr/images/c/0/0"), "1 folders .zarr: no reader; write parquet or WebDataset"),
+        (("a.lance/data/x.lance", "a.lance/_versions/1.manifest"), "lance.dataset"),
+        (("sac.sqlite3",), "1 files .sqlite3: a data base; export its table as csv"),
+        (("train.beton",), "files .beton: no reader; write parquet or WebDataset"),
+        (("shard.00000.mds", "index.json"), "1 files .mds: no reader"),
+        (("x.npz", "y.npz", "z.pkl"), "2 files .npz: no reader; write parquet or WebDataset; 1 files .pkl"),
+    ],
+)
+@pytest.mark.parametrize("source", [open_source, Parquet, Tars])
+def test_collections_in_formats_that_are_not_read_are_named(
+    tmp_path: Path, names: tuple, told: str, source: Any
+) -> None:
+    write_files(tmp_path, dict.fromkeys(names, "x"))
+    with pytest.raises(UserError, match=re.escape(told)):
+        source(tmp_path)
+
+
+def test_windows_thumbnails_are_no_data_base(tmp_path: Path) -> None:
+    found = list_files(write_files(tmp_path, {"Thumbs.db": "x", "a.jpg": "x", "b.npz": "x"}))
+    assert not found.left_out
 
 
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:

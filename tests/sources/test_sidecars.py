@@ -8,8 +8,8 @@ import pytest
 
 from diffusion_art.sources.collection import ORPHAN_TEXTS
 from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.generators import prompt_of
 from diffusion_art.sources.sidecars import UNREAD_XMP, read_xmp
-from diffusion_art.sources.texts import prompt_of
 from tests.fakes_sources import captions_of, jpegs, notes_of, pictures_of, write_files
 
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -77,3 +77,26 @@ def test_of_the_settings_of_a_generated_picture_the_prompt_is_its_caption(tmp_pa
     assert prompt_of("Steps: 20 of them lead up") == "Steps: 20 of them lead up"
     write_files(tmp_path, {**jpegs("a.jpg"), "a.txt": noted.replace(",\n", ", ")})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a castle, at night"}
+
+
+def test_what_darktable_notes_of_its_own_is_no_keyword() -> None:
+    tags = ("castle", "moss", "changed", "darktable", "format", "jpg")
+    hierarchy = ("darktable|changed", "darktable|format|jpg", "places|castle", "moss")
+    bag, tree = ("".join(f"<rdf:li>{text}</rdf:li>" for text in texts) for texts in (tags, hierarchy))
+    text = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:lr="http://ns.adobe.com/lightroom/1.0/">'
+        f"<dc:subject><rdf:Bag>{bag}</rdf:Bag></dc:subject>"
+        f"<lr:hierarchicalSubject><rdf:Bag>{tree}</rdf:Bag></lr:hierarchicalSubject>"
+        "</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    assert read_xmp(text) == {"keywords": "castle, moss"}
+
+
+def test_a_headline_is_a_title() -> None:
+    text = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:Headline="A Castle"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    assert read_xmp(text) == {"title": "A Castle"}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.sources.table import LONG_ROWS, SHORT_ROWS, UNCLOSED, could_be_table, read_table
+from diffusion_art.sources.delimited import LONG_ROWS, SHORT_ROWS, UNCLOSED
+from diffusion_art.sources.table import could_be_table, read_table
 
 
 def is_picture(text: str) -> bool:

@@ -16,6 +16,7 @@ from diffusion_art.captions import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture, Source
 from diffusion_art.sources.splits import TEST_SPLIT
+from diffusion_art.sources.tar_captions import NOT_READ
 from diffusion_art.sources.tars import Tars
 from diffusion_art.sources.texts import CP1252_NOTE
 from tests.fakes_sources import captions_of, encoded, picture, write_files
@@ -188,15 +189,13 @@ def test_captions_behind_the_whole_name_of_a_picture(tmp_path: Path) -> None:
     assert list(captions_of(Tars(write_tar(tmp_path / "a.tar", members))).values()) == ["one", "two", "three"]
 
 
-def test_tables_within_tars_and_beside_them_are_counted(tmp_path: Path) -> None:
-    write_tar(
-        tmp_path / "a.tar", [("x/0.jpg", encoded(picture(0))), ("x/metadata.csv", b"file_name,text\n0.jpg,one\n")]
-    )
-    write_files(tmp_path, {"captions.csv": "key,caption\n0,one\n"})
+def test_tables_within_tars_and_beside_them_that_name_no_sample_are_counted(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("x/0.jpg", encoded(picture(0))), ("x/artists.csv", b"artist,born\nBo,1900\n")])
+    write_files(tmp_path, {"stats.csv": "shard,samples\na,1\n", "odd.jsonl": "{"})
     source = Tars(tmp_path)
     left = [item for item in read(source) if isinstance(item, LeftOut)]
-    assert [item.reason for item in left] == ["tables within a tar, which are not read; unpack it, and give the folder"]
-    assert source.left_out() == {"tables beside the tars, which are not read": 1}
+    assert [item.reason for item in left] == ["tables within a tar that name no picture in it"]
+    assert source.left_out() == {NOT_READ: 2}
 
 
 def test_splits_by_tar_by_folder_and_within_a_tar(tmp_path: Path) -> None:

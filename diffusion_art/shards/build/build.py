@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.caption_rules import CAPTION_RULES, KEY, of_older_rules
 from diffusion_art.shards.build.encode import Encoder
 from diffusion_art.shards.build.engine import Engine, WorkerDiedError, engine_named
 from diffusion_art.shards.build.out_folder import OutFolder
@@ -30,6 +32,8 @@ from diffusion_art.sources.base import Source
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.sources.embedded import with_captions_within
 from diffusion_art.sources.pictures import check_fit
+
+log = logging.getLogger(__name__)
 
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size_px": (4, 4096),
@@ -103,6 +107,8 @@ def build_shards(
     encoder = Encoder(source, image_size_px, check_fit(fit), jpeg_quality, template, float(max_megapixels), buckets)
     folder = OutFolder(Path(out), settings, overwrite=overwrite, again=again)
     if (manifest := folder.finished()) is not None:
+        if line := of_older_rules(folder.path, folder.to_replace()):
+            log.info("%s", line)
         return manifest
     folder.check_free()
     started = time.monotonic()
@@ -201,6 +207,7 @@ def _build(
             "settings": settings,
             "counts": tally.counts(encoder.source.left_out()),
             "columns": tally.column_names(),
+            KEY: CAPTION_RULES,
             **({"splits": NAMED_SPLITS} if tally.named_val else {}),
         },
         bucketed=bool(encoder.buckets),

@@ -16,6 +16,7 @@ from diffusion_art.shards.captioning import CAPTIONS, Captioning, distinct
 from diffusion_art.sizes import Size
 from diffusion_art.sources.base import BadPicture, LeftOut, Picture, Source
 from diffusion_art.sources.embedded import EMBEDDED, embedded_caption
+from diffusion_art.sources.names import STEM, words_of_name
 from diffusion_art.sources.pictures import BadPictureError, Fit, encode_jpeg, load_picture
 
 
@@ -59,7 +60,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         columns = self.source.columns
-        captioning = Captioning(self.caption_template, None if columns is None else (*columns, EMBEDDED))
+        captioning = Captioning(self.caption_template, None if columns is None else (*columns, EMBEDDED, STEM))
         object.__setattr__(self, "captioning", captioning)
 
     def __call__(self, chunk: Any) -> list[Result]:
@@ -80,6 +81,8 @@ class Encoder:
         known = picture.columns
         if EMBEDDED in self.captioning.names and EMBEDDED not in known:
             known = {**known, EMBEDDED: embedded_caption(picture.image)}
+        if STEM in self.captioning.names and STEM not in known:
+            known = {**known, STEM: words_of_name(known)}
         texts = self.captioning(known, picture.captions)
         columns = {"width": width, "height": height} | known
         metadata = self.captioning.metadata(columns, texts, picture.captions)

@@ -15,10 +15,12 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,12 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
+from diffusion_art.shards.build.caption_rules import of_older_rules
 from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.out_folder import differences, digest_of
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
-from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import Address, Component, Place, RemoteSettings, ShardSpec, with_remote
 from diffusion_art.shards.reader import ShardSet
@@ -46,6 +49,7 @@ _TOLD_OTHERWISE = (
     ("source.version", "source.files", "source.pictures"),
     ("source.version", "source.times"),
     ("source.beside",),
+    ("source.elsewhere",),
 )
 
 log = logging.getLogger(__name__)
@@ -109,7 +113,7 @@ class Shards:
 
     def _is_collection(self, path: Path) -> bool:
         """Whether what lies there are pictures to make shards of."""
-        return path.exists() and not (path / MANIFEST_FILE).is_file() and not (self.source and unfinished(path))
+        return path.exists() and not has_manifest(path) and not (self.source and unfinished(path))
 
     def lie_elsewhere(self) -> bool:
         """Whether there is a source that paints, and `path` holds other pictures than it makes: a collection, or
@@ -126,7 +130,7 @@ class Shards:
         """Whether what lies there was made by the source, or is still to be made by it."""
         if isinstance(path, Address):
             return self._made(ShardSet.open(path).manifest)
-        if (path / MANIFEST_FILE).is_file():
+        if has_manifest(path):
             return self._made(Manifest.load(path))
         return not path.exists() or unfinished(path)
 
@@ -154,9 +158,11 @@ class Shards:
         settings = {"image_size_px": self.image_size_px, **self.build}
         check_settings(settings)
         if self._taken_as_they_are(path):
+            _tell_of_older_rules(path, None)
             return Component(path, wanted.weight, template)
         if self._is_collection(path):
             folder, own = _of_collection(path, Path(self.data_dir), settings, template)
+            _tell_of_older_rules(folder, f"`rm -r {shlex.quote(str(folder))}`, and the same command again")
         elif self.source is None:
             raise UserError(
                 f"there is no data at {self.key}={path}. Give a folder of shards, of parquet files in WikiArt's "
@@ -172,7 +178,7 @@ class Shards:
         """Whether `path` holds finished shards that are not checked against the settings of a source: there is none,
         that would cost too much, or they are another's.
         """
-        if not (path / MANIFEST_FILE).is_file():
+        if not has_manifest(path):
             return False
         return not self._opens_at_once or not self._made(Manifest.load(path))
 
@@ -185,6 +191,16 @@ class Shards:
 def _unless_stored(folder: Path, own: str | None) -> str | None:
     """The template of the source itself, where the shards were built with another."""
     return None if Manifest.load(folder).caption_template == own else own or OWN
+
+
+def _tell_of_older_rules(folder: Path, way: str | None) -> None:
+    if line := of_older_rules(folder, way):
+        _say_once(line)
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.info("%s", line)
 
 
 # ---------------------------------------------------------------------- collections that are no shards

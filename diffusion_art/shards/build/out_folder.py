@@ -20,14 +20,16 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
-from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
 
 _OURS = re.compile(
     r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
 )
-_FACTS_OF_FILES = {f"source.{name}" for name in ("files", "times", "table", "beside")}  # digests, and times in ns
+_FACTS_OF_FILES = {
+    f"source.{name}" for name in ("files", "times", "table", "beside", "elsewhere")
+}  # digests, and times in ns
 
 
 class OutFolder:
@@ -47,7 +49,7 @@ class OutFolder:
 
     def finished(self) -> Manifest | None:
         """The manifest of a finished build of the same settings. UserError for one of others."""
-        if self._overwrite or not (self.path / MANIFEST_FILE).is_file():
+        if self._overwrite or not has_manifest(self.path):
             return None
         manifest = Manifest.load(self.path)
         for name, old, new in differences(manifest.extra.get("settings"), self._settings):
@@ -66,10 +68,11 @@ class OutFolder:
         if self._again is None:
             return "Give another folder (out), or replace it (overwrite)."
         other = self.path.with_name(f"{self.path.name}-{digest_of(self._settings)}")
-        return (
-            f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: "
-            f"`{self._again} overwrite=true`"
-        )
+        return f"Build beside it: `{self._again} {shlex.quote(f'out={other}')}`; or replace it: {self.to_replace()}"
+
+    def to_replace(self) -> str | None:
+        """What to type for a build anew in the same place; None where no command is known."""
+        return self._again and f"`{self._again} {shlex.quote(f'out={self.path}')} overwrite=true`"
 
     def check_free(self) -> None:
         """UserError unless the folder is new, empty, to be replaced, or left by an interrupted build."""
@@ -80,7 +83,7 @@ class OutFolder:
         names = {path.name for path in self.path.iterdir()}
         ours = {name for name in names if _OURS.fullmatch(name)}
         foreign = names - ours - {BUILDING_FOLDER, SIDE_FOLDER}
-        if not names & {MANIFEST_FILE, BUILDING_FOLDER}:  # tars, but of somebody else
+        if BUILDING_FOLDER not in names and not has_manifest(self.path):  # tars, but of somebody else
             foreign |= ours - {BAD_PICTURES_FILE}
         if foreign:
             raise UserError(

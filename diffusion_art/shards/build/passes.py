@@ -7,9 +7,9 @@ The spool is the memory of a build that may be killed: what each finished chunk 
 
     record = magic, header bytes, payload bytes, CRC-32 of both | header (JSON) | payload
 
-Record 0 holds the settings of the build and the version of this layout. A build that starts again with equal settings
-replays the records up to the first torn one, cuts that off, and goes on from there. Its shards are the same to the
-byte, for nothing but these results ever enters them.
+Record 0 holds the settings of the build and the versions of this layout and of the rules for captions. A build that
+starts again with equal settings replays the records up to the first torn one, cuts that off, and goes on from there.
+Its shards are the same to the byte, for nothing but these results ever enters them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffusion_art import __version__
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.caption_rules import CAPTION_RULES
 from diffusion_art.shards.build.encode import Encoded, Encoder, Result
 from diffusion_art.shards.build.engine import Engine, LocalEngine
 from diffusion_art.shards.build.out_folder import OutFolder
@@ -69,7 +70,7 @@ def write_shards(
     if few and isinstance(engine, LocalEngine):
         engine = LocalEngine(workers=1)
     fraction = settings["val_fraction"]
-    with closing(Spool(folder.spool, [__version__, settings])) as spool, _progress_bar(progress) as bar:
+    with closing(Spool(folder.spool, [__version__, CAPTION_RULES, settings])) as spool, _progress_bar(progress) as bar:
         task = bar.add_task(f"{source.name} {encoder.image_size_px} px", total=total, rate="")
         with closing(_results(encoder, spool, engine)) as results:
             shown = _shown(results, bar, task, tally)

@@ -17,6 +17,7 @@ from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.embedded import EMBEDDED
+from diffusion_art.sources.names import STEM, words_of_name
 from diffusion_art.units import counted
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
@@ -24,6 +25,7 @@ FOLDER = "folder"  # the column of a folder's name, the last that a caption is m
 NAMED_SPLITS = "named"  # the manifest's `splits` where the source names its validation split
 
 _CAPTION_WITHIN = 1000  # pictures, one of which must have a caption
+_WORDS = re.compile(r"[^\W\d_]{2,} (?:.* )?[^\W\d_]{2,}")  # a name of two words or more may be a caption
 _REASONS = 50  # of each kind that a manifest keeps
 _NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "id", "image_id", "repeats"}
 _NO_TEXT |= {FOLDER, "caption", CAPTIONS, READY, "__key__", "__url__", "sha256", "md5", "exif", "status"}
@@ -51,6 +53,7 @@ class Tally:
     notes: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)  # letters in each, as long as no picture had a caption
     duplicates: int = 0
+    worded: int = 0  # pictures whose file has a name of several words, as long as no picture had a caption
 
     def note_bad(self, picture: BadPicture) -> None:
         """Count a bad picture. UserError when it is one too many."""
@@ -102,6 +105,7 @@ class Tally:
             self.folder_as_caption += 1
         if len(self.without_caption) == len(self.seen) <= _CAPTION_WITHIN:
             self.columns.update({name: _letters(value) for name, value in picture.metadata.items()})
+            self.worded += bool(_WORDS.search(words_of_name(picture.metadata)))
         elif not picture.metadata.keys() <= self.columns.keys():
             self.columns.update(dict.fromkeys(picture.metadata.keys() - self.columns.keys(), 1))
 
@@ -140,6 +144,11 @@ class Tally:
         texts = [name for name in filled if nameable(name) and name not in _NO_TEXT]
         if texts:
             return f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
+        if 2 * self.worded > len(self.seen):
+            return (
+                f"The names of the files are words: use caption_template='{{{STEM}}}' (data.caption_template of a "
+                "training)"
+            )
         if "file_name" in self.columns:
             return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
         return "Give parquet files a column `caption`, or each NAME.jpg in a tar a NAME.txt"

@@ -201,7 +201,8 @@ def test_a_finished_build_is_not_touched_and_other_settings_are_refused(tmp_path
     with pytest.raises(UserError, match=r"built with fit=crop, and now fit=stretch is asked for.*overwrite"):
         build_shards(Swatches(20), out, fit="stretch", **SMALL)
     again = "python -m diffusion_art.prepare source=any source.path=swatches fit=stretch"
-    with pytest.raises(UserError, match=rf"`{again} out={out}-[0-9a-f]{{6}}`; or replace it: `{again} overwrite=true`"):
+    replace = f"`{again} out={out} overwrite=true`"
+    with pytest.raises(UserError, match=rf"`{again} out={out}-[0-9a-f]{{6}}`; or replace it: {replace}"):
         build_shards(Swatches(20), out, fit="stretch", again=again, **SMALL)
     other = Swatches(30)
     with pytest.raises(UserError, match=r"source\.count=20, and now source\.count=30"):

@@ -218,3 +218,25 @@ def test_the_cap_on_pixels_is_a_setting(tmp_path: Path) -> None:
     assert (sum(kept.splits.values()), sum(capped.splits.values())) == (3, 2)
     assert capped.extra["counts"]["bad_by_reason"] == {"N x N pixels, over the cap of N megapixels": 1}
     assert (capped.extra["settings"]["max_megapixels"], kept.extra["settings"].get("max_megapixels")) == (1, None)
+
+
+def test_names_that_are_words_may_be_the_captions(tmp_path: Path) -> None:
+    """As kohya's and Midjourney's users keep them."""
+    names = (
+        "a red house on a hill.jpg",
+        "x/a_blue_boat (2).jpg",
+        "y/ann_a_castle_0a1b2c3d-1111-2222-3333-444455556666.jpg",
+    )
+    source = open_source(write_files(tmp_path / "in", jpegs(*names)))
+    with pytest.raises(UserError, match=r"The names of the files are words: use caption_template='\{stem\}'"):
+        build_shards(source, tmp_path / "out", **SMALL)
+    build_shards(source, tmp_path / "out", caption_template="{stem}", **SMALL | {"val_fraction": 0.0})
+    shards = ShardSet.open(tmp_path / "out")
+    captions = {shards.captions("train", i) for i in range(3)}
+    assert captions == {("a red house on a hill",), ("a blue boat",), ("ann a castle",)}
+
+
+def test_names_of_cameras_are_not(tmp_path: Path) -> None:
+    source = open_source(write_files(tmp_path / "in", jpegs("IMG_1234.jpg", "DSC00017.jpg", "a1.jpg")))
+    with pytest.raises(UserError, match=r"Put a NAME\.txt"):
+        build_shards(source, tmp_path / "out", **SMALL)

@@ -345,3 +345,20 @@ def test_every_run_says_how_many_pictures_have_no_caption(tmp_path: Path, caplog
         data.teardown()
         assert "3 of 30 pictures have no caption" in caplog.text
         assert data.without_caption == 3
+
+
+def test_a_manifest_of_iiif_or_of_a_page_makes_no_shards_of_a_folder(tmp_path: Path):
+    """It lies beside the pictures that it describes, by the same name."""
+    for name, manifest in {
+        "book": {"type": "Manifest", "label": "x", "items": []},
+        "page": {"name": "My Pictures", "icons": [], "start_url": "/"},
+    }.items():
+        pictures = captioned(tmp_path / name, 12)
+        write_files(pictures, {"manifest.json": json.dumps(manifest)})
+        assert sum(ShardSet.open(folder_of(pictures, tmp_path / "data")).splits.values()) == 12
+        with pytest.raises(UserError, match=f"{name} holds other files"):
+            build_shards(ImageFolder(pictures), pictures, image_size_px=16, overwrite=True)
+        assert json.loads((pictures / "manifest.json").read_text()) == manifest
+    (tmp_path / "book" / "manifest.json").write_text('{"format": "diffusion-art-shards", "version": 9}')
+    with pytest.raises(UserError, match="version 9"):
+        folder_of(tmp_path / "book", tmp_path / "data")

@@ -1,0 +1,56 @@
+"""What Instagram, Facebook, Flickr and exiftool give to people who take their pictures away, as plain rows.
+
+[{"media": [{"uri": "media/posts/a.jpg", "title": "..."}], "title": "..."}]
+{"photos": [{"uri": "photos/a.jpg", "description": "..."}]}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DESCRIPTIONS = (
+    "Description",
+    "Caption-Abstract",
+    "ImageDescription",
+)  # of XMP, IPTC and EXIF, with or without a group
+
+
+def posts_in(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each picture of a post; another row as it is. What a post says stands for each of its pictures."""
+    media = row.get("media")
+    if not isinstance(media, list) or not all(isinstance(item, dict) and "uri" in item for item in media):
+        return [_of_picture(row)]
+    said = row.get("title") if isinstance(row.get("title"), str) else ""
+    return [_of_picture({**item, "title": item.get("title") or said}) for item in media]
+
+
+def of_exiftool(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the description of the picture as its caption, as where XMP lies beside it; another as it is."""
+    if "SourceFile" not in row or row.get("caption"):
+        return row
+    plain = {name.rpartition(":")[2]: value for name, value in row.items() if isinstance(value, str) and value.strip()}
+    said = next((plain[name] for name in _DESCRIPTIONS if name in plain), None)
+    return {**row, "caption": said} if said else row
+
+
+def of_flickr(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a photo with its description as the caption; its name is the title."""
+    if "photopage" not in row or "name" not in row:
+        return row
+    said = row.get("description")
+    return {**row, "title": row["name"], **({"caption": said} if isinstance(said, str) and said.strip() else {})}
+
+
+def _of_picture(row: dict[str, Any]) -> dict[str, Any]:
+    if not {"uri", "creation_timestamp"} <= row.keys():
+        return row
+    said = next((text for name in ("description", "title") if isinstance(text := row.get(name), str) and text), "")
+    return {"file_name": row["uri"], "caption": _repaired(said)}
+
+
+def _repaired(text: str) -> str:
+    """Text whose bytes in UTF-8 were written as letters: `Ã©` is é."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text

@@ -1,0 +1,63 @@
+"""`sources/json_shapes.py`: JSON as it comes, and captions that lie deeper in it. More is in test_collections.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusion_art.sources.detect import open_source
+from tests.fakes_sources import captions_of, jpegs, write_files
+
+PAIR = {"a.jpg": "a red house", "b.jpg": "a blue boat"}
+ROWS = [{"file_name": name, "caption": text} for name, text in PAIR.items()]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".jsonlines"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(json.dumps(row, indent=2) for row in ROWS),
+        json.dumps(ROWS, indent=2).replace("}\n]", "},\n]"),
+        "\ufeff" + "\r\n".join(map(json.dumps, ROWS)),
+    ],
+)
+def test_several_objects_and_a_last_comma(tmp_path: Path, suffix: str, text: str) -> None:
+    write_files(tmp_path, {**jpegs(*PAIR), f"m{suffix}": text})
+    assert captions_of(open_source(tmp_path)) == PAIR
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"caption": {"short": "a house", "long": "a red house by the sea"}}, ("a house", "a red house by the sea")),
+        ({"captions": {"blip": "a red house", "tagger": "house"}}, "a red house"),
+        ({"texts": [["caption", "a red house"], ["alt", "the house"]]}, ("a red house", "the house")),
+        ({"annotations": [{"caption": "a red house"}, {"caption": "the house"}]}, ("a red house", "the house")),
+        ({"data": {"caption": "a red house", "score": 1}}, "a red house"),
+        ({"tags": {"house": 0.9, "tree": 0.8}}, "house, tree"),
+        ({"a": {"caption": "one"}, "b": {"caption": "two"}}, ""),  # which of them, nobody knows
+    ],
+)
+def test_captions_that_lie_deeper(tmp_path: Path, row: dict[str, Any], expected: Any) -> None:
+    for number, (name, content) in enumerate({
+        "m.jsonl": json.dumps({"image": "a.jpg", **row}),
+        "m.json": json.dumps([{"image": "a.jpg", **row}]),
+        "a.json": json.dumps(row),
+    }.items()):  # fmt: skip
+        write_files(tmp_path / str(number), {**jpegs("a.jpg"), name: content})
+        assert captions_of(open_source(tmp_path / str(number))) == {"a.jpg": expected}, name
+
+
+def test_the_picture_may_lie_deeper_too(tmp_path: Path) -> None:
+    rows = [{"id": 1, "data": {"image": name, "caption": text}} for name, text in PAIR.items()]
+    write_files(tmp_path, {**jpegs(*PAIR), "m.jsonl": "\n".join(map(json.dumps, rows))})
+    assert captions_of(open_source(tmp_path)) == PAIR
+
+
+@pytest.mark.parametrize("scores", [{"house": 0.9, "tree": 0.8}, [["house", 0.9], ["tree", 0.8]]])
+def test_scores_of_taggers_are_tags_in_their_order(tmp_path: Path, scores: Any) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), "tags.json": json.dumps({"a.jpg": scores})})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "house, tree"}

@@ -1,0 +1,61 @@
+"""`sources/xml_shapes.py`: CVAT, Pascal VOC and Dublin Core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_art.sources.collection import DAMAGED_TABLE
+from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.metadata import NO_TABLE
+from tests.fakes_sources import captions_of, jpegs, write_files
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><task><name>t</name></task></meta>
+<image id="0" name="a.jpg"><tag label="caption"><attribute name="text">a red house</attribute></tag></image>
+<image id="1" name="b.jpg"><box label="boat"></box><box label="sea"></box></image>
+</annotations>"""
+DUBLIN_CORE = """<?xml version="1.0" encoding="UTF-16"?>
+<record><header><identifier>oai:x:{0}</identifier></header><metadata>
+<oai_dc:dc xmlns:oai_dc="http://www.openarchives.org/OAI/2.0/oai_dc/" xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:identifier>{0}</dc:identifier><dc:title>{1}</dc:title><dc:creator>{2}</dc:creator><dc:date>{3}</dc:date>
+</oai_dc:dc></metadata></record>"""
+
+
+@pytest.mark.parametrize("text", [CVAT, CVAT.replace(".jpg", "")])  # of a video's frames there is no suffix
+def test_cvat(tmp_path: Path, text: str) -> None:
+    write_files(tmp_path, {**jpegs("images/a.jpg", "images/b.jpg"), "annotations.xml": text})
+    assert captions_of(open_source(tmp_path)) == {"images/a.jpg": "a red house", "images/b.jpg": "boat, sea"}
+
+
+def test_pascal_voc_also_where_pictures_were_renamed(tmp_path: Path) -> None:
+    told = "<annotation><filename>{}</filename><object><name>{}</name></object></annotation>"
+    write_files(tmp_path, jpegs("JPEGImages/a.jpg", "JPEGImages/b.jpg"))
+    for name, label in (("a", "house"), ("b", "boat")):
+        write_files(tmp_path, {f"Annotations/{name}.xml": told.format("IMG_1", label)})
+    assert captions_of(open_source(tmp_path)) == {"JPEGImages/a.jpg": "house", "JPEGImages/b.jpg": "boat"}
+
+
+def test_dublin_core_names_pictures_by_its_identifier(tmp_path: Path) -> None:
+    """The Rijksmuseum's set of 2014."""
+    write_files(tmp_path, jpegs("jpg/SK-A-1.jpg", "jpg/SK-A-2.jpg"))
+    rows = (("SK-A-1", "De Nachtwacht", "Rembrandt", 1642), ("SK-A-2", "Het melkmeisje", "Vermeer", 1660))
+    for number, row in enumerate(rows):
+        write_files(tmp_path, {f"xml/{number}.xml": DUBLIN_CORE.format(*row)})
+    assert captions_of(open_source(tmp_path)) == {
+        "jpg/SK-A-1.jpg": "Rembrandt / De Nachtwacht / 1642",
+        "jpg/SK-A-2.jpg": "Vermeer / Het melkmeisje / 1660",
+    }
+
+
+def test_other_xml_is_counted(tmp_path: Path) -> None:
+    odd = {
+        "a.xml": "<page><title>x</title></page>",
+        "b.xml": "<page",
+        "c.xml": '<!DOCTYPE x [<!ENTITY y "z">]><x>&y;</x>',
+    }
+    write_files(tmp_path, {**jpegs("a.jpg"), **odd})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": ""}
+    assert source.left_out() == {NO_TABLE: 1, DAMAGED_TABLE: 2}
