@@ -23,6 +23,7 @@ from diffusion_art.config import config_dir
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, holds, keys_of, meant, option, renamed, typed
+from diffusion_art.training.trial_runs import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 
@@ -164,6 +165,8 @@ def _unknown(key: str, config_name: str) -> str:
         return f"`{key}` is a key, not a group of files: write `{key}: ...` in place of `override /{key}: ...`."
     parent = key.rpartition(".")[0]
     within = None if config is None or not parent else _at(config, parent)
+    if parent == "trainer" and within and (decided := DECIDED.get(key.removeprefix("trainer."))):
+        return f"{key} changes nothing here: give {decided[1]}."
     if called_here(key, config):
         return f"there is no config key `{key}`{_nearest(key, config)}"
     beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""
