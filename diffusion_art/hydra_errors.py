@@ -53,7 +53,7 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
     chosen = {pair: word for word in words if (pair := typed(word)) and pair[0] in groups()}
     for group, value in chosen:
         if re.fullmatch(r"(?i)true|false|[-+.\d]+", value):
-            raise UserError(_no_choice(group, value))
+            raise UserError(no_choice(group, value))
     null = [word for (_, value), word in chosen.items() if value == "null"]
     dropped = [word for word in words if word.startswith("~") and word[1:] in groups() and word[1:] not in CAN_LACK]
     dropped = [word for word in dropped if "none" not in _choices(word[1:])]
@@ -125,7 +125,7 @@ def explain(error: Exception, config_name: str) -> str:
         return _unknown(misspelt.group(1), config_name)
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"Could not load '([^']+)'", text):
         group, _, name = missing.group(1).rpartition("/")
-        return _no_choice(group, name, re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE))
+        return no_choice(group, name, re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE))
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several.group(1).partition("=")
         return f"{key}={values} are several values. Add -m for a run with each, or give a list: '{key}=[{values}]'."
@@ -182,7 +182,7 @@ def _named(section: dict[str, Any]) -> str:
     return ", ".join(f"`{name}`" for name in section if not str(name).startswith("_"))
 
 
-def _no_choice(group: str, name: str, options: Sequence[str] = ()) -> str:
+def no_choice(group: str, name: str, options: Sequence[str] = ()) -> str:
     """What to say of a file that a group does not have."""
     options = options or _choices(group)
     known = f" Choose one of: {', '.join(options)}." if options else " See the choices with `--help`."
