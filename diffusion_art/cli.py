@@ -25,8 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.hydra_errors import check_sections, explain, groups, refuse_options, without_nulls
-from diffusion_art.overrides import refuse_renamed, typed, understood
+from diffusion_art.hydra_errors import check_sections, explain, flags_first, groups, refuse_options, without_nulls
+from diffusion_art.overrides import refuse_added, refuse_renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
 
@@ -64,12 +64,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def guarded(config: DictConfig) -> Any:
             keep_memory()
             try:
-                refuse_renamed(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+                _refuse_keys(config)
                 _refuse_secret_address(config)
                 return task(config)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
                     error = UserError(_of_the_disk(error))
+                if isinstance(error, OmegaConfBaseException) and not wants_traceback:  # a value that cannot be resolved
+                    error = UserError(explain(error, config_name))
                 job = HydraConfig.get() if HydraConfig.initialized() else None
                 if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                     raise _job_failed(job, error) from error
@@ -90,7 +92,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
             try:
                 refuse_options(config_name)
-                words = without_nulls(_multirun_first(sys.argv[1:]), config_name)
+                words = without_nulls(flags_first(sys.argv[1:]), config_name)
                 sys.argv[1:] = understood(words, groups=groups())
                 for key, value in filter(None, map(typed, sys.argv[1:])):
                     if key.rpartition(".")[2] in ADDRESSES:
@@ -124,16 +126,15 @@ def _of_the_disk(error: OSError) -> str:
     return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
 
 
-def _multirun_first(words: list[str]) -> list[str]:
-    """The words with `-m` in front, where Hydra wants it.
-
-    A file of `conf/sweep` asks for a multi-run too, except when a config is only looked at: that is one run's.
-    """
-    given = [word for word in words if word in ("-m", "--multirun")]
-    rest = [word for word in words if word not in given]
-    sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
-    looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & set(rest)
-    return [*(given or ["-m"] * (sweeps and not looks)), *rest]
+def _refuse_keys(config: DictConfig) -> None:
+    """UserError for keys that nothing would read, and for a setting of Hydra's that no command goes by."""
+    composed = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+    refuse_renamed(composed)
+    if HydraConfig.initialized():
+        job = HydraConfig.get()
+        refuse_added(list(job.overrides.task), composed)
+        if job.job.chdir:
+            raise UserError("hydra.job.chdir=true would move all relative paths: leave it out, and give paths.log_dir.")
 
 
 def _refuse_secret_address(config: DictConfig) -> None:

@@ -114,6 +114,21 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
         raise
 
 
+def made(node: dict[str, Any], **objects: Any) -> Any:
+    """As `build`, with objects among the arguments.
+
+    Raises:
+        UserError: as there.
+    """
+    make = build({**node, "_partial_": True})
+    try:
+        return make(**objects)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{_first_line(error)}. See the choices with `--cfg job`.") from error
+
+
 def class_of(node: Any) -> type:
     """The class that a config node would build.
 

@@ -18,10 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
-from diffusion_art.config import build, plain
+from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.extras import check_extra
 from diffusion_art.files import key_of
+from diffusion_art.hydra_errors import no_choice
 from diffusion_art.shards.build.build import default_out
 from diffusion_art.stages import processes
 from diffusion_art.stages.collection import find
@@ -57,6 +58,8 @@ def _check(asked: dict[str, Any]) -> None:
     known = ("estimate", *NAMES)
     if asked["until"] not in known:
         raise UserError(f"until={asked['until']} is not a stage: choose one of {', '.join(known)}.")
+    if not (config_dir() / "experiment" / f"{asked['training']}.yaml").is_file():
+        raise UserError(f"training={asked['training']}: {no_choice('experiment', str(asked['training']))}")
     if int(asked["measure"]["steps"]) < 4:
         raise UserError(f"measure.steps={asked['measure']['steps']} are too few to measure: give 4 or more.")
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -17,8 +20,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.config import config_dir
+from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
-from diffusion_art.overrides import RENAMED, holds, keys_of, meant, option, renamed, typed
+from diffusion_art.overrides import FLAGS, RENAMED, called_here, holds, keys_of, meant, option, renamed, typed
+from diffusion_art.training.trial_runs import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 
@@ -43,10 +48,16 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
     """The words but for `sampler=null`, where a command has no file of that group anyway; Hydra cannot read it.
 
     Raises:
-        UserError: a group in which null is no choice.
+        UserError: a group in which null is no choice, nor `true` or a number, or one that is dropped and needed.
     """
-    null = [word for word in words if (pair := typed(word)) and pair[0] in groups() and pair[1] == "null"]
-    if not null:
+    chosen = {pair: word for word in words if (pair := typed(word)) and pair[0] in groups()}
+    for group, value in chosen:
+        if re.fullmatch(r"(?i)true|false|[-+.\d]+", value):
+            raise UserError(no_choice(group, value))
+    null = [word for (_, value), word in chosen.items() if value == "null"]
+    dropped = [word for word in words if word.startswith("~") and word[1:] in groups() and word[1:] not in CAN_LACK]
+    dropped = [word for word in dropped if "none" not in _choices(word[1:])]
+    if not (null or dropped):
         return words
     defaults = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"), resolve=False)
     empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
@@ -54,11 +65,36 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
         if group not in empty:
             without = f", or ~{group} for none" if group in CAN_LACK else ""
             raise UserError(f"{group}=null is no choice: choose one of {', '.join(_choices(group))}{without}.")
+    for word in dropped:
+        raise UserError(f"{word} leaves nothing to go by: choose one of {', '.join(_choices(word[1:]))}.")
     return [word for word in words if word not in null]
 
 
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The words with Hydra's own options, and what belongs to them, in front: after one of them, and among words such
+    as key=value, it takes no more of these. A file of `conf/sweep` asks for a multi-run too, except when a config is
+    only looked at: that is one run's.
+    """
+    flags, rest, at = [], [], 0
+    while at < len(words):
+        name = words[at].partition("=")[0]
+        length = 2 if FLAGS.get(words[at]) and at + 1 < len(words) and typed(words[at + 1]) is None else 1
+        bare = length == 1 and words[at] in ("--info", "-i")  # which would take the next word for its value
+        (flags if name in FLAGS else rest).extend(["--info=all"] if bare else words[at : at + length])
+        at += length
+    looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & {flag.partition("=")[0] for flag in flags}
+    sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
+    asked = bool({"-m", "--multirun"} & set(flags)) or not sweeps or looks
+    return [*flags, *([] if asked else ["-m"]), *rest]
+
+
 def refuse_options(config_name: str) -> None:
-    """UserError for an option, as `--learning_rate 1e-4`, of which there are none but Hydra's."""
+    """UserError for an option, as `--learning_rate 1e-4`, of which there are none but Hydra's; and for a rerun of
+    nothing.
+    """
+    for flag, file in pairwise(sys.argv[1:]):
+        if flag == "--experimental-rerun" and not Path(file).is_file():
+            raise UserError(f"there is no {file} to run again: the words of a run stand in its .hydra/overrides.yaml.")
     if (found := option(sys.argv[1:])) is None:
         return
     flag, value = found
@@ -88,13 +124,31 @@ def explain(error: Exception, config_name: str) -> str:
     if misspelt := re.search(r"Could not override '([^']+)'", text):
         return _unknown(misspelt.group(1), config_name)
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"Could not load '([^']+)'", text):
-        group, _, choice = missing.group(1).rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or _choices(group)
-        known = f" Choose one of: {', '.join(options)}." if options else " See the choices with `--help`."
-        return f"there is no `{choice}` in the config group `{group}`.{known}"
+        group, _, name = missing.group(1).rpartition("/")
+        return no_choice(group, name, re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE))
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several.group(1).partition("=")
         return f"{key}={values} are several values. Add -m for a run with each, or give a list: '{key}=[{values}]'."
+    if sweep := re.search(r"Sweep parameters '([^']+)' requires --multirun", text):
+        return f"{sweep.group(1)} are several values. Add -m for a run with each."
+    if "does not support sweep type" in text:
+        return "interval(...) is a range to search in, which takes a search: add +sweep=optuna."
+    if gone := re.search(r"Could not delete from config. '([^']+)' does not exist", text):
+        near = get_close_matches(gone.group(1), keys_of(_composed(config_name)), n=1, cutoff=0.6)
+        return f"there is no config key `{gone.group(1)}` to drop" + (f"; did you mean `{near[0]}`?" if near else ".")
+    if twice := re.search(r"Multiple values for (\S+)\. To override", text):
+        return f"{twice.group(1)}=... stands there more than once: give one of them."
+    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
+        return (
+            f"there is no {primary.group(1)}.yaml to begin with. --config-dir=FOLDER adds a folder of yaml files to "
+            "those that are here, and --config-path would replace all of them."
+        )
+    if unset := re.search(r"Environment variable '([^']+)' not found", text):
+        name = unset.group(1)
+        return (
+            f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
+            f"to take without it, as in ${{oc.env:{name},default}}."
+        )
     first = " ".join(line.strip() for line in text.splitlines()[:2])
     return f"{first} (HYDRA_FULL_ERROR=1 shows where)"
 
@@ -111,6 +165,10 @@ def _unknown(key: str, config_name: str) -> str:
         return f"`{key}` is a key, not a group of files: write `{key}: ...` in place of `override /{key}: ...`."
     parent = key.rpartition(".")[0]
     within = None if config is None or not parent else _at(config, parent)
+    if parent == "trainer" and within and (decided := DECIDED.get(key.removeprefix("trainer."))):
+        return f"{key} changes nothing here: give {decided[1]}."
+    if called_here(key, config):
+        return f"there is no config key `{key}`{_nearest(key, config)}"
     beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""
     return f"there is no config key `{key}`{_nearest(key, config)}{beside} Add a new key with `+{key}=...`."
 
@@ -122,6 +180,14 @@ def _section(key: str, section: dict[str, Any]) -> str:
 
 def _named(section: dict[str, Any]) -> str:
     return ", ".join(f"`{name}`" for name in section if not str(name).startswith("_"))
+
+
+def no_choice(group: str, name: str, options: Sequence[str] = ()) -> str:
+    """What to say of a file that a group does not have."""
+    options = options or _choices(group)
+    known = f" Choose one of: {', '.join(options)}." if options else " See the choices with `--help`."
+    told = f": {said}" if (said := choice(group, name)) else ""
+    return f"there is no `{name}` in the config group `{group}`{told}.{known}"
 
 
 def _choices(group: str) -> list[str]:
@@ -152,5 +218,6 @@ def _at(config: Any, key: str) -> Any:
 
 def _nearest(key: str, config: dict[str, Any] | None) -> str:
     """'; did you mean ...?' from the keys of a config."""
-    near = meant(key, config)[:3] or get_close_matches(key, keys_of(config), n=3, cutoff=0.6)
+    plain = [known for known in keys_of(config) if not known.endswith("_")]  # no _target_
+    near = meant(key, config)[:3] or get_close_matches(key, plain, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "."

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
 from diffusion_art.config import literal
+from diffusion_art.elsewhere import ELSEWHERE
 from diffusion_art.errors import UserError
 
 # what a key was called before, in any command that has the new one
@@ -41,37 +42,6 @@ RENAMED = {
     "pictures": "decode_pictures",
     "teacher_guidance_scale": "teacher.guidance_scale",
 }
-# what other trainers and painters call a key, and what may stand for it here, in the command that has it
-ELSEWHERE = {
-    **dict.fromkeys(("batch_size", "train_batch_size"), ("data.global_batch_size",)),
-    **dict.fromkeys(("learning_rate", "unet_lr"), ("optim.lr",)),
-    **dict.fromkeys(("optimizer", "optimizer_type"), ("optim",)),
-    **dict.fromkeys(("weight_decay", "adam_weight_decay"), ("optim.weight_decay",)),
-    **dict.fromkeys(("lr_scheduler", "scheduler"), ("lr_schedule",)),
-    **dict.fromkeys(("lr_warmup_steps", "warmup"), ("lr_schedule.warmup_steps",)),
-    **dict.fromkeys(("max_train_steps", "num_train_steps", "iterations"), ("trainer.max_steps",)),
-    **dict.fromkeys(("max_train_epochs", "num_train_epochs", "num_epochs", "epochs"), ("trainer.max_epochs",)),
-    **dict.fromkeys(("gpus", "num_gpus", "num_processes"), ("trainer.devices",)),
-    **dict.fromkeys(("resolution", "image_size", "img_size"), ("data.image_size_px", "image_size_px", "size")),
-    **dict.fromkeys(("width", "height"), ("data.image_size_px", "size")),
-    **dict.fromkeys(("train_data_dir", "dataset_name", "dataset", "dataset_path"), ("data.path", "source.path")),
-    **dict.fromkeys(("dataloader_num_workers", "max_data_loader_n_workers"), ("data.num_workers",)),
-    **dict.fromkeys(("prompt", "validation_prompt", "validation_prompts", "sample_prompts"), ("prompts",)),
-    **dict.fromkeys(("num_inference_steps", "steps", "ddim_steps"), ("num_steps", "sampler.num_steps")),
-    **dict.fromkeys(("cfg_scale", "cfg", "scale"), ("guidance_scale",)),
-    **dict.fromkeys(("n", "n_samples", "n_iter", "num_images", "num_images_per_prompt", "batch_count"), ("count",)),
-    **dict.fromkeys(("output_dir", "outdir", "output", "save_dir"), ("out", "paths.log_dir", "path")),
-    **dict.fromkeys(("ckpt_path", "ckpt", "resume", "resume_from", "resume_from_checkpoint"), ("ckpt_path", "run")),
-    **dict.fromkeys(("checkpoint", "checkpoint_path", "model_path", "run_dir"), ("ckpt_path", "run")),
-    "checkpointing_steps": ("callbacks.checkpoints.every_n_steps",),
-    "checkpoints_total_limit": ("callbacks.checkpoints.keep_last",),
-    "ema_decay": ("ema.decay",),
-    "gradient_accumulation_steps": ("trainer.accumulate_grad_batches",),
-    "max_grad_norm": ("trainer.gradient_clip_val",),
-    "mixed_precision": ("trainer.precision",),
-    "report_to": ("logger",),
-    "task_name": ("name",),
-}
 PROSE = frozenset({"prompt", "prompts", "negative_prompt", "caption_template"})
 NAMES = frozenset(
     (
@@ -85,15 +55,12 @@ _PLACES = ("_path", "_dir", "_uri", "_folder", "_file")
 _ENDINGS = (*_PLACES, "_column", "_template", "_prompt")
 _TYPED = re.compile(r"(\+{0,2}[A-Za-z_][\w.$@/:-]*)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"\s*(choice|range|interval|glob|shuffle|sort|tag)\s*\(.*\)\s*", re.DOTALL)
-_FLAGS_WITH_A_VALUE = frozenset(
-    (
-        *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"),
-        *("--info", "-i", "--experimental-rerun"),
-    )
-)
-_FLAGS = _FLAGS_WITH_A_VALUE | {
-    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
-    *("--shell-completion", "-sc"),
+# Hydra's options, and whether a value follows them
+FLAGS = {
+    **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p"), True),
+    **dict.fromkeys(("--cfg", "-c", "--info", "-i", "--experimental-rerun"), True),
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False),
+    **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc"), False),
 }
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
@@ -108,10 +75,10 @@ def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) ->
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
     before = ["", *words][: len(words)]
     for flag, word in zip(before, words, strict=True):
-        if flag not in _FLAGS_WITH_A_VALUE and _sets_nothing(word):
+        if not FLAGS.get(flag) and _sets_nothing(word):
             raise UserError(_bare(word, before=flag))
     return [
-        word if flag in _FLAGS_WITH_A_VALUE else _understood(word, groups, sweeping)
+        word if FLAGS.get(flag) else _understood(word, groups, sweeping)
         for flag, word in zip(before, words, strict=True)
     ]
 
@@ -130,9 +97,25 @@ def renamed(key: str) -> str | None:
 def meant(key: str, config: Any) -> list[str]:
     """The keys of a config, as plain data, that other trainers call `key`; else those that end as it does."""
     name = key.rpartition(".")[2]
-    if told := [known for known in ELSEWHERE.get(name, ()) if known != key and holds(config, known)]:
-        return told[:1]
+    if known := called_here(key, config):
+        return [known]
     return sorted((known for known in keys_of(config) if known.rpartition(".")[2] == name), key=lambda k: k.count("."))
+
+
+def called_here(key: str, config: Any) -> str | None:
+    """The key of a config, as plain data, that other trainers give the name of `key`."""
+    known = ELSEWHERE.get(key.rpartition(".")[2], ())
+    return next((one for one in known if one != key and holds(config, one)), None)
+
+
+def refuse_added(words: Sequence[str], config: Any) -> None:
+    """UserError for a key that a plus sign adds to a config by the name that others give to one that it has: nothing
+    would read it.
+    """
+    for key, value in (pair for word in words if word.startswith("+") and (pair := typed(word))):
+        known = None if "." in key or key in ELSEWHERE.get(key, ()) else called_here(key, config)
+        if known is not None:
+            raise UserError(f"`{key}` is called `{known}` here: give {known}={value} in place of +{key}={value}.")
 
 
 def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
@@ -155,7 +138,7 @@ def option(words: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _hydras(flag: str) -> bool:
-    return flag in _FLAGS or (flag.startswith("--") and any(known.startswith(flag) for known in _FLAGS))
+    return flag in FLAGS or (flag.startswith("--") and any(known.startswith(flag) for known in FLAGS))
 
 
 def refuse_renamed(config: Mapping[str, Any]) -> None:

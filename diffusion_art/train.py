@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.cli import command
 from diffusion_art.errors import UserError
 from diffusion_art.files import key_of
@@ -29,7 +30,7 @@ from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
-from diffusion_art.training.resume import checked_resume, steps_done
+from diffusion_art.training.resume import changed, checked_resume, steps_done
 from diffusion_art.training.run_folder import drop_if_bare, held
 from diffusion_art.training.stopping import Stopped, stop_request
 from diffusion_art.units import counted
@@ -78,12 +79,15 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
         world = processes_of(trainer) * int(trainer.get("num_nodes", 1))
         settle_batch_size(settings, checkpoint=checkpoint, world=world)
     if checkpoint is not None and (done := steps_done(checkpoint)) >= (wanted := trainer["max_steps"]):
-        log.info(
-            "the run has done its %s; prolong it with trainer.max_steps=%d",
-            counted(done, "step"),
-            max(2 * wanted, done + 1),
-        )
+        more = f"trainer.max_steps={max(2 * wanted, done + 1)}"
+        if not has_checkpoints(run_dir):
+            raise UserError(
+                f"{checkpoint} has done {counted(done, 'step')}, and nothing is left to train: give {more}."
+            )
+        log.info("the run has done its %s; prolong it with %s", counted(done, "step"), more)
         return last_value(run_dir, settings["optimized_metric"])
+    if checkpoint is not None and (said := changed(checkpoint, settings)):
+        log.info("%s", said)
     if (processes := processes_wanted(trainer)) > 1:
         launch(settings, run_dir, processes)
         return last_value(run_dir, settings["optimized_metric"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from diffusion_art import hydra_errors
+from diffusion_art.config import config_dir
+from diffusion_art.elsewhere import CHOICES, ELSEWHERE
 from diffusion_art.hydra_errors import check_sections, explain
-from diffusion_art.overrides import ELSEWHERE, RENAMED, holds
+from diffusion_art.overrides import RENAMED, holds
 
 
 def composed(run_here, name: str, *words: str):
@@ -130,6 +134,31 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
         (("sample", "run=x", "prompt=a house"), "did you mean `prompts`?"),
         (("sample", "ckpt_path=x"), "did you mean `run`?"),
         (("sample", "--num_inference_steps", "20", "run=x"), "here num_steps=20"),
+        (
+            ("train", "+batch_size=16"),
+            "called `data.global_batch_size` here: give data.global_batch_size=16",
+        ),
+        (("train", "++epochs=10"), "`epochs` is called `trainer.max_epochs` here: give trainer.max_epochs=10"),
+        (("train", "steps=10"), "no config key `steps`; did you mean `trainer.max_steps`?"),
+        (("train", "wandb=true"), "did you mean `logger`?"),
+        (("train", "callbacks.checkpoints.save_top_k=2"), "did you mean `callbacks.checkpoints.keep_best`?"),
+        (
+            ("train", "lr_schedule=constant_with_warmup"),
+            "`constant` is it, and warms up over lr_schedule.",
+        ),
+        (("train", "optim=Adam"), "optim=adamw optim.weight_decay=0 is Adam. Choose one of: adamw, muon."),
+        (("train", "ema=false"), "ema.decay=0 is without averages. Choose one of: post_hoc, single."),
+        (("train", "logger=TRUE"), "there is no `TRUE` in the config group `logger`. Choose one of: csv,"),
+        (("train", "~optim"), "~optim leaves nothing to go by: choose one of adamw, muon."),
+        (("train", "~callbacks.checkpoint"), "`callbacks.checkpoint` to drop; did you mean `callbacks.checkpoints`?"),
+        (("train", "optim.lr=${oc.env:NOT_SET_HERE}"), "the environment variable NOT_SET_HERE is not set"),
+        (("train", "run=${oc.env:NOT_SET_HERE}"), "as in ${oc.env:NOT_SET_HERE,default}."),
+        (("train", "seed=choice(1,2)"), "seed=choice(1,2) are several values. Add -m for a run with each."),
+        (("train", "-m", "seed=interval(1,2)"), "add +sweep=optuna"),
+        (("train", "+experiment=clip", "+experiment=wikiart"), "experiment=... stands there more than once"),
+        (("train", "seed=1", "--config-path=/", "run=x"), "--config-dir=FOLDER adds a folder of yaml files"),
+        (("train", "seed=1", "--experimental-rerun", "no.pickle"), "there is no no.pickle to run again"),
+        (("train", "hydra.job.chdir=true"), "would move all relative paths"),
     ],
 )
 def test_the_words_of_other_trainers_are_told_in_ours(words, said, run_here):
@@ -141,10 +170,56 @@ def test_the_words_of_other_trainers_are_told_in_ours(words, said, run_here):
 
 def test_every_word_of_other_trainers_has_one_here(run_here):
     commands = (("train",), ("sample", "run=x"), ("prepare", "source=any"), ("export", "run=x"))
+    commands += (("posthoc_ema", "run=x", "sigma_rel=0.1"),)
     known = [composed(run_here, name, *more) for name, *more in commands]
     plain = [OmegaConf.to_container(config, resolve=False) for config in known]
     for key in {key for keys in ELSEWHERE.values() for key in keys}:
         assert any(holds(config, key) for config in plain), key
+
+
+def test_every_choice_of_other_trainers_has_an_answer_that_holds(run_here):
+    """What is named in its place is a choice, or can be composed."""
+    for group, names in CHOICES.items():
+        known = {file.stem for file in (config_dir() / group).glob("*.yaml")}
+        assert known, group
+        for said in set(names.values()):
+            for name in re.findall(r"`(\w+)`", said):
+                assert name in known or group == "model/backbone", said
+            words = [word.strip(",") for word in said.split() if "=" in word and "FOLDER" not in word]
+            if words:
+                composed(run_here, "train", *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("seed=3", "--cfg", "job", "run=x"),
+        ("seed=3", "-c", "job", "--package", "_global_", "run=x"),
+        ("seed=3", "--resolve", "--cfg=job", "run=x"),
+        ("seed=3", "--config-name", "train", "run=x", "--cfg", "job"),
+    ],
+)
+def test_options_stand_anywhere_among_the_keys(words, run_here):
+    status, said, complaints = run_here("train", *words)
+    assert status == 0, complaints
+    assert "seed: 3" in said
+    assert "run: x" in said
+
+
+def test_info_without_a_word_may_stand_before_keys(run_here):
+    status, said, complaints = run_here("train", "--info", "seed=3", "run=x")
+    assert status == 0, complaints
+    assert "seed: 3" in said
+
+
+def test_a_folder_of_own_yaml_files(run_here, tmp_path):
+    (tmp_path / "mine" / "optim").mkdir(parents=True)
+    (tmp_path / "mine" / "optim" / "mine.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.25\n")
+    status, said, complaints = run_here(
+        "train", "seed=3", f"--config-dir={tmp_path / 'mine'}", "optim=mine", "--cfg", "job"
+    )
+    assert status == 0, complaints
+    assert "lr: 0.25" in said
 
 
 def test_every_new_key_is_one(run_here):

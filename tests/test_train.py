@@ -377,6 +377,20 @@ SLOW = pytest.mark.slow  # it waits for the server for ten seconds
         (["model.schedule._target_=torch.hub.load"], ["torch.hub.load"]),
         (["trainer.max_steps=0"], ["trainer.max_steps=0", "trainer.max_epochs"]),
         (["trainer.precision=fp16"], ["fp16"]),
+        (["ckpt_path=true"], ["ckpt_path=true names no checkpoint: give last, best, auto"]),
+        (["ckpt_path=https://example.org/a.ckpt"], ["https://example.org/a.ckpt is an address: download it"]),
+        (["+data.batch_size=4"], ["unexpected keyword argument 'batch_size'"]),
+        (["trainer.enable_checkpointing=false"], ["changes nothing here: give callbacks.checkpoints=null"]),
+        (["+trainer.gradient_clip_algorithm=value"], ["algorithm=value changes nothing here: give trainer.gradient_"]),
+        (["trainer.strategy=deepspeed_stage_2"], ["deepspeed_stage_2", "trainer=fsdp"]),
+        (["+callbacks.early_stopping.patience=3"], ["callbacks.early_stopping names no callback", "_target_"]),
+        (
+            [
+                "+callbacks.a._target_=lightning.pytorch.callbacks.GradientAccumulationScheduler",
+                "+callbacks.a.scheduling={0: 2}",
+            ],
+            ["callbacks.a would change the batches of a step", "trainer.accumulate_grad_batches=N"],
+        ),
         (["model.text_encoder.heads=7"], ["embed_dim must be divisible by num_heads"]),
         (["data.curriculum.stages=[{until: 0.5, shrink: 8}]"], ["2 px", "multiples of 4 px", "data.curriculum.stages"]),
     ],
@@ -446,6 +460,38 @@ def test_a_run_is_prolonged_with_its_labels_and_says_when_it_is_done(tiny, run_h
     status, said, _ = run_here("train", *settings, "trainer.max_steps=8")
     assert status == 0
     assert "the run has done its 8 steps; prolong it with trainer.max_steps=16" in said
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_otherwise_says_so_and_does_it(tiny, run_here, tmp_path):
+    """torch would go on with the weight decay and the betas of before. What cannot go on is refused, and leaves no
+    folder; so does a checkpoint after which nothing is left to train.
+    """
+    settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
+    assert run_here("train", *settings, "trainer.max_steps=2", "run=first")[0] == 0
+    settings += ["ckpt_path=logs/tiny/first", "run=second"]
+    for words, told in (
+        (["trainer.max_steps=2"], "has done 2 steps, and nothing is left to train: give trainer.max_steps=4."),
+        (
+            ["trainer.max_steps=4", "optim=adamw"],
+            "with the optimiser Muon, and this run has AdamW: give optim as it was",
+        ),
+        (["trainer.max_steps=4", "model/prediction=v"], "prediction Flow, and this run has V: give model/prediction"),
+    ):
+        status, said, complaints = run_here("train", *settings, *words)
+        assert status == 1, said + complaints
+        assert told in complaints
+        assert not (tmp_path / "logs/tiny/second").exists()
+    words = ["trainer.max_steps=4", "optim.weight_decay=0.5", "optim.betas=[0.5,0.6]", "caption_dropout=0.3"]
+    status, said, complaints = run_here("train", *settings, *words)
+    assert status == 0, said + complaints
+    assert "other settings than in the checkpoint: caption_dropout=0.3 (0.1), optim.betas=[0.5, 0.6]" in said
+    saved = torch.load(tmp_path / "logs/tiny/second/checkpoints/last.ckpt", weights_only=True)
+    groups = saved["optimizer_states"][0]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {(0.5, 0.6)}
+    assert {group["weight_decay"] for group in groups} == {0.5, 0.0}
+    status, said, _ = run_here("train", *settings, "run=third", "trainer.max_steps=4")
+    assert "other settings" not in said
 
 
 def test_overfitting_sees_the_same_pictures_again_and_validates_on_them(tiny, run_here, tmp_path):

@@ -45,6 +45,7 @@ class RunCheckpoints(Checkpoint):
         self.monitor = monitor
         self.best: list[tuple[float, str]] = []  # (value, file name), lowest first
         self._saved = 0  # the step saved last
+        self._told = False  # that `monitor` was not measured
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         later = taken_again(trainer, self.folder, "step_*.ckpt", checkpoints=self.folder)
@@ -72,6 +73,14 @@ class RunCheckpoints(Checkpoint):
         value, step = trainer.callback_metrics.get(self.monitor), trainer.global_step
         if trainer.sanity_checking or step == 0:
             return
+        if value is None and self.keep_best and not self._told and trainer.is_global_zero:
+            measured = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            log.warning(
+                "callbacks.checkpoints.monitor=%s is not among what a validation measured (%s): none is kept as best",
+                self.monitor,
+                measured,
+            )
+            self._told = True
         beaten = value is None or not self._among_the_best(float(value), _name(step))
         if not beaten or step == self._saved:  # a file written before the validation lacks what came of it
             self.save(trainer)

@@ -99,7 +99,9 @@ def check_resumed(saved: Mapping[str, Any], info: StreamInfo, *, ours: Mapping[s
     if saved["digest"] not in (None, info.digest):
         raise UserError(
             f"the checkpoint was trained on data set `{saved['name']}` ({saved['digest'][:12]}), this run reads "
-            f"`{info.name}` ({info.digest[:12]}). Resume with the data.path or data.url it was trained on."
+            f"`{info.name}` ({info.digest[:12]}), whose pictures have another order. Resume with the data.path or "
+            "data.url it was trained on; or begin a new run with the weights of its UNet: export it with "
+            "format=diffusers path=PIPELINE, and give init_from=PIPELINE."
         )
     before, now = saved.get("caption_template", info.caption_template), info.caption_template
     if before != now:

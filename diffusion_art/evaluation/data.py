@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from diffusion_art.config import build, is_a
@@ -56,6 +57,12 @@ class RunData:
         data = self._data | real
         if not data.get("path"):
             raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
+        gone = self._real is None and not data.get("source") and isinstance(data["path"], str)
+        if gone and "://" not in data["path"] and not Path(data["path"]).expanduser().exists():
+            raise UserError(
+                f"there is no data at data.path={data['path']}, on which the run was trained: where it lies elsewhere "
+                "now, give real=FOLDER, its pictures or shards of them."
+            )
         shards = replace(self._located(data), key="data.path" if self._real is None else "real")
         return ShardPictures(shards.ready(), split=split, seed=seed, image_size_px=shards.image_size_px)
 

@@ -45,7 +45,9 @@ def fresh_folder(path: str) -> str:
 
 
 def wandb_offline() -> bool:
-    """Whether there is no key to upload with."""
+    """Whether there is no key to upload with; where $WANDB_MODE says what to do, W&B goes by that."""
+    if os.environ.get("WANDB_MODE") in ("online", "disabled", "shared"):
+        return False
     return "WANDB_API_KEY" not in os.environ and not (Path.home() / ".netrc").exists()
 
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffusion_art.checkpoints import build_model, held_codec
-from diffusion_art.config import build, class_of, is_a
+from diffusion_art.config import build, class_of, is_a, made
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
@@ -32,7 +32,7 @@ from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
 from diffusion_art.training.timer import StepTimer
-from diffusion_art.training.trackers import tell_settings
+from diffusion_art.training.trackers import begin
 
 
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
@@ -40,7 +40,7 @@ def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
     node = without_shards(settings["data"])
     node["overfit_batches"] = settings.get("trainer", {}).get("overfit_batches") or 0
     shards = shards_of(settings["data"], settings["paths"]["data_dir"])
-    return build({**node, "_partial_": True})(shards=shards)
+    return made(node, shards=shards)
 
 
 def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) -> DiffusionModule:
@@ -129,7 +129,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     Raises:
         UserError: what Lightning has to say against it.
     """
-    callbacks: list[Callback] = [build(node) for node in settings["callbacks"].values() if node]
+    callbacks = [_callback(name, node) for name, node in settings["callbacks"].items() if node]
     loggers = [build(node) for node in settings["logger"].values() if node]
     bar, saves = (any(isinstance(callback, kind) for callback in callbacks) for kind in (ProgressBar, Checkpoint))
     node = trainer_node(settings["trainer"])
@@ -147,9 +147,28 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
         raise refused(error) from error
     for logger in loggers:
-        tell_settings(logger, settings)
+        begin(logger, settings)
     hear_signals_alone(trainer)
     return trainer
+
+
+def _callback(name: str, node: Any) -> Callback:
+    """
+    Raises:
+        UserError: a node that makes none, or one that does not go with the way that steps are counted here.
+    """
+    callback = build(node)
+    if not isinstance(callback, Callback):
+        raise UserError(
+            f"callbacks.{name} names no callback to make: give it a `_target_` too, as in "
+            f"'+callbacks.{name}._target_=lightning.pytorch.callbacks.EarlyStopping'."
+        )
+    if isinstance(callback, GradientAccumulationScheduler):
+        raise UserError(
+            f"callbacks.{name} would change the batches of a step within a run, whose place in the data is counted in "
+            "them: give trainer.accumulate_grad_batches=N for all of it."
+        )
+    return callback
 
 
 def hear_signals_alone(trainer: Trainer) -> None:

@@ -21,7 +21,15 @@ from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.ema import Ema
 from diffusion_art.training.exchange import Exchange
-from diffusion_art.training.optim import Constant, attach, build_optimizer, clip, lie_alike, parameter_groups
+from diffusion_art.training.optim import (
+    Constant,
+    attach,
+    build_optimizer,
+    clip,
+    lie_alike,
+    parameter_groups,
+    renew_settings,
+)
 from diffusion_art.training.sharded import ShardedStrategy, whole
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
@@ -146,5 +154,7 @@ class DiffusionModule(LightningModule):
         self.step.check(record)
         self.step.resume(record.more)
         self.ema.load_state_dict(record.plain())
+        states = checkpoint.get("optimizer_states", [])
         groups = parameter_groups(self, weight_decay=self.weight_decay)
-        lie_alike(checkpoint.get("optimizer_states", []), [p for group in groups for p in group["params"]])
+        lie_alike(states, [p for group in groups for p in group["params"]])
+        renew_settings(states, build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay))

@@ -69,6 +69,15 @@ def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> N
                 state[name] = torch.empty_like(p.detach(), device=value.device, dtype=value.dtype).copy_(value)
 
 
+def renew_settings(states: list[dict[str, Any]], optimizer: Optimizer) -> None:
+    """Give saved optimiser states the settings of this run, such as weight decay and betas; in place. torch would go on
+    with those that the states were saved with, whatever the config says. Rates are the schedule's (`Attached`).
+    """
+    for saved in states:
+        for before, now in zip(saved["param_groups"], optimizer.param_groups):
+            before.update({name: now[name] for name in now if name not in ("params", "lr", "initial_lr")})
+
+
 def clip(optimizer: Optimizer, limit: float) -> Tensor:
     """Scales an optimiser's gradients so that their 2-norm together is at most `limit`; returns what it was: [].
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
 from diffusion_art.errors import UserError
+from diffusion_art.record import Record
 from diffusion_art.training.attempts import beginning
 
 
@@ -25,6 +26,55 @@ def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
                 f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed."
             )
     return found
+
+
+# what a run that goes on trains with; the rest changes no weight, or is refused where it is read
+TRAINS = ("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema")
+FOLLOWS = ("lr_schedule.total_steps",)  # what follows from the length of the run
+
+
+def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
+    """What a run that goes on trains with that the checkpoint was not trained with, in a sentence.
+
+    Raises:
+        UserError: another optimiser, whose state is another one, or a network that learnt to put out something else.
+    """
+    before = Record.of(read_plain(checkpoint), origin=checkpoint).config
+    for part, told in (("optim", "optimiser"), ("model.prediction", "prediction")):
+        was, now = (_target(_at(config, part)) for config in (before, settings))
+        if was and now and was != now:
+            raise UserError(
+                f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
+                f"{part.replace('.', '/')} as it was, or begin a new run."
+            )
+    pairs = (_differences(before.get(part), settings.get(part), part) for part in TRAINS)
+    found = [difference for pair in pairs for difference in pair]
+    return f"other settings than in the checkpoint: {', '.join(found)}" if found else None
+
+
+def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
+    """`key=NOW (BEFORE)` of the keys that both have, and whose values differ; of another class, its name alone."""
+    if key in FOLLOWS or before is None or now is None or before == now:
+        return
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        yield f"{key}={now} ({before})"
+    elif _target(before) != _target(now):
+        yield f"{key}: {_target(now)} ({_target(before)})"
+    else:
+        for name in now:
+            if name in before:
+                yield from _differences(before[name], now[name], f"{key}.{name}")
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _target(node: Any) -> str | None:
+    """The name of the class that a node makes."""
+    return str(node["_target_"]).rpartition(".")[2] if isinstance(node, Mapping) and "_target_" in node else None
 
 
 def steps_done(checkpoint: Path) -> int:
@@ -47,6 +97,10 @@ def resume_from(wanted: str | int | None, run_dir: Path) -> Path | None:
         UserError: none where one was asked for, or one where none was.
     """
     wanted = "last" if wanted == "latest" else wanted  # diffusers' word
+    if str(wanted).lower() in ("true", "false") and not Path(str(wanted)).exists():
+        raise UserError(f"ckpt_path={wanted} names no checkpoint: give last, best, auto, a step or a path, or null.")
+    if isinstance(wanted, str) and "://" in wanted:
+        raise UserError(f"ckpt_path={wanted} is an address: download it, and give the path of the file.")
     if wanted not in (None, "last", "best", "auto") and (step_named(str(wanted)) is None or Path(str(wanted)).exists()):
         return find_checkpoint(Path(str(wanted)))
     present = has_checkpoints(run_dir)

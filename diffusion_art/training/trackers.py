@@ -148,6 +148,24 @@ class RunTrackio(Logger):
             self._run = None
 
 
+def begin(logger: Logger, settings: dict[str, Any]) -> None:
+    """Let a tracker begin its record, with the run's config.
+
+    Raises:
+        UserError: it cannot, as where its server is away.
+    """
+    try:
+        tell_settings(logger, settings)
+    except UserError:
+        raise
+    except Exception as error:  # each tracker has errors of its own
+        name = type(logger).__name__.removeprefix("Run")
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"{name} cannot begin its record: {said}. Look at the keys of `logger`, or train with logger=csv."
+        ) from error
+
+
 @rank_zero_only
 def tell_settings(logger: Logger, settings: dict[str, Any]) -> None:
     """Give a tracker the run's config, without secrets."""

@@ -1,4 +1,6 @@
-"""Lightning's switches for trying a run out, as far as a run that is counted in steps can have them."""
+"""Lightning's switches that a run here has otherwise, and those for trying it out, as far as a run that is counted in
+steps can have them.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,33 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 
+# arguments of Lightning's Trainer that something else here decides: the value that changes nothing, and what to give
+DECIDED = {
+    "callbacks": (None, "callbacks.NAME=null to leave one out, or +callbacks.NAME={_target_: ...} for another"),
+    "logger": (True, "~logger for none, or logger=wandb"),
+    "enable_checkpointing": (True, "callbacks.checkpoints=null"),
+    "enable_progress_bar": (True, "callbacks.progress=null"),
+    "default_root_dir": (None, "paths.log_dir=FOLDER"),
+    "gradient_clip_algorithm": ("norm", "trainer.gradient_clip_val, which limits the 2-norm of all gradients together"),
+    "reload_dataloaders_every_n_epochs": (0, "nothing: pictures are shuffled anew in each pass as it is"),
+    "limit_test_batches": (None, "the command `evaluate` when the run is over"),
+    "limit_predict_batches": (None, "the command `sample` when the run is over"),
+}
 # callbacks that a run to try the code has no use for
 LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
 
 def check_trial(trainer: dict[str, Any]) -> None:
     """Raises:
-    UserError: what counts passes over the data in Lightning, or an `overfit_batches` that is not a number.
+    UserError: what is decided elsewhere, or counts passes over the data in Lightning, or an `overfit_batches` that is
+        not a number.
     """
+    for name, (idle, instead) in DECIDED.items():
+        if (found := trainer.get(name)) not in (None, idle):
+            raise UserError(f"trainer.{name}={str(found).lower()} changes nothing here: give {instead}.")
+    strategy = str(trainer.get("strategy") or "auto")
+    if strategy.startswith(("deepspeed", "fsdp", "xla_fsdp")) and strategy != "fsdp2":
+        raise UserError(f"trainer.strategy={strategy} is not for runs here: trainer=fsdp shares weights out.")
     if (every := trainer.get("check_val_every_n_epoch")) is not None:
         raise UserError(
             f"trainer.check_val_every_n_epoch={every} counts passes over the data, and a run here is one pass, as long "

@@ -74,6 +74,16 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny, run_here, tmp_path):
     assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == best.index[0] + best.index[0] % 2
 
 
+def test_a_metric_to_keep_the_best_by_that_is_not_measured_is_told_once(tiny, run_here, tmp_path):
+    words = [*tiny, "data.url=shards", "trainer.max_steps=2", "trainer.val_check_interval=1", "run=best"]
+    words += ["callbacks.checkpoints.monitor=val/los"]
+    status, said, complaints = run_here("train", *words)
+    assert status == 0, said + complaints
+    told = "callbacks.checkpoints.monitor=val/los is not among what a validation measured (val/loss, "
+    assert (said + complaints).count(told) == 1
+    assert not (tmp_path / "logs/tiny/best/checkpoints/best.ckpt").exists()
+
+
 def test_a_link_is_replaced_in_one_step(tmp_path):
     saver = RunCheckpoints(folder=str(tmp_path), keep_last=2)
     for step in (1, 2, 3, 4):

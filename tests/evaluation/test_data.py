@@ -40,5 +40,5 @@ def test_shards_that_are_named_replace_fresh_paintings(painter_shards: Path):
 def test_a_folder_that_is_not_there_is_told_by_the_key_that_named_it():
     with pytest.raises(UserError, match="there is no data at real=nix"):
         RunData(CONFIG, real="nix").real()
-    with pytest.raises(UserError, match=r"there is no data at data\.path=nix"):
+    with pytest.raises(UserError, match=r"no data at data\.path=nix, on which the run was trained: .*give real=FOLDER"):
         RunData({**CONFIG, "data": {"path": "nix"}}).real()

@@ -90,6 +90,13 @@ def test_offline_one_sentence_says_what_is_missing_and_what_helps(run_here, monk
     assert complaint.count("\n") == 1
 
 
+def test_a_training_that_is_not_known(run_here):
+    status, _, complaint = run_here("end_to_end", "training=wikart", "until=estimate")
+    assert status == 1
+    assert "error: training=wikart: there is no `wikart` in the config group `experiment`. Choose one of:" in complaint
+    assert ", wikiart," in complaint
+
+
 def test_a_stage_that_is_not_known(run_here):
     status, _, complaint = run_here("end_to_end", "until=paint")
     assert status == 1

@@ -90,7 +90,7 @@ def test_a_run_is_refused_before_anything_is_built(override):
     [
         ("trainer.accelerator=gpu", ["trainer.accelerator=gpu", "trainer=cpu"]),
         ("trainer.precision=fp16", ["fp16", "bf16-mixed"]),
-        ("+trainer.strategy=foo", ["foo"]),
+        ("trainer.strategy=foo", ["foo"]),
         ("+trainer.max_time=soon", ["trainer.max_time=soon", "00:01:30:00"]),
         ("trainer.max_time=3", ["trainer.max_time=3", "00:01:30:00"]),
         ("trainer.accelerator=tpu", ["torch_xla"]),
@@ -131,7 +131,7 @@ def test_a_share_as_validation_interval_is_of_the_run():
 
 def test_several_devices_are_shared_by_ddp_where_nothing_else_is_asked_for():
     assert _settled("trainer.devices=2")["trainer"]["strategy"] == "ddp"
-    assert "strategy" not in _settled("trainer.devices=1")["trainer"]
+    assert _settled("trainer.devices=1")["trainer"]["strategy"] == "auto"
     assert _settled("trainer=fsdp", "trainer.devices=2")["trainer"]["strategy"] != "ddp"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import re
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.training.resume import place_loops, resume_from
+from diffusion_art.record import KEY
+from diffusion_art.training.resume import changed, place_loops, resume_from
 from diffusion_art.training.sharded import FoldersToo
 from tests.fakes import toy_run
 
@@ -55,6 +57,25 @@ def test_a_step_that_the_run_has_not_is_told_with_those_it_has(run, tmp_path, mo
     run.rename(tmp_path / "7")
     monkeypatch.chdir(tmp_path)
     assert resume_from("7", tmp_path / "new") is not None, "a folder of that name"
+
+
+def test_settings_that_differ_are_told_and_those_that_cannot_go_on_are_refused(run, monkeypatch):
+    checkpoint = run / "checkpoints/last.ckpt"
+    before = torch.load(checkpoint, weights_only=True)[KEY]["config"]
+    assert changed(checkpoint, copy.deepcopy(before)) is None
+    now = copy.deepcopy(before)
+    now["model"]["image_size_px"] = 8
+    now["model"]["schedule"] = {"_target_": "a.CosineSchedule"}
+    now["name"] = "other"
+    was = before["model"]["schedule"]["_target_"].rpartition(".")[2]
+    told = changed(checkpoint, now)
+    assert told is not None
+    assert f"model.image_size_px=8 ({before['model']['image_size_px']})" in told
+    assert f"model.schedule: CosineSchedule ({was})" in told
+    assert "other" not in told.partition(":")[2]
+    now["model"]["prediction"] = {"_target_": "a.Another"}
+    with pytest.raises(UserError, match="and this run has Another: give model/prediction as it was"):
+        changed(checkpoint, now)
 
 
 class _FullDisk:

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from diffusion_art.files import command_line, without_secrets, words_without_secrets
+from diffusion_art.launching.names import wandb_offline
 from diffusion_art.training.trackers import RunWandb, run_name, show_pictures, tell_settings
 
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
@@ -29,6 +30,26 @@ def twice(run_command, painter_shards, tmp_path):
         return tmp_path / "logs/tiny/tracked"
 
     return run
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, as MLflow calls it
+def test_a_tracker_that_cannot_begin_ends_the_run_in_a_sentence(run_here, painter_shards, monkeypatch, tmp_path):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    words = [*RUN, f"data.path={painter_shards}", "data.url=shards", "logger=mlflow"]
+    status, said, complaints = run_here("train", *words, "logger.mlflow.tracking_uri=http://127.0.0.1:9")
+    assert status == 1, said
+    assert "error: MLFlow cannot begin its record: API request to http://127.0.0.1:9/" in complaints
+    assert complaints.rstrip().endswith("or train with logger=csv.")
+    assert "Traceback" not in said + complaints
+
+
+@pytest.mark.parametrize(("mode", "offline"), [("disabled", False), ("online", False), ("offline", True), ("", True)])
+def test_what_wandb_mode_says_holds(mode, offline, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert wandb_offline() is offline
 
 
 @pytest.mark.slow
