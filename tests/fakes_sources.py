@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from diffusion_art.captions import Captioner
+from diffusion_art.captions.captioner import Captioner
 from diffusion_art.sources.base import Item, Note, Picture, Source
 
 # The columns and types of `Artificio/WikiArt`.

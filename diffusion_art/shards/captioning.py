@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from diffusion_art.captions import Captioner, clean
+from diffusion_art.captions.captioner import Captioner, clean
 from diffusion_art.errors import UserError
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.shards.places import Place

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from diffusion_art.captions import clean
+from diffusion_art.captions.captioner import clean
 from diffusion_art.shards.mixture import Mixture, Shards
 
 

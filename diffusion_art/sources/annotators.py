@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions import unique
+from diffusion_art.captions.values import unique
 
 ONE_HOT = "_classes.csv"  # of Roboflow: a column a class
 

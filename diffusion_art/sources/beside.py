@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import caption_columns, is_caption_column, ready_captions, unique
+from diffusion_art.captions.columns import caption_columns, is_caption_column
+from diffusion_art.captions.values import ready_captions, unique
 from diffusion_art.sources.annotators import of_labelme
 from diffusion_art.sources.described import names_scored, text_of
 from diffusion_art.sources.generators import prompt_of

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions import is_caption_column, listed, ready_captions, records_in, strings
+from diffusion_art.captions.columns import is_caption_column
+from diffusion_art.captions.values import listed, ready_captions, records_in, strings
 from diffusion_art.sources.splits import split_in_row
 from diffusion_art.sources.texts import as_text
 

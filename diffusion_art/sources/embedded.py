@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, IptcImagePlugin
 
-from diffusion_art.captions import clean
+from diffusion_art.captions.captioner import clean
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.formats import is_heic, open_heic
 from diffusion_art.sources.generators import prompt_of

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from diffusion_art.captions import listed
+from diffusion_art.captions.values import listed
 from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.names import PictureNames
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of

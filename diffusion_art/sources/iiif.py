@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions import unique
+from diffusion_art.captions.values import unique
 
 # .../iiif/IDENTIFIER/full/max/0/default.jpg
 _IDENTIFIER = re.compile(r".*/([^/]+)/(?:full|square|[\d,]+|pct:[\d.,]+)/[^/]+/[^/]+/[^/]+")

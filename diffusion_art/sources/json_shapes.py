@@ -16,7 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions import caption_columns, is_caption_column, ready_captions
+from diffusion_art.captions.columns import caption_columns, is_caption_column
+from diffusion_art.captions.values import ready_captions
 from diffusion_art.sources.annotators import (
     of_fiftyone,
     of_label_studio,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffusion_art.captions import is_caption_column
+from diffusion_art.captions.columns import is_caption_column
 from diffusion_art.sources.names import title_words
 from diffusion_art.sources.texts import as_text
 

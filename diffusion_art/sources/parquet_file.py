@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions import caption_columns, ready_captions
+from diffusion_art.captions.columns import caption_columns
+from diffusion_art.captions.values import ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.described import text_of
 from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture

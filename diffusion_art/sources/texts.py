@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions import CLASS_COLUMNS, unique
+from diffusion_art.captions.columns import CLASS_COLUMNS
+from diffusion_art.captions.values import unique
 
 CP1252_NOTE = "texts read as Windows-1252; where that is wrong, save them as UTF-8"
 

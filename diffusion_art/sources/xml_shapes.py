@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from diffusion_art.captions import unique
+from diffusion_art.captions.values import unique
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _COLUMNS = {"creator": "artist", "title": "title", "date": "date", "description": "description", "subject": "keywords"}

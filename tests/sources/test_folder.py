@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.captions import Captioner
+from diffusion_art.captions.captioner import Captioner
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, Note, Picture, Source
 from diffusion_art.sources.folder import ImageFolder

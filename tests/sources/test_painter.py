@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_art.captions import ART_TEMPLATE, Captioner
+from diffusion_art.captions.captioner import ART_TEMPLATE, Captioner
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.painter import (

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from diffusion_art.captions import ART_TEMPLATE
+from diffusion_art.captions.captioner import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Picture, Source
 from diffusion_art.sources.detect import open_source

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_art.captions import ART_TEMPLATE
+from diffusion_art.captions.captioner import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture, Source
 from diffusion_art.sources.splits import TEST_SPLIT

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.captions import ART_TEMPLATE, clean
+from diffusion_art.captions.captioner import ART_TEMPLATE, clean
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.api.schema import Suggestions

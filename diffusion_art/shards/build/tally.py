@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from diffusion_art.captions import clean, nameable
+from diffusion_art.captions.captioner import clean, nameable
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoded, split_of
 from diffusion_art.shards.captioning import CAPTIONS, READY, distinct

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion_art.captions import ART_TEMPLATE
+from diffusion_art.captions.captioner import ART_TEMPLATE
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter.brief import Brief, Style

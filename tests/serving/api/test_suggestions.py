@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_art.captions import ART_TEMPLATE
+from diffusion_art.captions.captioner import ART_TEMPLATE
 from diffusion_art.runs import Run, load_run
 from diffusion_art.serving.api.suggestions import of_prompt, shard_folders, suggest
 from diffusion_art.shards.reader import ShardSet

@@ -1,4 +1,4 @@
-"""`captions.py`: clean columns, and templates whose empty fields leave no trace."""
+"""Clean columns, and templates whose empty fields leave no trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_art.captions import ART_TEMPLATE, Captioner, clean, default_template, ready_captions
+from diffusion_art.captions.captioner import ART_TEMPLATE, Captioner, clean, default_template
+from diffusion_art.captions.values import ready_captions
 from diffusion_art.errors import UserError
 
 VAN_GOGH = {"artist": "Vincent van Gogh", "title": "The Starry Night", "date": "1889.0", "genre": "None"}

@@ -1,0 +1,152 @@
+"""Columns -> one clean caption, by a template such as "{artist} / {title} / {style} / {genre} / {date}".
+
+What stands between two fields is their separator. A field that is empty after cleaning goes away together
+with its separator, and brackets or quotes set close around a field go with it:
+
+    "{artist} / {title} ({date})"  ->  "Vincent van Gogh / The Starry Night (1889)"  or  "The Starry Night"
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import string
+import unicodedata
+from collections.abc import Collection, Mapping
+
+from diffusion_art.captions.columns import caption_columns, is_class_number
+from diffusion_art.errors import UserError
+
+# The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
+ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
+
+_MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
+_UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|date|year)", re.IGNORECASE)
+# A year that went through a column of floats, or of dates and times.
+_YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
+_MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_MARKUP = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|i|li|ol|p|span|strong|su[bp]|u|ul)(?:\s[^<>]*)?/?>", re.IGNORECASE
+)
+_BREAK = re.compile(r"</?(?:br|div|h[1-6]|li|ol|p|ul)\b", re.IGNORECASE)  # of these tags
+_COLUMN = re.compile(r"[^\W\d](?:[^{}\[\].!:]*[^{}\[\].!:\s])?")  # also `Artist Display Name`, `Artist(s)`
+_PAIRS = {"(": ")", "[": "]", '"': '"', "'": "'", "“": "”", "«": "»"}
+
+
+def clean(value: str | None) -> str:
+    """One column's text as a caption should have it.
+
+    Words for "missing" and "Unknown Artist" become empty, `1968.0` and `1968-01-01 00:00:00` become 1968, HTML
+    entities are resolved and its tags go, Unicode is normalised (NFC), control characters go, every run of white
+    space becomes one space. A value of several parts with " / " between (WikiArt's `description`) is cleaned part by
+    part.
+    """
+    if not value:
+        return ""
+    text = _ENTITY.sub(lambda match: html.unescape(match.group()), value)
+    if "<" in text:
+        text = _MARKUP.sub(lambda match: " " if _BREAK.match(match.group()) else "", text)
+    if not text.isprintable():
+        # Control characters, lone surrogates and unassigned ones go. Format characters (joiners of scripts
+        # and emoji) stay, but for the byte order mark and the zero-width space.
+        text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
+        text = text.replace("\ufeff", "").replace("\u200b", "")
+    text = unicodedata.normalize("NFC", text)
+    parts = [" ".join(part.split()) for part in re.split(r"(?:^|\s)/(?=\s|$)", text)]
+    return " / ".join(kept for part in parts if (kept := _part(part)))
+
+
+def _part(text: str) -> str:
+    if text in _MISSING or _UNKNOWN.fullmatch(text):
+        return ""
+    date = _YEAR.fullmatch(text) or _MIDNIGHT.fullmatch(text) if text[:1].isdigit() else None
+    return date[1] if date else text
+
+
+def default_template(columns: Collection[str]) -> str | None:
+    """The template that suits these columns: None for a ready caption, else the art columns there are."""
+    known = caption_columns(columns)
+    if known.ready:
+        return None
+    fields = [f"{{{name}}}" for name in known.art]
+    return " / ".join(fields) if len(fields) > 1 and all(map(nameable, known.art)) else None
+
+
+def nameable(column: str) -> bool:
+    """Whether a template can name a column."""
+    return bool(_COLUMN.fullmatch(column))
+
+
+class Captioner:
+    """A caption from a picture's columns; "" where nothing is known.
+
+    Without a template, and where all fields of the template are empty: the first filled column of ready captions,
+    then the art columns in their usual order, then the only column whose name speaks of captions, `description`, and
+    last what says what kind of picture it is (labels, tags, the folder's name).
+
+    Raises:
+        UserError: the template cannot be parsed, names no column, or names one that is not in `columns`.
+    """
+
+    def __init__(self, template: str | None, columns: Collection[str] | None = None) -> None:
+        self.template = template
+        self._fields, self._tail = _parse(template) if template is not None else ([], "")
+        for _, _, name, _ in self._fields:
+            if columns is not None and name not in columns:
+                raise UserError(
+                    f"caption_template asks for {{{name}}}, which the pictures do not have. "
+                    f"Their columns: {', '.join(sorted(columns))}."
+                )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that the template names."""
+        return frozenset(name for _, _, name, _ in self._fields)
+
+    def __call__(self, columns: Mapping[str, str]) -> str:
+        caption, filled = "", False
+        for index, (separator, opening, name, closing) in enumerate(self._fields):
+            value = _named(columns, name)
+            if value:
+                caption += (separator if filled or index == 0 else "") + opening + value + closing
+                filled = True
+        if filled:
+            return " ".join((caption + self._tail).split())
+        known = caption_columns(columns)
+        art = (text for name in known.art if (text := _named(columns, name)))
+        last = (text for name in known.last if not (text := clean(columns[name])).isdigit())  # no number of a class
+        ready, telling = (map(clean, map(columns.__getitem__, names)) for names in (known.ready, known.telling))
+        return next(filter(None, ready), "") or " / ".join(art) or next(filter(None, (*telling, *last)), "")
+
+
+def _named(columns: Mapping[str, str], name: str) -> str:
+    text = clean(columns.get(name))
+    return "" if is_class_number(name, text) else text
+
+
+def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
+    """[(separator before, opening, column, closing)] and the text after the last field."""
+    mend = f'Write it like "{ART_TEMPLATE}".'
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"caption_template {template!r} cannot be read: {error}. {mend}") from None
+    for _, name, form, conversion in pieces:
+        if name is not None and (form or conversion or not nameable(name)):
+            raise UserError(f"caption_template {template!r}: {{{name}}} is no plain column name. {mend}")
+    names = [name for _, name, _, _ in pieces if name is not None]
+    if not names:
+        raise UserError(f"caption_template {template!r} names no column. {mend}")
+    literals = [literal for literal, _, _, _ in pieces]
+    if len(literals) == len(names):
+        literals.append("")
+    fields = []
+    for index, name in enumerate(names):
+        before, after = literals[index], literals[index + 1]
+        opening = closing = ""
+        if before and after and _PAIRS.get(before[-1]) == after[0]:
+            opening, closing = before[-1], after[0]
+            before, literals[index + 1] = before[:-1], after[1:]
+        fields.append((before, opening, name, closing))
+    return fields, literals[-1]
