@@ -136,6 +136,9 @@ async def suggestions(request: Request) -> Suggestions:
     return state.suggestions
 
 
+@router.get("/healthz", include_in_schema=False)
+@router.get("/livez", include_in_schema=False)
+@router.get("/ping", include_in_schema=False)
 @router.get("/health", responses=_DOWN, summary="Whether the server lives", tags=["Operation"])
 async def health(request: Request) -> Health:
     """200 as long as the engine's thread lives, also while the server drains."""
@@ -145,6 +148,7 @@ async def health(request: Request) -> Health:
     return Health(model=studio.model.id, version=__version__)
 
 
+@router.get("/readyz", include_in_schema=False)
 @router.get("/ready", responses=_DOWN, summary="Whether it takes pictures on", tags=["Operation"])
 async def ready(request: Request) -> Health:
     """200 while pictures are taken on; 503 once the server drains."""
