@@ -1,6 +1,6 @@
 """Painting with a model of diffusion_art by diffusers alone. This file lies in the folder that it paints from:
 
-    pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
+    pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)
     pipe("a red house", generator=torch.Generator().manual_seed(0)).images[0].save("house.png")
 
 No pipeline of diffusers itself does it: this UNet works on pixels, or on a VAE's latents, reads the caption's words by

@@ -131,7 +131,7 @@ for folder in map(Path, sys.argv[1:]):
             sys.path.insert(0, str(folder / "text_encoder"))
         getattr(importlib.import_module(library), name).from_pretrained(folder / part)
     asked = json.loads(Path("asked.json").read_text())
-    pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
     images = pipe(asked["prompts"], generator=generators, output_type="np").images
     np.save(folder.name + ".npy", images)
@@ -152,6 +152,8 @@ def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here)
         status, said, complaints = run_here("export", f"run={checkpoint}", *words)
         assert status == 0, said + complaints
         assert "painted by both: at most 0.0" in said
+        assert "custom_pipeline" not in said  # with it diffusers runs NAME.py where that lies beside the folder NAME
+        (tmp_path / "shared" / f"{name}.py").write_text("raise SystemExit('a script of the same name was run')")
     (tmp_path / "asked.json").write_text(json.dumps({"prompts": PROMPTS, "seeds": [3, 4, 5]}))
     folders = [tmp_path / "shared" / name for name in checkpoints]
     run_clean(clean_python(tmp_path / "env"), PAINT, *folders, cwd=tmp_path)
@@ -176,7 +178,7 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     card = folder / "README.md"
     text = card.read_text()
     assert "library_name: diffusers" in text
-    assert "DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)" in text
+    assert "DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)" in text
     assert "diffusion_art.serve" not in text
     assert "16 x 16 pixels" in text
     assert str(tmp_path) not in text
