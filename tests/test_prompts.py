@@ -44,7 +44,7 @@ def test_a_missing_or_empty_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("PartiPrompts.tsv", "Prompt\tCategory\tNote\na fox\tAnimals\t\n\"a \"\"red\"\" cat, sitting\"\tAnimals\tx\n"),
+        ("PartiPrompts.tsv", 'Prompt\tCategory\tNote\na fox\tAnimals\t\n"a ""red"" cat, sitting"\tAnimals\tx\n'),
         ("DrawBench.csv", 'Prompts,Category\na fox,Colors\n"a ""red"" cat, sitting",Positional\n'),
         ("geneval.jsonl", '{"tag": "x", "prompt": "a fox"}\n{"include": [1], "prompt": "a \\"red\\" cat, sitting"}\n'),
         ("list.json", '["a fox", "", "a \\"red\\" cat, sitting"]'),

@@ -100,12 +100,30 @@ def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
 
 
+def test_what_a_pipeline_does_not_paint_is_said(tmp_path):
+    pipe = diffusers_pipeline(Painting(Run(checkpoint_of(tmp_path, {})), by_name("euler", num_steps=1)))
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("red", height=16, width=16).images[0].size == (16, 16)
+    for prompt, asked, told in (
+        ("red", {"height": 512, "width": 512}, "this model paints 16x16, and not 512x512"),
+        ("red", {"height": 32}, "and not 16x32"),
+        ("red", {"num_inference_steps": 0}, "num_inference_steps=0 must be 1 or more"),
+        ([], {}, "prompt=[] is none"),
+    ):
+        with pytest.raises(ValueError, match=told.replace("[", r"\[")):
+            pipe(prompt, **asked)
+    with pytest.raises(ValueError, match="upload its folder"):
+        pipe.save_pretrained(tmp_path / "saved", push_to_hub=True)
+
+
 def test_a_vaes_latents_are_decoded_by_it(tmp_path):
     codec = vae_config(toy_vae(tmp_path / "vae", scaling_factor=0.5, shift_factor=0.3))
     run = Run(checkpoint_of(tmp_path, {"codec": codec}, guidance_scale=3.0))
     sampler = build(SAMPLER_CONFIG)
     painting = Painting(run, sampler)
-    assert apart(run, diffusers_pipeline(painting), sampler) < 0.2
+    pipe = diffusers_pipeline(painting)
+    assert apart(run, pipe, sampler) < 0.2
+    assert pipe(PROMPTS[0], height=16, width=16).images[0].size == (16, 16)
     folder = write_diffusers(tmp_path / "shared", painting)
     assert Vae(path=str(folder)).encode(torch.zeros(1, 3, 16, 16)).isfinite().all()
     assert json.loads((folder / "model_index.json").read_text())["vae"] == ["diffusers", "AutoencoderKL"]
@@ -135,6 +153,11 @@ for folder in map(Path, sys.argv[1:]):
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
     images = pipe(asked["prompts"], generator=generators, output_type="np").images
     np.save(folder.name + ".npy", images)
+    pipe.save_pretrained(folder.name + "-saved")
+    saved = DiffusionPipeline.from_pretrained(folder.name + "-saved", trust_remote_code=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
+    assert (saved(asked["prompts"], generator=generators, output_type="np").images == images).all()
+    assert str(folder) not in Path(folder.name + "-saved", "model_index.json").read_text()
     pipe(asked["prompts"][0], num_inference_steps=2, guidance_scale=1.5).images[0].save(folder.name + ".png")
 """
 
