@@ -76,6 +76,7 @@ def create_app(studio: Studio) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # the openai package in a browser sends a dozen of its own
             expose_headers=["Retry-After", "X-Request-Id"],
+            allow_private_network=True,  # a page on the internet that is named may ask this machine
         )
     _document(app, guarded=bool(studio.settings.tokens))
     return app

@@ -244,6 +244,11 @@ class CaptionItem(BaseModel):
     seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(None, description="Null or -1: any.")
     size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unset(cls, fields: Any) -> Any:
+        return asked_for(fields, kept=("caption",))
+
 
 class FloatPicture(BaseModel):
     image: str = Field(description="Base64 of little-endian float32, channels x height x width, in [0, 1].")

@@ -600,6 +600,8 @@ def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
         theirs = {"access-control-request-headers": "authorization, content-type, x-stainless-lang, x-stainless-os"}
         assert named.options(GENERATIONS, headers=asking | theirs).status_code == 200  # the openai package in a page
+        private = named.options(GENERATIONS, headers=asking | {"access-control-request-private-network": "true"})
+        assert (private.status_code, private.headers["access-control-allow-private-network"]) == (200, "true")
         other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
 
