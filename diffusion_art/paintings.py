@@ -35,8 +35,10 @@ def paint(
     size: str | None,
     batch_size: int,
     out: Path | None,
+    grid: bool = True,
 ) -> Path:
-    """Paint picture i from seed + i into the folder `out`, None for one in the run's `samples`. Returns the folder.
+    """Paint picture i from seed + i into the folder `out`, None for one in the run's `samples`, with a `grid` of them
+    all. Returns the folder.
 
     Raises:
         UserError: a setting that means nothing, or a size that the run does not paint.
@@ -72,8 +74,9 @@ def paint(
         story = {INFOTEXT: parameters, **asked, **shared}
         to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
-    save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
-    log.info("%s in %.1f s: %s", counted(len(images)), taken_s, out / "grid.png")
+    if grid:
+        save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})
+    log.info("%s in %.1f s: %s", counted(len(images)), taken_s, out / "grid.png" if grid else out)
     return out
 
 

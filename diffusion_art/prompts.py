@@ -1,45 +1,66 @@
-"""Prompts as people give them: a list, one text, a text file with one on each line, or a list that ships."""
+"""Prompts as people give them: a list, one text, a file (a line or a row for each), or a list that ships."""
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffusion_art.captions import ready_captions
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
+from diffusion_art.sources.table import read_table
 from diffusion_art.sources.texts import read_text
 
 if TYPE_CHECKING:
     from diffusion_art.runs import Run
 
 LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
+TABLES = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")  # suffixes of files with a prompt in each row
 EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
+# what other programs read in a prompt: weights, wildcards, choices, LoRAs, breaks and prompts that change on the way
+_MARKS = re.compile(
+    r"[(][^()]+:(?:[0-9]|[0-9]?[.][0-9]+)[)]|__[\w/-]+__|[{][^{}]*[|][^{}]*[}]|<(?:lora|lyco|hypernet):[^>]*>"
+    r"|\bBREAK\b|\[[^][]+:[^][]*:[0-9.]+\]"
+)
+
+log = logging.getLogger(__name__)
 
 
 def read_prompts(asked: Any) -> list[str]:
     """The prompts that `asked` means.
 
     A list is taken as it is. Of a text, the name of a list that ships and the path of a file stand for what they hold;
-    any other is a prompt itself.
+    any other is a prompt itself. Marks that other programs read and that are plain text here are told of.
 
     Raises:
-        UserError: a file that is not there or holds no prompt.
+        UserError: a file that is not there or holds no prompt, a folder, or nothing.
     """
-    if isinstance(asked, (list, tuple)):
-        return [str(prompt) for prompt in asked]
     if isinstance(asked, Mapping):
         raise UserError(f"prompts={dict(asked)} has names: give texts alone, as prompts=[A,B], or prompts=FILE.")
-    text = str(asked)
+    prompts = [str(prompt) for prompt in asked] if isinstance(asked, (list, tuple)) else _meant(str(asked))
+    if mark := next((found for prompt in prompts if (found := _MARKS.search(prompt))), None):
+        log.warning("prompts hold marks such as %s: other programs act on them, here they are plain text", mark[0])
+    return prompts
+
+
+def _meant(text: str) -> list[str]:
+    if not text.strip():
+        raise UserError("prompts= is empty: give texts or a file, or 'prompts=[\"\"]' to paint without a caption.")
     shipped = config_dir() / LISTS / f"{text}.txt"
     if re.fullmatch(r"\w+", text) and _is_file(shipped):
         return lines_of(shipped)
     file = Path(text).expanduser()
     if _is_file(file):
-        return lines_of(file)
-    if re.fullmatch(r"\S+\.txt", text):
+        return rows_of(file) if file.suffix.lower().lstrip(".") in TABLES else lines_of(file)
+    if re.fullmatch(rf"\S+\.(?:txt|{'|'.join(TABLES)})", text):
         raise UserError(f"there is no file {text} to read prompts from. Give prompts=FILE, a prompt on each line.")
+    if "/" in text and _is_folder(file):
+        raise UserError(f"{text} is a folder. Give prompts=FILE, with a prompt on each line or in each row.")
     return [text]
 
 
@@ -60,17 +81,63 @@ def lines_of(file: Path) -> list[str]:
     """The lines of a file of prompts. Empty ones and those that begin with # do not count.
 
     Raises:
-        UserError: no line is left.
+        UserError: no line is left, or one has options.
     """
     lines = (line.strip() for line in read_text(file).text.splitlines())
     prompts = [line for line in lines if line and not line.startswith("#")]
+    if with_options := next((line for line in prompts if line.startswith("--")), None):
+        raise UserError(
+            f"{file} has options in its lines, as in {with_options[:60]}. Write prompts alone, and give the rest "
+            "for all of them: negative_prompt=..., num_steps=..., guidance_scale=..., seed=..."
+        )
     if not prompts:
         raise UserError(f"{file} holds no prompt. Write one on each line; lines that begin with # do not count.")
     return prompts
+
+
+def rows_of(file: Path) -> list[str]:
+    """One prompt of each row of a table, such as PartiPrompts.tsv or DrawBench.csv, or the texts of a JSON list.
+
+    A column of prompts counts before one of captions; a row without a text in it is left out.
+
+    Raises:
+        UserError: no column holds prompts, or the file is damaged.
+    """
+    if texts := _list_of_texts(file):
+        return texts
+    rows = [row for _, row in read_table(file, Counter(), is_picture=lambda _: False)]
+    if prompts := [found[0] for found in map(_prompts_in, rows) if found]:
+        return prompts
+    columns = ", ".join(rows[0]) if rows else "no rows"
+    raise UserError(f"{file} has no column of prompts among {columns}: call it prompt, or write a prompt on each line.")
+
+
+def _prompts_in(row: Mapping[str, Any]) -> list[str]:
+    asked = {name: value for name, value in row.items() if name.strip().lower() in ("prompt", "prompts")}
+    return ready_captions(asked) or ready_captions(row)
+
+
+def _list_of_texts(file: Path) -> list[str]:
+    """Those of a JSON file that is a list of texts alone; else none."""
+    if file.suffix.lower() != ".json":
+        return []
+    try:
+        content = json.loads(read_text(file).text)
+    except (ValueError, RecursionError):
+        return []
+    texts = content if isinstance(content, list) and all(isinstance(item, str) for item in content) else []
+    return [text for text in texts if text.strip()]
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # longer than a name may be
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False

@@ -11,6 +11,7 @@ from diffusion_art.extras import check_extra
 
 check_extra("paint")
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def sample(config: DictConfig) -> Path:
     return paint(
         run,
         prompts,
-        seed=asked["seed"],
+        seed=secrets.randbelow(2**31) if asked["seed"] in (None, -1) else asked["seed"],
         negative_prompt=asked["negative_prompt"] or "",
         sampler=run.sampler(chosen, num_steps=asked["num_steps"]),
         guidance_scale=run.guidance_scale(asked["guidance_scale"]),
@@ -44,6 +45,7 @@ def sample(config: DictConfig) -> Path:
         guide=load_run(asked["guide"], weights=weights, device=str(run.device)) if asked["guide"] else None,
         size=asked["size"],
         batch_size=asked["batch_size"],
+        grid=asked["grid"],
         out=Path(asked["out"]) if asked["out"] else None,
     )
 
@@ -51,8 +53,8 @@ def sample(config: DictConfig) -> Path:
 def _check(asked: dict[str, Any]) -> None:
     if not isinstance(count := asked["count"], int) or count < 1:
         raise UserError(f"count={count} must be a whole number from 1 on: it is how often each prompt is painted.")
-    if not isinstance(seed := asked["seed"], int):
-        raise UserError(f"seed={seed} must be a whole number, such as seed=0.")
+    if not isinstance(seed := asked["seed"], int | None):
+        raise UserError(f"seed={seed} must be a whole number, such as seed=0, or -1 for any.")
 
 
 main = command("sample")(sample)

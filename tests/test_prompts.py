@@ -41,6 +41,65 @@ def test_a_missing_or_empty_file(tmp_path):
         read_prompts(str(tmp_path / "empty.txt"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("PartiPrompts.tsv", 'Prompt\tCategory\tNote\na fox\tAnimals\t\n"a ""red"" cat, sitting"\tAnimals\tx\n'),
+        ("DrawBench.csv", 'Prompts,Category\na fox,Colors\n"a ""red"" cat, sitting",Positional\n'),
+        ("geneval.jsonl", '{"tag": "x", "prompt": "a fox"}\n{"include": [1], "prompt": "a \\"red\\" cat, sitting"}\n'),
+        ("list.json", '["a fox", "", "a \\"red\\" cat, sitting"]'),
+        ("captions.json", '[{"text": "no", "prompt": "a fox"}, {"caption": "a \\"red\\" cat, sitting"}]'),
+        (
+            "coco.json",
+            '{"images": [{"id": 1}, {"id": 2}], "annotations": [{"image_id": 1, "caption": "a fox"}, '
+            '{"image_id": 2, "caption": "a \\"red\\" cat, sitting"}, {"image_id": 2, "caption": "another"}]}',
+        ),
+    ],
+)
+def test_a_table_holds_a_prompt_in_each_row(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_prompts(str(tmp_path / name)) == ["a fox", 'a "red" cat, sitting']
+
+
+def test_tables_and_folders_that_hold_no_prompts(tmp_path):
+    (tmp_path / "a.csv").write_text("width,height\n1,2\n")
+    with pytest.raises(UserError, match=r"a\.csv has no column of prompts among width, height"):
+        read_prompts(str(tmp_path / "a.csv"))
+    with pytest.raises(UserError, match=r"there is no file nothere\.csv"):
+        read_prompts("nothere.csv")
+    with pytest.raises(UserError, match="is a folder"):
+        read_prompts(str(tmp_path))
+    for nothing in ("", " "):
+        with pytest.raises(UserError, match="prompts= is empty"):
+            read_prompts(nothing)
+    assert read_prompts([""]) == [""]
+
+
+def test_options_in_a_file_of_prompts_are_not_painted(tmp_path):
+    (tmp_path / "p.txt").write_text('a fox\n--prompt "a cat" --negative_prompt "dark" --seed 5\n')
+    with pytest.raises(UserError, match=r'options in its lines, as in --prompt "a cat" .* negative_prompt='):
+        read_prompts(str(tmp_path / "p.txt"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mark"),
+    [
+        ("a (red:1.4) house", "(red:1.4)"),
+        ("by __artist__", "__artist__"),
+        ("a {red|blue} house", "{red|blue}"),
+        ("a house <lora:x:1>", "<lora:x:1>"),
+        ("a [red:blue:0.5] house", "[red:blue:0.5]"),
+        ("a house BREAK a tree", "BREAK"),
+        *[(plain, "") for plain in ("Sunrise (1872)", "a clock (at 12:30)", "costs ${name}", "{style} / __", "[a, b]")],
+    ],
+)
+def test_marks_of_other_programs_are_told_of(prompt, mark, caplog):
+    assert read_prompts([prompt]) == [prompt]
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == (
+        [f"prompts hold marks such as {mark}".partition(": ")[0]] if mark else []
+    )
+
+
 @pytest.mark.parametrize("name", sorted(file.stem for file in (config_dir() / LISTS).glob("*.txt")))
 def test_every_list_that_ships_holds_different_texts(name):
     prompts = read_prompts(name)

@@ -78,6 +78,29 @@ def test_by_default_the_runs_own_prompts_sampler_and_guidance_into_the_run(folde
     assert (told["prompt"], told["guidance_scale"], json.loads(told["sampler"])["name"]) == ("red", "2.0", "euler")
 
 
+@pytest.mark.parametrize("any_seed", ["seed=-1", "seed=null"])
+def test_any_seed_is_told_and_can_be_painted_again(folder, any_seed, tmp_path):
+    first = paint(f"run={folder}", "prompts=[red,blue]", any_seed, f"out={tmp_path / 'first'}")
+    seeds = [int(read_metadata(first / f"00{row}_{name}.png")["seed"]) for row, name in enumerate(("red", "blue"))]
+    assert seeds[1] == seeds[0] + 1
+    again = paint(f"run={folder}", "prompts=[red,blue]", f"seed={seeds[0]}", f"out={tmp_path / 'again'}")
+    for name in ("000_red.png", "001_blue.png"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+    other = paint(f"run={folder}", "prompts=[red,blue]", any_seed, f"out={tmp_path / 'other'}")
+    assert read_metadata(other / "000_red.png")["seed"] != str(seeds[0])
+    with pytest.raises(UserError, match="or -1 for any"):
+        paint(f"run={folder}", "prompts=red", "seed=[1,2]")
+
+
+def test_a_folder_for_tools_that_measure_it_holds_pictures_of_one_size(folder, tmp_path):
+    """pytorch-fid and torch-fidelity stack whatever pictures lie there."""
+    out = paint(f"run={folder}", "prompts=[red,blue]", "grid=false", f"out={tmp_path / 'out'}")
+    assert sorted(file.name for file in out.iterdir()) == ["000_red.png", "001_blue.png"]
+    for file in out.iterdir():
+        with Image.open(file) as picture:
+            assert picture.size == (16, 16)
+
+
 def test_several_pictures_of_each_prompt(folder):
     out = paint(f"run={folder}", "prompts=[red,blue]", "count=2")
     seeds = [int(read_metadata(file)["seed"]) for file in sorted(out.glob("0*.png"))]
@@ -177,7 +200,7 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    wrongs = ("prompts=[]", "seed=-1", "seed=null", "seed=1.5", "count=0", "count=1.5", "num_steps=0")
+    wrongs = ("prompts=[]", "seed=-2", "seed=1.5", "seed=random", "count=0", "count=1.5", "num_steps=0")
     for wrong in (*wrongs, "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError, match=wrong.partition("=")[0].rpartition(".")[2]):

@@ -176,8 +176,8 @@ class Settings:
         """Whether a `Host` header is one of ours; without tokens only."""
         if self.tokens:
             return True
-        name = name_of(host)
-        return name in self.hosts or is_loopback(name)
+        name = name_of(host).removesuffix(".")
+        return name in self.hosts or is_loopback(name) or name.endswith(".localhost")  # RFC 6761: never another machine
 
 
 def name_of(host: str) -> str:

@@ -183,7 +183,7 @@ def _how(painting: Painting, folder: str) -> list[str]:
         "from diffusers import DiffusionPipeline",
         "",
         f'folder = "{folder}"  # or its name on the hub',
-        "pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)",
+        "pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)",
         f'pipe("{prompt}", generator=torch.Generator().manual_seed(0)).images[0].save("picture.png")',
         "```",
     ]

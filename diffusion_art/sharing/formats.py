@@ -46,11 +46,7 @@ def export_diffusers(asked: dict[str, Any], run: Run, sampler: Sampler) -> Path:
     path = Path(asked["path"] or f"{_beside(run.checkpoint)}-diffusers")
     write_diffusers(path, Painting(run, sampler, DTYPES[asked["dtype"]]))
     log.info("a pipeline of diffusers: %s", path)
-    log.info(
-        "paint with it: diffusers.DiffusionPipeline.from_pretrained(%r, custom_pipeline=%r, trust_remote_code=True)",
-        str(path),
-        str(path),
-    )
+    log.info("paint with it: diffusers.DiffusionPipeline.from_pretrained(%r, trust_remote_code=True)", str(path))
     return path
 
 

@@ -1,6 +1,6 @@
 """Painting with a model of diffusion_art by diffusers alone. This file lies in the folder that it paints from:
 
-    pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
+    pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)
     pipe("a red house", generator=torch.Generator().manual_seed(0)).images[0].save("house.png")
 
 No pipeline of diffusers itself does it: this UNet works on pixels, or on a VAE's latents, reads the caption's words by
@@ -13,8 +13,11 @@ in these coordinates. `painting` in model_index.json holds the noise schedule, t
 
 import html
 import inspect
+import json
 import math
+import shutil
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,13 +57,16 @@ class DiffusionArtPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end=None,
+        height: int | None = None,
+        width: int | None = None,
     ):
-        """What is not given is as in the training run's own sample grids.
+        """What is not given is as in the training run's own sample grids. `height` and `width` are the model's own.
 
         `latents` are unit noise of the UNet's input shape, drawn by `generator` if not given. `output_type` is pil, np,
         pt (in [0, 1]) or latent. `callback_on_step_end(pipe, step, timestep, {"latents": z})` follows each step.
         """
         settings = self.config["painting"]
+        self._check(prompt, num_inference_steps, height, width)
         prompts = [text for text in _listed(prompt) for _ in range(num_images_per_prompt)]
         negatives = _listed(negative_prompt or "")
         negatives = negatives * len(prompts) if len(negatives) == 1 else _repeated(negatives, num_images_per_prompt)
@@ -89,6 +95,39 @@ class DiffusionArtPipeline(DiffusionPipeline):
         images = self._pictures(z, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As diffusers does, with the code that it leaves out: this file, and that of the text tower.
+
+        Raises:
+            ValueError: push_to_hub, which would come before the code.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError("save the pipeline without push_to_hub, then upload its folder: hf upload REPO FOLDER")
+        super().save_pretrained(save_directory, *args, **kwargs)
+        index = Path(save_directory) / "model_index.json"
+        told = json.loads(index.read_text())
+        told["_class_name"] = ["pipeline", type(self).__name__]
+        told.pop("_name_or_path", None)  # of this machine
+        shutil.copyfile(__file__, index.with_name("pipeline.py"))
+        if (tower := type(self.text_encoder)).__module__.endswith("text_tower"):
+            told["text_encoder"] = ["text_tower", tower.__name__]
+            shutil.copyfile(inspect.getfile(tower), index.parent / "text_encoder" / "text_tower.py")
+        index.write_text(json.dumps(told, indent=2) + "\n")
+
+    def _check(self, prompt, num_steps: int | None, height: int | None, width: int | None) -> None:
+        """ValueError for what is not painted."""
+        if prompt is None or (not isinstance(prompt, str) and not len(prompt)):
+            raise ValueError(f"prompt={prompt!r} is none: give a text, or a list of them.")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_inference_steps={num_steps} must be 1 or more.")
+        if self.vae is None:
+            factor = self.config["painting"]["unshuffle"]
+        else:
+            factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        own = self.unet.config.sample_size * factor
+        if (asked := (width or own, height or own)) != (own, own):
+            raise ValueError(f"this model paints {own}x{own}, and not {asked[0]}x{asked[1]}: resize its pictures.")
 
     def encode_prompt(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token states [b l d], True on real tokens [b l], one pooled vector each [b p]."""

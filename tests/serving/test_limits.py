@@ -89,12 +89,19 @@ def test_each_token_has_a_rate_of_its_own(guarded):
 
 def test_names_that_are_not_ours_are_not_answered(client):
     port = client.base_url.port
-    for host in ("localhost", "127.0.0.1", f"127.0.0.1:{port}", "[::1]:80", "LOCALHOST:1"):
+    ours = ("localhost", "127.0.0.1", f"127.0.0.1:{port}", "[::1]:80", "LOCALHOST:1", "localhost.", "art.localhost:8")
+    for host in ours:
         assert client.get("/health", headers={"host": host}).status_code == 200
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1"):
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1", "evillocalhost"):
         answer = client.get("/health", headers={"host": host})
         assert (answer.status_code, answer.json()["error"]["code"]) == (421, "unknown_host")
         assert f"hosts=[{host.partition(':')[0]}]" in answer.json()["error"]["message"]
+
+
+def test_a_health_check_in_http_1_0_names_no_host(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_hosts_add_names_and_tokens_make_names_harmless():

@@ -100,12 +100,30 @@ def test_guidance_is_the_runs_own(tmp_path, scale, guidance):
     assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
 
 
+def test_what_a_pipeline_does_not_paint_is_said(tmp_path):
+    pipe = diffusers_pipeline(Painting(Run(checkpoint_of(tmp_path, {})), by_name("euler", num_steps=1)))
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("red", height=16, width=16).images[0].size == (16, 16)
+    for prompt, asked, told in (
+        ("red", {"height": 512, "width": 512}, "this model paints 16x16, and not 512x512"),
+        ("red", {"height": 32}, "and not 16x32"),
+        ("red", {"num_inference_steps": 0}, "num_inference_steps=0 must be 1 or more"),
+        ([], {}, "prompt=[] is none"),
+    ):
+        with pytest.raises(ValueError, match=told.replace("[", r"\[")):
+            pipe(prompt, **asked)
+    with pytest.raises(ValueError, match="upload its folder"):
+        pipe.save_pretrained(tmp_path / "saved", push_to_hub=True)
+
+
 def test_a_vaes_latents_are_decoded_by_it(tmp_path):
     codec = vae_config(toy_vae(tmp_path / "vae", scaling_factor=0.5, shift_factor=0.3))
     run = Run(checkpoint_of(tmp_path, {"codec": codec}, guidance_scale=3.0))
     sampler = build(SAMPLER_CONFIG)
     painting = Painting(run, sampler)
-    assert apart(run, diffusers_pipeline(painting), sampler) < 0.2
+    pipe = diffusers_pipeline(painting)
+    assert apart(run, pipe, sampler) < 0.2
+    assert pipe(PROMPTS[0], height=16, width=16).images[0].size == (16, 16)
     folder = write_diffusers(tmp_path / "shared", painting)
     assert Vae(path=str(folder)).encode(torch.zeros(1, 3, 16, 16)).isfinite().all()
     assert json.loads((folder / "model_index.json").read_text())["vae"] == ["diffusers", "AutoencoderKL"]
@@ -131,10 +149,15 @@ for folder in map(Path, sys.argv[1:]):
             sys.path.insert(0, str(folder / "text_encoder"))
         getattr(importlib.import_module(library), name).from_pretrained(folder / part)
     asked = json.loads(Path("asked.json").read_text())
-    pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
     images = pipe(asked["prompts"], generator=generators, output_type="np").images
     np.save(folder.name + ".npy", images)
+    pipe.save_pretrained(folder.name + "-saved")
+    saved = DiffusionPipeline.from_pretrained(folder.name + "-saved", trust_remote_code=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
+    assert (saved(asked["prompts"], generator=generators, output_type="np").images == images).all()
+    assert str(folder) not in Path(folder.name + "-saved", "model_index.json").read_text()
     pipe(asked["prompts"][0], num_inference_steps=2, guidance_scale=1.5).images[0].save(folder.name + ".png")
 """
 
@@ -152,6 +175,8 @@ def test_both_kinds_of_tower_paint_where_this_project_is_not(tmp_path, run_here)
         status, said, complaints = run_here("export", f"run={checkpoint}", *words)
         assert status == 0, said + complaints
         assert "painted by both: at most 0.0" in said
+        assert "custom_pipeline" not in said  # with it diffusers runs NAME.py where that lies beside the folder NAME
+        (tmp_path / "shared" / f"{name}.py").write_text("raise SystemExit('a script of the same name was run')")
     (tmp_path / "asked.json").write_text(json.dumps({"prompts": PROMPTS, "seeds": [3, 4, 5]}))
     folders = [tmp_path / "shared" / name for name in checkpoints]
     run_clean(clean_python(tmp_path / "env"), PAINT, *folders, cwd=tmp_path)
@@ -176,7 +201,7 @@ def test_the_folder_and_its_card(tmp_path, run_here):
     card = folder / "README.md"
     text = card.read_text()
     assert "library_name: diffusers" in text
-    assert "DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)" in text
+    assert "DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)" in text
     assert "diffusion_art.serve" not in text
     assert "16 x 16 pixels" in text
     assert str(tmp_path) not in text

@@ -76,6 +76,7 @@ def create_app(studio: Studio) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # the openai package in a browser sends a dozen of its own
             expose_headers=["Retry-After", "X-Request-Id"],
+            allow_private_network=True,  # a page on the internet that is named may ask this machine
         )
     _document(app, guarded=bool(studio.settings.tokens))
     return app
@@ -136,6 +137,9 @@ async def suggestions(request: Request) -> Suggestions:
     return state.suggestions
 
 
+@router.get("/healthz", include_in_schema=False)
+@router.get("/livez", include_in_schema=False)
+@router.get("/ping", include_in_schema=False)
 @router.get("/health", responses=_DOWN, summary="Whether the server lives", tags=["Operation"])
 async def health(request: Request) -> Health:
     """200 as long as the engine's thread lives, also while the server drains."""
@@ -145,6 +149,7 @@ async def health(request: Request) -> Health:
     return Health(model=studio.model.id, version=__version__)
 
 
+@router.get("/readyz", include_in_schema=False)
 @router.get("/ready", responses=_DOWN, summary="Whether it takes pictures on", tags=["Operation"])
 async def ready(request: Request) -> Health:
     """200 while pictures are taken on; 503 once the server drains."""

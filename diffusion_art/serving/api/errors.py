@@ -39,11 +39,16 @@ _OURS = {  # what other servers call a field of ours
     "height": "size",
     "image_size": "size",
     "aspect_ratio": "size",
+    "aspectRatio": "size",
+    "resolution": "size",
     "batch_size": "n",
     "num_images": "n",
     "num_images_per_prompt": "n",
+    "num_outputs": "n",
     "format": "output_format",
 }
+_MISPLACED = {"extra_body": "; what it holds belongs beside 'prompt'"}  # Python's openai package unpacks it
+_PAINTS = "/v1/images/generations"
 
 
 class ApiError(HTTPException):
@@ -81,6 +86,8 @@ class ApiError(HTTPException):
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["x-should-retry"] = "true"
+        elif self.status_code == 501:  # else OpenAI's clients ask again, as after any status from 500 on
+            headers["x-should-retry"] = "false"
         body = {"error": self.code or self.type, "detail": self.message} if theirs else self.body()
         return AsciiResponse(body, status_code=self.status_code, headers=headers)
 
@@ -142,8 +149,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> 
     if kind == "json_invalid":
         return ApiError(status, "The body is not valid JSON.", code="invalid_json")
     if kind == "extra_forbidden":
-        ours = f"; here it is called '{_OURS[param]}'" if param in _OURS else ""
-        return ApiError(status, f"Unknown parameter: '{param}'{ours}.", param=param, code="unknown_parameter")
+        hint = f"; here it is called '{_OURS[param]}'" if param in _OURS else _MISPLACED.get(param or "", "")
+        return ApiError(status, f"Unknown parameter: '{param}'{hint}.", param=param, code="unknown_parameter")
     if kind == "missing" and param:
         return ApiError(
             status, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
@@ -195,7 +202,7 @@ def answering_http(see: str = "", *, cors: bool = False) -> Callable[[Request, E
         path = ascii(request.url.path)[1:-1][:_SHOWN_CHARACTERS]
         messages = {
             404: f"There is nothing at {path}.{_meant(request)}{see}",
-            405: (cors and _page_elsewhere(request)) or f"{path} cannot be asked with {request.method}.{see}",
+            405: (cors and _page_elsewhere(request)) or _wrong_method(path, request.method, error, see),
             400: "The body cannot be read as JSON in UTF-8.",
         }
         code = "invalid_json" if error.status_code == 400 else None
@@ -208,11 +215,23 @@ def answering_http(see: str = "", *, cors: bool = False) -> Callable[[Request, E
     return answer_http
 
 
+def _wrong_method(path: str, method: str, error: HTTPException, see: str) -> str:
+    taken = (error.headers or {}).get("Allow")
+    return f"{path} cannot be asked with {method}{f', but with {taken}' if taken else ''}.{see}"
+
+
 def _meant(request: Request) -> str:
-    """The address that one there is not comes near to, as a sentence: `/images/generations`, `/healthz`."""
+    """The address that one there is not comes near to, or ends like, as a sentence: `/images/generations`,
+    `/openai/deployments/dall-e-3/images/generations`. Of what is asked of a chat's server: where pictures are.
+    """
     known = [path for path in request.app.openapi()["paths"] if "{" not in path]
-    near = difflib.get_close_matches(request.url.path[:_SHOWN_CHARACTERS], known, n=1, cutoff=0.8)
-    return f" Did you mean {near[0]}?" if near else ""
+    asked = request.url.path
+    near = difflib.get_close_matches(asked[:_SHOWN_CHARACTERS], known, n=1, cutoff=0.8)
+    near = near or [path for path in known if asked.endswith("/" + "/".join(path.split("/")[1:][-2:]))]
+    if near:
+        return f" Did you mean {near[0]}?"
+    chats = request.method == "POST" and asked.startswith("/v1/") and _PAINTS in known
+    return f" This server only paints: ask {_PAINTS}." if chats else ""
 
 
 def _page_elsewhere(request: Request) -> str:

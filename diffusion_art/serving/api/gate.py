@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -52,8 +53,8 @@ class Gate:
             return
         if scope["method"] == "HEAD":  # is a GET whose body uvicorn keeps back
             scope = {**scope, "method": "GET"}
-        if len(scope["path"]) > 1 and scope["path"].endswith("/"):  # to ask again, a client may leave the body out
-            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        if (path := plain_path(scope["path"])) != scope["path"]:  # to ask again, a client may leave the body out
+            scope = {**scope, "path": path}
         passage = _Passage(self.settings, self.guarded, scope, receive, send)
         began = time.perf_counter()
         try:
@@ -70,6 +71,13 @@ class Gate:
                 self.answered(route, passage.status, seconds)
             level = logging.INFO if scope["method"] == "POST" else logging.DEBUG
             log.log(level, "%s %s %d in %.0f ms", scope["method"], route, passage.status, 1000 * seconds)
+
+
+def plain_path(path: str) -> str:
+    """An address as it is called here: without slashes that a client's base URL brings along, and without the host that
+    one behind a forward proxy puts before it.
+    """
+    return re.sub(r"/{2,}", "/", re.sub(r"^https?://[^/]*", "", path)).rstrip("/") or "/"
 
 
 class _Passage:
@@ -90,8 +98,8 @@ class _Passage:
     def check(self) -> None:
         """ApiError for a request that goes no further."""
         path, method = self.scope["path"], self.scope["method"]
-        host = self.headers.get("host", "")
-        if not self.settings.answers_to(host):
+        host = self.headers.get("host")  # browsers send it; health checks in HTTP/1.0 do not
+        if host is not None and not self.settings.answers_to(host):
             name = name_of(host) if shown(name_of(host)) else ""
             raise ApiError(
                 421,

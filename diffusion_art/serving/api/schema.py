@@ -2,11 +2,12 @@
 
 The models say what is well formed; what this server's model can do (its size, its samplers, its limits) is checked
 where it is known, in `studio.py`. Fields that OpenAI's clients send and that mean nothing here are taken and ignored;
-unknown ones are refused by name, unless they are null.
+unknown ones are refused by name, unless they are null or empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -24,6 +25,13 @@ def _whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+def asked_for(fields: Any, *, kept: Collection[str] = ()) -> Any:
+    """The fields of a request without those that a client has and leaves null or empty: they ask for nothing."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: value for name, value in fields.items() if name in kept or value not in (None, "")}
 
 
 class ImageRequest(BaseModel):
@@ -99,10 +107,7 @@ class ImageRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_unset(cls, fields: Any) -> Any:
-        """Fields of other servers that a client has and leaves null ask for nothing."""
-        if not isinstance(fields, dict):
-            return fields
-        return {name: value for name, value in fields.items() if value is not None or name in cls.model_fields}
+        return asked_for(fields, kept=("prompt",))
 
 
 class Picture(BaseModel):
@@ -238,6 +243,11 @@ class CaptionItem(BaseModel):
     image: str | None = None
     seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(None, description="Null or -1: any.")
     size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unset(cls, fields: Any) -> Any:
+        return asked_for(fields, kept=("caption",))
 
 
 class FloatPicture(BaseModel):

@@ -80,7 +80,7 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
         told = f"batch_size x n_iter is {count}" if count < 10**6 else "batch_size x n_iter is more"
         raise ApiError(400, f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
     studio.orders.check_prompt(body.prompt, "prompt")
-    studio.orders.check_prompt(body.negative_prompt or "", "negative_prompt")
+    studio.orders.check_prompt(body.negative_prompt, "negative_prompt")
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
     sampler = studio.orders.sampler_of(sampler_named(body.sampler_name or body.sampler_index), body.steps)
     asked = {"negative_prompt": body.negative_prompt, "guidance_scale": body.cfg_scale}

@@ -82,10 +82,30 @@ async def upscalers() -> list[UpscalerItem]:
 @router.get("/loras", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.get("/hypernetworks", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.get("/prompt-styles", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/scripts-list", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/face-restorers", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/realesrgan-models", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/script-info", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/extensions", responses=GUARDED_ERRORS, include_in_schema=False)
 async def nothing() -> list[str]:
     """What front ends list at their start, and what we do not have."""
     return []
+
+
+@router.get("/scripts", responses=GUARDED_ERRORS, include_in_schema=False)
+async def scripts() -> dict[str, list[str]]:
+    return {"txt2img": [], "img2img": []}
+
+
+@router.get("/embeddings", responses=GUARDED_ERRORS, include_in_schema=False)
+async def embeddings() -> dict[str, dict[str, Any]]:
+    return {"loaded": {}, "skipped": {}}
+
+
+@router.get("/cmd-flags", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.get("/memory", responses=GUARDED_ERRORS, include_in_schema=False)
+async def untold() -> dict[str, Any]:
+    """What is said of the web UI's process, and not of ours."""
+    return {}
 
 
 @router.get("/options", responses=GUARDED_ERRORS, summary="The settings that front ends read")
@@ -111,6 +131,9 @@ async def set_options(body: Annotated[dict[str, Any], Body()], request: Request)
 
 
 @router.post("/refresh-checkpoints", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/refresh-embeddings", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/refresh-loras", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/refresh-vae", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.post("/skip", responses=GUARDED_ERRORS, include_in_schema=False)
 async def done() -> None:
     """Taken, and nothing to do."""

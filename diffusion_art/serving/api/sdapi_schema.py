@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from diffusion_art.diffusion.noise import SEED_LIMIT
+from diffusion_art.serving.api.schema import asked_for
 
 
 def _whole(text: str) -> str:
@@ -29,7 +30,7 @@ class Txt2Img(BaseModel):
     )
 
     prompt: Text = Field("", description="The caption to paint.")
-    negative_prompt: Text | None = Field(None, description="What to steer away from, with cfg_scale above 1.")
+    negative_prompt: Text = Field("", description="What to steer away from, with cfg_scale above 1.")
     seed: Annotated[int, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
         None, description="Of the first picture; the next ones count up. Null or -1: any."
     )
@@ -47,6 +48,11 @@ class Txt2Img(BaseModel):
     override_settings: dict[str, Any] | None = Field(
         None, description="sd_model_checkpoint is checked, others ignored."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unset(cls, fields: Any) -> Any:
+        return asked_for(fields)
 
 
 class Txt2ImgAnswer(BaseModel):

@@ -118,6 +118,9 @@ def _quiet_logger() -> logging.Logger:
 # ---------------------------------------------------------------------- the front door
 
 
+HEALTH = ("/health", "/healthz", "/livez", "/readyz", "/ping")  # it takes clients as long as it lives
+
+
 class Reception:
     """Lets clients in, or tells them why not, by the three hooks of websockets' opening handshake."""
 
@@ -129,7 +132,7 @@ class Reception:
     def hear(self, connection: ServerConnection, request: Request) -> Response | None:
         """`process_request`: the answer to a client that does not want the stream, or may not have it."""
         path = request.path.partition("?")[0]
-        if path == "/health":
+        if path in HEALTH:
             return connection.respond(HTTPStatus.OK, "ok\n")
         if not authorised(request.headers.get_all("Authorization"), self._token):
             given = "Authorization" in request.headers

@@ -20,6 +20,7 @@ from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.pictures import encode
 from diffusion_art.serving.settings import Settings
+from tests.serving.raw import connect, read_head
 from tests.serving.running import serving
 
 GENERATIONS = "/v1/images/generations"
@@ -159,6 +160,7 @@ def test_pictures_are_not_edited_here(client, path):
     """Also a picture that is larger than the bodies that are read."""
     answer = client.post(f"/v1/images/{path}", files={"image": b"x" * 3_000_000}, data={"prompt": "red"})
     assert answer.status_code == 501
+    assert answer.headers["x-should-retry"] == "false"
     assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
     assert "captions only" in answer.json()["error"]["message"]
     assert client.get("/health").status_code == 200
@@ -371,6 +373,19 @@ def test_what_a_client_leaves_null_asks_for_nothing(client):
     assert client.post(GENERATIONS, json={"prompt": "x", "model": "", "svg": None, "steps": None}).status_code == 200
 
 
+def test_what_a_client_leaves_empty_asks_for_nothing(client):
+    unset = dict.fromkeys(("size", "seed", "model", "sampler", "response_format", "output_format", "image"), "")
+    answer = client.post(GENERATIONS, json={"prompt": "red", **unset})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["size"] == "16x16"
+    assert client.post(GENERATIONS, json={"prompt": ""}).json()["error"]["code"] == "empty_prompt"
+
+
+def test_fields_of_the_package_that_went_out_as_they_are_are_told_their_place(client):
+    message = client.post(GENERATIONS, json={"prompt": "red", "extra_body": {"seed": 3}}).json()["error"]["message"]
+    assert message == "Unknown parameter: 'extra_body'; what it holds belongs beside 'prompt'."
+
+
 def test_a_whole_number_may_have_a_point(client):
     whole = {"n": 2.0, "seed": 7.0, "num_inference_steps": 2.0, "output_compression": 90.0, "partial_images": 0.0}
     answer = client.post(GENERATIONS, json={"prompt": "x", **whole})
@@ -403,7 +418,12 @@ def test_a_body_that_is_not_in_utf_8(client):
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [("/images/generations", GENERATIONS), ("/v1/v1/models", "/v1/models"), ("/healthz", "/health"), ("/x", "")],
+    [
+        *[("/images/generations", GENERATIONS), ("/v1/v1/models", "/v1/models"), ("/v1/health", "/health"), ("/x", "")],
+        ("/openai/deployments/dall-e-3/images/generations", GENERATIONS),
+        ("/somewhere/behind/a/proxy/sdapi/v1/txt2img", "/sdapi/v1/txt2img"),
+        ("/api/ready", "/ready"),
+    ],
 )
 def test_an_address_that_is_nearly_one_of_ours(client, asked, meant):
     answer = client.post(asked, json={"prompt": "x"})
@@ -427,7 +447,15 @@ def test_nothing_there_and_nothing_of_that_kind(client):
     wrong = client.get(GENERATIONS)
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
-    assert "cannot be asked with GET" in wrong.json()["error"]["message"]
+    assert "cannot be asked with GET, but with POST." in wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/audio/speech"])
+def test_what_other_servers_are_for_is_told_where_pictures_are(client, path):
+    answer = client.post(path, json={"model": "x"})
+    assert answer.status_code == 404
+    assert f"This server only paints: ask {GENERATIONS}." in answer.json()["error"]["message"]
+    assert "only paints" not in client.post("/nowhere", json={}).json()["error"]["message"]
 
 
 # ---------------------------------------------------------------------- the rest
@@ -457,7 +485,7 @@ def test_models(client):
 
 
 def test_health_and_readiness(client):
-    for path in ("/health", "/ready"):
+    for path in ("/health", "/ready", "/healthz", "/livez", "/readyz", "/ping"):
         answer = client.get(path)
         assert answer.status_code == 200
         assert (answer.json()["status"], answer.json()["model"]) == ("ok", "toy")
@@ -572,6 +600,8 @@ def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://example.org")
         theirs = {"access-control-request-headers": "authorization, content-type, x-stainless-lang, x-stainless-os"}
         assert named.options(GENERATIONS, headers=asking | theirs).status_code == 200  # the openai package in a page
+        private = named.options(GENERATIONS, headers=asking | {"access-control-request-private-network": "true"})
+        assert (private.status_code, private.headers["access-control-allow-private-network"]) == (200, "true")
         other = named.options(GENERATIONS, headers={**asking, "origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
 
@@ -607,10 +637,24 @@ def test_an_address_with_a_slash_at_its_end_is_the_same_address(client, path):
         assert slashed.json() == plain.json()
 
 
-def test_a_slash_at_the_end_is_no_way_around_a_token(toy_folder):
+@pytest.mark.parametrize("path", ["//v1/models", "/v1//models/", "http://localhost/v1/models", "//v1///models//"])
+def test_an_address_that_a_client_put_together_is_the_same_address(server, path):
+    answer = asked_raw(server.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_slashes_are_no_way_around_a_token(toy_folder):
     with serving(toy_folder, settings=Settings(tokens=("s" * 20,))) as server:
-        answer = httpx2.post(f"{server.url}{GENERATIONS}/", json={"prompt": "red"}, trust_env=False)
-    assert answer.status_code == 401
+        for path in (f"{GENERATIONS}/", f"/{GENERATIONS}", "/v1//images/generations", f"http://localhost{GENERATIONS}"):
+            answer = asked_raw(server.port, f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 401"), path
+
+
+def asked_raw(port: int, request: str) -> bytes:
+    """The head of the answer to an address that HTTP libraries would put in order."""
+    with connect(port) as link:
+        link.sendall(request.encode())
+        return read_head(link)
 
 
 def test_a_client_of_websocket_is_told_in_one_line(client, caplog):

@@ -49,6 +49,11 @@ def test_without_a_seed_every_picture_is_another(client):
     assert result[0] != result[1]
 
 
+def test_what_a_client_leaves_unset_asks_for_nothing(client):
+    unset = {"image": None, "seed": "", "size": "", "attributes": None}
+    assert client.post("/predict", json=[{"caption": "red", **unset}]).status_code == 200
+
+
 def test_seed_minus_one_is_any_as_everywhere(client):
     result = client.post("/predict", json=[{"caption": "red", "seed": -1}] * 2).json()["result"]
     assert result[0] != result[1]

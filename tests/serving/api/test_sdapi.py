@@ -94,6 +94,15 @@ def test_what_front_ends_send_is_painted(client, asked):
     assert (info["width"], info["height"], info["painted_size"]) == (pixels.shape[1], pixels.shape[0], "16x16")
 
 
+def test_what_a_front_end_leaves_unset_is_the_runs_own(client):
+    unset = {"negative_prompt": None, "seed": "", "steps": None, "batch_size": None, "n_iter": None, "cfg_scale": ""}
+    answer = client.post(TXT2IMG, json={"prompt": "red", "sampler_name": "", "width": None, **unset})
+    assert answer.status_code == 200, answer.text
+    told = json.loads(answer.json()["info"])
+    assert (len(answer.json()["images"]), told["steps"], told["batch_size"]) == (1, 3, 1)
+    assert answer.json()["parameters"]["negative_prompt"] == ""
+
+
 def test_any_seed_is_another_picture_and_can_be_painted_again(client):
     seeds = [json.loads(client.post(TXT2IMG, json={"prompt": "red", "seed": -1}).json()["info"])["seed"] for _ in "ab"]
     assert seeds[0] != seeds[1]
@@ -110,8 +119,15 @@ def test_what_front_ends_ask_at_their_start(client):
     assert "/" not in model["filename"]
     assert client.get("/sdapi/v1/schedulers").json()[0]["label"] == "Automatic"
     assert client.get("/sdapi/v1/upscalers").json()[0]["name"] == "None"
-    for listed in ("latent-upscale-modes", "sd-vae", "sd-modules", "loras"):
+    lists = ("latent-upscale-modes", "sd-vae", "sd-modules", "loras", "face-restorers", "script-info", "extensions")
+    for listed in (*lists, "realesrgan-models"):
         assert client.get(f"/sdapi/v1/{listed}").json() == []
+    assert client.get("/sdapi/v1/scripts").json() == {"txt2img": [], "img2img": []}
+    assert client.get("/sdapi/v1/embeddings").json() == {"loaded": {}, "skipped": {}}
+    for told in ("cmd-flags", "memory"):
+        assert client.get(f"/sdapi/v1/{told}").json() == {}
+    for part in ("checkpoints", "loras", "vae", "embeddings"):
+        assert client.post(f"/sdapi/v1/refresh-{part}").is_success
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "toy", "sd_vae": "x"}).status_code == 200
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": model["hash"]}).status_code == 200
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "sdxl"}).status_code == 404
