@@ -168,6 +168,24 @@ def test_the_network_sees_x_t_at_its_own_time():
     torch.testing.assert_close(seen["x_t"], (1 - t) * x_0 + t * eps)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_pictures_of_16_bits_are_noised_at_the_levels_of_float32(schedule, dtype):
+    """diffusers 0.42.1 rounds the schedule with them (findings/diffusers_noise_bf16.sh)."""
+    t = torch.linspace(0.001, 0.999, 999)
+    seen = {}
+
+    def network(x_t, t):
+        seen.update(x_t=x_t)
+        return x_t
+
+    nothing, noise = torch.zeros(999, 1, 1, 1, dtype=dtype), torch.ones(999, 1, 1, 1, dtype=dtype)
+    objective = Objective(times=Stratified(), weighting=NoWeighting())
+    objective(network, schedule=SCHEDULES[schedule], prediction=V(), x_0=nothing, eps=noise, t=t)
+    _, sigma = SCHEDULES[schedule].alpha_sigma(t)
+    assert torch.equal(seen["x_t"].flatten(), sigma)
+
+
 def test_a_bfloat16_output_is_compared_in_float32():
     x_0, eps, _ = draw(torch.float32)
     objective = Objective(times=Stratified(), weighting=NoWeighting())

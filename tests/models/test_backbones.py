@@ -108,6 +108,16 @@ def test_runs_in_bfloat16_autocast(net, asked):
     assert (out.float() - plain).square().mean() < 1e-3 * plain.square().mean()
 
 
+def test_under_bfloat16_autocast_it_tells_times_apart_that_bfloat16_does_not(net, asked):
+    """Autocast does not round the times; FSDP2's own policy does (findings/fsdp2_rounds_times.sh)."""
+    x_t, _, cond = asked
+    t = torch.tensor([0.9985, 0.9995])
+    assert t.bfloat16().tolist() == [1, 1]
+    with torch.autocast("cpu", torch.bfloat16):
+        earlier, later = (net(x_t, time.expand(len(x_t)), cond) for time in t)
+    assert not torch.equal(earlier, later)
+
+
 @pytest.mark.slow
 def test_the_compiler_sees_one_graph_and_the_same_answer(name):
     code = (
