@@ -6,11 +6,12 @@ Read from their `/metrics`, twice for the rates; with several server processes t
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -27,6 +28,7 @@ from diffusion_art.streaming.client.line import one_line
 from diffusion_art.streaming.server.exposition import Figures, read_metrics
 
 _TIMEOUT_S = 5.0
+_LOOK_S = 0.1  # how often a pause looks for Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -150,33 +152,54 @@ def _cells(before: Reading, now: Reading) -> list[str]:
 def show(
     urls: Sequence[str], *, token: str | None, ca: str | None, once: bool, every_s: float, console: Console
 ) -> bool:
-    """Print the table once, or draw it anew every `every_s` until interrupted; whether all servers answered.
+    """Print the table once, or draw it anew every `every_s` until Ctrl-C; whether all servers answered.
 
     Where nobody's terminal is, it is printed each time, below the last one.
     """
     scrapers = [Scraper(url, token=token, ca=ca) for url in urls]
-    with ThreadPoolExecutor(len(scrapers)) as pool:
+    with _pauses() as pause, ThreadPoolExecutor(len(scrapers)) as pool:
 
         def read() -> list[Reading]:
             return list(pool.map(lambda scrape: scrape(), scrapers))
 
         earlier = read()
         if once:
-            time.sleep(every_s)
+            if pause(every_s):
+                return True
             later = read()
             console.print(draw(urls, earlier, later))
             return not any(reading.trouble for reading in later)
         later = earlier
         if not console.is_terminal:  # a pipe or a file: one table below the other
-            while True:
-                time.sleep(every_s)
+            while not pause(every_s):
                 earlier, later = later, read()
                 console.print(draw(urls, earlier, later))
+            return True
         with Live(draw(urls, earlier, later), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(every_s)
+            while not pause(every_s):
                 earlier, later = later, read()
                 live.update(draw(urls, earlier, later), refresh=True)
+        return True
+
+
+@contextlib.contextmanager
+def _pauses() -> Iterator[Callable[[float], bool]]:
+    """Gives `pause(seconds)`, which waits, and says whether Ctrl-C came, then or before. Ctrl-C interrupts nothing
+    else: within a pool of threads an interrupt can leave locks held, and the end waits for these for ever.
+    """
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+
+    def pause(seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not came and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
+        return bool(came)
+
+    try:
+        yield pause
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -190,15 +213,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.every > 0:
         raise UserError(f"--every {options.every:g} is no time between two looks; give seconds above 0")
-    try:
-        answered = show(
-            options.status,
-            token=options.token,
-            ca=options.ca,
-            once=options.once,
-            every_s=options.every,
-            console=Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120),
-        )
-    except KeyboardInterrupt:
-        return 0
+    answered = show(
+        options.status,
+        token=options.token,
+        ca=options.ca,
+        once=options.once,
+        every_s=options.every,
+        console=Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120),
+    )
     return 0 if answered else 1
