@@ -203,7 +203,14 @@ def test_a_run_that_is_stopped_early_says_where_and_why(tiny, run_here):
     )
 
 
-@pytest.mark.parametrize(("every", "told"), [(13, True), (12, False), ("00:00:00:01", False)])
+@pytest.mark.parametrize(
+    ("every", "told"),
+    [
+        (13, True),
+        pytest.param(12, False, marks=pytest.mark.slow),
+        pytest.param("00:00:00:01", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_ends_before_its_first_validation_says_so(tiny, run_here, every, told):
     asked = [*tiny, f"trainer.val_check_interval={every}", "trainer.max_steps=12", "trainer.accumulate_grad_batches=2"]
     status, said, complaints = run_here("train", *asked)
