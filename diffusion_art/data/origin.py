@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -129,16 +129,12 @@ class Origin:
             return [named(size) for size in sorted(scaled, key=log_ratio)]
         return []
 
-    def captions(self, count: int, choose: Callable[[StreamInfo], tuple[str, int, int | None]]) -> list[str]:
-        """Up to `count` different captions from all over what `choose` says of the data set: a split, how many of its
-        first samples, and the seed of their order. Empty where no picture has a caption, and for an EIR server, whose
-        samples can be read only once.
+    def captions(self, choose: Callable[[StreamInfo], Iterable[ReadRequest]]) -> list[str]:
+        """The different captions of what `choose` asks of the data set. Empty where no picture has a caption, and for
+        an EIR server, whose samples can be read only once.
         """
         with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
-            split, size, seed = choose(reader.info())
-            places = dict.fromkeys((size * row) // count for row in range(count))
-            requests = [ReadRequest(split=split, seed=seed, start=place, stop=place + 1) for place in places]
-            found = [sample.caption for answer in reader.read(requests) for sample in answer]
+            found = [sample.caption for answer in reader.read(choose(reader.info())) for sample in answer]
             return [caption for caption in dict.fromkeys(found) if caption.strip()]
         return []
 
