@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from diffusion_art.data.dataset import Reader
 from diffusion_art.data.precomputed import PLAIN, Wanted
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.payloads import give, is_made
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import Sample
@@ -89,9 +89,10 @@ class Origin:
             give(open_shards(spec), payload, cache=self.cache)
         elif wanted is not None:
             shards = open_shards(spec)
-            if wanted.codec not in shards.codecs:
-                there = ", ".join(name for name in shards.codecs if ":" in name) or "nothing of any encoder"
-                raise UserError(f"{shards.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
+            for part in shards.components if isinstance(shards, Mixture) else (shards,):
+                if wanted.codec not in part.codecs:
+                    there = ", ".join(name for name in part.codecs if ":" in name) or "nothing of any encoder"
+                    raise UserError(f"{part.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
 
     # ------------------------------------------------------------------ what is there
 
