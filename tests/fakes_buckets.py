@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusion_art.shards.build.build import build_shards
@@ -12,11 +13,11 @@ from tests.fakes_sources import encoded, picture, write_files
 SHAPES = ((40, 40), (52, 40), (40, 54), (64, 40), (41, 40), (90, 30))
 
 
-def write_pictures(root: Path, count: int = 40, *, first: int = 0) -> Path:
+def write_pictures(root: Path, count: int = 40, *, first: int = 0, shapes: Sequence[tuple[int, int]] = SHAPES) -> Path:
     """A folder of pictures whose shapes take turns, each with its caption beside it."""
     files: dict[str, bytes | str] = {}
     for number in range(first, first + count):
-        width, height = SHAPES[number % len(SHAPES)]
+        width, height = shapes[number % len(shapes)]
         files[f"{number:03d}.png"] = encoded(picture(number, width=width, height=height), "PNG")
         files[f"{number:03d}.txt"] = f"picture {number}"
     return write_files(root, files)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule
@@ -25,7 +25,7 @@ from diffusion_art.data.checks import (
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.origin import Origin, SelfMade, training_samples_of
-from diffusion_art.data.plan import Bucketed, BucketsOnce
+from diffusion_art.data.plan import Bucketed, BucketsOnce, Consecutive
 from diffusion_art.data.precomputed import PLAIN, Wanted, on_device
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
@@ -34,6 +34,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.payloads import PAYLOADS, is_made, payload_of
 from diffusion_art.shards.places import ShardSpec
+from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.streaming.wire import StreamInfo
 from diffusion_art.tensors import Batch
 
@@ -164,15 +165,21 @@ class StreamDataModule(LightningDataModule):
         that are missing are built.
         """
 
-        def chosen(info: StreamInfo) -> tuple[str, int, int | None]:
-            splits = info.splits
+        def chosen(info: StreamInfo) -> Iterator[ReadRequest]:
+            splits, size = info.splits, self.global_batch_size
+            split, held, seed, plan = "val" if splits.get("val") else "train", 0, None, None
             if asked := self.overfit_batches:
-                batches = asked if isinstance(asked, int) else int(asked * splits["train"]) // self.global_batch_size
-                return "train", min(splits["train"], max(1, batches) * self.global_batch_size), self.seed
-            split = "val" if splits.get("val") else "train"
-            return split, splits[split], None
+                batches = asked if isinstance(asked, int) else int(asked * splits["train"]) // size
+                split, held, seed = "train", max(1, batches) * size, self.seed
+                plan = self._training_plan(info)
+            held = min(held or splits[split], splits[split])
+            plan = plan or Consecutive(split, splits[split], size)
+            for place in dict.fromkeys((held * row) // count for row in range(count)):
+                batch, row = divmod(place, size)
+                part = plan(batch)
+                yield ReadRequest(part.split, seed, part.start + row, part.start + row + 1)
 
-        return self.origin.captions(count, chosen)
+        return self.origin.captions(chosen)
 
     def served_name(self) -> str | None:
         """What the data set of a server that runs already is called, if the server says so at once."""
@@ -243,7 +250,7 @@ class StreamDataModule(LightningDataModule):
             last_batch=batches,
             first_batch=lambda: self.cursor,
             repeat=self._repeated(),
-            plan=self._training_plan(),
+            plan=self._training_plan(self.info),
             augmentation=self.augmentation,
             sizes=self.curriculum.batch_sizes(
                 self.image_size_px,
@@ -262,7 +269,7 @@ class StreamDataModule(LightningDataModule):
     def _validation(self) -> dict[str, Any] | None:
         """What is validated on, if anything."""
         if repeated := self._repeated():
-            return {"split": "train", "seed": self.seed, "last_batch": repeated, "plan": self._training_plan()}
+            return {"split": "train", "seed": self.seed, "last_batch": repeated, "plan": self._training_plan(self.info)}
         samples = min(self.val_samples, self.info.splits.get("val", 0))
         if samples == 0:
             return None
@@ -272,12 +279,11 @@ class StreamDataModule(LightningDataModule):
             return {**asked, "last_batch": len(plan), "plan": plan}
         return {**asked, "last_batch": -(-samples // self.global_batch_size)}
 
-    def _training_plan(self) -> Bucketed | None:
-        """How training goes through the buckets, where pictures keep their shape."""
-        buckets = self.info.buckets.get("train")
+    def _training_plan(self, info: StreamInfo) -> Bucketed | None:
+        """How training goes through the buckets of `info`, where pictures keep their shape."""
+        buckets, shares = info.buckets.get("train"), info.bucket_shares.get("train")
         if not buckets:
             return None
-        info, shares = self.info, self.info.bucket_shares.get("train")
         return Bucketed("train", buckets, self.global_batch_size, seed=self.seed, digest=info.digest, shares=shares)
 
     def _repeated(self) -> int | None:

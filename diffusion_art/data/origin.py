@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from diffusion_art.data.dataset import Reader
 from diffusion_art.data.precomputed import PLAIN, Wanted
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import open_shards
+from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.payloads import give, is_made
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import Sample
@@ -89,9 +89,10 @@ class Origin:
             give(open_shards(spec), payload, cache=self.cache)
         elif wanted is not None:
             shards = open_shards(spec)
-            if wanted.codec not in shards.codecs:
-                there = ", ".join(name for name in shards.codecs if ":" in name) or "nothing of any encoder"
-                raise UserError(f"{shards.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
+            for part in shards.components if isinstance(shards, Mixture) else (shards,):
+                if wanted.codec not in part.codecs:
+                    there = ", ".join(name for name in part.codecs if ":" in name) or "nothing of any encoder"
+                    raise UserError(f"{part.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")
 
     # ------------------------------------------------------------------ what is there
 
@@ -129,16 +130,12 @@ class Origin:
             return [named(size) for size in sorted(scaled, key=log_ratio)]
         return []
 
-    def captions(self, count: int, choose: Callable[[StreamInfo], tuple[str, int, int | None]]) -> list[str]:
-        """Up to `count` different captions from all over what `choose` says of the data set: a split, how many of its
-        first samples, and the seed of their order. Empty where no picture has a caption, and for an EIR server, whose
-        samples can be read only once.
+    def captions(self, choose: Callable[[StreamInfo], Iterable[ReadRequest]]) -> list[str]:
+        """The different captions of what `choose` asks of the data set. Empty where no picture has a caption, and for
+        an EIR server, whose samples can be read only once.
         """
         with closing(self._plain_reader()) as reader, suppress(OtherProtocol):
-            split, size, seed = choose(reader.info())
-            places = dict.fromkeys((size * row) // count for row in range(count))
-            requests = [ReadRequest(split=split, seed=seed, start=place, stop=place + 1) for place in places]
-            found = [sample.caption for answer in reader.read(requests) for sample in answer]
+            found = [sample.caption for answer in reader.read(choose(reader.info())) for sample in answer]
             return [caption for caption in dict.fromkeys(found) if caption.strip()]
         return []
 

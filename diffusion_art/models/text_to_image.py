@@ -115,7 +115,8 @@ class TextToImage(Trainable):
             raise UserError(
                 f"pictures of {named(size)} px do not fit {type(self.backbone).__name__} and "
                 f"{type(self.codec).__name__}, which take sides that are multiples of {multiple} px: build the shards "
-                f"with bucket_step_px={multiple} (data.build.bucket_step_px of a training)."
+                f"with image_size_px={self.image_size_px} bucket_step_px={multiple} (data.build.bucket_step_px of a "
+                "training)."
             )
 
     def check_size(self, image_size_px: int) -> None:

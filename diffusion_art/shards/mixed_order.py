@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion_art.shards.order import EpochOrder
 
+MOST_SAMPLES = 2**31  # of an interleaved order: its square must fit int64
 BLOCK_POSITIONS = 1000  # in every such block each component has exactly its share
 
 
@@ -27,7 +28,7 @@ class InterleavedOrder:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.samples = sum(sizes)
         self._sizes = tuple(sizes)
-        if self.samples > 2**31:  # its square must fit int64
+        if self.samples > MOST_SAMPLES:
             raise ValueError(f"an interleaved order has at most 2^31 samples, not {self.samples}")
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from diffusion_art.shards.store import all_of
 from diffusion_art.sizes import log_ratio, size_named
 
 _VERSION = 1
+_BATCHES = 2**20  # that share out the buckets of a mixture: so many that a rare bucket has no more than its share
 
 
 def open_shards(spec: ShardSpec) -> "Shards":
@@ -141,7 +142,7 @@ class Mixture:
         for split, counts in self.buckets.items():
             inside = {name: [len(part.members(split, name)) for part in self.components] for name in counts}
             weights = [sum(self._weights_in(split, sizes)) for sizes in inside.values()]
-            shares = quotas_of(weights, total=max(BLOCK_POSITIONS, self.splits[split]), least=1)
+            shares = quotas_of(weights, total=max(_BATCHES, self.splits[split]), least=1)
             found[split] = dict(zip(counts, shares, strict=True))
         return found
 

@@ -199,10 +199,12 @@ class SideWriter:
 
     @property
     def finished(self) -> bool:
-        """Whether just this is there already."""
-        with suppress(OSError, ValueError):
+        """Whether just this is there already, and whole."""
+        with suppress(OSError, ValueError, KeyError):
             there = json.loads((self.folder / _ABOUT).read_bytes())
-            return {name: there.get(name) for name in self.about} == self.about
+            if {name: there.get(name) for name in self.about} == self.about:
+                SideFile(self.folder, there)  # a copy may have been cut
+                return True
         return False
 
     def __enter__(self) -> SideWriter:

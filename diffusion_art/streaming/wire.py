@@ -32,11 +32,15 @@ A data frame, little-endian:
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
 from isal.isal_zlib import crc32  # ten times as fast as zlib's
+
+from diffusion_art.shards.mixed_order import MOST_SAMPLES
+from diffusion_art.sizes import size_named
 
 VERSION = 2
 
@@ -264,6 +268,9 @@ def unpack_message(text: str) -> Message:
     for name, value in content.items():
         if not _fits(kind, name, value):
             raise WireError(f"a {_KINDS[kind]} message has {name}={str(value)[:100]!r}")
+    for split, shares in content.get("bucket_shares", {}).items():
+        if shares.keys() != content.get("buckets", {}).get(split, {}).keys():
+            raise WireError(f"an info message has bucket_shares of other sizes than buckets: {str(shares)[:100]}")
     if "codecs" in content:
         content["codecs"] = tuple(content["codecs"])
     return kind(**content)
@@ -284,10 +291,19 @@ def _fits(kind: type[Message], name: str, value: Any) -> bool:
     if name == "splits":
         return _counts(value)
     if name in _LATER:
-        return isinstance(value, dict) and all(_counts(counts) for counts in value.values())
+        return isinstance(value, dict) and all(_counts(counts) and _by_size(counts) for counts in value.values())
     return isinstance(value, str)
 
 
 def _counts(value: Any) -> bool:
     """Whether these are numbers of samples by name."""
     return isinstance(value, dict) and all(type(n) is int and 0 <= n < 2**62 for n in value.values())
+
+
+def _by_size(counts: dict[str, int]) -> bool:
+    """Whether these are of sizes, of which a training can take batches in turn."""
+    with suppress(ValueError):
+        for name in counts:
+            size_named(name)
+        return all(counts.values()) and sum(counts.values()) <= MOST_SAMPLES
+    return False

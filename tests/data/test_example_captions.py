@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from tests.fakes_buckets import bucketed_shards
 from tests.streaming.eir.serving import EirStreamer, serving, streaming
 
 
@@ -23,6 +26,19 @@ def test_they_are_of_validation_pictures_and_the_same_by_every_way(painter_shard
     assert data(painter_shards, url="auto").example_captions(12) == found
     with serving(painter_shards) as url:
         assert data(url=url).example_captions(12) == found
+
+
+@pytest.mark.parametrize("batches", [1, 3, 0.5])
+def test_of_an_overfitted_run_they_are_those_of_the_pictures_it_trains_on(painter_shards, tmp_path, batches):
+    bucketed_shards(tmp_path / "buckets")
+    for shards in (painter_shards, tmp_path / "buckets"):
+        module = data(shards, url="shards", overfit_batches=batches)
+        found = module.example_captions(6)
+        module.setup()
+        trained = {caption for batch in module.val_dataloader() for caption in batch.captions}
+        module.teardown()
+        assert len(found) > 3
+        assert set(found) <= trained
 
 
 def test_an_eir_server_is_asked_for_none(painter_shards):

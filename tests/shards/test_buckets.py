@@ -20,7 +20,7 @@ from diffusion_art.sizes import size_named
 from diffusion_art.sources.detect import open_source
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.wire import pack_message, unpack_message
-from tests.fakes_buckets import bucketed_shards
+from tests.fakes_buckets import SHAPES, bucketed_shards, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,18 @@ def test_in_a_mixture_by_weight_each_bucket_and_folder_has_its_share(folder, tmp
         )
         assert np.mean(seen[:2000] < own) == pytest.approx(parts[0] / sum(parts), abs=1e-3)
         assert len(np.unique(seen)) == count
+
+
+def test_a_folder_of_small_weight_and_rare_buckets_has_no_more_than_its_weight(tmp_path):
+    for name, shapes, first in (("squares", ((40, 40),), 0), ("rare", SHAPES[1:4], 100)):
+        source = open_source(write_pictures(tmp_path / f"{name}-pictures", 12, first=first, shapes=shapes))
+        build_shards(source, tmp_path / name, image_size_px=16, bucket_step_px=4, val_fraction=0, progress=False)
+    mixed = open_shards([{"path": tmp_path / "squares", "weight": 0.999}, {"path": tmp_path / "rare", "weight": 0.001}])
+    shares, own = mixed.bucket_shares["train"], ShardSet.open(tmp_path / "rare").buckets["train"]
+    total = sum(shares.values())
+    assert len(own) == 3
+    for name, count in own.items():
+        assert shares[name] / total == pytest.approx(0.001 * count / 12, rel=0.01)
 
 
 def test_a_run_takes_the_buckets_of_a_mixture_by_their_shares(folder, tmp_path):

@@ -211,3 +211,25 @@ def test_a_message_with_a_wrong_value_is_refused(change: dict):
         unpack_message(json.dumps({**READ, **change}))
     with pytest.raises(WireError):
         unpack_message("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "shares"),
+    [
+        ({"16x16": 6, "12x16": 4}, {"16x16": 6}),
+        ({"16x16": 6}, {"16x16": 6, "12x16": 4}),
+        ({"16x16": 6, "12x16": 4}, {"16x16": 1, "12x16": 0}),
+        ({"16x16": 6, "12x16": 4}, {"16x16": 2**31, "12x16": 1}),
+        ({"16x16": 0}, {"16x16": 1}),
+        ({"square": 6}, {"square": 6}),
+        ({"16x16": 6}, 6),
+        ({}, {"16x16": 6}),
+    ],
+)
+def test_buckets_that_no_training_could_go_through_are_refused(buckets: dict, shares: object):
+    info = {"type": "info", "name": "toy", "splits": {"train": 10}, "digest": "00", "image_size_px": 16}
+    info |= {"caption_template": None, "max_count": 1, "buckets": {"train": {"16x16": 6, "12x16": 4}}}
+    whole = unpack_message(json.dumps({**info, "bucket_shares": {"train": {"12x16": 3, "16x16": 1}}}))
+    assert isinstance(whole, StreamInfo)
+    with pytest.raises(WireError, match=r"bucket(s|_shares)"):
+        unpack_message(json.dumps({**info, "buckets": {"train": buckets}, "bucket_shares": {"train": shares}}))

@@ -166,6 +166,36 @@ def test_pictures_in_buckets_have_latents_and_features_of_their_shape(tmp_path: 
     assert {(4, 4, 12), (4, 8, 6), (4, 6, 10)} <= shapes
 
 
+def test_records_that_were_cut_by_a_copy_are_made_again(tmp_path: Path, vae: Path) -> None:
+    bucketed_shards(tmp_path / "shards")
+    node = {"codec": vae_config(vae)}
+    name = made(tmp_path / "shards", node, LATENTS)
+    records = next((tmp_path / "shards").glob("precomputed/*/records.bin"))
+    whole = records.read_bytes()
+    records.write_bytes(whole[:-10])
+    assert name not in ShardSet.open(tmp_path / "shards").codecs
+    made(tmp_path / "shards", node, LATENTS)
+    assert records.read_bytes() == whole
+    assert name in ShardSet.open(tmp_path / "shards").codecs
+
+
+def test_of_several_folders_the_one_without_records_is_named(tmp_path: Path, vae: Path) -> None:
+    for first, folder in enumerate(("one", "two")):
+        bucketed_shards(tmp_path / folder, 20, first=100 * first)
+    asked = Wanted(made(tmp_path / "one", {"codec": vae_config(vae)}, LATENTS), (4, 8, 8), "precompute")
+    module = StreamDataModule(
+        shards=[str(tmp_path / "one"), str(tmp_path / "two")],
+        url="shards",
+        image_size_px=16,
+        global_batch_size=4,
+        num_workers=0,
+        payload="latents",
+    )
+    module.precomputed = asked
+    with pytest.raises(UserError, match=r"^two-pictures has nothing of any encoder beside it"):
+        module.prepare_data()
+
+
 def test_pictures_that_the_codec_cannot_encode_whole_are_named(tmp_path: Path) -> None:
     bucketed_shards(tmp_path / "shards")
     coarse = toy_vae(tmp_path / "vae", levels=4)
