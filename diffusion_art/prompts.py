@@ -96,8 +96,8 @@ def lines_of(file: Path) -> list[str]:
 
 
 def rows_of(file: Path) -> list[str]:
-    """One prompt of each row of a table, such as PartiPrompts.tsv or DrawBench.csv; of an only row all. Or the texts of a
-    JSON list.
+    """One prompt of each row of a table, such as PartiPrompts.tsv or DrawBench.csv; all of a lone row. Or the texts of
+    a JSON list.
 
     A column of prompts counts before one of captions; a row without a text in it is left out.
 
