@@ -43,6 +43,7 @@ def test_several_objects_and_a_last_comma(tmp_path: Path, suffix: str, text: str
         ({"title": "Lilies", "license": {"text": "CC BY 4.0"}}, "Lilies"),
         ({"title": "Lilies", "artist": "Monet", "place": {"text": "Paris"}}, "Monet / Lilies"),
         ({"description": "a red house", "hashtags": [{"text": "art"}, {"text": "monet"}]}, "a red house"),
+        ({"title": "Lilies", "objects": [{"caption": "a frog"}, {"caption": "a leaf"}]}, "Lilies"),
         ({"label": "sign", "ocr": [{"text": "STOP"}]}, "sign"),
         ({"id": 3, "copyright": {"text": "CC BY 4.0"}}, ""),
     ],
