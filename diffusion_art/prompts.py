@@ -96,7 +96,8 @@ def lines_of(file: Path) -> list[str]:
 
 
 def rows_of(file: Path) -> list[str]:
-    """One prompt of each row of a table, such as PartiPrompts.tsv or DrawBench.csv, or the texts of a JSON list.
+    """One prompt of each row of a table, such as PartiPrompts.tsv or DrawBench.csv; all of a lone row. Or the texts of
+    a JSON list.
 
     A column of prompts counts before one of captions; a row without a text in it is left out.
 
@@ -106,10 +107,13 @@ def rows_of(file: Path) -> list[str]:
     if texts := _list_of_texts(file):
         return texts
     rows = [row for _, row in read_table(file, Counter(), is_picture=lambda _: False)]
-    if prompts := [found[0] for found in map(_prompts_in, rows) if found]:
+    found = [texts for texts in map(_prompts_in, rows) if texts]
+    if prompts := found[0] if len(rows) == 1 and found else [texts[0] for texts in found]:
         return prompts
     columns = ", ".join(rows[0]) if rows else "no rows"
-    raise UserError(f"{file} has no column of prompts among {columns}: call it prompt, or write a prompt on each line.")
+    raise UserError(
+        f"{file} has no column of prompts among {columns}: call it prompt, or write a prompt on each line of a .txt."
+    )
 
 
 def _prompts_in(row: Mapping[str, Any]) -> list[str]:

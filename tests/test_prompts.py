@@ -47,6 +47,7 @@ def test_a_missing_or_empty_file(tmp_path):
         ("PartiPrompts.tsv", 'Prompt\tCategory\tNote\na fox\tAnimals\t\n"a ""red"" cat, sitting"\tAnimals\tx\n'),
         ("DrawBench.csv", 'Prompts,Category\na fox,Colors\n"a ""red"" cat, sitting",Positional\n'),
         ("geneval.jsonl", '{"tag": "x", "prompt": "a fox"}\n{"include": [1], "prompt": "a \\"red\\" cat, sitting"}\n'),
+        ("one.json", '{"prompts": ["a fox", "a \\"red\\" cat, sitting"]}'),
         ("list.json", '["a fox", "", "a \\"red\\" cat, sitting"]'),
         ("captions.json", '[{"text": "no", "prompt": "a fox"}, {"caption": "a \\"red\\" cat, sitting"}]'),
         (
@@ -59,6 +60,12 @@ def test_a_missing_or_empty_file(tmp_path):
 def test_a_table_holds_a_prompt_in_each_row(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     assert read_prompts(str(tmp_path / name)) == ["a fox", 'a "red" cat, sitting']
+
+
+@pytest.mark.parametrize("text", ['prompt\n"a fox, red"\na cat\n', "Caption\na fox, red\na cat\n"])
+def test_commas_below_a_lone_column_are_of_its_prompts(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    assert read_prompts(str(tmp_path / "a.csv")) == ["a fox, red", "a cat"]
 
 
 def test_tables_and_folders_that_hold_no_prompts(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     names.register()
     with open_dict(config):
         config.paths.run_dir = str(run_dir)
-        config.logger, config.callbacks = config.get("logger") or {}, config.get("callbacks") or {}  # as for ~logger
+        for group in ("logger", "callbacks"):
+            config[group] = _kept(config.get(group) or {}, group, typed)
         _settle_source(config, typed)
         _settle_length(config, typed)
         _settle_strategy(config)
@@ -70,6 +71,14 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
     if is_a(settings["model"], TextToImage):
         _settle_sizes(settings)
     return settings
+
+
+def _kept(nodes: Mapping[Any, Any], group: str, typed: Sequence[str]) -> dict[Any, Any]:
+    """The nodes of a group; of one that `~callbacks` leaves out those alone that were typed, not what an experiment
+    says of the others.
+    """
+    added = {key.split(".")[1] for key in typed if key.startswith(f"{group}.")}
+    return {name: node for name, node in nodes.items() if f"~{group}" not in typed or name in added}
 
 
 def check_same_data(checkpoint: Path, config: DictConfig) -> None:

@@ -15,6 +15,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.suffixes import suffix_of
 
@@ -77,9 +78,15 @@ def _without_title(text: str, is_picture: Callable[[str], bool]) -> tuple[int, s
     for number, (line, following) in enumerate(pairwise(lines)):
         comment = line.startswith("# ") and not any(map(is_picture, _FIELDS.split(following)))
         title = not _FIELDS.search(line) and _FIELDS.search(following) and not is_picture(line.strip())
+        title = title and not _is_lone_column(line, following)
         if number == _TITLE_LINES or not (comment or title):
             return number, text[sum(map(len, lines[:number])) :]
     return 0, text
+
+
+def _is_lone_column(line: str, following: str) -> bool:
+    """Whether a line is the header of captions alone, whose commas the next line has."""
+    return bool(caption_columns([line.strip()]).ready) and not caption_columns(_FIELDS.split(following.strip())).ready
 
 
 def _with_doubled_quotes(text: str, mark: str) -> str:
@@ -93,9 +100,12 @@ def _with_doubled_quotes(text: str, mark: str) -> str:
 
 
 def _opens_late(text: str, mark: str) -> bool:
-    """Whether fields open with a space before their quotation mark."""
+    """Whether fields open with a space before their quotation mark: rows read so are as long as the first."""
     lines = text[:4096].splitlines()[:_SNIFFED_ROWS]
-    return 2 * sum(f'{mark} "' in line for line in lines[1:]) > len(lines[1:])
+    if 2 * sum(f'{mark} "' in line for line in lines[1:]) <= len(lines[1:]):
+        return False
+    rows = _first_rows("\n".join(lines), {"delimiter": mark, "skipinitialspace": True})
+    return 2 * sum(len(row) == len(rows[0]) for row in rows[1:]) > len(rows[1:]) if rows else False
 
 
 def _unswallowed(

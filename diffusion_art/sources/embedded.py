@@ -17,10 +17,11 @@ from PIL import Image, ImageFile, IptcImagePlugin
 
 from diffusion_art.captions.captioner import clean
 from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.exports import of_a_camera
 from diffusion_art.sources.formats import is_heic, open_heic
 from diffusion_art.sources.generators import prompt_of
 from diffusion_art.sources.pictures import FORMATS
-from diffusion_art.sources.sidecars import of_a_camera, read_xmp
+from diffusion_art.sources.sidecars import read_xmp
 from diffusion_art.sources.texts import decode
 
 EMBEDDED = "embedded"  # the column of a template

@@ -13,6 +13,8 @@ _DESCRIPTIONS = (
     "Caption-Abstract",
     "ImageDescription",
 )  # of XMP, IPTC and EXIF, with or without a group
+_FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
+_FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 
 
 def posts_in(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -28,9 +30,20 @@ def of_exiftool(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the description of the picture as its caption, as where XMP lies beside it; another as it is."""
     if "SourceFile" not in row or row.get("caption"):
         return row
-    plain = {name.rpartition(":")[2]: value for name, value in row.items() if isinstance(value, str) and value.strip()}
-    said = next((plain[name] for name in _DESCRIPTIONS if name in plain), None)
-    return {**row, "caption": said} if said else row
+    plain = {name: name.rpartition(":")[2] for name in row}
+    row = {name: value for name, value in row.items() if plain[name] not in _DESCRIPTIONS or not _says_nothing(value)}
+    said = {plain[name]: value for name, value in row.items() if plain[name] in _DESCRIPTIONS}
+    best = next((said[name] for name in _DESCRIPTIONS if name in said), None)
+    return {**row, "caption": best} if best else row
+
+
+def _says_nothing(value: Any) -> bool:
+    return not isinstance(value, str) or not value.strip() or of_a_camera(value)
+
+
+def of_a_camera(text: str) -> bool:
+    """Whether a description is what a camera or a program writes into each of its pictures."""
+    return text.strip().lower() in _FROM_CAMERAS
 
 
 def of_flickr(row: dict[str, Any]) -> dict[str, Any]:

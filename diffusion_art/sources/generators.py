@@ -23,7 +23,7 @@ _NEGATIVE = re.compile(r"^(?:Negative prompt:|-(?! ))", re.MULTILINE)
 _GENERATED = re.compile(r"^Steps: \d+, (?:Sampler|Schedule type|CFG scale|Seed|Size):", re.MULTILINE)
 _PROMPT_LINE = re.compile(r"[Pp]rompt: (.*)\n")
 _SEED_LINE = re.compile(r"^[Ss]eed: \d+", re.MULTILINE)
-_DREAM = re.compile(r'"([^"]*)" (?:-[A-Za-z] ?\S+(?: |$))+')
+_DREAM = re.compile(r'"([^"]*)" (?=(?:.* )?-[sS] ?\d)(?:-[A-Za-z] ?\S+(?: |$))+')  # steps or a seed are among them
 _JOB = re.compile(r"\sJob ID: \S+$")
 _PARAMETERS = re.compile(r"\s--[a-z]")  # of Midjourney
 _OF_A_NODE = ("text", "text_g", "clip_l", "t5xxl", "prompt", "string", "value", "positive")

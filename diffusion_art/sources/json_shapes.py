@@ -35,6 +35,9 @@ REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 
 _LAST_COMMA = re.compile(r",(\s*[\]}])")
+# records in a row that have its captions, and those whose texts are about something else
+_OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
+_ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
 
@@ -97,16 +100,26 @@ def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool
 
 
 def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
-    """Whether an object is about one picture, which a value in it names."""
-    return not any(map(is_picture, content)) and any(isinstance(v, str) and is_picture(v) for v in content.values())
+    """Whether an object is about one picture, which a value in it names: not where records in it name theirs."""
+    inner = (row for value in content.values() if _are_records(value) for row in value[:10])
+    named = any(isinstance(value, str) and is_picture(value) for value in content.values())
+    return (
+        named
+        and not any(map(is_picture, content))
+        and not any(isinstance(value, str) and is_picture(value) for row in inner for value in row.values())
+    )
 
 
 def _lifted(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the captions of the one record or list of records in it that has some, where it has none itself."""
+    """The row with the captions of the one record or list of records in it that has some, where it has none itself. A
+    row that tells of its picture otherwise (title, label) keeps to that, but for records that are plainly its own.
+    """
     known = caption_columns(row)
     if known.ready or known.telling:
         return row
-    within = {name: [value] if isinstance(value, dict) else value for name, value in row.items()}
+    own = _OWN.fullmatch if known.art or known.last else lambda name: not _ASIDE.fullmatch(name)
+    nested = {name: value for name, value in row.items() if own(name.lower())}
+    within = {name: [value] if isinstance(value, dict) else value for name, value in nested.items()}
     records = {name: items for name, items in within.items() if isinstance(items, list) and items and _all_tell(items)}
     if len(records) != 1:
         return row

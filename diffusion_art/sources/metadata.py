@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
+from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.annotators import ONE_HOT, of_one_hot, of_via_csv
 from diffusion_art.sources.delimited import Row
@@ -51,7 +52,7 @@ class Metadata:
     ) -> None:
         self.described: dict[str, Described] = {}
         self.columns: dict[str, None] = {}
-        self.companions: set[str] = set()  # pictures in other columns than those that tables describe
+        self.companions: set[str] = set()  # pictures in other columns of tables that describe those in one
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -142,7 +143,8 @@ class Metadata:
                 described.split = split_of_folder(str(row.get(column_of_split, ""))) or described.split
             self.add_numbered(described, numbers, row)
         self.notes += notes
-        self.companions |= columns.companions(rows, column)
+        if any(caption_columns({name for row in alone[:SAMPLED_ROWS] for name in row if name != column})):
+            self.companions |= columns.companions(rows, column)
         self.merge(read)
         return True
 

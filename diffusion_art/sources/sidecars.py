@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from diffusion_art.sources.beside import MAX_TEXT_BYTES
+from diffusion_art.sources.exports import of_a_camera
 from diffusion_art.sources.suffixes import suffix_of
 from diffusion_art.sources.texts import decode
 from diffusion_art.sources.xml_shapes import parsed
@@ -24,8 +25,6 @@ _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _COLUMNS = {"description": "caption", "title": "title", "subject": "keywords"}
 _HIERARCHY = "{http://ns.adobe.com/lightroom/1.0/}hierarchicalSubject"
 _HEADLINE = "{http://ns.adobe.com/photoshop/1.0/}Headline"
-_FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
-_FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 
 
 def read_sidecars(root: Path, files: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -69,11 +68,6 @@ def _words_of_darktable(about: ElementTree.Element) -> set[str]:
     tags = [text for part in about.iterfind(_HIERARCHY) for text in _texts(part)]
     own = {word for tag in tags if tag.startswith("darktable|") for word in tag.split("|")}
     return own - {word for tag in tags if not tag.startswith("darktable|") for word in tag.split("|")}
-
-
-def of_a_camera(text: str) -> bool:
-    """Whether a description is what a camera or a program writes into each of its pictures."""
-    return text.strip().lower() in _FROM_CAMERAS
 
 
 def _texts(element: ElementTree.Element) -> list[str]:

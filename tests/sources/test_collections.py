@@ -871,3 +871,10 @@ def test_pictures_in_a_second_column_are_left_out_where_nothing_describes_them(t
     source = open_source(tmp_path)
     assert captions_of(source) == {**{f"images/{n}.png": f"picture {n}" for n in range(3)}, "padded/p_2.png": "its own"}
     assert source.left_out() == {COMPANIONS: 2}
+
+
+def test_tables_of_pairs_without_a_word_of_them_leave_no_picture_out(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("cat/a.jpg", "cat/b.jpg", "dog/c.jpg"), "p.csv": "file,duplicate_of\na.jpg,b.jpg\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"cat/a.jpg": "cat", "cat/b.jpg": "cat", "dog/c.jpg": "dog"}
+    assert not source.left_out()

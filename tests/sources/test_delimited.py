@@ -25,6 +25,7 @@ ROWS = "file_name,caption\na.jpg,a red house\nb.jpg,a blue boat\n"
         ('file_name,caption\na.jpg,<a href="x">a</a> house\nb.jpg,a boat\n', ("a house", "a boat")),
         (ROWS.replace("\n", "\r"), ("a red house", "a blue boat")),
         (ROWS.replace("b.jpg", "file_name,caption\nb.jpg"), ("a red house", "a blue boat")),
+        ('file_name,caption\na.jpg,a sign, "hi"\nb.jpg,a board, "no"\n', ('a sign, "hi"', 'a board, "no"')),
         ("# id,file,caption\n1,a.jpg,a red house\n2,b.jpg,a blue boat\n", ("a red house", "a blue boat")),
     ],
 )  # fmt: skip

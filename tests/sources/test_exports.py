@@ -45,6 +45,12 @@ def test_exiftool_by_csv_and_json(tmp_path: Path) -> None:
     assert captions == {"a/1.jpg": "a red house", "b/2.jpg": "a blue boat", "b/3.jpg": "x"}
 
 
+def test_what_cameras_write_is_no_description_of_exiftool(tmp_path: Path) -> None:
+    table = "SourceFile,ImageDescription,Artist\n./a.jpg,a red house,Ann\n./b.jpg,OLYMPUS DIGITAL CAMERA,Bob\n"
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "m.csv": table})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "a red house", "b.jpg": "Bob"}
+
+
 def test_photos_of_flickr(tmp_path: Path) -> None:
     """A JSON file a photo, in another folder and by another name."""
     rows = [("7085146945", "Sunset", "A red sunset"), ("7085146946", "Beach", " ")]

@@ -40,6 +40,7 @@ def graph(positive: Any, **more: Any) -> str:
                             "5": {"class_type": "PrimitiveString", "inputs": {"value": "a castle"}}}), "a castle"),
         (graph(["6", 0], **{"6": {"class_type": "Reroute", "inputs": {"conditioning": ["6", 0]}}}), None),  # a circle
         ("a castle --ar 3:2 --v 6.0 --style raw Job ID: 0d1f-44", "a castle"),  # Midjourney
+        ('"Untitled" -Monet', None),
         ("a castle -- a ruin", None),
         ("Prompt: a word of a poem\nthat goes on", None),
         ('{"prompt": "who lives here?", "answer": "a king"}', None),

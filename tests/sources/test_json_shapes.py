@@ -39,6 +39,13 @@ def test_several_objects_and_a_last_comma(tmp_path: Path, suffix: str, text: str
         ({"data": {"caption": "a red house", "score": 1}}, "a red house"),
         ({"tags": {"house": 0.9, "tree": 0.8}}, "house, tree"),
         ({"a": {"caption": "one"}, "b": {"caption": "two"}}, ""),  # which of them, nobody knows
+        ({"title": "Lilies", "annotations": [{"caption": "a red house"}]}, "a red house"),
+        ({"title": "Lilies", "license": {"text": "CC BY 4.0"}}, "Lilies"),
+        ({"title": "Lilies", "artist": "Monet", "place": {"text": "Paris"}}, "Monet / Lilies"),
+        ({"description": "a red house", "hashtags": [{"text": "art"}, {"text": "monet"}]}, "a red house"),
+        ({"title": "Lilies", "objects": [{"caption": "a frog"}, {"caption": "a leaf"}]}, "Lilies"),
+        ({"label": "sign", "ocr": [{"text": "STOP"}]}, "sign"),
+        ({"id": 3, "copyright": {"text": "CC BY 4.0"}}, ""),
     ],
 )
 def test_captions_that_lie_deeper(tmp_path: Path, row: dict[str, Any], expected: Any) -> None:
@@ -61,3 +68,8 @@ def test_the_picture_may_lie_deeper_too(tmp_path: Path) -> None:
 def test_scores_of_taggers_are_tags_in_their_order(tmp_path: Path, scores: Any) -> None:
     write_files(tmp_path, {**jpegs("a.jpg"), "tags.json": json.dumps({"a.jpg": scores})})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "house, tree"}
+
+
+def test_a_cover_among_records_is_not_the_picture_that_they_are_about(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps({"cover": "a.jpg", "images": ROWS})})
+    assert captions_of(open_source(tmp_path)) == PAIR
