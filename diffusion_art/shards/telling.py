@@ -55,6 +55,7 @@ def _describe_folder(part: ShardSet, share: float) -> dict[str, Any]:
                 "several_captions": part.several(split),
                 "shards": len(infos),
                 "bytes": sum(info.bytes for info in infos),
+                **({"buckets": dict(part.buckets[split])} if split in part.buckets else {}),
             }
             for split, infos in manifest.shards.items()
         },
@@ -88,6 +89,9 @@ def tell_info(shards: Shards) -> None:
         log.info(
             "%s", printable(f"captions of {part.name}: {captions}; columns: {', '.join(sorted(columns_of(part)))}")
         )
+        for split, counts in part.buckets.items():
+            sizes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            log.info("    %s", printable(f"pictures of {split} by size: {sizes}"))
         for line in told(part.manifest):
             log.info("    %s", printable(line))
 

@@ -21,6 +21,7 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.telling import describe
 from diffusion_art.sheets import read_metadata
 from diffusion_art.sources.base import LeftOut
+from tests.fakes_buckets import bucketed_shards
 from tests.fakes_sources import Told
 from tests.shards.toy import write_toy
 from tests.sources.hostile import write_hostile_tar
@@ -46,6 +47,16 @@ def test_info_lint_and_preview_of_a_folder(painter_shards: Path, run_here, tmp_p
     sheet = next(tmp_path.glob("painter*-preview.png"))
     assert len(json.loads(read_metadata(sheet)["captions"])) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == [sheet.name, "report.json"]
+
+
+def test_info_tells_of_the_sizes_in_buckets(run_here, tmp_path: Path):
+    manifest = bucketed_shards(tmp_path / "shards")
+    status, said, _ = run_here("shards", "info", "path=shards", "out=info.json")
+    assert status == 0
+    counts = manifest.buckets["train"].counts
+    assert f"pictures of train by size: {', '.join(f'{name} {count}' for name, count in counts.items())}" in said
+    (folder,) = json.loads((tmp_path / "info.json").read_text())["folders"]
+    assert folder["splits"]["train"]["buckets"] == counts
 
 
 def test_info_and_preview_tell_of_captions_splits_and_counts(run_here, tmp_path: Path):
