@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from diffusion_art.data.dataset import Reader
 from diffusion_art.data.precomputed import PLAIN, Wanted
 from diffusion_art.errors import UserError
-from diffusion_art.shards.mixture import Mixture, open_shards
+from diffusion_art.shards.mixture import open_shards, parts_of
 from diffusion_art.shards.payloads import give, is_made
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import Sample
@@ -89,7 +89,7 @@ class Origin:
             give(open_shards(spec), payload, cache=self.cache)
         elif wanted is not None:
             shards = open_shards(spec)
-            for part in shards.components if isinstance(shards, Mixture) else (shards,):
+            for part in parts_of(shards):
                 if wanted.codec not in part.codecs:
                     there = ", ".join(name for name in part.codecs if ":" in name) or "nothing of any encoder"
                     raise UserError(f"{part.name} has {there} beside it, and not {wanted.codec}: {wanted.remedy}")

@@ -252,3 +252,8 @@ class Mixture:
 
 
 Shards: TypeAlias = ShardSet | Mixture
+
+
+def parts_of(shards: Shards) -> tuple[ShardSet, ...]:
+    """The data sets that a mixture consists of, or the one."""
+    return shards.components if isinstance(shards, Mixture) else (shards,)

@@ -18,7 +18,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder
 from diffusion_art.shards.buckets import split_of
 from diffusion_art.shards.decoded import Decoded, EqualRows, Rows, UnequalRows
-from diffusion_art.shards.mixture import Mixture, Shards
+from diffusion_art.shards.mixture import Shards, parts_of
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sizes import Size
@@ -43,7 +43,7 @@ def predecode(
         UserError: no room in `cache`, or no leave to write there.
     """
     cache = Path(cache) if cache is not None else cache_folder("decoded")
-    for part in shards.components if isinstance(shards, Mixture) else (shards,):
+    for part in parts_of(shards):
         part.forms["u8"] = _open(part, cache.expanduser(), workers or _cores(), progress)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffusion_art.captions.captioner import clean
-from diffusion_art.shards.mixture import Mixture, Shards
+from diffusion_art.shards.mixture import Shards, parts_of
 
 
 def statistics(shards: Shards, columns: Sequence[str]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def statistics(shards: Shards, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _metadata(shards: Shards) -> Iterator[tuple[str, dict[str, Any]]]:
-    for part in shards.components if isinstance(shards, Mixture) else (shards,):
+    for part in parts_of(shards):
         for split, samples in part.splits.items():
             for i in range(samples):
                 try:

@@ -13,7 +13,7 @@ from diffusion_art.shards.build.tally import NAMED_SPLITS, told
 from diffusion_art.shards.captioning import columns_of, told_template
 from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report
-from diffusion_art.shards.mixture import Mixture, Shards
+from diffusion_art.shards.mixture import Mixture, Shards, parts_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.units import counted
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def describe(shards: Shards) -> dict[str, Any]:
     """What is in `shards`, as JSON: the whole, and each folder with its share of the shuffled training pictures."""
-    parts = shards.components if isinstance(shards, Mixture) else (shards,)
+    parts = parts_of(shards)
     shares = (
         shards.shares("train") if isinstance(shards, Mixture) and shards.splits.get("train") else [1.0] * len(parts)
     )
@@ -84,7 +84,7 @@ def tell_info(shards: Shards) -> None:
             share = f"{100 * folder['share']:.1f} %" if split == "train" else ""
             table.add_row(escape(printable(split)), *figures, share)
     Console().print(table)
-    for part in shards.components if isinstance(shards, Mixture) else (shards,):
+    for part in parts_of(shards):
         captions = told_template(part.caption_template)
         log.info(
             "%s", printable(f"captions of {part.name}: {captions}; columns: {', '.join(sorted(columns_of(part)))}")

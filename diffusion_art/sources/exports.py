@@ -12,7 +12,7 @@ _DESCRIPTIONS = (
     "Description",
     "Caption-Abstract",
     "ImageDescription",
-)  # of XMP, IPTC and EXIF, with or without a group
+)  # of XMP, IPTC, EXIF; with a group or without
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 

@@ -27,7 +27,6 @@ from diffusion_art.training.optim import (
     build_optimizer,
     clip,
     lie_alike,
-    parameter_groups,
     renew_settings,
 )
 from diffusion_art.training.sharded import ShardedStrategy, whole
@@ -155,6 +154,6 @@ class DiffusionModule(LightningModule):
         self.step.resume(record.more)
         self.ema.load_state_dict(record.plain())
         states = checkpoint.get("optimizer_states", [])
-        groups = parameter_groups(self, weight_decay=self.weight_decay)
-        lie_alike(states, [p for group in groups for p in group["params"]])
-        renew_settings(states, build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay))
+        optimizer = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
+        lie_alike(states, [p for group in optimizer.param_groups for p in group["params"]])
+        renew_settings(states, optimizer)
