@@ -93,6 +93,7 @@ def test_frechet_distance_of_a_thousand_pictures(trained: Path):
     assert result["fd"]["pictures"] == 1000
 
 
+@pytest.mark.slow
 def test_a_run_on_other_pictures_is_compared_with_its_own(tmp_path: Path, painter_shards: Path):
     """Its training pictures for distances, its validation pictures for the loss; or those of `data`."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):

@@ -416,6 +416,7 @@ def test_an_unknown_experiment_names_the_known_ones(run_here):
     assert "Traceback" not in complaints
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten(tiny, run_here):
     assert run_here("train", *tiny, "run=mine", "trainer.max_steps=3")[0] == 0
     status, _, complaints = run_here("train", *tiny, "run=mine")
@@ -506,6 +507,7 @@ def test_a_run_that_goes_on_otherwise_says_so_and_does_it(tiny, run_here, tmp_pa
     assert "other settings" not in said
 
 
+@pytest.mark.slow
 def test_overfitting_sees_the_same_pictures_again_and_validates_on_them(tiny, run_here, tmp_path):
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=1", "alignment=none"]
     status, said, complaints = run_here("train", *settings, "run=same", "trainer.overfit_batches=1", "optim.lr=1e-9")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.fakes_sources import encoded, picture
 
 TINY = (
@@ -29,6 +31,7 @@ def write(folder: Path) -> None:
             (folder / f"{number}.txt").write_text(f"one {number}\ntwo {number}\n")
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_pictures_is_refused_before_their_shards_are_built(run_here, tmp_path: Path):
     write(tmp_path / "mine")
     status, said, complaints = run_here("train", *TINY, "run=first")
@@ -46,6 +49,7 @@ def test_a_resume_with_other_pictures_is_refused_before_their_shards_are_built(r
     assert status == 0, complaints
 
 
+@pytest.mark.slow
 def test_pictures_without_a_caption_are_told_of_in_every_run(run_here, tmp_path: Path):
     write(tmp_path / "mine")
     for run in ("first", "second"):

@@ -35,6 +35,7 @@ def test_by_tritons_interpreter_it_is_the_plain_norm_forwards_and_backwards():
     run("tests.accel.norm_cases", TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_kernels_compile_for_a_gpu_and_read_maps_16_bytes_at_a_time(tmp_path):
     run("tests.accel.norm_for_hopper", TRITON_CACHE_DIR=str(tmp_path))

@@ -53,6 +53,7 @@ def tiny(painter_shards) -> list[str]:
     return [*TINY, f"data.path={painter_shards}", "data.num_workers=0"]
 
 
+@pytest.mark.slow
 def test_checkpoints_kept_are_the_newest_and_the_best(tiny, run_here, tmp_path):
     status, said, complaints = run_here(
         "train",

@@ -269,7 +269,7 @@ def test_pictures_travel_as_bytes_and_become_floats_on_the_device(painter_shards
         np.testing.assert_allclose(image.numpy(), expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_codecs_and_ways_give_identical_batches(painter_shards, tmp_path, workers):
     """Also fitted to another size than the stored one."""
 

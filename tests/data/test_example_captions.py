@@ -17,6 +17,7 @@ def data(path: Path | None = None, **options) -> StreamDataModule:
     return StreamDataModule(shards=path or (), image_size_px=16, global_batch_size=8, num_workers=0, **options)
 
 
+@pytest.mark.slow
 def test_they_are_of_validation_pictures_and_the_same_by_every_way(painter_shards):
     found = data(painter_shards, url="shards").example_captions(12)
     assert len(found) == len(set(found)) == 12

@@ -45,7 +45,7 @@ def test_lite0s_map_averaged_is_what_distances_are_taken_in():
     images = painted(3, image_size_px=32).images
     seen = Lite0()(images)
     assert seen.shape == (3, 320, 3, 3)
-    distances = load_features("efficientnet_lite0")(images)  # by threads of another number: other orders of float32 sums
+    distances = load_features("efficientnet_lite0")(images)  # more threads sum in another order
     torch.testing.assert_close(seen.mean((2, 3)).double(), distances, atol=1e-4, rtol=1e-3)
     assert Lite0(image_size_px=128)(images).shape == (3, 320, 4, 4)
 

@@ -98,6 +98,7 @@ def test_choices_that_do_not_go_together_fail_alone(tiny, run_here, tmp_path):
     assert all((folder / str(number) / "checkpoints/last.ckpt").exists() for number in whole)
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_ends_with_its_checkpoint_and_its_pictures(tiny, run_here, tmp_path):
     """By a pruner to which no loss is low enough."""
     threshold = ["pruner._target_=optuna.pruners.ThresholdPruner", "~pruner.n_startup_trials", "+pruner.upper=0.001"]
@@ -143,6 +144,7 @@ def test_a_mistake_gets_one_sentence_before_anything_is_trained(tiny, run_here, 
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_search_by_what_is_not_measured_ends_with_its_first_trial(tiny, run_here, tmp_path):
     asked = ["+sweep=optuna", "run=first", "callbacks.pruning=null", "optim.lr=1e-3,1e-4", "trainer.max_steps=1"]
     asked += ["trainer.val_check_interval=1", "callbacks.samples=null", "optimized_metric=val/loss_nosy"]

@@ -55,6 +55,7 @@ def test_a_client_is_told_in_one_sentence_when_the_store_is_gone(web: Web, tmp_p
             told(StreamClient(server.url))
 
 
+@pytest.mark.slow
 def test_a_client_waits_for_as_long_as_samples_are_on_their_way(
     web: Web, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
