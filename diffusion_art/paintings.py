@@ -13,6 +13,7 @@ from typing import Any
 
 from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import save_grid, to_png
 from diffusion_art.infotext import KEY as INFOTEXT
@@ -26,7 +27,7 @@ def paint(
     run: Run,
     prompts: Sequence[str],
     *,
-    seed: int,
+    seed: int | None,
     negative_prompt: str,
     sampler: Sampler,
     guidance_scale: float,
@@ -37,13 +38,13 @@ def paint(
     out: Path | None,
     grid: bool = True,
 ) -> Path:
-    """Paint picture i from seed + i into the folder `out`, None for one in the run's `samples`, with a `grid` of them
-    all. Returns the folder.
+    """Paint picture i from seed + i (None or -1: any) into the folder `out`, None for one in the run's `samples`, with
+    a `grid` of them all. Returns the folder.
 
     Raises:
         UserError: a setting that means nothing, or a size that the run does not paint.
     """
-    seeds = [seed + row for row in range(len(prompts))]
+    seeds = seeds_from(seed, len(prompts))
     painted = run.size_of(size)
     started = time.monotonic()
     images = run.model.generate(

@@ -11,7 +11,6 @@ from diffusion_art.extras import check_extra
 
 check_extra("paint")
 
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def sample(config: DictConfig) -> Path:
     return paint(
         run,
         prompts,
-        seed=secrets.randbelow(2**31) if asked["seed"] in (None, -1) else asked["seed"],
+        seed=asked["seed"],
         negative_prompt=asked["negative_prompt"] or "",
         sampler=run.sampler(chosen, num_steps=asked["num_steps"]),
         guidance_scale=run.guidance_scale(asked["guidance_scale"]),

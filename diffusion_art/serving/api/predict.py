@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import ERRORS, unless_gone
 from diffusion_art.serving.api.pictures import as_base64, as_floats
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape
 from diffusion_art.serving.engine.jobs import Ticket
-from diffusion_art.serving.orders import seeds_from
 from diffusion_art.serving.studio import Studio
 
 router = APIRouter()
