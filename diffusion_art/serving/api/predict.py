@@ -55,7 +55,7 @@ async def predict(
 async def info(request: Request) -> Info:
     """What the floats of /predict are, where no `size` is asked for; as EIR's server says it."""
     side_px = request.app.state.studio.run.model.image_size_px
-    picture = {"image": Shape(shape=(3, side_px, side_px))}
+    picture = {"image": Shape(shape=[3, side_px, side_px])}
     return Info(inputs=picture, outputs=picture)
 
 

@@ -256,7 +256,7 @@ class FloatPicture(BaseModel):
 
 class Shape(BaseModel):
     type: Literal["image"] = "image"
-    shape: tuple[int, int, int] = Field(description="Channels, height, width.")
+    shape: list[int] = Field(min_length=3, max_length=3, description="Channels, height, width.")
 
 
 class Info(BaseModel):

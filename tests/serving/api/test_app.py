@@ -402,6 +402,11 @@ def test_a_field_by_the_name_of_another_server_is_told_ours(client, theirs, ours
     assert (error["param"], error["message"]) == (theirs, f"Unknown parameter: '{theirs}'; here it is called '{ours}'.")
 
 
+def test_a_prompt_by_the_name_of_another_server_is_told_ours(client):
+    error = client.post(GENERATIONS, json={"inputs": "x", "parameters": {"seed": 3}}).json()["error"]
+    assert error["message"] == "Unknown parameter: 'inputs'; here it is called 'prompt'."
+
+
 def test_a_packed_body_is_refused_with_what_helps(client):
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     answer = client.post(GENERATIONS, content=gzip.compress(b'{"prompt": "x"}'), headers=headers)
