@@ -1,8 +1,8 @@
 """Paint from captions: `python -m diffusion_art.sample run=logs/quickstart 'prompts=["..."]'`.
 
-Writes a PNG for each picture and a grid of them all. Each PNG says in its text chunks what was asked: prompt,
+Writes a file for each picture and a grid of them all. A PNG says in its text chunks what was asked: prompt,
 negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again; `parameters` says it in
-the words of AUTOMATIC1111's web UI, for the tools that read those.
+the words of AUTOMATIC1111's web UI, for the tools that read those. JPEG and WebP say it in their EXIF.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.paintings import paint
 from diffusion_art.prompts import prompts_of
 from diffusion_art.runs import load_run
+
+FORMATS = ("png", "jpg", "jpeg", "webp")
 
 
 def sample(config: DictConfig) -> Path:
@@ -45,6 +47,8 @@ def sample(config: DictConfig) -> Path:
         size=asked["size"],
         batch_size=asked["batch_size"],
         grid=asked["grid"],
+        format=asked["format"],
+        quality=asked["quality"],
         out=Path(asked["out"]) if asked["out"] else None,
     )
 
@@ -54,6 +58,10 @@ def _check(asked: dict[str, Any]) -> None:
         raise UserError(f"count={count} must be a whole number from 1 on: it is how often each prompt is painted.")
     if not isinstance(seed := asked["seed"], int | None):
         raise UserError(f"seed={seed} must be a whole number, such as seed=0, or -1 for any.")
+    if (format := asked["format"]) not in FORMATS:
+        raise UserError(f"format={format} must be one of {', '.join(FORMATS)}.")
+    if (quality := asked["quality"]) is not None and (quality not in range(1, 101) or format == "png"):
+        raise UserError(f"quality={quality} must be a whole number from 1 to 100, for format=jpg or format=webp.")
 
 
 main = command("sample")(sample)

@@ -18,8 +18,8 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
-from diffusion_art.serving.api.pictures import encode
 from diffusion_art.serving.settings import Settings
+from diffusion_art.sheets import encode
 from tests.serving.raw import connect, read_head
 from tests.serving.running import serving
 
