@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import logging
 import os
+import re
 import resource
 import socket
 import ssl
@@ -145,6 +146,13 @@ def url_of(listener: socket.socket, *, scheme: str, path: str) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+
+def plain_path(path: str) -> str:
+    """An address as it is called here: without slashes that a client's base URL brings along, and without the host that
+    one behind a forward proxy puts before it.
+    """
+    return re.sub(r"/{2,}", "/", re.sub(r"^https?://[^/]*", "", path)).rstrip("/") or "/"
 
 
 def tune(transport: asyncio.BaseTransport) -> None:
