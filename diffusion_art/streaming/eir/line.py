@@ -157,5 +157,5 @@ class EirLine:
         """Of what comes again however often it is asked for."""
         return UserError(
             f"the EIR server at {self.url} sent {what}. A training reads samples of an id, a caption and a picture in "
-            f"base64; mend the server, or give data.url=ADDRESS of another"
+            f"base64; repair the server, or give data.url=ADDRESS of another"
         )

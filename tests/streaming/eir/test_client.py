@@ -153,13 +153,13 @@ def test_a_new_reader_in_mid_run_waits_as_the_run_does():
         (
             "getData",
             json.dumps({"type": "data", "payload": {}}),
-            "data that is no list.*mend the server",
+            "data that is no list.*repair the server",
         ),
         ("getData", json.dumps({"type": "data", "payload": []}), "has no samples for training"),
         (
             "getData",
             json.dumps({"type": "data", "payload": [{"sample_id": "a"}]}),
-            "sample that is none.*mend",
+            "sample that is none.*repair",
         ),
         ("getData", json.dumps({"type": "error", "payload": {"message": "out of memory"}}), "out of memory"),
         ("getData", json.dumps([]), "was due"),
