@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from diffusion_art.errors import UserError
 
@@ -122,6 +123,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_local_page(origin: str) -> bool:
+    """Whether an `Origin` header names a page of this machine; those of other sites, and `null`, do not."""
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def listen(host: str, port: int, *, token: str | None) -> socket.socket:

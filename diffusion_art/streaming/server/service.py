@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import BACKLOG, authorised, listen, plain_path, tune
+from diffusion_art.net import BACKLOG, authorised, is_local_page, listen, plain_path, tune
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir.server import speak_v1
@@ -141,6 +141,9 @@ class Reception:
             response = self._refuse(connection, "token", HTTPStatus.UNAUTHORIZED, text)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
+        if self._token is None and not all(map(is_local_page, request.headers.get_all("Origin"))):
+            text = "Pages of other sites may not read a stream without a token; start it with token=SECRET.\n"
+            return self._refuse(connection, "origin", HTTPStatus.FORBIDDEN, text)
         if path == "/metrics":
             self._counts.show()
             text, content_type = self._exposition.render(", ".join(request.headers.get_all("Accept")))
