@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_art.files import written
-from diffusion_art.sheets import TILE_PX, contact_sheet, sheet, tile, write_png
+from diffusion_art.sheets import TILE_PX, contact_sheet, encode, sheet, tile, write_png
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,17 @@ def to_png(image: Float[Tensor, "c h w"] | Image.Image, path: str | Path, metada
     The file appears under its name only when it is whole.
     """
     return write_png(image if isinstance(image, Image.Image) else to_pil(image), path, metadata)
+
+
+def to_file(
+    image: Float[Tensor, "c h w"], path: Path, metadata: Mapping[str, Any], *, format: str, quality: int | None
+) -> Path:
+    """Write one picture as `format`, png, jpeg or webp, as `to_png` does; `quality` is that of the last two."""
+    if format == "png":
+        return to_png(image, path, metadata)
+    with written(path) as partial:
+        partial.write_bytes(encode(to_uint8(image), format=format, quality=quality, story=metadata))
+    return path
 
 
 def to_gif(

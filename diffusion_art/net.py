@@ -8,12 +8,14 @@ import hmac
 import ipaddress
 import logging
 import os
+import re
 import resource
 import socket
 import ssl
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from diffusion_art.errors import UserError
 
@@ -123,6 +125,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_local_page(origin: str) -> bool:
+    """Whether an `Origin` header names a page of this machine; those of other sites, and `null`, do not."""
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) or host.endswith(".localhost")
+
+
 def listen(host: str, port: int, *, token: str | None) -> socket.socket:
     """A listening socket. UserError when it is taken, or open to other machines without a token."""
     if token is None and not is_loopback(host):
@@ -145,6 +156,13 @@ def url_of(listener: socket.socket, *, scheme: str, path: str) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+
+def plain_path(path: str) -> str:
+    """An address as it is called here: without slashes that a client's base URL brings along, and without the host that
+    one behind a forward proxy puts before it.
+    """
+    return re.sub(r"/{2,}", "/", re.sub(r"^https?://[^/]*", "", path)).rstrip("/") or "/"
 
 
 def tune(transport: asyncio.BaseTransport) -> None:

@@ -1,4 +1,4 @@
-"""Pictures painted from a run into files: a PNG for each, a grid of them all, and in each what was asked of it."""
+"""Pictures painted from a run into files: one for each, a grid of them all, and in each what was asked of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.diffusion.samplers import Sampler
-from diffusion_art.images import save_grid, to_png
+from diffusion_art.images import save_grid, to_file
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.units import counted
@@ -26,7 +27,7 @@ def paint(
     run: Run,
     prompts: Sequence[str],
     *,
-    seed: int,
+    seed: int | None,
     negative_prompt: str,
     sampler: Sampler,
     guidance_scale: float,
@@ -36,14 +37,16 @@ def paint(
     batch_size: int,
     out: Path | None,
     grid: bool = True,
+    format: str = "png",
+    quality: int | None = None,
 ) -> Path:
-    """Paint picture i from seed + i into the folder `out`, None for one in the run's `samples`, with a `grid` of them
-    all. Returns the folder.
+    """Paint picture i from seed + i (None or -1: any) into the folder `out`, None for one in the run's `samples`, with
+    a `grid` of them all, a PNG. `format` is png, jpg or webp, `quality` that of the last two. Returns the folder.
 
     Raises:
         UserError: a setting that means nothing, or a size that the run does not paint.
     """
-    seeds = [seed + row for row in range(len(prompts))]
+    seeds = seeds_from(seed, len(prompts))
     painted = run.size_of(size)
     started = time.monotonic()
     images = run.model.generate(
@@ -72,7 +75,8 @@ def paint(
         asked = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
         parameters = run.parameters(**asked, sampler=sampler, guidance_scale=guidance_scale, size=painted)
         story = {INFOTEXT: parameters, **asked, **shared}
-        to_png(image, out / f"{number:03d}_{slug(prompt)}.png", story)
+        file = out / f"{number:03d}_{slug(prompt)}.{format}"
+        to_file(image, file, story, format=format.replace("jpg", "jpeg"), quality=quality)
     title = f"{run.checkpoint_id}  {sampler.name} {sampler.num_steps} steps  guidance {guidance_scale:g}"
     if grid:
         save_grid(images, prompts, out / "grid.png", title=title, metadata={"seeds": seeds, **shared})

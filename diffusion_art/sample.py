@@ -1,8 +1,8 @@
 """Paint from captions: `python -m diffusion_art.sample run=logs/quickstart 'prompts=["..."]'`.
 
-Writes a PNG for each picture and a grid of them all. Each PNG says in its text chunks what was asked: prompt,
+Writes a file for each picture and a grid of them all. A PNG says in its text chunks what was asked: prompt,
 negative prompt, seed, checkpoint, sampler, steps and guidance, so that it can be painted again; `parameters` says it in
-the words of AUTOMATIC1111's web UI, for the tools that read those.
+the words of AUTOMATIC1111's web UI, for the tools that read those. JPEG and WebP say it in their EXIF.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from diffusion_art.extras import check_extra
 
 check_extra("paint")
 
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from diffusion_art.paintings import paint
 from diffusion_art.prompts import prompts_of
 from diffusion_art.runs import load_run
 
+FORMATS = ("png", "jpg", "jpeg", "webp")
+
 
 def sample(config: DictConfig) -> Path:
     """Paint what the config asks for. Returns the folder of the pictures."""
@@ -37,7 +38,7 @@ def sample(config: DictConfig) -> Path:
     return paint(
         run,
         prompts,
-        seed=secrets.randbelow(2**31) if asked["seed"] in (None, -1) else asked["seed"],
+        seed=asked["seed"],
         negative_prompt=asked["negative_prompt"] or "",
         sampler=run.sampler(chosen, num_steps=asked["num_steps"]),
         guidance_scale=run.guidance_scale(asked["guidance_scale"]),
@@ -46,6 +47,8 @@ def sample(config: DictConfig) -> Path:
         size=asked["size"],
         batch_size=asked["batch_size"],
         grid=asked["grid"],
+        format=asked["format"],
+        quality=asked["quality"],
         out=Path(asked["out"]) if asked["out"] else None,
     )
 
@@ -55,6 +58,10 @@ def _check(asked: dict[str, Any]) -> None:
         raise UserError(f"count={count} must be a whole number from 1 on: it is how often each prompt is painted.")
     if not isinstance(seed := asked["seed"], int | None):
         raise UserError(f"seed={seed} must be a whole number, such as seed=0, or -1 for any.")
+    if (format := asked["format"]) not in FORMATS:
+        raise UserError(f"format={format} must be one of {', '.join(FORMATS)}.")
+    if (quality := asked["quality"]) is not None and (quality not in range(1, 101) or format == "png"):
+        raise UserError(f"quality={quality} must be a whole number from 1 to 100, for format=jpg or format=webp.")
 
 
 main = command("sample")(sample)

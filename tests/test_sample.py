@@ -16,6 +16,7 @@ from diffusion_art.prompts import prompts_of
 from diffusion_art.runs import load_run
 from diffusion_art.sample import sample
 from diffusion_art.sheets import read_metadata
+from diffusion_art.sources.embedded import embedded_caption
 from tests.fakes import MODEL_CONFIG, toy_model, toy_run
 
 
@@ -201,11 +202,24 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
     wrongs = ("prompts=[]", "seed=-2", "seed=1.5", "seed=random", "count=0", "count=1.5", "num_steps=0")
-    for wrong in (*wrongs, "guidance.rescale=2", "sampler.eta=2"):
+    for wrong in (*wrongs, "format=gif", "quality=80", "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError, match=wrong.partition("=")[0].rpartition(".")[2]):
             paint(f"run={folder}", f"out={tmp_path / 'out'}", *overrides, wrong)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("format", "named"), [("jpg", "JPEG"), ("webp", "WEBP")])
+def test_other_formats_keep_what_they_were_painted_from(folder, tmp_path, format, named):
+    out = paint(f"run={folder}", 'prompts=["Größe"]', f"format={format}", f"out={tmp_path / 'fine'}")
+    coarse = paint(f"run={folder}", 'prompts=["Größe"]', f"format={format}", "quality=5", f"out={tmp_path / 'coarse'}")
+    file = out / f"000_groe.{format}"
+    assert sorted(path.name for path in out.iterdir()) == [file.name, "grid.png"]
+    with Image.open(file) as picture:
+        assert picture.format == named
+        assert json.loads(picture.getexif()[0x010E])["run"] == f"{folder.parent.name}/toy"
+    assert embedded_caption(file.read_bytes()) == "Größe"
+    assert len((coarse / file.name).read_bytes()) < len(file.read_bytes())
 
 
 def test_a_sampler_that_is_no_table_paints_too(folder, tmp_path):

@@ -6,6 +6,7 @@ batch, in a grid and over HTTP, and on a GPU it starts from the same numbers as 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,19 @@ from torch import Generator, Tensor
 from diffusion_art.errors import UserError
 
 SEED_LIMIT = 2**32  # torch's CPU generator reads the low 32 bits only: larger seeds would repeat smaller ones
+ASKED_LIMIT = 2**64  # other programs draw seeds up to here, and their users paste them
+
+
+def seeds_from(first: int | None, count: int) -> list[int]:
+    """`count` seeds that count up from the low 32 bits of `first`, which are all that matter; from any for None or -1.
+
+    UserError for another one outside [0, 2^64).
+    """
+    if first is None or first == -1:
+        first = secrets.randbelow(2**31)
+    if not 0 <= first < ASKED_LIMIT:
+        raise UserError(f"seed {first} is out of range; choose one from 0 to {ASKED_LIMIT - 1}, or -1 for any")
+    return [(first + number) % SEED_LIMIT for number in range(count)]
 
 
 def per_image_generators(seeds: Sequence[int]) -> list[Generator]:

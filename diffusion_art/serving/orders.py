@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from diffusion_art.diffusion.noise import SEED_LIMIT
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
@@ -32,12 +31,6 @@ class Output:
 def no_sampler(name: str) -> ApiError:
     message = f"There is no sampler {shown(name)}; choose one of {', '.join(SAMPLERS)}."
     return ApiError(400, message, param="sampler", code="invalid_value")
-
-
-def seeds_from(first: int | None, count: int) -> list[int]:
-    """`count` seeds that count up from the first; from any where that is None or negative."""
-    first = secrets.randbelow(2**31) if first is None or first < 0 else first
-    return [(first + number) % SEED_LIMIT for number in range(count)]
 
 
 class Orders:

@@ -22,12 +22,13 @@ from diffusion_art.runs import Run
 from diffusion_art.serving.about import describe
 from diffusion_art.serving.api.errors import ApiError, internal, out_of_service, too_many
 from diffusion_art.serving.api.metrics import Metrics
-from diffusion_art.serving.api.pictures import Size, encode
+from diffusion_art.serving.api.pictures import Size
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.files import Files
 from diffusion_art.serving.orders import Orders, Output
 from diffusion_art.serving.settings import Rates, Settings
+from diffusion_art.sheets import encode
 
 log = logging.getLogger(__name__)
 

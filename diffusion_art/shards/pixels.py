@@ -12,9 +12,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from diffusion_art.modes import upright_rgb
 from diffusion_art.sizes import Size
 
 JPEG_MAGIC = b"\xff\xd8"
+_EXIF = b"Exif\0\0"  # near the beginning of a camera's JPEG, which may lie on its side; ours have none
+_EXIF_WITHIN = 64  # bytes
 MAX_PIXELS = 50_000_000  # a header promising more is refused before a byte of it is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")  # never EPS: it would run an interpreter
 
@@ -26,28 +29,29 @@ class BadPicture(Exception):
 
 
 def decode(data: Buffer) -> np.ndarray:
-    """RGB uint8 `h w 3` from stored bytes: simplejpeg for JPEG, Pillow for the rest.
+    """RGB uint8 `h w 3` from stored bytes: simplejpeg for JPEG, Pillow for the rest, as `prepare` reads it.
 
     Raises:
         BadPicture: the bytes are no picture, are cut short, or promise more than MAX_PIXELS.
     """
     try:
-        if data[:2] == JPEG_MAGIC:
+        if _is_plain_jpeg(data):
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
             _refuse_huge(int(height) * int(width))
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _refuse_huge(image.width * image.height)
-            return np.asarray(image.convert("RGB"))
-    except (
-        ValueError,
-        OSError,
-        SyntaxError,  # Pillow's word for some broken PNGs
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+            return np.asarray(upright_rgb(image))
+    except (BadPicture, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadPicture(f"no picture in a known format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # Pillow raises two dozen types on broken files
         raise BadPicture(str(error)) from error
+
+
+def _is_plain_jpeg(data: Buffer) -> bool:
+    return data[:2] == JPEG_MAGIC and _EXIF not in bytes(data[:_EXIF_WITHIN])
 
 
 def fit(image: np.ndarray, size: Size) -> np.ndarray:
@@ -76,7 +80,7 @@ def decode_into(data: Buffer, out: np.ndarray) -> None:
     Raises:
         BadPicture: as from `decode`; `out` then holds anything.
     """
-    if data[:2] != JPEG_MAGIC:
+    if not _is_plain_jpeg(data):
         out[...] = fit(decode(data), _size_of(out))
         return
     try:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_art.modes import DATA_URI, from_base64
 from diffusion_art.sources.formats import looks_like_picture
 
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
 _IN_TEXT = re.compile(rb"[\t,|;:\"' ](?:data:image/[\w.+-]+;base64,|(?:/9j/|iVBORw0KGgo|R0lGODlh|UklGR)[\w+/]{40})")
 _HEAD_CHARACTERS = 64  # of base64: 48 bytes of a picture
 _LOOKED_AT_BYTES = 2**16
@@ -30,7 +28,7 @@ def cell_of(value: Any) -> Cell:
         return cell_of(filled[0])._replace(more=len(filled) - 1) if filled else Cell(None)
     if isinstance(value, dict):
         return Cell(value.get("bytes"), value.get("path"))
-    return Cell(_from_base64(value) if isinstance(value, str) else value)
+    return Cell(from_base64(value) if isinstance(value, str) else value)
 
 
 def identity_of(value: Any) -> bytes | str | None:
@@ -45,9 +43,9 @@ def is_base64(value: Any) -> bool:
     """Whether a text is a picture, by its first characters."""
     if not isinstance(value, str):
         return False
-    uri = _DATA_URI.match(value)
+    uri = DATA_URI.match(value)
     start = uri.end() if uri else 0
-    return looks_like_picture(_from_base64(value[start : start + _HEAD_CHARACTERS]))
+    return looks_like_picture(from_base64(value[start : start + _HEAD_CHARACTERS]))
 
 
 def holds_base64(file: Path) -> bool:
@@ -57,13 +55,3 @@ def holds_base64(file: Path) -> bool:
             return _IN_TEXT.search(opened.read(_LOOKED_AT_BYTES)) is not None
     except OSError:
         return False
-
-
-def _from_base64(text: str) -> bytes:
-    """b"" for another text."""
-    uri = _DATA_URI.match(text)
-    text = "".join(text[uri.end() if uri else 0 :].split()).replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return b""

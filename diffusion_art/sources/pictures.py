@@ -13,14 +13,14 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
 from diffusion_art.errors import UserError
+from diffusion_art.modes import WHITE, plain, to_srgb
 from diffusion_art.sizes import Size, nearest
 from diffusion_art.sources.formats import GIT_LFS, is_heic, is_lfs_pointer, no_reader, open_heic
 
@@ -40,11 +40,9 @@ FORMATS = (
     "PPM",
 )  # never EPS: it would run an interpreter
 FULL_CHROMA_UP_TO_PX = 128  # 4:4:4 below; halving the chroma of a small painting smears its colours
-WHITE = (255, 255, 255)
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = range(5, 9)  # of its values those that swap width and height
-_SRGB = ImageCms.createProfile("sRGB")
 
 
 class BadPictureError(Exception):
@@ -144,9 +142,8 @@ def _load(
     profile = image.info.get("icc_profile")
     if turned:
         width, height = height, width
-    upright = ImageOps.exif_transpose(image)
-    small = _resize(_over_white(_eight_bit(upright)), size, fit)
-    return np.asarray(_to_srgb(small, profile)), (width, height)
+    small = _resize(plain(image), size, fit)
+    return np.asarray(to_srgb(small, profile)), (width, height)
 
 
 def _wanted(width: int, height: int, image_size_px: int, buckets: Sequence[Size]) -> Size:
@@ -166,33 +163,6 @@ def _draft_size(image: Image.Image, size: Size, fit: Fit, max_megapixels: float)
     scales = (scale for scale in (1, 2, 4, 8) if scale**2 >= times)
     scale = max(next(scales, 8), min(8, max(width, height) // wanted_px))
     return max(1, width // scale), max(1, height // scale)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Wide modes to L: 16-bit by 257, other integers and floats by the range their peak suggests."""
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode.startswith("I;16"):
-        peak = 65535.0
-    else:
-        limits = (1.0, 255.0, 65535.0, 2.0**32 - 1) if image.mode == "F" else (255.0, 65535.0, 2.0**32 - 1)
-        peak = next((limit for limit in limits if values.max() <= limit), float(values.max()))
-    return Image.fromarray((values * (255.0 / peak)).round().clip(0, 255).astype(np.uint8))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Transparency onto white; then only L, RGB, CMYK are left."""
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        picture = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (*WHITE, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        return ImageCms.profileToProfile(image, lab, _SRGB, outputMode="RGB") or image.convert("RGB")
-    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
 def _inner_size(width: int, height: int, size: Size, fit: Fit) -> tuple[int, int]:
@@ -219,22 +189,3 @@ def _resize(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
     left, top = (width - kept[0]) / 2, (height - kept[1]) / 2
     box = (left, top, left + kept[0], top + kept[1])
     return image.resize(size, Image.Resampling.LANCZOS, box=box)
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """By the embedded ICC profile where there is a usable one, else by Pillow's plain formulas."""
-    if profile:
-        transform = _transform(profile, image.mode)
-        if transform is not None:
-            return ImageCms.applyTransform(image, transform) or image.convert("RGB")
-    return image.convert("RGB")
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None where the profile is broken or belongs to another colour space than `mode`."""
-    try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.buildTransform(opened, _SRGB, mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from diffusion_art.diffusion.noise import NoiseSource, per_image_generators, unit_noise
+from diffusion_art.diffusion.noise import NoiseSource, per_image_generators, seeds_from, unit_noise
 from diffusion_art.errors import UserError
 
 SHAPE = (3, 8, 8)
@@ -56,7 +56,17 @@ def test_seeds_out_of_range_are_refused(seed):
         NoiseSource([0, seed], SHAPE)
 
 
+def test_of_a_large_seed_the_part_counts_that_torch_reads():
+    assert seeds_from(2**64 - 1, 2) == [2**32 - 1, 0]
+    assert seeds_from(7 + 2**40, 1) == [7]
+    any_seed, next_seed = seeds_from(-1, 2)
+    assert next_seed == any_seed + 1
+    for seed in (-2, 2**64):
+        with pytest.raises(UserError, match=f"seed {seed} is out of range"):
+            seeds_from(seed, 1)
+
+
 def test_the_seed_limit_is_torchs_own():
-    """Why larger seeds are refused: they would silently repeat smaller ones."""
+    """Why larger seeds are cut: they would silently repeat smaller ones."""
     small, large = (torch.randn(4, generator=torch.Generator().manual_seed(s)) for s in (7, 7 + 2**32))
     assert torch.equal(small, large)

@@ -9,6 +9,7 @@ from PIL import Image
 from diffusion_art.shards import pixels
 from diffusion_art.shards.payloads import PAYLOADS
 from diffusion_art.shards.pixels import BadPicture, copy_into, decode, decode_into, fit
+from diffusion_art.sources.pictures import load_picture
 
 
 def encoded(picture: np.ndarray, kind: str) -> bytes:
@@ -28,6 +29,25 @@ def test_decodes_what_shards_may_hold(kind: str):
     decoded = decode(encoded(picture, kind))
     assert decoded.shape == picture.shape
     assert np.abs(decoded.astype(int) - picture).mean() < 4
+
+
+def test_what_others_send_is_read_as_prepare_reads_it():
+    """Transparency is white, 16 bits are eight, and a camera's picture stands upright."""
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    wide = Image.fromarray(np.full((8, 8), 0x80FF, np.uint16))
+    lying = Image.fromarray(gradient(8, 24))
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    for picture, kind, options in ((clear, "PNG", {}), (wide, "PNG", {}), (lying, "JPEG", {"exif": orientation})):
+        buffer = BytesIO()
+        picture.save(buffer, kind, **options)
+        expected, (width, height) = load_picture(buffer.getvalue(), image_size_px=8)
+        decoded = decode(buffer.getvalue())
+        assert decoded.shape == (height, width, 3)
+        row = np.zeros((8, 8, 3), np.uint8)
+        decode_into(buffer.getvalue(), row)
+        assert np.abs(row.astype(int) - expected).max() <= 4
+        assert np.abs(row.astype(int) - fit(decoded, (8, 8))).max() == 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -159,6 +159,17 @@ async def ready(request: Request) -> Health:
     return Health(model=studio.model.id, version=__version__)
 
 
+@router.get("/controlnet/model_list", include_in_schema=False)
+@router.get("/controlnet/module_list", include_in_schema=False)
+@router.get("/controlnet/control_types", include_in_schema=False)
+async def no_controlnet(request: Request) -> dict[str, Any]:
+    """AUTOMATIC1111's front ends with a page for this extension fail without its lists. Its `version` would say that
+    it is there.
+    """
+    name = request.url.path.rpartition("/")[2]
+    return {name: {} if name == "control_types" else []}
+
+
 @router.get(
     "/metrics",
     response_class=Response,

@@ -28,6 +28,10 @@ INVALID = "invalid_request_error"
 SDAPI = "/sdapi/"  # below it, errors are AUTOMATIC1111's: {"error": ..., "detail": ...}
 _SHOWN_CHARACTERS = 64  # of a value or a key that somebody sent
 _OURS = {  # what other servers call a field of ours
+    "inputs": "prompt",
+    "input": "prompt",
+    "text": "prompt",
+    "caption": "prompt",
     "steps": "num_inference_steps",
     "num_steps": "num_inference_steps",
     "cfg": "guidance_scale",
@@ -138,11 +142,11 @@ def shown(value: object) -> str:
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> ApiError:
-    """The first complaint of pydantic's, in plain words.
+    """The first complaint of pydantic's, in plain words; before that a prompt is missing, that it is called otherwise.
 
     `loc` begins with where the value stood (body, query, path); what follows is the field.
     """
-    first = errors[0]
+    first = next((each for each in errors if _is_prompt(each)), errors[0])
     place, *path = first.get("loc") or ("body",)
     param = ascii(".".join(str(part) for part in path))[1:-1][:_SHOWN_CHARACTERS] if path else None
     kind, sent = first.get("type", ""), first.get("input")
@@ -164,6 +168,12 @@ def of_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 400) -> 
     wanted = str(first.get("msg", "it cannot be read")).removeprefix("Value error, ")
     message = f"Invalid value{given} for '{param}': {ascii(wanted)[1:-1]}."
     return ApiError(status, message, param=param, code="invalid_value")
+
+
+def _is_prompt(error: Mapping[str, Any]) -> bool:
+    """Whether a complaint is of an unknown field that others call so what is `prompt` here."""
+    _, *path = error.get("loc") or ("body",)
+    return error.get("type") == "extra_forbidden" and len(path) == 1 and _OURS.get(path[0]) == "prompt"
 
 
 def _kind_of_body(kind: str) -> str:

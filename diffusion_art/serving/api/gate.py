@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from diffusion_art.net import plain_path
 from diffusion_art.serving.api.errors import ApiError, internal, shown
 from diffusion_art.serving.settings import Settings, name_of
 
@@ -71,13 +71,6 @@ class Gate:
                 self.answered(route, passage.status, seconds)
             level = logging.INFO if scope["method"] == "POST" else logging.DEBUG
             log.log(level, "%s %s %d in %.0f ms", scope["method"], route, passage.status, 1000 * seconds)
-
-
-def plain_path(path: str) -> str:
-    """An address as it is called here: without slashes that a client's base URL brings along, and without the host that
-    one behind a forward proxy puts before it.
-    """
-    return re.sub(r"/{2,}", "/", re.sub(r"^https?://[^/]*", "", path)).rstrip("/") or "/"
 
 
 class _Passage:

@@ -1,5 +1,5 @@
-"""From the model's pixels to what travels: the size that was asked for, then PNG, JPEG or WebP with their story inside,
-base64, or raw floats. Encoding runs off the event loop.
+"""From the model's pixels to what travels: the size that was asked for, then (in `sheets.py`) PNG, JPEG or WebP with
+their story inside, base64, or raw floats. Encoding runs off the event loop.
 
 Of the sizes that clients ask for the model paints some, and for others its picture of the nearest shape is enlarged.
 By a whole factor each pixel becomes a square; otherwise the picture is resampled (Lanczos). Where it has not the shape
@@ -9,33 +9,24 @@ asked for, it stands whole in the middle of white paper, as `fit=letterbox` does
 from __future__ import annotations
 
 import base64
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.serving.api.errors import ApiError, shown
 from diffusion_art.serving.settings import Limits
-from diffusion_art.sheets import PAPER, text_chunks
+from diffusion_art.sheets import PAPER
 from diffusion_art.sizes import Size as Painted
 from diffusion_art.sizes import named, nearest
 
 LEAST_PX = 16
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-QUALITY = 95  # of JPEG and WebP, when nobody says
-_IMAGE_DESCRIPTION, _EXIF, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # EXIF's tags
-_JPEG_EXIF_BYTES = 65_533  # the most that one has room for
-_PROMPTS = ("prompt", "negative_prompt")
-_ENLARGED_PX = 512  # from this side on, PNGs are compressed with less effort: tenths of a second instead of seconds
 
 
 @dataclass(frozen=True)
@@ -119,51 +110,6 @@ def size_of(
 
 def _refusal(message: str) -> ApiError:
     return ApiError(400, message, param="size", code="invalid_size")
-
-
-def encode(
-    pixels: UInt8[np.ndarray, "h w 3"],
-    *,
-    format: str = "png",
-    quality: int | None = None,
-    story: Mapping[str, Any] | None = None,
-) -> bytes:
-    """The picture as a file of `format`.
-
-    `quality` is that of JPEG and WebP in percent; WebP at 100 is lossless, as PNG is. `story` goes into PNG's text
-    chunks, one for each entry, and as JSON into the image description of the others; its `parameters` also into their
-    user comment, where AUTOMATIC1111's tools look. A JPEG has room for 64 KiB: of a longer story it has a part.
-    """
-    picture, out = Image.fromarray(pixels), io.BytesIO()
-    quality = QUALITY if quality is None else quality
-    if format == "png":
-        level = 9 if max(picture.size) < _ENLARGED_PX else 4
-        picture.save(out, "PNG", pnginfo=text_chunks(story or {}), compress_level=level)
-        return out.getvalue()
-    if format == "jpeg":
-        chroma = 0 if quality >= 90 else 2
-        exif = _exif_of_jpeg(story or {})
-        picture.save(out, "JPEG", quality=quality, subsampling=chroma, optimize=True, exif=exif)
-    else:
-        picture.save(out, "WEBP", quality=quality, lossless=quality == 100, method=4, exif=_exif(story or {}))
-    return out.getvalue()
-
-
-def _exif(story: Mapping[str, Any]) -> Image.Exif:
-    exif = Image.Exif()
-    if told := {key: value for key, value in story.items() if key != INFOTEXT}:
-        exif[_IMAGE_DESCRIPTION] = json.dumps(told)  # in ASCII, which is all that the tag is for
-    if parameters := story.get(INFOTEXT):
-        exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + str(parameters).encode("utf-16-be", "replace")
-    return exif
-
-
-def _exif_of_jpeg(story: Mapping[str, Any]) -> Image.Exif:
-    """As much of the story as there is room for: without the prompts, which `parameters` has too, or without both."""
-    short = {key: value for key, value in story.items() if key not in _PROMPTS}
-    settings = {key: value for key, value in short.items() if key != INFOTEXT}
-    shrinking = (_exif(part) for part in (story, short, settings))
-    return next((exif for exif in shrinking if len(exif.tobytes()) <= _JPEG_EXIF_BYTES), Image.Exif())
 
 
 def as_base64(content: bytes) -> str:

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import ERRORS, unless_gone
 from diffusion_art.serving.api.pictures import as_base64, as_floats
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape
 from diffusion_art.serving.engine.jobs import Ticket
-from diffusion_art.serving.orders import seeds_from
 from diffusion_art.serving.studio import Studio
 
 router = APIRouter()
@@ -55,7 +55,7 @@ async def predict(
 async def info(request: Request) -> Info:
     """What the floats of /predict are, where no `size` is asked for; as EIR's server says it."""
     side_px = request.app.state.studio.run.model.image_size_px
-    picture = {"image": Shape(shape=(3, side_px, side_px))}
+    picture = {"image": Shape(shape=[3, side_px, side_px])}
     return Info(inputs=picture, outputs=picture)
 
 

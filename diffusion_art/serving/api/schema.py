@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from diffusion_art.diffusion.noise import SEED_LIMIT
+from diffusion_art.diffusion.noise import ASKED_LIMIT
 
 Format = Literal["png", "jpeg", "webp"]
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -99,8 +99,8 @@ class ImageRequest(BaseModel):
         description="Dynamic thresholding: the share of values that must fit the range before clipping, 0.995 is "
         "usual; 0: only clip. Null: the run's own.",
     )
-    seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(
-        None, description="Of the first picture; the next ones count up. Null or -1: any."
+    seed: Annotated[Whole, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(
+        None, description="Of the first picture; the next ones count up. Its low 32 bits count. Null or -1: any."
     )
     sampler: str | None = Field(None, description="See /v1/models for the choices. Null: the run's own.")
 
@@ -241,7 +241,7 @@ class CaptionItem(BaseModel):
 
     caption: str
     image: str | None = None
-    seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] | None = Field(None, description="Null or -1: any.")
+    seed: Annotated[Whole, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(None, description="Null or -1: any.")
     size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
 
     @model_validator(mode="before")
@@ -256,7 +256,7 @@ class FloatPicture(BaseModel):
 
 class Shape(BaseModel):
     type: Literal["image"] = "image"
-    shape: tuple[int, int, int] = Field(description="Channels, height, width.")
+    shape: list[int] = Field(min_length=3, max_length=3, description="Channels, height, width.")
 
 
 class Info(BaseModel):

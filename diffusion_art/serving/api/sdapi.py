@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.api.generations import unless_gone
@@ -29,7 +30,7 @@ from diffusion_art.serving.api.sdapi_about import (
 from diffusion_art.serving.api.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.api.sdapi_work import Work, Works
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.orders import Output, seeds_from
+from diffusion_art.serving.orders import Output
 from diffusion_art.serving.studio import Studio
 from diffusion_art.sizes import named
 

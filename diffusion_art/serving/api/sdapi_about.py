@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
@@ -50,6 +51,7 @@ def among(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 GUARDED_ERRORS = among(401, 421)
+_CHECKPOINT = re.compile(r"(.*?)(?:\.safetensors|\.ckpt)?(?: \[([0-9a-f]+)\])?", re.DOTALL)
 
 router = APIRouter(prefix=PREFIX, tags=[TAG])
 
@@ -68,7 +70,7 @@ async def schedulers() -> list[SchedulerItem]:
 async def sd_models(request: Request) -> list[ModelItem]:
     studio = _studio(request)
     name = studio.model.id
-    return [ModelItem(title=name, model_name=name, hash=hash_of(studio), filename=f"{name.replace('/', '_')}.ckpt")]
+    return [ModelItem(title=name, model_name=name, hash=hash_of(studio), filename=f"{_file_name(name)}.ckpt")]
 
 
 @router.get("/upscalers", responses=GUARDED_ERRORS, summary="None: sizes are enlarged as they need it")
@@ -134,6 +136,8 @@ async def set_options(body: Annotated[dict[str, Any], Body()], request: Request)
 @router.post("/refresh-embeddings", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.post("/refresh-loras", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.post("/refresh-vae", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/reload-checkpoint", responses=GUARDED_ERRORS, include_in_schema=False)
+@router.post("/unload-checkpoint", responses=GUARDED_ERRORS, include_in_schema=False)
 @router.post("/skip", responses=GUARDED_ERRORS, include_in_schema=False)
 async def done() -> None:
     """Taken, and nothing to do."""
@@ -164,9 +168,18 @@ async def from_a_picture() -> None:
 
 
 def check_checkpoint(studio: Studio, name: Any) -> None:
-    """ApiError 404 for a checkpoint that is not the one served, by its title or its hash."""
-    if name is not None and name not in ("", hash_of(studio)):
-        studio.orders.check_model(name if isinstance(name, str) else str(name))
+    """ApiError 404 for a checkpoint that is not the one served, by its title, its file or its hash, or by both:
+    `NAME.safetensors [HASH]`.
+    """
+    text, ours = "" if name is None else str(name), hash_of(studio)
+    found = _CHECKPOINT.fullmatch(text)
+    assert found is not None, "all of its parts may be empty"
+    if found[2] != ours and found[1] not in ("", ours, studio.model.id, _file_name(studio.model.id)):
+        studio.orders.check_model(text)
+
+
+def _file_name(model: str) -> str:
+    return model.replace("/", "_")
 
 
 def hash_of(studio: Studio) -> str:

@@ -11,6 +11,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
+from diffusion_art.modes import from_base64
 from diffusion_art.net import client_context, headers_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import LineError, explained, one_line
@@ -77,12 +78,12 @@ class EirLine:
         self.asked = samples
 
     def receive_data(self) -> list[Sample] | None:
-        """What was asked for, one sample or more; None when the pass is over."""
+        """What was asked for, one sample or more; None when the pass is over, which EIR's client reads of none too."""
         payload = self._receive("data")
         self.asked = 0
-        if not isinstance(payload, list) or not payload:
-            raise LineError(f"{self.url}: sent data without a sample")
-        if payload == [TERMINATE]:
+        if not isinstance(payload, list):
+            raise self._unusable(f"data that is no list: {str(payload)[:50]}")
+        if payload in ([], [TERMINATE]):
             return None
         return [self._sample(entry) for entry in payload]
 
@@ -127,7 +128,7 @@ class EirLine:
             outputs = [name for name, entry in info["outputs"].items() if entry["type"] == "image"]
             captions = [name for name, entry in info["inputs"].items() if entry["type"] == "sequence"]
         except (TypeError, KeyError, AttributeError):
-            raise LineError(f"{self.url}: sent an info that is none: {str(info)[:200]}") from None
+            raise self._unusable(f"an info that is none: {str(info)[:200]}") from None
         if not outputs or not captions:
             raise UserError(
                 f"the EIR server at {self.url} streams no captioned pictures: it needs an output of type image and an "
@@ -141,12 +142,20 @@ class EirLine:
             name, caption = entry["sample_id"], entry["inputs"][self._caption]
             encoded = entry["target_labels"][self._image][self._image]
         except (TypeError, KeyError):
-            raise LineError(f"{self.url}: sent a sample that is none: {str(entry)[:200]}") from None
-        if not isinstance(name, str) or not isinstance(caption, str | None):
-            raise LineError(f"{self.url}: sent a sample with id {str(name)[:50]} and caption {str(caption)[:50]}")
+            raise self._unusable(f"a sample that is none: {str(entry)[:200]}") from None
+        if not isinstance(name, str | int) or not isinstance(caption, str | None):
+            raise self._unusable(f"a sample with id {str(name)[:50]} and caption {str(caption)[:50]}")
         try:
             image = pybase64.b64decode(encoded, validate=True)
-        except (ValueError, TypeError) as error:
-            log.warning("the picture of sample %s is no base64 (%s)", name[:50], error)
-            image = b""
-        return Sample(name, image, caption or "")
+        except (ValueError, TypeError):  # TypeError: pixels as a list
+            image = from_base64(encoded) if isinstance(encoded, str) else b""
+        if not image:
+            log.warning("the picture of sample %.50s is no base64", name)
+        return Sample(str(name), image, caption or "")
+
+    def _unusable(self, what: str) -> UserError:
+        """Of what comes again however often it is asked for."""
+        return UserError(
+            f"the EIR server at {self.url} sent {what}. A training reads samples of an id, a caption and a picture in "
+            f"base64; repair the server, or give data.url=ADDRESS of another"
+        )

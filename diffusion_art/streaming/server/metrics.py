@@ -42,7 +42,7 @@ FAMILIES = (
         "counter",
         "Clients that were turned away at the door.",
         "reason",
-        ("token", "path", "full", "protocol"),
+        ("token", "origin", "path", "full", "protocol"),
     ),
     Family("requests", "counter", "Requests for samples.", "protocol", _PROTOCOLS),
     Family("requests_refused", "counter", "Requests that had no answer but an error.", "protocol", _PROTOCOLS),

@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import BACKLOG, authorised, listen, tune
+from diffusion_art.net import BACKLOG, authorised, is_local_page, listen, plain_path, tune
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir.server import speak_v1
@@ -131,7 +131,7 @@ class Reception:
 
     def hear(self, connection: ServerConnection, request: Request) -> Response | None:
         """`process_request`: the answer to a client that does not want the stream, or may not have it."""
-        path = request.path.partition("?")[0]
+        path = plain_path(request.path.partition("?")[0])
         if path in HEALTH:
             return connection.respond(HTTPStatus.OK, "ok\n")
         if not authorised(request.headers.get_all("Authorization"), self._token):
@@ -141,6 +141,9 @@ class Reception:
             response = self._refuse(connection, "token", HTTPStatus.UNAUTHORIZED, text)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
+        if self._token is None and not all(map(is_local_page, request.headers.get_all("Origin"))):
+            text = "Pages of other sites may not read a stream without a token; start it with token=SECRET.\n"
+            return self._refuse(connection, "origin", HTTPStatus.FORBIDDEN, text)
         if path == "/metrics":
             self._counts.show()
             text, content_type = self._exposition.render(", ".join(request.headers.get_all("Accept")))

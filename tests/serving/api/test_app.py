@@ -18,8 +18,8 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
-from diffusion_art.serving.api.pictures import encode
 from diffusion_art.serving.settings import Settings
+from diffusion_art.sheets import encode
 from tests.serving.raw import connect, read_head
 from tests.serving.running import serving
 
@@ -167,8 +167,9 @@ def test_pictures_are_not_edited_here(client, path):
 
 
 def test_seeds_begin_again_after_the_last(client):
-    data = client.post(GENERATIONS, json={"prompt": "red", "seed": 2**32 - 1, "n": 2}).json()["data"]
-    assert [picture["seed"] for picture in data] == [2**32 - 1, 0]
+    for first in (2**32 - 1, 2**53 - 1, 2**64 - 1):
+        data = client.post(GENERATIONS, json={"prompt": "red", "seed": first, "n": 2}).json()["data"]
+        assert [picture["seed"] for picture in data] == [2**32 - 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,7 @@ def test_a_stream_without_looks(client):
         ({"prompt": "x", "times": [1, 0.5, 0], "num_inference_steps": 3}, "times", "invalid_value"),
         ({"prompt": "x", "times": [1, 0], "sampler": "magic"}, "sampler", "invalid_value"),
         ({"prompt": "x", "seed": -2}, "seed", "invalid_value"),
-        ({"prompt": "x", "seed": 2**32}, "seed", "invalid_value"),
+        ({"prompt": "x", "seed": 2**64}, "seed", "invalid_value"),
         ({"prompt": "x", "sampler": "magic"}, "sampler", "invalid_value"),
         ({"prompt": "x", "output_format": "gif"}, "output_format", "invalid_value"),
         ({"prompt": "x", "output_compression": 101}, "output_compression", "invalid_value"),
@@ -399,6 +400,11 @@ def test_a_whole_number_may_have_a_point(client):
 def test_a_field_by_the_name_of_another_server_is_told_ours(client, theirs, ours):
     error = client.post(GENERATIONS, json={"prompt": "x", theirs: 5}).json()["error"]
     assert (error["param"], error["message"]) == (theirs, f"Unknown parameter: '{theirs}'; here it is called '{ours}'.")
+
+
+def test_a_prompt_by_the_name_of_another_server_is_told_ours(client):
+    error = client.post(GENERATIONS, json={"inputs": "x", "parameters": {"seed": 3}}).json()["error"]
+    assert error["message"] == "Unknown parameter: 'inputs'; here it is called 'prompt'."
 
 
 def test_a_packed_body_is_refused_with_what_helps(client):

@@ -126,11 +126,18 @@ def test_what_front_ends_ask_at_their_start(client):
     assert client.get("/sdapi/v1/embeddings").json() == {"loaded": {}, "skipped": {}}
     for told in ("cmd-flags", "memory"):
         assert client.get(f"/sdapi/v1/{told}").json() == {}
-    for part in ("checkpoints", "loras", "vae", "embeddings"):
-        assert client.post(f"/sdapi/v1/refresh-{part}").is_success
+    for done in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings", "unload-checkpoint"):
+        assert client.post(f"/sdapi/v1/{done}").is_success
     assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "toy", "sd_vae": "x"}).status_code == 200
-    assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": model["hash"]}).status_code == 200
-    assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "sdxl"}).status_code == 404
+    name, digest = model["title"], model["hash"]
+    files = (model["filename"], f"{name}.safetensors", f"{name}.safetensors [{digest}]", f"moved.ckpt [{digest}]")
+    for ours in (digest, f"{name} [{digest}]", f"{name} [0123]", *files):
+        assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": ours}).status_code == 200
+    for other in ("sdxl", "sdxl.safetensors [0123456789]", f"{name}.zip", ["toy"], 7):
+        assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": other}).status_code == 404
+    assert client.get("/controlnet/model_list").json() == {"model_list": []}
+    assert client.get("/controlnet/control_types").json() == {"control_types": {}}
+    assert client.get("/controlnet/version").status_code == 404
 
 
 @pytest.mark.parametrize(

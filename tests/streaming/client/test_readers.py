@@ -265,6 +265,7 @@ def test_an_address_that_is_none_is_an_error(url: str):
 def test_a_wrong_path_is_an_error_at_once(server: ServerProcess):
     with pytest.raises(UserError, match="HTTP status 404"):
         StreamClient(server.url.replace("/ws", "/")).info()
+    assert StreamClient(server.url.replace("/ws", "//ws/")).info() == StreamClient(server.url).info()
 
 
 def test_another_data_set_after_a_restart_is_an_error_naming_both(toy: Path, tmp_path: Path):

@@ -150,8 +150,17 @@ def test_a_new_reader_in_mid_run_waits_as_the_run_does():
         ("handshake", json.dumps({"type": "error", "payload": {"message": "version 3"}}), "version 3"),
         ("getInfo", "not json", "not JSON"),
         ("getInfo", json.dumps({"type": "info", "payload": []}), "info that is none"),
-        ("getData", json.dumps({"type": "data", "payload": []}), "without a sample"),
-        ("getData", json.dumps({"type": "data", "payload": [{"sample_id": "a"}]}), "sample that is none"),
+        (
+            "getData",
+            json.dumps({"type": "data", "payload": {}}),
+            "data that is no list.*repair the server",
+        ),
+        ("getData", json.dumps({"type": "data", "payload": []}), "has no samples for training"),
+        (
+            "getData",
+            json.dumps({"type": "data", "payload": [{"sample_id": "a"}]}),
+            "sample that is none.*repair",
+        ),
         ("getData", json.dumps({"type": "error", "payload": {"message": "out of memory"}}), "out of memory"),
         ("getData", json.dumps([]), "was due"),
         ("getData", json.dumps({"type": "heartbeat"}), "no answer within"),
@@ -176,15 +185,17 @@ def test_a_stream_of_something_else_is_an_error_that_says_what_it_is():
 def test_pictures_and_captions_may_have_any_names():
     def said(picture_b64: str) -> str:
         inputs = {"art": picture_b64, "title": None}
-        sample = {"inputs": inputs, "target_labels": {"out": {"out": picture_b64}}, "sample_id": "a"}
+        sample = {"inputs": inputs, "target_labels": {"out": {"out": picture_b64}}, "sample_id": 7}
         return json.dumps({"type": "data", "payload": [sample]})
 
     info = {"inputs": {"title": {"type": "sequence"}, "art": {"type": "image"}}, "outputs": {"out": {"type": "image"}}}
     streamer = EirStreamer(says={"getInfo": json.dumps({"type": "info", "payload": info}), "getData": said("aGFsbG8=")})
     with streaming(streamer) as url:
-        assert next(impatient(url).read(requests(1))) == [Sample("a", b"hallo", "")]
+        for written in ("aGFsbG8=", "aGFsbG8", "aGFs\nbG8=\n", "data:image/png;base64,aGFsbG8="):
+            streamer.says["getData"] = said(written)
+            assert next(impatient(url).read(requests(1))) == [Sample("7", b"hallo", "")]
         streamer.says["getData"] = said("no base64!")
-        assert next(impatient(url).read(requests(1))) == [Sample("a", b"", "")]
+        assert next(impatient(url).read(requests(1))) == [Sample("7", b"", "")]
 
 
 # ------------------------------------------------------------------ training from it

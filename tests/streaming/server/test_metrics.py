@@ -123,7 +123,7 @@ def test_unreadable_samples_are_counted(tmp_path: Path):
 
 def test_health_is_for_everybody_and_metrics_for_those_with_the_token(toy: Path):
     with running(toy, Settings(token="sesame")) as url:
-        for path in ("/health", "/healthz", "/livez", "/readyz", "/ping"):
+        for path in ("/health", "/healthz", "/livez", "/readyz", "/ping", "/health/", "//health"):
             assert http(url, path) == (200, "text/plain; charset=utf-8", "ok\n")
         for headers, said in (({}, "This stream needs its token"), ({"Authorization": "Bearer sesam"}, "This is not")):
             status, _, text = http(url, "/metrics", **headers)

@@ -19,8 +19,10 @@ import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from diffusion_art.errors import UserError
+from diffusion_art.net import headers_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
 from diffusion_art.streaming.server.process import ServerProcess
@@ -163,6 +165,19 @@ def test_a_token_is_asked_for_before_anything_is_said(guarded: str):
     for wrong in ("sesame", " ", "S浮ésame"):
         with pytest.raises(UserError, match=r"does not accept our token; check data\.token"):
             StreamClient(guarded, token=wrong).info()
+
+
+def test_pages_of_other_sites_may_not_read_the_stream(server: ServerProcess, guarded: str):
+    """A browser lets any page dial this machine, and says whose page it is; some libraries name the server itself."""
+    for origin in ("http://localhost:3000", "http://127.0.0.1:8000", "http://[::1]:1"):
+        with connect(server.url, origin=Origin(origin), proxy=None):
+            pass
+    for origin in ("https://example.com", "null", "http://[", "http://localhost.example.com"):
+        with pytest.raises(InvalidStatus) as refused, connect(server.url, origin=Origin(origin), proxy=None):
+            pass
+        assert refused.value.response.status_code == 403
+    with connect(guarded, origin=Origin("https://example.com"), additional_headers=headers_of("s浮ésame"), proxy=None):
+        pass
 
 
 def test_a_token_that_nobody_gave_is_that_of_the_environment(guarded: str, monkeypatch: pytest.MonkeyPatch):
