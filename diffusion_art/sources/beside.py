@@ -228,7 +228,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_rows(root: Path, files: list[str], count: int = 8) -> list[dict[str, Any]]:
+def first_rows(root: Path, files: list[str], count: int) -> list[dict[str, Any]]:
     """Some JSON files beside pictures, for the names of their columns."""
     rows = []
     for file in files[:count]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
 from diffusion_art.sources.described import Described, text_of
@@ -64,6 +65,7 @@ class Collection:
     entries: list[Entry]
     columns: tuple[str, ...]
     all_columns_known: bool  # not where pictures have JSON files or sidecars of their own
+    alike: bool  # whether what one template names is what all pictures have, as far as was looked at
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -119,20 +121,25 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
     jsons = [entry.json for entry in entries if entry.json]
     sidecars = [entry.sidecars for entry in entries if entry.sidecars]
     names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
-    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons), *_columns_of_sidecars(listing.root, sidecars)]
+    rows = _columns_of_jsons(listing.root, jsons)
+    names += [*metadata.columns, *(name for row in rows for name in row)]
+    names += _columns_of_sidecars(listing.root, sidecars)
+    art = caption_columns(columns := tuple(dict.fromkeys(["file_name", *names]))).art
+    kinds = {*rows, *(tuple(entry.columns) for entry in entries)}
     return Collection(
         entries,
-        columns=tuple(dict.fromkeys(["file_name", *names])),
+        columns=columns,
         all_columns_known=not jsons and not sidecars,
+        alike=all(set(caption_columns(kind).art) <= {*art} for kind in kinds),
         left_out=+left_out,
         notes=+notes,
     )
 
 
-def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
-    """The columns of the first few."""
-    rows = first_rows(root, files)
-    return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
+def _columns_of_jsons(root: Path, files: list[str]) -> list[tuple[str, ...]]:
+    """The columns of each of a few."""
+    rows = first_rows(root, files[:: max(1, len(files) // _LOOKED_AT)], _LOOKED_AT)
+    return [tuple(name for name, value in row.items() if text_of(name, value) is not None) for row in rows]
 
 
 def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:

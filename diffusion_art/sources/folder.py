@@ -72,7 +72,8 @@ class ImageFolder:
 
     @property
     def caption_template(self) -> str | None:
-        return self._given_template or default_template(self._collection.columns)
+        found = default_template(self._collection.columns) if self._collection.alike else None
+        return self._given_template or found
 
     def describe(self) -> dict[str, Any]:
         by_folders = names_of_columns(self._listing.pictures())
