@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_art.captions.columns import caption_columns, is_caption_column
-from diffusion_art.captions.values import ready_captions, unique
+from diffusion_art.captions.values import ready_captions, strings, unique
 from diffusion_art.sources.annotators import of_labelme
 from diffusion_art.sources.described import names_scored, text_of
 from diffusion_art.sources.generators import prompt_of
@@ -202,7 +202,7 @@ def read_json(text: str) -> dict[str, Any]:
         row = read_documents(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be read ({error})") from None
-    if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
+    if isinstance(row, str) or (isinstance(row, list) and all(map(_is_caption, row))):
         return {"captions": row}
     if isinstance(row, list) and row and all(isinstance(item, dict) and caption_columns(item).ready for item in row):
         return {"captions": [text for item in row for text in ready_captions(item)]}
@@ -211,6 +211,11 @@ def read_json(text: str) -> dict[str, Any]:
     if isinstance(row, dict) and is_manifest(row):
         return next(rows_of_manifest(row), {})
     return plain_row(of_labelme(_unwrapped(row))) if isinstance(row, dict) else {}
+
+
+def _is_caption(item: Any) -> bool:
+    """A text, or one behind what it tells of: ["dog", "a black dog"]."""
+    return isinstance(item, str) or (isinstance(item, list) and len(item) == 2 and strings([item]) == item[1:])
 
 
 def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:

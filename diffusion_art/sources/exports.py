@@ -1,4 +1,4 @@
-"""What Instagram, Facebook, Flickr and exiftool give to people who take their pictures away, as plain rows.
+"""What Instagram, Facebook, Flickr, Wikimedia and exiftool give to people who take pictures away, as plain rows.
 
 [{"media": [{"uri": "media/posts/a.jpg", "title": "..."}], "title": "..."}]
 {"photos": [{"uri": "photos/a.jpg", "description": "..."}]}
@@ -15,6 +15,8 @@ _DESCRIPTIONS = (
 )  # of XMP, IPTC, EXIF; with a group or without
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
+
+_COMMONS = {"artist": "Artist", "title": "ObjectName", "date": "DateTimeOriginal", "description": "ImageDescription"}
 
 
 def posts_in(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,6 +54,18 @@ def of_flickr(row: dict[str, Any]) -> dict[str, Any]:
         return row
     said = row.get("description")
     return {**row, "title": row["name"], **({"caption": said} if isinstance(said, str) and said.strip() else {})}
+
+
+def of_commons(row: dict[str, Any]) -> dict[str, Any]:
+    """What Wikimedia's interface says of a file (`imageinfo`), as the columns of a painting."""
+    info = row.get("imageinfo")
+    known = info[0].get("extmetadata") if isinstance(info, list) and info and isinstance(info[0], dict) else None
+    if not isinstance(known, dict):
+        return row
+    said = {name: known[key].get("value") for name, key in _COMMONS.items() if isinstance(known.get(key), dict)}
+    name = str(row.get("title", "")).partition(":")[2]
+    names = {"file_name": name, "saved_as": name.replace(" ", "_")}  # by browsers
+    return {**row, **names, "title": "", **{name: str(value) for name, value in said.items()}}
 
 
 def _of_picture(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from diffusion_art.captions.values import listed
 from diffusion_art.sources.delimited import Row
-from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.names import PictureNames, grouped
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
@@ -79,6 +80,14 @@ class FileColumns:
         names = dict.fromkeys(name for row in sample for name in row)
         return next((name for name in names if any(self._listed(row.get(name)) for row in sample)), None)
 
+    def of_records(self, rows: list[Row]) -> tuple[str | None, list[Row]]:
+        """The column that lies in records within the rows, as `images.web.filename`, and the rows with it."""
+        within = [grouped(_names_within(row)) for _, row in rows]
+        firsts = [(line, {place: found[0] for place, found in names.items()}) for (line, _), names in zip(rows, within)]
+        if (column := self.of_files(firsts)) is None:
+            return None, rows
+        return column, [(line, {**row, column: names.get(column)}) for (line, row), names in zip(rows, within)]
+
     def one_a_picture(self, row: dict[str, Any], column: str | None) -> list[dict[str, Any]]:
         """The row for each of the pictures that it lists, or as it is."""
         names = self._listed(row.get(column)) if column else []
@@ -120,6 +129,18 @@ class FileColumns:
 def _sample(rows: list[Row]) -> list[dict[str, Any]]:
     """Some of the rows, from all over the table."""
     return [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
+
+
+def _names_within(value: Any, place: str = "", levels: int = 6) -> Iterator[tuple[str, str]]:
+    """Places, at most so deep in a value, and the names of pictures that stand there."""
+    if isinstance(value, list) and levels > 0:
+        for inner in value:
+            yield from _names_within(inner, place, levels - 1)
+    elif isinstance(value, dict) and levels > 0:
+        for name, inner in value.items():
+            yield from _names_within(inner, f"{place}.{name}" if place else name, levels - 1)
+    elif "." in place and isinstance(value, str) and suffix_of(value.partition("?")[0]) in PICTURE_SUFFIXES:
+        yield place, value
 
 
 def name_in(value: Any) -> str:

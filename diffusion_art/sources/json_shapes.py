@@ -5,7 +5,10 @@
 {"images": [...], "annotations": [...]}                 COCO: captions, or categories, joined by image_id
 {"images": [{"filename", "sentences": [{"raw"}]}]}      Karpathy's splits
 {"train": [...], "test": [...]}                         records, names or files of each split
-{"file": {"0": "a.jpg", ...}, "text": {"0": ...}}       columns, as pandas writes them
+{"file": {"0": "a.jpg", ...}, "text": {"0": ...}}       columns, as pandas writes them; also as lists
+{"columns": ["file", "text"], "data": [["a.jpg", ...]]} as pandas splits them
+[["a.jpg", "a cat"], ...]                               pairs
+{"response": {"items": [...]}}                          what interfaces wrap
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from diffusion_art.sources.annotators import (
     rows_of_via,
 )
 from diffusion_art.sources.described import names_scored
-from diffusion_art.sources.exports import of_exiftool, of_flickr, posts_in
+from diffusion_art.sources.exports import of_commons, of_exiftool, of_flickr, posts_in
 from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
 from diffusion_art.sources.museums import of_museum
 from diffusion_art.sources.splits import split_of_folder
@@ -38,6 +41,7 @@ _LAST_COMMA = re.compile(r",(\s*[\]}])")
 # records in a row that have its captions, and those whose texts are about something else
 _OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
 _ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
+_ENVELOPES = ("query", "response", "result", "results", "data", "hits", "_embedded")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
 
@@ -70,7 +74,7 @@ def rows_of(
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as tables have it, of what programs and museums write."""
-    for shape in (of_label_studio, of_fiftyone, of_question, of_museum, of_exiftool, of_flickr, _lifted):
+    for shape in (of_label_studio, of_fiftyone, of_question, of_museum, of_exiftool, of_flickr, of_commons, _lifted):
         row = shape(row)
     return row
 
@@ -78,8 +82,11 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
         yield from (one for row in content if isinstance(row, dict) for one in posts_in(row))
+        yield from (dict(zip((KEY_COLUMN, "caption"), row)) for row in content if _is_pair(row) and is_picture(row[0]))
     elif not isinstance(content, dict):
         return
+    elif inner := next((content[name] for name in _ENVELOPES if _holds_records(content.get(name))), None):
+        yield from _rows_of(inner.get("pages", inner), notes, is_picture)
     elif is_manifest(content):
         yield from rows_of_manifest(content)
     elif found := [*rows_of_via(content), *rows_of_classes(content)]:
@@ -91,12 +98,33 @@ def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool
     elif _is_record(content, is_picture):
         yield content
     elif lists := [value for value in content.values() if _are_records(value)]:
-        captioned = lists if len(lists) == 1 else [rows for rows in lists if any(map(is_caption_column, rows[0]))]
-        yield from (_with_folder(one) for rows in captioned for row in rows for one in posts_in(row))
+        told = lists if len(lists) == 1 else _telling(lists)
+        yield from (_with_folder(one) for rows in told for row in rows for one in posts_in(row))
     elif _are_columns(content):
         yield from ({name: values[key] for name, values in content.items()} for key in next(iter(content.values())))
+    elif isinstance(names := content.get("columns"), list) and isinstance(rows := content.get("data"), list):
+        yield from (dict(zip(names, row)) for row in rows if isinstance(row, list) and len(row) == len(names))
+    elif _are_lists(content, is_picture):
+        yield from (dict(zip(content, cells)) for cells in zip(*content.values()))
     else:
         yield from _by_file(content)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def _holds_records(value: Any) -> bool:
+    """Whether it is what an interface wraps round the records that it found."""
+    return isinstance(value, dict) and any(
+        _are_records(inner) or (name == "pages" and isinstance(inner, dict)) for name, inner in value.items()
+    )
+
+
+def _telling(lists: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Those with captions, or else those about paintings."""
+    captioned = [rows for rows in lists if any(map(is_caption_column, rows[0]))]
+    return captioned or [rows for rows in lists if caption_columns(rows[0]).art]
 
 
 def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
@@ -151,6 +179,14 @@ def _are_columns(content: dict[str, Any]) -> bool:
     if len(content) < 2 or not isinstance(first, dict) or not all(map(str.isdigit, first)):
         return False
     return bool(first) and all(isinstance(cells, dict) and cells.keys() == first.keys() for cells in content.values())
+
+
+def _are_lists(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
+    """Whether each value is a list of as many cells, and one of them names pictures."""
+    columns = list(content.values())
+    if len(columns) < 2 or not all(isinstance(cells, list) and len(cells) == len(columns[0]) for cells in columns):
+        return False
+    return any(isinstance(cell, str) and is_picture(cell) for cells in columns for cell in cells[:10])
 
 
 def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -114,6 +114,8 @@ class Metadata:
                 folder, columns = own, FileColumns(self.names, own)
                 column = columns.of_files(rows)
             column = column or columns.of_namesakes(rows)
+            if column is None:
+                column, rows = columns.of_records(rows)
         if column is None and not strict:
             return False
         rows = [(line, one) for line, row in rows for one in columns.one_a_picture(row, column)]

@@ -177,17 +177,17 @@ class PictureNames:
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:
-        return _grouped((file[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
+        return grouped((file[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         stems = ((stem_of(file)[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
-        return _grouped(stems)
+        return grouped(stems)
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
         numbers = ((_id_in(stem), path) for stem, paths in self._by_stem.items() for path in paths)
-        return _grouped((number, path) for number, path in numbers if number)
+        return grouped((number, path) for number, path in numbers if number)
 
 
 def _number(stem: str) -> str:
@@ -263,7 +263,8 @@ def _shared_end(file: str, wanted: list[str]) -> int:
     return count
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """{first: [second, ...]} of pairs."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)

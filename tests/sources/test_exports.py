@@ -62,3 +62,17 @@ def test_photos_of_flickr(tmp_path: Path) -> None:
         "data/sunset_7085146945_o.jpg": "A red sunset",
         "data/beach_7085146946_o.jpg": "Beach",
     }
+
+
+def test_what_wikimedia_says_of_its_files(tmp_path: Path) -> None:
+    known = {"ObjectName": "Sunrise", "Artist": '<a href="//x">Claude Monet</a>', "DateTimeOriginal": "1872"}
+    told = {name: {"value": value, "source": "x"} for name, value in known.items()}
+    page = {"title": "File:Monet - Sunrise.jpg", "imageinfo": [{"url": "https://x/1.jpg", "extmetadata": told}]}
+    for number, (name, content) in enumerate({
+        "Monet_-_Sunrise.json": page,
+        "info.json": {"query": {"pages": {"1": page}}},
+    }.items()):  # fmt: skip
+        write_files(tmp_path / str(number), {**jpegs("Monet_-_Sunrise.jpg"), name: json.dumps(content)})
+        assert captions_of(open_source(tmp_path / str(number))) == {
+            "Monet_-_Sunrise.jpg": "Claude Monet / Sunrise / 1872"
+        }

@@ -73,3 +73,32 @@ def test_scores_of_taggers_are_tags_in_their_order(tmp_path: Path, scores: Any) 
 def test_a_cover_among_records_is_not_the_picture_that_they_are_about(tmp_path: Path) -> None:
     write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps({"cover": "a.jpg", "images": ROWS})})
     assert captions_of(open_source(tmp_path)) == PAIR
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"image": list(PAIR), "captions": list(PAIR.values())},
+        {"columns": ["file", "caption"], "index": [0, 1], "data": [list(pair) for pair in PAIR.items()]},
+        [list(pair) for pair in PAIR.items()],
+        {"response": {"items": [{"image": name, "caption": text} for name, text in PAIR.items()]}},
+        [{"caption": text, "images": {"web": {"url": f"https://x/{name}?w=300"}}} for name, text in PAIR.items()],
+        [{"caption": text, "o:media": [{"o:source": name}]} for name, text in PAIR.items()],
+    ],
+)
+def test_rows_in_other_shapes(tmp_path: Path, content: Any) -> None:
+    write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps(content)})
+    assert captions_of(open_source(tmp_path)) == PAIR
+
+
+def test_records_of_paintings_beside_other_lists(tmp_path: Path) -> None:
+    """Europeana's answers hold facets too. A row whose records name two pictures is about both."""
+    items = [{"title": ["T"], "dcCreator": ["A"], "edm": [{"by": "https://x/a.jpg"}, {"by": "https://x/b.jpg"}]}]
+    answer = {"success": True, "items": items, "facets": [{"name": "TYPE", "fields": [{"label": "IMAGE"}]}]}
+    write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps(answer)})
+    assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, "A / T")
+
+
+def test_pairs_beside_a_picture(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), "a.json": '[["dog", "a black dog"], ["tree", "a green tree"]]'})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": ("a black dog", "a green tree")}
