@@ -82,7 +82,8 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
         yield from (one for row in content if isinstance(row, dict) for one in posts_in(row))
-        yield from (dict(zip((KEY_COLUMN, "caption"), row)) for row in content if _is_pair(row) and is_picture(row[0]))
+        pairs = [row for row in content if _is_pair(row) and is_picture(row[0])]
+        yield from ({KEY_COLUMN: name, "caption": text} for name, text in pairs)
     elif not isinstance(content, dict):
         return
     elif inner := next((content[name] for name in _ENVELOPES if _holds_records(content.get(name))), None):
