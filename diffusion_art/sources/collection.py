@@ -13,11 +13,12 @@ from typing import NamedTuple
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
+from diffusion_art.sources.copies import COPIES, small_copies
 from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.kohya import REGULARISATION, regularisation
 from diffusion_art.sources.listing import Listing
 from diffusion_art.sources.lists import read_list, read_side_by_side
-from diffusion_art.sources.metadata import Metadata, is_strict
+from diffusion_art.sources.metadata import ORPHAN_TEXTS, Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
     PictureNames,
@@ -31,10 +32,9 @@ from diffusion_art.sources.names import (
 from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.suffixes import JSON_SUFFIXES, SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, suffix_of
-from diffusion_art.sources.table import could_be_table
+from diffusion_art.sources.table import could_be_table, first_lines
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
-ORPHAN_TEXTS = "texts that belong to no picture"
 COMPANIONS = "pictures in another column of a table than those that it describes, without captions of their own"
 NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
@@ -76,9 +76,12 @@ def collect(listing: Listing) -> Collection:
     Raises:
         UserError: a `metadata.*` file is damaged.
     """
-    pictures = listing.pictures()
+    found = listing.pictures()
+    copies = small_copies(found)
+    pictures = [file for file in found if file not in copies]
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
+    metadata.left_out[COPIES] += len(copies)
     _read_tables(beside, metadata)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
@@ -166,7 +169,7 @@ def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
                 texts[folder].append(file)
         elif suffix in JSON_SUFFIXES and folder in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
-        elif is_strict(file):
+        elif is_strict(file) and not _is_one_object(metadata.root / file):
             metadata.read(file, strict=True)
         else:
             try:
@@ -174,11 +177,19 @@ def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
                     records[folder].append(file)
             except UserError:
                 metadata.left_out[DAMAGED_TABLE] += 1
+    left = [file for found in texts.values() for file in found]
     for folder, found in records.items():
-        metadata.read_records(folder, found, but=beside.json)
+        if not metadata.read_records(folder, found, but=beside.json):
+            left += found
+    metadata.read_alone(left)
     metadata.left_out[ORPHAN_TEXTS] += sum(
         len(some) - len(read_side_by_side(metadata, some)) for some in texts.values()
     )
+
+
+def _is_one_object(path: Path) -> bool:
+    """Whether it is the JSON of one object, as of a library or a data set, which many programs call metadata.json."""
+    return suffix_of(path.name) in JSON_SUFFIXES and "".join(first_lines(path)[:1]).lstrip().startswith("{")
 
 
 def _is_json_of_captions(file: str) -> bool:

@@ -68,6 +68,12 @@ def of_commons(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **names, "title": "", **{name: str(value) for name, value in said.items()}}
 
 
+def of_eagle(row: dict[str, Any]) -> dict[str, Any]:
+    """What someone wrote about a picture in a library of Eagle is its caption."""
+    said = row.get("annotation") if {"isDeleted", "ext"} <= row.keys() else None
+    return {**row, "caption": said} if isinstance(said, str) and said.strip() else row
+
+
 def _of_picture(row: dict[str, Any]) -> dict[str, Any]:
     if not {"uri", "creation_timestamp"} <= row.keys():
         return row

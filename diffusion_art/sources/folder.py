@@ -23,6 +23,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
 from diffusion_art.sources.collection import Collection, Entry, collect
+from diffusion_art.sources.copies import small_copies
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.kohya import regularisation
 from diffusion_art.sources.listing import Listing, list_files
@@ -82,6 +83,8 @@ class ImageFolder:
             more["folder_columns"] = by_folders  # which earlier versions did not read
         if regularisation(self._listing.pictures()):
             more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
+        if small_copies(self._listing.pictures()):
+            more["copies"] = "left out"  # so for these
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
     def left_out(self) -> dict[str, int]:

@@ -5,17 +5,14 @@ two lists that go together line by line.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Sequence
 
 from diffusion_art.sources.described import Described
-from diffusion_art.sources.metadata import NO_PICTURE, Metadata
+from diffusion_art.sources.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.splits import first_split, numbered_splits, split_of_file
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.table import first_lines
 from diffusion_art.sources.texts import read_text
-
-_OF_CAPTIONS = re.compile(r"captions?|prompts?|texts?|descriptions?")
 
 
 def read_list(metadata: Metadata, file: str) -> bool:
@@ -76,7 +73,7 @@ def read_side_by_side(metadata: Metadata, files: Sequence[str]) -> list[str]:
     """Those of some texts in one folder that are a list of pictures and one of their captions, line by line
     (`images.txt` and `prompts.txt`).
     """
-    captions = [file for file in files if _OF_CAPTIONS.fullmatch(posixpath.basename(file).rpartition(".")[0].lower())]
+    captions = [file for file in files if OF_CAPTIONS.fullmatch(posixpath.basename(file).rpartition(".")[0].lower())]
     for file in captions:
         texts = _lines(metadata, file)
         for other in (other for other in files if other not in captions):

@@ -10,7 +10,7 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,11 @@ class PictureNames:
             candidates = [file for file in candidates if posixpath.dirname(file).rpartition("/")[2] in places]
         return candidates[0] if len(candidates) == 1 else None
 
+    def one_in(self, folder: str) -> str | None:
+        """The one picture that lies directly in `folder`, None where there is another number of them."""
+        found = self._in_folders.get(folder, [])
+        return found[0] if folder and len(found) == 1 else None
+
     def folders_in(self, folder: str) -> list[str]:
         """The names of the folders in `folder` that hold pictures, at any depth."""
         start = f"{folder}/" if folder else ""
@@ -171,9 +176,13 @@ class PictureNames:
         found = self._by_base.get(base, []) if base else []
         return found if len(found) > 1 and self.find(name, folder) is None else []
 
+    @property
+    def _folders(self) -> Collection[str]:
+        return self._in_folders.keys()
+
     @cached_property
-    def _folders(self) -> set[str]:
-        return {posixpath.dirname(file) for file in self._files.values()}
+    def _in_folders(self) -> dict[str, list[str]]:
+        return grouped((posixpath.dirname(file), file) for file in self._files.values())
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:

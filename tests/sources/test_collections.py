@@ -878,3 +878,39 @@ def test_tables_of_pairs_without_a_word_of_them_leave_no_picture_out(tmp_path: P
     source = open_source(tmp_path)
     assert captions_of(source) == {"cat/a.jpg": "cat", "cat/b.jpg": "cat", "dog/c.jpg": "dog"}
     assert not source.left_out()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "caption"),
+    [
+        ("caption.txt", "a house\n", "a house"),
+        ("info.json", '{"artist": "Bo", "title": "House"}', "Bo / House"),
+        ("metadata.json", '{"artist": "Bo", "title": "House"}', "Bo / House"),
+        ("README.txt", "Thank you for the download.", ""),
+    ],
+)
+def test_a_folder_for_each_picture(tmp_path: Path, name: str, content: str, caption: str) -> None:
+    write_files(tmp_path, {**jpegs("1/image.jpg", "2/image.jpg"), f"1/{name}": content, f"2/{name}": content})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"1/image.jpg": caption, "2/image.jpg": caption}
+    assert source.left_out() == ({} if caption else {ORPHAN_TEXTS: 2})
+
+
+def test_a_library_of_eagle(tmp_path: Path) -> None:
+    """A thumbnail beside each picture, and settings of the library that are called metadata.json too."""
+    for name, note in (("K1", "a castle on a hill"), ("K2", "")):
+        row = {
+            "id": name,
+            "name": "x",
+            "ext": "jpg",
+            "tags": ["castle", "blue"],
+            "isDeleted": False,
+            "annotation": note,
+        }
+        write_files(tmp_path, jpegs(f"images/{name}.info/x.jpg", f"images/{name}.info/x_thumbnail.png"))
+        write_files(tmp_path, {f"images/{name}.info/metadata.json": json.dumps(row)})
+    write_files(tmp_path, {"metadata.json": json.dumps({"folders": [{"id": "F", "name": "Castles"}], "version": "4"})})
+    assert captions_of(open_source(tmp_path)) == {
+        "images/K1.info/x.jpg": "a castle on a hill",
+        "images/K2.info/x.jpg": "castle, blue",
+    }

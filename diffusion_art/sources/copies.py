@@ -1,0 +1,30 @@
+"""Smaller copies of pictures that programs and data sets keep beside them:
+
+images/a.jpg and thumbs/a.jpg      a.png and a_thumbnail.png      a.jpg and a-300x200.jpg
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from diffusion_art.sources.suffixes import stem_of
+
+COPIES = "smaller copies of other pictures (thumbnails, resized ones), left out"
+
+_FOLDER = re.compile(r"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?)", re.IGNORECASE)
+_COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|\d{2,4}x\d{2,4})", re.IGNORECASE)
+
+
+def small_copies(files: Sequence[str]) -> set[str]:
+    """Those of `files` beside which the same picture is there. Folders of such are copies as a whole or not at all."""
+    inside = {file for file in files if any(map(_FOLDER.fullmatch, file.split("/")[:-1]))}
+    others = {_name(file) for file in files if file not in inside} if inside else set()
+    copies = inside if all(_name(file) in others for file in inside) else set()
+    named = {file: match[1] for file in files if (match := _COPY.fullmatch(stem_of(file)))}
+    stems = set(map(stem_of, files)) if named else set()
+    return copies | {file for file, stem in named.items() if stem in stems}
+
+
+def _name(file: str) -> str:
+    return stem_of(file[file.rfind("/") + 1 :]).casefold()

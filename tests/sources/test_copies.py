@@ -1,0 +1,27 @@
+"""`sources/copies.py`: thumbnails and resized pictures beside the pictures themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusion_art.sources.copies import COPIES, small_copies
+from diffusion_art.sources.detect import open_source
+from tests.fakes_sources import captions_of, jpegs, write_files
+
+
+def test_copies_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A table that names `a.jpg` means the picture, not its thumbnail."""
+    write_files(tmp_path, jpegs("images/a.jpg", "images/b.jpg", "thumbs/a.jpg", "thumbs/b.jpg", "images/a_thumb.jpg"))
+    write_files(tmp_path, {"captions.csv": "file,caption\na.jpg,a house\nb.jpg,a boat\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"images/a.jpg": "a house", "images/b.jpg": "a boat"}
+    assert source.left_out() == {COPIES: 3}
+    assert source.describe()["copies"] == "left out"
+
+
+def test_what_is_there_once_is_no_copy() -> None:
+    assert small_copies(["resized/a.jpg", "resized/b.jpg"]) == set()
+    assert small_copies(["images/a.jpg", "resized/a.jpg", "resized/b.jpg"]) == set()  # b is nowhere else
+    assert small_copies(["a-300x200.jpg", "b_thumb.jpg"]) == set()
+    assert small_copies(["a.jpg", "a-300x200.jpg", "a-150x150.png"]) == {"a-300x200.jpg", "a-150x150.png"}
+    assert small_copies(["images/Monet/a.jpg", "resized/resized/a.jpg"]) == {"resized/resized/a.jpg"}
