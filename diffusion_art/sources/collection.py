@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
+from diffusion_art.sources.classes import class_lists
 from diffusion_art.sources.copies import COPIES, small_copies
 from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.kohya import REGULARISATION, regularisation
@@ -82,7 +84,7 @@ def collect(listing: Listing) -> Collection:
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
     metadata.left_out[COPIES] += len(copies)
-    _read_tables(beside, metadata)
+    _read_tables(beside, metadata, class_lists(listing))
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
@@ -152,9 +154,9 @@ def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
     return []
 
 
-def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
+def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) -> None:
     """Every table that names pictures. A table of captions makes other JSON files there needless."""
-    files = beside.others
+    files = [file for file in beside.others if file not in lists]
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
     records: dict[str, list[str]] = defaultdict(list)  # files of no table, by folder
     texts: dict[str, list[str]] = defaultdict(list)
@@ -182,6 +184,7 @@ def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
         if not metadata.read_records(folder, found, but=beside.json):
             left += found
     metadata.read_alone(left)
+    metadata.read_joined()
     metadata.left_out[ORPHAN_TEXTS] += sum(
         len(some) - len(read_side_by_side(metadata, some)) for some in texts.values()
     )

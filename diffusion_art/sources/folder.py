@@ -22,6 +22,7 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
+from diffusion_art.sources.classes import ClassNames, class_lists, together, with_names
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.copies import small_copies
 from diffusion_art.sources.formats import no_reader
@@ -129,13 +130,19 @@ class ImageFolder:
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]
         several = tuple(captions) if len(captions) > 1 else ()
+        columns = with_names(columns, self._class_names)
         yield Picture(image, columns, identity=image, name=entry.file, captions=several, split=entry.split)
 
     @cached_property
     def _collection(self) -> Collection:
         return collect(self._listing)
 
+    @cached_property
+    def _class_names(self) -> ClassNames:
+        return together(class_lists(self._listing).values())
+
     def __getstate__(self) -> dict[str, Any]:
         """The entries travel in the chunks, not with the source to every process, which may run in another folder."""
-        held = {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
+        held = {"_class_names": self._class_names}  # which other processes cannot read
+        held |= {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
         return {**held, "path": self.path.absolute()}

@@ -20,6 +20,7 @@ from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.described import Described, without_captions
 from diffusion_art.sources.exports import of_exiftool
 from diffusion_art.sources.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in
+from diffusion_art.sources.joins import joined
 from diffusion_art.sources.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.listing import Listing
 from diffusion_art.sources.names import PictureNames, columns_of_folders, grouped
@@ -57,6 +58,7 @@ class Metadata:
         self.columns: dict[str, None] = {}
         self.companions: set[str] = set()  # pictures in other columns of tables that describe those in one
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
+        self.others: list[str] = []  # those tables
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.root, self.names, self._example = listing.root, names, ""
@@ -88,8 +90,21 @@ class Metadata:
         found = self._join(rows, table, notes, strict=strict)
         if not found and not strict:
             self.left_out[NO_TABLE] += 1
+            self.others.append(table)
             self.seen |= dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row)
         return found
+
+    def read_joined(self) -> None:
+        """Tables that name no picture, and what they say by the numbers in those that do."""
+        for table in self.others if self.described else ():
+            rows = list(read_table(self.root / table, Counter(), is_picture=lambda _: False))
+            found = {file: row for file, row in joined(table, rows, self.described) if row}
+            self.left_out[NO_TABLE] -= bool(found)
+            for file, row in found.items():
+                known = self.described[file].columns
+                new = Described()
+                new.add({name: value for name, value in row.items() if not known.get(name)}, None)
+                self.merge({file: new})
 
     def read_records(self, folder: str, files: Sequence[str], *, but: Container[str | None]) -> bool:
         """Whether files that `read` found no picture in, each with one record (JSON or XML), are a table together.
