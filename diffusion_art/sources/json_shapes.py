@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns, is_caption_column
+from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column
 from diffusion_art.captions.values import ready_captions
 from diffusion_art.sources.annotators import (
     of_fiftyone,
@@ -156,8 +156,7 @@ def _lifted(row: dict[str, Any]) -> dict[str, Any]:
     known = caption_columns(row)
     if known.ready or known.telling:
         return row
-    own = _OWN.fullmatch if known.art or known.last else lambda name: not _ASIDE.fullmatch(name)
-    nested = {name: value for name, value in row.items() if own(name.lower())}
+    nested = {name: value for name, value in row.items() if tells_of_picture(name, known)}
     within = {name: [value] if isinstance(value, dict) else value for name, value in nested.items()}
     records = {name: items for name, items in within.items() if isinstance(items, list) and items and _all_tell(items)}
     if len(records) != 1:
@@ -166,6 +165,12 @@ def _lifted(row: dict[str, Any]) -> dict[str, Any]:
     if len(items) == 1 and isinstance(next(iter(row[name] for name in records)), dict):
         return {**items[0], **row}
     return {**row, "captions": [text for item in items for text in ready_captions(item)]}
+
+
+def tells_of_picture(name: str, known: CaptionColumns) -> bool:
+    """Whether records in column `name` may be about the picture, where the other columns are `known`."""
+    plain = name.lower()
+    return bool(_OWN.fullmatch(plain)) if known.art or known.last else not _ASIDE.fullmatch(plain)
 
 
 def _all_tell(items: list[Any]) -> bool:

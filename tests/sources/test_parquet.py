@@ -406,3 +406,23 @@ def test_base64_in_a_table_of_text_is_refused_with_what_helps(
     with pytest.raises(UserError, match="base64") as error:
         open_source(tmp_path if whole else tmp_path / name)
     assert way.replace("\\\\", "\\") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "caption"),
+    [
+        ({"metadata": {"caption": "a house", "score": 3}}, "a house"),
+        ({"painting": {"artist": "Monet", "title": "Lilies"}}, "Monet / Lilies"),
+        (
+            {"annotations": [{"caption": "a house", "id": 1}, {"caption": "a red house", "id": 2}]},
+            ("a house", "a red house"),
+        ),
+        ({"annotations": {"caption": ["a house", "a red house"], "id": [1, 2]}}, ("a house", "a red house")),
+        ({"title": "Lilies", "license": {"text": "CC BY"}}, "Lilies"),
+        ({"a": {"caption": "one"}, "b": {"caption": "two"}}, ""),  # which of them, nobody knows
+    ],
+)
+def test_captions_in_records(tmp_path: Path, row: dict[str, Any], caption: Any) -> None:
+    """`Sequence` of the datasets library is a record of lists, or a list of records."""
+    write_parquet(tmp_path / "a.parquet", [{"image": {"bytes": encoded(picture(0))}, **row}], schema=None)
+    assert list(captions_of(Parquet(tmp_path)).values()) == [caption]
