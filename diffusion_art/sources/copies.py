@@ -1,6 +1,6 @@
-"""Smaller copies of pictures that programs and data sets keep beside them:
+"""Smaller copies of pictures that programs and data sets keep beside them, and masks of these:
 
-images/a.jpg and thumbs/a.jpg      a.png and a_thumbnail.png      a.jpg and a-300x200.jpg
+images/a.jpg and thumbs/a.jpg      a.png and a_thumbnail.png      a.jpg and a-300x200.jpg      images/a.jpg, masks/a.png
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from diffusion_art.sources.suffixes import stem_of
 
-COPIES = "smaller copies of other pictures (thumbnails, resized ones), left out"
+COPIES = "smaller copies or masks of other pictures (thumbs/, a_thumb.jpg, masks/), left out"
 
-_FOLDER = re.compile(r"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?)", re.IGNORECASE)
-_COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|\d{2,4}x\d{2,4})", re.IGNORECASE)
+_MASKS = r"masks?|segmentations?|seg|mattes?|trimaps?|depth|canny|conditioning(?:_images?)?"
+_FOLDER = re.compile(rf"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?|{_MASKS})", re.IGNORECASE)
+_COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|mask|seg|\d{2,4}x\d{2,4})", re.IGNORECASE)
 
 
 def small_copies(files: Sequence[str]) -> set[str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _DESCRIPTIONS = (
@@ -16,6 +17,16 @@ _DESCRIPTIONS = (
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 
+_ON_A_PAGE = re.compile(r"\{\{\s*(?:Information|Artwork|Painting|Photograph|Art Photo)\b", re.IGNORECASE)
+_FIELD = re.compile(
+    r"^\s*\|\s*(artist|author|title|date|year|description)\s*=(.*?)(?=^\s*\||^\s*\}\}|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_MARKUP = (
+    re.compile(r"\[\[(?:[^]|]*\|)?([^]]*)\]\]"),
+    re.compile(r"\{\{(?:Creator:|[\w-]+\|(?:1=)?)([^{}|]*)\}\}"),
+    re.compile(r"'''?()"),
+)
 _COMMONS = {"artist": "Artist", "title": "ObjectName", "date": "DateTimeOriginal", "description": "ImageDescription"}
 
 
@@ -68,6 +79,26 @@ def of_commons(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **names, "title": "", **{name: str(value) for name, value in said.items()}}
 
 
+def of_wikitext(text: str) -> str:
+    """Artist, title and date of a painting on a page of Wikimedia's, or else its description; "" of other text."""
+    if not _ON_A_PAGE.search(text):
+        return ""
+    said = {match[1].lower(): _without_markup(match[2]) for match in _FIELD.finditer(text)}
+    painting = (said.get("artist") or said.get("author"), said.get("title"), said.get("date") or said.get("year"))
+    return " / ".join(filter(None, painting)) if said.get("title") else said.get("description", "")
+
+
+def _without_markup(text: str) -> str:
+    for mark in _MARKUP:
+        text = mark.sub(r"\1", text)
+    return " ".join(text.split())
+
+
+def of_diffusiondb(row: dict[str, Any]) -> dict[str, Any]:
+    """Its prompts are called `p`, beside seed, scale, steps and sampler."""
+    return {**row, "prompt": row["p"]} if {"p", "se", "st", "sa"} <= row.keys() else row
+
+
 def of_eagle(row: dict[str, Any]) -> dict[str, Any]:
     """What someone wrote about a picture in a library of Eagle is its caption."""
     said = row.get("annotation") if {"isDeleted", "ext"} <= row.keys() else None
@@ -87,3 +118,6 @@ def _repaired(text: str) -> str:
         return text.encode("latin-1").decode()
     except UnicodeError:
         return text
+
+
+OF_COLLECTIONS = (of_commons, of_eagle, of_diffusiondb)  # each changes rows of its own kind alone

@@ -29,7 +29,7 @@ from diffusion_art.sources.annotators import (
     rows_of_via,
 )
 from diffusion_art.sources.described import names_scored
-from diffusion_art.sources.exports import of_commons, of_eagle, of_exiftool, of_flickr, posts_in
+from diffusion_art.sources.exports import OF_COLLECTIONS, of_exiftool, of_flickr, posts_in
 from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
 from diffusion_art.sources.museums import of_museum
 from diffusion_art.sources.splits import split_of_folder
@@ -74,17 +74,8 @@ def rows_of(
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as tables have it, of what programs and museums write."""
-    for shape in (
-        of_label_studio,
-        of_fiftyone,
-        of_question,
-        of_museum,
-        of_exiftool,
-        of_flickr,
-        of_commons,
-        of_eagle,
-        _lifted,
-    ):
+    of_tools, of_programs = (of_label_studio, of_fiftyone, of_question), (of_exiftool, of_flickr, *OF_COLLECTIONS)
+    for shape in (*of_tools, of_museum, *of_programs, _lifted):
         row = shape(row)
     return row
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
-from diffusion_art.sources.annotators import ONE_HOT, of_one_hot, of_via_csv
+from diffusion_art.sources.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.described import Described, without_captions
 from diffusion_art.sources.exports import of_exiftool
@@ -80,10 +80,9 @@ class Metadata:
         notes: Counter[str] = Counter()
         finder = self.finder(table)
         read_rows = list(read_table(path, notes, is_picture=finder, delimiter=self._delimiter, text=text))
-        if posixpath.basename(table) == ONE_HOT:
-            read_rows = [(line, of_one_hot(row)) for line, row in read_rows]
         by_folders = columns_of_folders(table)
-        rows = [(line, {**by_folders, **of_exiftool(of_via_csv(row))}) for line, row in read_rows]
+        plain = of_one_hot([{**by_folders, **of_exiftool(of_via_csv(row))} for _, row in read_rows])
+        rows = [(line, row) for (line, _), row in zip(read_rows, plain)]
         if self._file_column and rows and not any(self._file_column in row for _, row in rows):
             names = ", ".join(dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")

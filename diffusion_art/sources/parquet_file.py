@@ -15,7 +15,7 @@ from diffusion_art.captions.columns import caption_columns
 from diffusion_art.captions.values import ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.described import text_of
-from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
+from diffusion_art.sources.formats import looks_like_picture, pointer
 from diffusion_art.sources.image_cells import cell_of, is_base64
 from diffusion_art.sources.json_shapes import tells_of_picture
 from diffusion_art.sources.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
@@ -198,8 +198,8 @@ def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
 def open_parquet(file: str) -> pq.ParquetFile:
     """UserError for a file that is no whole parquet file."""
     with suppress(OSError), Path(file).open("rb") as opened:
-        if is_lfs_pointer(opened.read(32)):
-            raise UserError(f"{file} is {GIT_LFS}.")
+        if other := pointer(opened.read(32)):
+            raise UserError(f"{file} is {other}.")
     try:
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
     except (pa.ArrowException, OSError) as error:

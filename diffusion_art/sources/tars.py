@@ -22,7 +22,7 @@ from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
 from diffusion_art.sources.classes import ClassNames, class_lists, together, with_names
 from diffusion_art.sources.described import Described
-from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
+from diffusion_art.sources.formats import no_reader, pointer
 from diffusion_art.sources.listing import Listing, digest, list_files
 from diffusion_art.sources.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
@@ -187,8 +187,8 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
 def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(32)
-    if is_lfs_pointer(head):
-        raise UserError(f"{file} is {GIT_LFS}.")
+    if other := pointer(head):
+        raise UserError(f"{file} is {other}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 

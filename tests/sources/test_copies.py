@@ -1,4 +1,4 @@
-"""`sources/copies.py`: thumbnails and resized pictures beside the pictures themselves."""
+"""`sources/copies.py`: thumbnails, resized pictures and masks beside the pictures themselves."""
 
 from __future__ import annotations
 
@@ -25,3 +25,4 @@ def test_what_is_there_once_is_no_copy() -> None:
     assert small_copies(["a-300x200.jpg", "b_thumb.jpg"]) == set()
     assert small_copies(["a.jpg", "a-300x200.jpg", "a-150x150.png"]) == {"a-300x200.jpg", "a-150x150.png"}
     assert small_copies(["images/Monet/a.jpg", "resized/resized/a.jpg"]) == {"resized/resized/a.jpg"}
+    assert small_copies(["images/a.jpg", "masks/a.png", "b.jpg", "b_mask.png"]) == {"masks/a.png", "b_mask.png"}
