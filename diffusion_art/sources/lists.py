@@ -21,18 +21,29 @@ def read_list(metadata: Metadata, file: str) -> bool:
 
 
 def _read_partition(metadata: Metadata, file: str) -> bool:
-    """CelebA's list of splits by their numbers: `000001.jpg 0`."""
-    if "partition" not in posixpath.basename(file) and "split" not in posixpath.basename(file):
+    """CelebA's list of splits by their numbers: `000001.jpg 0`, or CUB's, of numbers in `images.txt`: `1 0`."""
+    base, folder = posixpath.basename(file), posixpath.dirname(file)
+    if "partition" not in base and "split" not in base:
         return False
-    lines = [line.split() for line in read_text(metadata.root / file).text.splitlines() if line.strip()]
-    rows = [{"file_name": line[0], "partition": line[-1]} for line in lines if len(line) == 2]
-    numbers, folder = numbered_splits(rows), posixpath.dirname(file)
-    found = [(picture, row) for row in rows if (picture := metadata.names.find(row["file_name"], folder))]
-    if not numbers.column or 2 * len(found) <= len(lines):
+    lines = [line.split() for line in _lines(metadata, file)]
+    column = "is_train" if "train_test" in base else "partition"
+    rows = [{"file_name": line[0], column: line[-1]} for line in lines if len(line) == 2]
+    numbers, numbered = numbered_splits(rows), _numbered(metadata, folder)
+    named = ((numbered.get(name := row["file_name"]) or metadata.names.find(name, folder), row) for row in rows)
+    found = [(picture, row) for picture, row in named if picture]
+    if not numbers.note or numbers.unclear or 2 * len(found) <= len(lines):
         return False
     for picture, row in found:
         metadata.add_numbered(metadata.described.setdefault(picture, Described()), numbers, row)
     return True
+
+
+def _numbered(metadata: Metadata, folder: str) -> dict[str, str]:
+    """{number: picture} as `images.txt` beside a list has them."""
+    file = posixpath.join(folder, "images.txt")
+    lines = [line.split(maxsplit=1) for line in _lines(metadata, file)] if (metadata.root / file).is_file() else []
+    named = ((line[0], metadata.names.find(line[1], folder)) for line in lines if len(line) == 2 and line[0].isdigit())
+    return {number: picture for number, picture in named if picture}
 
 
 def _read_names(metadata: Metadata, file: str) -> bool:

@@ -83,9 +83,9 @@ def test_what_wikimedia_says_of_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "caption"),
     [
-        ("=={{int:x}}==\n{{Artwork\n |artist = {{Creator:Monet}}\n |title = {{en|1=Sunrise}}\n |date=1872\n}}",
+        ("{{Artwork\n |artist = {{Creator:Monet}}\n |title = {{en|1=Sunrise}}\n |date=1872\n}}",
          "Monet / Sunrise / 1872"),
-        ("{{Information\n|description={{en|1=A [[harbour|port]] at dawn}}\n|author=[[User:Bo|Bo]]\n}}", "A port at dawn"),
+        ("{{Information\n|description={{en|1=A [[harbour|port]] at dawn}}\n|author=Bo\n}}", "A port at dawn"),
         ("a house in {{braces}}", "a house in {{braces}}"),
     ],
 )  # fmt: skip
