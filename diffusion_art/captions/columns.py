@@ -14,7 +14,7 @@ ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 # Best first; the last two are ArtEmis's and Artpedia's.
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance", "visualsentences")
 _TELLING = re.compile(
-    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
+    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|alt(?:[_ -]description)?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text|abstract))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
@@ -69,6 +69,9 @@ _ART = {  # as museums and data sets call them
         "makername",
         "primarymaker",
         "nonpresenterauthors",
+        "authorname",
+        "allartists",
+        "contributor",
     ),
     "title": (
         "title",

@@ -22,6 +22,9 @@ from diffusion_art.sources.suffixes import JSON_SUFFIXES, PICTURE_SUFFIXES, stem
 from diffusion_art.sources.texts import read_text
 
 _LIST = re.compile(r"(?:(?P<column>[a-z]+)_)?(?:class(?:es|names|_names)?|label(?:s|names|_names)|categories)")
+_MAP = re.compile(
+    r"(?:label|class|id|idx)s?_?(?:num_)?(?:map(?:ping)?|to_\w+|2\w+|ind(?:ex|ices))"
+)  # as programs call it
 _NUMBERED = re.compile(r"(\d+)[\s:,]+(.*\S.*)")
 _GENERAL = ("label", "class", "classname", "category")  # what a list without a word before it is about
 
@@ -32,9 +35,10 @@ def class_lists(listing: Listing) -> dict[str, ClassNames]:
     """By file what the lists in a collection tell that are called so, those farther up first."""
     found: dict[str, ClassNames] = {}
     for file in sorted(listing.having({".txt", *JSON_SUFFIXES}), key=lambda file: file.count("/")):
-        match = _LIST.fullmatch(posixpath.basename(stem_of(file)).lower())
-        if match and (names := _names_in(listing.root / file)):
-            column = match["column"] or ""
+        called = posixpath.basename(stem_of(file)).lower()
+        match = _LIST.fullmatch(called)
+        if (match or _MAP.fullmatch(called)) and (names := _names_in(listing.root / file)):
+            column = match["column"] if match else ""
             found[file] = dict.fromkeys([column] if column in CLASS_COLUMNS else _GENERAL, names)
     return found
 

@@ -78,9 +78,8 @@ def collect(listing: Listing) -> Collection:
     Raises:
         UserError: a `metadata.*` file is damaged.
     """
-    found = listing.pictures()
-    copies = small_copies(found)
-    pictures = [file for file in found if file not in copies]
+    copies = small_copies(listing)
+    pictures = [file for file in listing.pictures() if file not in copies]
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
     metadata.left_out[COPIES] += len(copies)

@@ -12,7 +12,7 @@ from diffusion_art.sources.splits import split_in_row
 from diffusion_art.sources.texts import as_text
 
 # of a person, a title, a tag; of Cleveland's makers, of Denmark's SMK and of Omeka S
-_NAMES = ("name", "full_name", "username", "title", "label", "description", "period", "@value")
+_NAMES = ("name", "full_name", "username", "title", "label", "description", "period", "displayDate", "@value")
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ class ImageFolder:
             more["folder_columns"] = by_folders  # which earlier versions did not read
         if regularisation(self._listing.pictures()):
             more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
-        if small_copies(self._listing.pictures()):
+        if small_copies(self._listing):
             more["copies"] = "left out"  # so for these
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 

@@ -41,7 +41,7 @@ _LAST_COMMA = re.compile(r",(\s*[\]}])")
 # records in a row that have its captions, and those whose texts are about something else
 _OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
 _ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
-_ENVELOPES = ("query", "response", "result", "results", "data", "hits", "_embedded")
+_ENVELOPES = ("query", "photos", "response", "result", "results", "data", "hits", "_embedded")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
 
@@ -141,8 +141,9 @@ def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bo
 
 
 def _lifted(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the captions of the one record or list of records in it that has some, where it has none itself. A
-    row that tells of its picture otherwise (title, label) keeps to that, but for records that are plainly its own.
+    """The row with the captions of the one record or list of records in it that has some, where it has none itself, or
+    with the artist and title in the one record that has these. A row that tells of its picture otherwise (title, label)
+    keeps to that, but for records that are plainly its own.
     """
     known = caption_columns(row)
     if known.ready or known.telling:
@@ -150,6 +151,11 @@ def _lifted(row: dict[str, Any]) -> dict[str, Any]:
     nested = {name: value for name, value in row.items() if tells_of_picture(name, known)}
     within = {name: [value] if isinstance(value, dict) else value for name, value in nested.items()}
     records = {name: items for name, items in within.items() if isinstance(items, list) and items and _all_tell(items)}
+    if not records and not known.art:
+        painted = [
+            value for value in nested.values() if isinstance(value, dict) and len(caption_columns(value).art) > 1
+        ]
+        return {**painted[0], **row} if len(painted) == 1 else row
     if len(records) != 1:
         return row
     (items,) = records.values()
@@ -202,6 +208,8 @@ def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {KEY_COLUMN: name, "tags": tags}
         elif isinstance(value, dict):
             yield {**value, KEY_COLUMN: name}
+        elif isinstance(value, list) and all(isinstance(item, str) and " " not in item for item in value):
+            yield {KEY_COLUMN: name, "tags": value}
         elif isinstance(value, (str, list)):
             yield {KEY_COLUMN: name, "caption": value}
 

@@ -9,7 +9,7 @@ import pytest
 from diffusion_art.sources.classes import class_lists
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.listing import list_files
-from tests.fakes_sources import captions_of, encoded, jpegs, picture, read_all, write_files
+from tests.fakes_sources import captions_of, encoded, jpegs, picture, read_all, write_files, write_parquet
 from tests.sources.test_tars import write_tar
 
 LISTS = {
@@ -17,6 +17,8 @@ LISTS = {
     "classnames.txt": "0 tench\n1 gold fish\n",
     "class_names.json": '["tench", "gold fish"]',
     "labels.json": '{"0": "tench", "1": "gold fish"}',
+    "label_num_to_style_map.json": '{"0": "tench", "1": "gold fish"}',
+    "class_to_idx.json": '{"tench": 0, "gold fish": 1}',
     "imagenet_classes.json": '{"gold fish": 1, "tench": 0}',
 }
 
@@ -55,3 +57,10 @@ def test_the_lists_of_artgan(tmp_path: Path) -> None:
 def test_lists_of_pictures_are_no_lists_of_classes(tmp_path: Path, name: str, text: str) -> None:
     write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), name: text})
     assert class_lists(list_files(tmp_path)) == {}
+
+
+def test_numbers_in_parquet(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": encoded(picture(number))}, "label": number} for number in range(2)]
+    write_parquet(tmp_path / "a.parquet", rows, schema=None)
+    write_files(tmp_path, {"classes.txt": LISTS["classes.txt"]})
+    assert list(captions_of(open_source(tmp_path)).values()) == ["tench", "gold fish"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from diffusion_art.sources.copies import COPIES, small_copies
 from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.listing import list_files
 from tests.fakes_sources import captions_of, jpegs, write_files
 
 
@@ -19,10 +22,18 @@ def test_copies_are_left_out_and_counted(tmp_path: Path) -> None:
     assert source.describe()["copies"] == "left out"
 
 
-def test_what_is_there_once_is_no_copy() -> None:
-    assert small_copies(["resized/a.jpg", "resized/b.jpg"]) == set()
-    assert small_copies(["images/a.jpg", "resized/a.jpg", "resized/b.jpg"]) == set()  # b is nowhere else
-    assert small_copies(["a-300x200.jpg", "b_thumb.jpg"]) == set()
-    assert small_copies(["a.jpg", "a-300x200.jpg", "a-150x150.png"]) == {"a-300x200.jpg", "a-150x150.png"}
-    assert small_copies(["images/Monet/a.jpg", "resized/resized/a.jpg"]) == {"resized/resized/a.jpg"}
-    assert small_copies(["images/a.jpg", "masks/a.png", "b.jpg", "b_mask.png"]) == {"masks/a.png", "b_mask.png"}
+@pytest.mark.parametrize(
+    ("files", "copies"),
+    [
+        ("resized/a.jpg resized/b.jpg", ""),
+        ("images/a.jpg resized/a.jpg resized/b.jpg", ""),  # b is nowhere else
+        ("a-300x200.jpg b_thumb.jpg", ""),
+        ("a.jpg a-300x200.jpg a-150x150.png", "a-150x150.png a-300x200.jpg"),
+        ("images/Monet/a.jpg resized/resized/a.jpg", "resized/resized/a.jpg"),
+        ("images/a.jpg masks/a.png b.jpg b_mask.png", "b_mask.png masks/a.png"),
+        ("images/a.jpg resized/a.jpg resized/a.txt", ""),  # people resize, and write captions there
+    ],
+)
+def test_what_is_a_copy(tmp_path: Path, files: str, copies: str) -> None:
+    listing = list_files(write_files(tmp_path, dict.fromkeys(files.split(), "x")))
+    assert sorted(small_copies(listing)) == copies.split()
