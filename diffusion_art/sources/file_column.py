@@ -16,6 +16,7 @@ FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path"
 
 SAMPLED_ROWS = 500
 _ID = re.compile(r"(?:object|image|picture|photo|art|artwork|work|item|record|asset|omni|oms)?(?:id|uuid|key|number)")
+_FURTHER = re.compile(r"(?:additional|further)[_ ]?(?:image|picture|photo|view)", re.IGNORECASE)
 _IN_ROWS = 0.9  # of the rows of a table: those in which such a column names a picture
 _NAMED = 0.8  # of the pictures
 _SCATTERED = 3  # times as many as there are pictures: the largest of their numbers
@@ -89,9 +90,13 @@ class FileColumns:
         return column, [(line, {**row, column: names.get(column)}) for (line, row), names in zip(rows, within)]
 
     def one_a_picture(self, row: dict[str, Any], column: str | None) -> list[dict[str, Any]]:
-        """The row for each of the pictures that it lists, or as it is."""
-        names = self._listed(row.get(column)) if column else []
-        return [{**row, str(column): name} for name in names] or [row]
+        """The row for each of the pictures that it lists, in `additionalImages` too, or as it is."""
+        if column is None:
+            return [row]
+        names: list[Any] = self._listed(row.get(column)) or [row.get(column)]
+        lists = (value for name, value in row.items() if name != column and _FURTHER.match(name))
+        names += [name for value in lists for name in self._listed(value) if name not in names]
+        return [{**row, column: name} for name in names]
 
     def _listed(self, value: Any) -> list[str]:
         """The names in a list, also one that is written out, or cut by marks (`a.jpg;b.jpg`); [] where none is one of

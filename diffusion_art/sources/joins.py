@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import plain_name
+from diffusion_art.captions.columns import is_art_column, plain_name
 from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.described import Described
 from diffusion_art.sources.suffixes import stem_of
@@ -19,6 +19,7 @@ from diffusion_art.sources.texts import as_text
 
 _ID = re.compile(r".*(?:id|uuid|key|number|code)")
 _BARE = ("id", "uuid", "key", "number", "code")
+_NAMES = ("name", "title", "label", "displayname", "fullname")
 _CUT = re.compile(r"[\s,;|]+")  # between several numbers
 _KNOWN = 0.9  # of the numbers: those that the other table has
 
@@ -38,7 +39,8 @@ def joined(table: str, rows: list[Row], described: Mapping[str, Described]) -> I
             told = [number for some in numbers.values() for number in some]
             if len(found) == len(rows) and told and sum(n in found for n in told) >= _KNOWN * len(told):
                 for file, some in numbers.items():
-                    yield file, _together([found[number] for number in some if number in found], key)
+                    known = [found[number] for number in some if number in found]
+                    yield file, _together(known, key, wanted.removesuffix("id"))
                 return
 
 
@@ -46,11 +48,11 @@ def _numbers(text: str) -> list[str]:
     return [number for number in _CUT.split(text) if number]
 
 
-def _together(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
-    """One row of several, of which the names in the one other column are labels."""
-    if not rows:
-        return {}
-    names = [name for name in rows[0] if name != key]
-    if len(names) == 1:
-        return {"labels": as_text([row[names[0]] for row in rows])}
-    return {name: rows[0][name] for name in names} if len(rows) == 1 else {}
+def _together(rows: list[dict[str, Any]], key: str, about: str) -> dict[str, Any]:
+    """One row of several. A `name` is that of what they are `about`, an artist or a style; others are labels."""
+    names = [name for name in rows[0] if name != key] if rows else []
+    whole = {name: rows[0][name] for name in names} if len(rows) == 1 else {}
+    name = next((name for name in names if plain_name(name) in _NAMES), None)
+    if name and is_art_column(about):
+        return {about: as_text([row[name] for row in rows]), **whole}
+    return {"labels": as_text([row[names[0]] for row in rows])} if len(names) == 1 else whole

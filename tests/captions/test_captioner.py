@@ -99,7 +99,7 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
         ({"artist": "b81caec7df4cd48ad5e9d3ce0ffb3ed1", "title": "T"}, "T"),
         ({"artist": "A", "style": "Cubism", "genre": "Cubism"}, "A / Cubism"),
         ({"subcategory": "gallery", "title": "T", "date": "2020-09-13 12:26:40"}, "T"),
-        ({"artistName": "Unknown", "title": "T"}, "T"),
+        ({"artistName": "Unknown", "title": "T", "year": "-"}, "T"),
     ],
 )
 def test_without_a_template_the_best_column_serves(columns: dict[str, str], caption: str) -> None:

@@ -37,7 +37,8 @@ def test_several_numbers_are_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "caption"),
     [
-        ("id,name,style\n1,Monet,Impressionism\n2,Gris,Cubism\n", "Sunrise / Impressionism"),
+        ("id,name,style\n1,Monet,Impressionism\n2,Gris,Cubism\n", "Monet / Sunrise / Impressionism"),
+        ("artist_id,name\n1,Monet\n2,Gris\n", "Monet / Sunrise"),
         ("id,name,style\n1,Monet,Impressionism\n1,Gris,Cubism\n", "Sunrise"),  # which of the two?
         ("id,name,style\n8,Monet,Impressionism\n9,Gris,Cubism\n", "Sunrise"),
         ("museum_id,style\n1,Cubism\n", "Sunrise"),

@@ -118,3 +118,10 @@ def test_each_museum_has_its_own_names_for_columns(tmp_path: Path) -> None:
         "KMS1.jpg": "Kobke / The Wave / 1845",
         "O1.jpg": "Bo / Mill / 1820",
     }
+
+
+def test_further_pictures_of_an_object_are_its_own(tmp_path: Path) -> None:
+    """The Metropolitan's `additionalImages`."""
+    row = {"title": "Garden", "artistDisplayName": "Monet", "primaryImage": "https://x/1.jpg"}
+    write_files(tmp_path, {**jpegs("1.jpg", "2.jpg"), "met.json": json.dumps([{**row, "additionalImages": ["2.jpg"]}])})
+    assert captions_of(open_source(tmp_path)) == {"1.jpg": "Monet / Garden", "2.jpg": "Monet / Garden"}
