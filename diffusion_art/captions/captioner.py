@@ -20,7 +20,8 @@ from diffusion_art.errors import UserError
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
 ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
 
-_MISSING = {"", "date not known", *["-", "undated", "n.d.", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"]}
+_MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
+_MISSING |= {"-", "undated", "n.d.", "date not known"}
 _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|date|year)", re.IGNORECASE)
 # A year that went through a column of floats, or of dates and times.
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
