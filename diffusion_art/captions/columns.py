@@ -36,7 +36,7 @@ _LAST = (
 )
 _NO_NAME = re.compile(r"[0-9a-f]{32}|[Uu]nknown")
 _TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
-_PREFIX = r"^(?:\w+|dublin core):"  # of `XMP:Description`, `Dublin Core:Title`
+_PREFIX = r"^(?:https?://.*[/#]|(?:\w+|dublin core):)"  # of `XMP:Description`, `Dublin Core:Title`, an address
 _SPACES_AND_PREFIX = re.compile(_PREFIX + r"|[\s_-]")
 _LETTERS_AND_PREFIX = re.compile(_PREFIX + r"|[\W\d_]")
 _TITLES = ("titre", "titel", "título", "titolo")

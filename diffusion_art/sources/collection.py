@@ -170,13 +170,14 @@ def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) 
                 texts[folder].append(file)
         elif suffix in JSON_SUFFIXES and folder in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
-        elif is_strict(file) and not _is_one_object(metadata.root / file):
-            metadata.read(file, strict=True)
         else:
             try:
-                if not metadata.read(file) and suffix in JSON_SUFFIXES | {".xml"}:
+                strict = is_strict(file) and not _is_one_object(metadata.root / file)
+                if not metadata.read(file, strict=strict) and suffix in JSON_SUFFIXES | {".xml"}:
                     records[folder].append(file)
             except UserError:
+                if is_strict(file):
+                    raise
                 metadata.left_out[DAMAGED_TABLE] += 1
     left = [file for found in texts.values() for file in found]
     for folder, found in records.items():

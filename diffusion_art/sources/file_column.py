@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusion_art.captions.values import listed
 from diffusion_art.sources.delimited import Row
-from diffusion_art.sources.names import PictureNames, grouped
+from diffusion_art.sources.names import PictureNames, grouped, others_are_made_from
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
@@ -36,7 +36,7 @@ class FileColumns:
         usual = [names[name] for name in FILE_COLUMNS if name in names]
         others = [name for name in names.values() if name not in usual]
         exact = {name: len(self._hits(sample, name, exact=True)) for name in (*usual, *others)}
-        best = max(exact, key=exact.__getitem__, default=None)
+        best = max(exact, key=lambda name: (exact[name], not others_are_made_from(name)), default=None)
         if best is not None and exact[best]:
             return next((name for name in usual if exact[name]), best)
         like = {name: self._like(sample, name) for name in (*usual, *others)}

@@ -130,6 +130,8 @@ class ImageFolder:
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]
         several = tuple(captions) if len(captions) > 1 else ()
+        if self._class_names and (number := entry.file.rpartition("/")[0].rpartition("/")[2]).isdigit():
+            columns.setdefault("label", number)  # `0/a.jpg` of class 0
         columns = with_names(columns, self._class_names)
         yield Picture(image, columns, identity=image, name=entry.file, captions=several, split=entry.split)
 

@@ -26,6 +26,7 @@ _OF_FLICKR = re.compile(r"(?:.*_)?([1-9]\d{4,})(?:_[0-9a-f]{10})?_o")
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
 _LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
+_MADE_FROM = re.compile(r"source|input|condition|control|hint|mask|original|before|reference")
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
 _WORD = re.compile(r"[^\W\d_]")
@@ -65,6 +66,13 @@ def is_layout(folder: str) -> bool:
     """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
     name = words(folder).lower()
     return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
+
+
+def others_are_made_from(column: str) -> bool:
+    """Whether the pictures of a column are what those that a caption tells of were made from: ControlNet's `source`
+    beside `target`, `input_image` beside `edited_image`.
+    """
+    return bool(_MADE_FROM.search(column.lower()))
 
 
 def columns_of_folders(file: str) -> dict[str, str]:

@@ -96,6 +96,7 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
             "A / T / S / g / 1872",
         ),
         ({"Dublin Core:Title": "T", "dcterms:creator": "A"}, "A / T"),
+        ({"http://purl.org/dc/elements/1.1/title": "T", "http://purl.org/dc/terms/creator": "A"}, "A / T"),
         ({"artist": "b81caec7df4cd48ad5e9d3ce0ffb3ed1", "title": "T"}, "T"),
         ({"artist": "A", "style": "Cubism", "genre": "Cubism"}, "A / Cubism"),
         ({"subcategory": "gallery", "title": "T", "date": "2020-09-13 12:26:40"}, "T"),

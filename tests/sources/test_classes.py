@@ -36,6 +36,11 @@ def test_cls_beside_pictures_and_in_tars(tmp_path: Path, name: str) -> None:
     assert len(read_all(open_source(tars))) == 1
 
 
+def test_folders_called_by_numbers(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("0/a.jpg", "1/b.jpg"), "classes.txt": LISTS["classes.txt"]})
+    assert captions_of(open_source(tmp_path)) == {"0/a.jpg": "tench", "1/b.jpg": "gold fish"}
+
+
 def test_names_in_cls_need_no_list(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("a.jpg", encoded(picture(0))), ("a.cls", b"gold fish")])
     assert captions_of(open_source(tmp_path)) == {"0.tar a": "gold fish"}

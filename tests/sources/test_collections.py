@@ -914,3 +914,12 @@ def test_a_library_of_eagle(tmp_path: Path) -> None:
         "images/K1.info/x.jpg": "a castle on a hill",
         "images/K2.info/x.jpg": "castle, blue",
     }
+
+
+def test_the_picture_that_was_made_is_the_one_that_the_prompt_tells_of(tmp_path: Path) -> None:
+    """ControlNet's fill50k."""
+    write_files(tmp_path, jpegs("source/0.png", "target/0.png"))
+    write_files(tmp_path, {"prompt.json": '{"source": "source/0.png", "target": "target/0.png", "prompt": "a circle"}'})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"target/0.png": "a circle"}
+    assert source.left_out() == {COMPANIONS: 1}

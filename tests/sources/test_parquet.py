@@ -426,3 +426,21 @@ def test_captions_in_records(tmp_path: Path, row: dict[str, Any], caption: Any) 
     """`Sequence` of the datasets library is a record of lists, or a list of records."""
     write_parquet(tmp_path / "a.parquet", [{"image": {"bytes": encoded(picture(0))}, **row}], schema=None)
     assert list(captions_of(Parquet(tmp_path)).values()) == [caption]
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen"),
+    [
+        (("source", "target"), "target"),
+        (("input_image", "edited_image"), "edited_image"),
+        (("conditioning_image", "image"), "image"),
+        (("source_image",), "source_image"),
+    ],
+)
+def test_the_picture_that_was_made_is_taken(tmp_path: Path, columns: tuple[str, ...], chosen: str) -> None:
+    """ControlNet's and InstructPix2Pix's pairs."""
+    data = {name: encoded(picture(number)) for number, name in enumerate(columns)}
+    row = {**{name: {"bytes": image, "path": None} for name, image in data.items()}, "prompt": "a circle"}
+    write_parquet(tmp_path / "a.parquet", [row], schema=None)
+    (item,) = pictures_of(Parquet(tmp_path)).values()
+    assert item.image == data[chosen]
