@@ -158,9 +158,9 @@ def test_files_without_images_say_what_helps(tmp_path: Path, row: dict[str, Any]
 def test_a_second_column_of_images_is_counted(tmp_path: Path) -> None:
     row = {"input_image": encoded(picture(0)), "embedding": b"x", "edited_image": encoded(picture(1)), "prompt": "a"}
     file = write_parquet(tmp_path / "a.parquet", [row], schema=None)
-    told = {"pictures of column `edited_image` (source.image_column=edited_image takes them)": 1}
+    told = {"pictures of column `input_image` (source.image_column=input_image takes them)": 1}
     assert Parquet(tmp_path).left_out() == told
-    with pytest.raises(UserError, match=r"`picture` is no column .* Those with images: input_image, "):
+    with pytest.raises(UserError, match=r"`picture` is no column .* Those with images: edited_image, "):
         Parquet(file, image_column="picture")
 
 
