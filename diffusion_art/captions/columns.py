@@ -180,6 +180,9 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     # `Artist(s)`, `title[1]`, `dc:title`; the plain names go first
     letters = {_LETTERS_AND_PREFIX.sub("", name.lower()): name for name in reversed(columns)}
     letters |= {name: name for name in ART_COLUMNS if name in columns}
+    has = {kind: any(word in letters for word in words) for kind, words in _ART.items()}
+    if "name" in letters and has["artist"] and not has["title"]:
+        letters["title"] = letters["name"]  # of a painting, and not of a person or a file
     known = letters.keys() - site
     art = [letters[found] for words in _ART.values() if (found := next((w for w in words if w in known), None))]
     last = [plain[word] for word in _LAST if word in plain and word not in site]

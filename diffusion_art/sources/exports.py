@@ -120,4 +120,10 @@ def _repaired(text: str) -> str:
         return text
 
 
-OF_COLLECTIONS = (of_commons, of_eagle, of_diffusiondb)  # each changes rows of its own kind alone
+def of_sparql(row: dict[str, Any]) -> dict[str, Any]:
+    """The values in an answer to a question in SPARQL, as Wikidata gives it."""
+    cells = all(isinstance(cell, dict) and isinstance(cell.get("value"), str) for cell in row.values())
+    return {name: cell["value"] for name, cell in row.items()} if row and cells else row
+
+
+OF_COLLECTIONS = (of_commons, of_eagle, of_diffusiondb, of_sparql)  # each changes rows of its own kind alone

@@ -17,6 +17,7 @@ FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path"
 SAMPLED_ROWS = 500
 _ID = re.compile(r"(?:object|image|picture|photo|art|artwork|work|item|record|asset|omni|oms)?(?:id|uuid|key|number)")
 _FURTHER = re.compile(r"(?:additional|further)[_ ]?(?:image|picture|photo|view)", re.IGNORECASE)
+_LINK_BEHIND = re.compile(r" \(https?://[^()\s]*\)")  # Airtable's `a.jpg (https://...)`
 _IN_ROWS = 0.9  # of the rows of a table: those in which such a column names a picture
 _NAMED = 0.8  # of the pictures
 _SCATTERED = 3  # times as many as there are pictures: the largest of their numbers
@@ -152,7 +153,7 @@ def name_in(value: Any) -> str:
     """What a cell names: text, a number, or the `path` of a record."""
     if isinstance(value, dict):
         value = value.get("path")
-    return str(value) if isinstance(value, (str, int)) else ""
+    return _LINK_BEHIND.sub("", str(value)) if isinstance(value, (str, int)) else ""
 
 
 def _cut(text: str) -> list[str]:

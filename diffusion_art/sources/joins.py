@@ -54,5 +54,6 @@ def _together(rows: list[dict[str, Any]], key: str, about: str) -> dict[str, Any
     whole = {name: rows[0][name] for name in names} if len(rows) == 1 else {}
     name = next((name for name in names if plain_name(name) in _NAMES), None)
     if name and is_art_column(about):
+        whole.pop(name, None)
         return {about: as_text([row[name] for row in rows]), **whole}
     return {"labels": as_text([row[names[0]] for row in rows])} if len(names) == 1 else whole

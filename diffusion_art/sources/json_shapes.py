@@ -125,8 +125,9 @@ def _holds_records(value: Any) -> bool:
 
 def _telling(lists: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
     """Those with captions, or else those about paintings."""
-    captioned = [rows for rows in lists if any(map(is_caption_column, rows[0]))]
-    return captioned or [rows for rows in lists if caption_columns(rows[0]).art]
+    first = [(rows, plain_row(rows[0])) for rows in lists]
+    captioned = [rows for rows, row in first if any(map(is_caption_column, row))]
+    return captioned or [rows for rows, row in first if caption_columns(row).art]
 
 
 def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:

@@ -100,6 +100,9 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
         ({"artist": "b81caec7df4cd48ad5e9d3ce0ffb3ed1", "title": "T"}, "T"),
         ({"artist": "A", "style": "Cubism", "genre": "Cubism"}, "A / Cubism"),
         ({"subcategory": "gallery", "title": "T", "date": "2020-09-13 12:26:40"}, "T"),
+        ({"Name": "Wave", "Artist": "Courbet"}, "Courbet / Wave"),
+        ({"name": "x", "Object Title": "Wave", "artist": "Courbet"}, "Courbet / Wave"),
+        ({"name": "Bo", "label": "cat"}, "cat"),
         ({"artistName": "Unknown", "title": "T", "year": "-"}, "T"),
     ],
 )

@@ -109,14 +109,16 @@ def test_each_museum_has_its_own_names_for_columns(tmp_path: Path) -> None:
         "production": [{"creator": "Kobke"}],
         "production_date": [{"period": "1845"}],
     }
+    schema = {"@type": "VisualArtwork", "name": "Sea", "creator": {"@type": "Person", "name": "Al"}}
     vam = {"systemNumber": "O1", "_primaryTitle": "Mill", "_primaryMaker": {"name": "Bo"}, "_primaryDate": "1820"}
-    for name, record in {"437133": met, "123": aic, "KMS1": smk, "O1": vam}.items():
+    for name, record in {"437133": met, "123": aic, "KMS1": smk, "O1": vam, "9": schema}.items():
         write_files(tmp_path, {**jpegs(f"{name}.jpg"), f"{name}.json": json.dumps(record)})
     assert captions_of(open_source(tmp_path)) == {
         "437133.jpg": "Claude Monet / Garden / 1867",
         "123.jpg": "Georges Seurat / Stacks / 1890",
         "KMS1.jpg": "Kobke / The Wave / 1845",
         "O1.jpg": "Bo / Mill / 1820",
+        "9.jpg": "Al / Sea",
     }
 
 
