@@ -154,7 +154,7 @@ def is_art_column(name: str) -> bool:
 
 def is_no_name(column: str, text: str) -> bool:
     """Whether a column of artists, styles or genres has a number or the hash of a name in place of a name, or none."""
-    return plain_name(column) in _NAMES and bool(text.isdigit() or _NO_NAME.fullmatch(text))
+    return bool(text.isdigit() or _NO_NAME.fullmatch(text)) and plain_name(column) in _NAMES
 
 
 def is_numbered(name: str) -> bool:
@@ -162,6 +162,7 @@ def is_numbered(name: str) -> bool:
     return bool(_NUMBERED.fullmatch(name.strip().lower()))
 
 
+@lru_cache(maxsize=4096)
 def plain_name(column: str) -> str:
     """In lower case, without spaces and the like, and without what stands before a colon."""
     return _SPACES_AND_PREFIX.sub("", column.lower())

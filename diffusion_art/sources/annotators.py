@@ -13,6 +13,7 @@ from diffusion_art.captions.columns import caption_columns
 from diffusion_art.captions.values import unique
 from diffusion_art.sources.splits import split_column
 
+_FIRST = 200
 _MARKS = {"0", "1", "-1"}
 _FLAG = re.compile(r"(?:is|has|in)(?![a-z])", re.IGNORECASE)  # `is_public_domain`, `hasImage`
 
@@ -102,11 +103,12 @@ def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     other rows as they are.
     """
     names = list(rows[0]) if rows else []
-    cells = {name: {str(row.get(name, "")).strip() for row in rows} for name in names}
-    marks = [name for name in names if cells[name] <= _MARKS and not _FLAG.match(name) and not split_column([name])]
+    for some in (rows[:_FIRST], rows):  # of a large table of something else the first rows tell
+        cells = {name: {str(row.get(name, "")).strip() for row in some} for name in names}
+        marks = [name for name in names if cells[name] <= _MARKS and not _FLAG.match(name) and not split_column([name])]
+        if len(marks) < 2 or any(caption_columns([name for name in names if name not in marks])):
+            return rows
     others = [name for name in names if name not in marks]
-    if len(marks) < 2 or any(caption_columns(others)):
-        return rows
     return [
         {
             **{name: row.get(name) for name in others},
