@@ -18,13 +18,14 @@ from diffusion_art.captions.columns import CLASS_COLUMNS, plain_name
 from diffusion_art.sources.beside import MAX_TEXT_BYTES
 from diffusion_art.sources.json_shapes import read_documents
 from diffusion_art.sources.listing import Listing
-from diffusion_art.sources.suffixes import JSON_SUFFIXES, PICTURE_SUFFIXES, stem_of, suffix_of
+from diffusion_art.sources.suffixes import JSON_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.texts import read_text
 
 _LIST = re.compile(r"(?:(?P<column>[a-z]+)_)?(?:class(?:es|names|_names)?|label(?:s|names|_names)|categories)")
 _MAP = re.compile(
     r"(?:label|class|id|idx)s?_?(?:num_)?(?:map(?:ping)?|to_\w+|2\w+|ind(?:ex|ices))"
 )  # as programs call it
+_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|tiff?|bmp|avif)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)[\s:,]+(.*\S.*)")
 _GENERAL = ("label", "class", "classname", "category")  # what a list without a word before it is about
 
@@ -64,7 +65,7 @@ def _names_in(path: Path) -> dict[str, str]:
         if path.stat().st_size <= MAX_TEXT_BYTES:
             text = read_text(path).text
             names = _of_json(read_documents(text)) if suffix_of(path.name) in JSON_SUFFIXES else _of_lines(text)
-            return {} if any(suffix_of(name.split()[0]) in PICTURE_SUFFIXES for name in names.values()) else names
+            return {} if any(map(_PICTURE.search, names.values())) else names
     return {}
 
 

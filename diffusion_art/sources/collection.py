@@ -14,13 +14,13 @@ from typing import NamedTuple
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
-from diffusion_art.sources.classes import class_lists
+from diffusion_art.sources.classes import ClassNames, class_lists, together
 from diffusion_art.sources.copies import COPIES, small_copies
 from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.kohya import REGULARISATION, regularisation
 from diffusion_art.sources.listing import Listing
 from diffusion_art.sources.lists import read_list, read_side_by_side
-from diffusion_art.sources.metadata import ORPHAN_TEXTS, Metadata, is_strict
+from diffusion_art.sources.metadata import NO_TABLE, ORPHAN_TEXTS, Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
     PictureNames,
@@ -68,6 +68,7 @@ class Collection:
     columns: tuple[str, ...]
     all_columns_known: bool  # not where pictures have JSON files or sidecars of their own
     alike: bool  # whether what one template names is what all pictures have, as far as was looked at
+    class_names: ClassNames
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -83,17 +84,20 @@ def collect(listing: Listing) -> Collection:
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
     metadata.left_out[COPIES] += len(copies)
-    _read_tables(beside, metadata, class_lists(listing))
+    lists = class_lists(listing)
+    class_names = together(lists[file] for file in _read_tables(beside, metadata, lists))
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
     others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
     metadata.left_out[COMPANIONS] += len(others)
     apart |= others
-    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
+    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata, class_names)
 
 
-def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:
+def assemble(
+    listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata, class_names: ClassNames
+) -> Collection:
     """The entries of `pictures` but for those of a test split."""
     folders, nothing, left_out, notes = FolderSplits(pictures), Described(), metadata.left_out, metadata.notes
     known = {file: metadata.described.get(file, nothing) for file in pictures}
@@ -135,6 +139,7 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
         columns=columns,
         all_columns_known=not jsons and not sidecars,
         alike=all(set(caption_columns(kind).art) <= {*art} for kind in kinds),
+        class_names=class_names,
         left_out=+left_out,
         notes=+notes,
     )
@@ -153,9 +158,11 @@ def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
     return []
 
 
-def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) -> None:
-    """Every table that names pictures. A table of captions makes other JSON files there needless."""
-    files = [file for file in beside.others if file not in lists]
+def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) -> list[str]:
+    """Every table that names pictures, and those of the `lists` of classes that do not, which are told. A table of
+    captions makes other JSON files there needless.
+    """
+    files, of_classes = beside.others, []
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
     records: dict[str, list[str]] = defaultdict(list)  # files of no table, by folder
     texts: dict[str, list[str]] = defaultdict(list)
@@ -167,13 +174,17 @@ def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) 
             metadata.left_out[ORPHAN_TEXTS] += 1
         elif suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
             if not read_list(metadata, file):
-                texts[folder].append(file)
+                (of_classes if file in lists else texts[folder]).append(file)
         elif suffix in JSON_SUFFIXES and folder in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
         else:
             try:
                 strict = is_strict(file) and not _is_one_object(metadata.root / file)
-                if not metadata.read(file, strict=strict) and suffix in JSON_SUFFIXES | {".xml"}:
+                found = metadata.read(file, strict=strict)
+                if not found and file in lists:
+                    metadata.left_out[NO_TABLE] -= 1
+                    of_classes.append(file)
+                elif not found and suffix in JSON_SUFFIXES | {".xml"}:
                     records[folder].append(file)
             except UserError:
                 if is_strict(file):
@@ -188,6 +199,7 @@ def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) 
     metadata.left_out[ORPHAN_TEXTS] += sum(
         len(some) - len(read_side_by_side(metadata, some)) for some in texts.values()
     )
+    return of_classes
 
 
 def _is_one_object(path: Path) -> bool:

@@ -22,7 +22,7 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
-from diffusion_art.sources.classes import ClassNames, class_lists, together, with_names
+from diffusion_art.sources.classes import ClassNames, with_names
 from diffusion_art.sources.collection import Collection, Entry, collect
 from diffusion_art.sources.copies import small_copies
 from diffusion_art.sources.formats import no_reader
@@ -141,7 +141,7 @@ class ImageFolder:
 
     @cached_property
     def _class_names(self) -> ClassNames:
-        return together(class_lists(self._listing).values())
+        return self._collection.class_names
 
     def __getstate__(self) -> dict[str, Any]:
         """The entries travel in the chunks, not with the source to every process, which may run in another folder."""

@@ -58,6 +58,20 @@ def test_the_lists_of_artgan(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "file,caption\n1.jpg,a house\n2.jpg,a tree\n"),
+        ("labels.json", '{"1": "a house", "2": "a tree"}'),
+        ("id_to_caption.json", '{"1": "a house", "2": "a tree"}'),
+        ("labels.json", '[{"image": "1.jpg", "caption": "a house"}, {"image": "2.jpg", "caption": "a tree"}]'),
+    ],
+)
+def test_what_names_pictures_is_captions_however_it_is_called(tmp_path: Path, name: str, text: str) -> None:
+    write_files(tmp_path, {**jpegs("1.jpg", "2.jpg"), name: text})
+    assert captions_of(open_source(tmp_path)) == {"1.jpg": "a house", "2.jpg": "a tree"}
+
+
 @pytest.mark.parametrize(("name", "text"), [("labels.txt", "a.jpg 3\nb.jpg 4\n"), ("labels.json", '{"a.jpg": 3}')])
 def test_lists_of_pictures_are_no_lists_of_classes(tmp_path: Path, name: str, text: str) -> None:
     write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), name: text})
