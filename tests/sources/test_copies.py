@@ -31,6 +31,8 @@ def test_copies_are_left_out_and_counted(tmp_path: Path) -> None:
         ("a.jpg a-300x200.jpg a-150x150.png", "a-150x150.png a-300x200.jpg"),
         ("images/Monet/a.jpg resized/resized/a.jpg", "resized/resized/a.jpg"),
         ("images/a.jpg masks/a.png b.jpg b_mask.png", "b_mask.png masks/a.png"),
+        ("face/1.jpg mask/1.jpg", ""),  # classes of pictures that are numbered
+        ("train/1.jpg train_masks/1.png", "train_masks/1.png"),
         ("images/a.jpg resized/a.jpg resized/a.txt", ""),  # people resize, and write captions there
     ],
 )
