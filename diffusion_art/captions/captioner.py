@@ -1,7 +1,7 @@
 """Columns -> one clean caption, by a template such as "{artist} / {title} / {style} / {genre} / {date}".
 
 What stands between two fields is their separator. A field that is empty after cleaning goes away together
-with its separator, and brackets or quotes set close around a field go with it:
+with its separator, and brackets or quotes set close around a field go with it. So does one that repeats the last:
 
     "{artist} / {title} ({date})"  ->  "Vincent van Gogh / The Starry Night (1889)"  or  "The Starry Night"
 """
@@ -14,13 +14,14 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 
-from diffusion_art.captions.columns import caption_columns, is_class_number
+from diffusion_art.captions.columns import caption_columns, is_no_name
 from diffusion_art.errors import UserError
 
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
 ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
 
 _MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
+_MISSING |= {"-", "undated", "n.d.", "date not known"}
 _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|date|year)", re.IGNORECASE)
 # A year that went through a column of floats, or of dates and times.
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
@@ -105,16 +106,16 @@ class Captioner:
         return frozenset(name for _, _, name, _ in self._fields)
 
     def __call__(self, columns: Mapping[str, str]) -> str:
-        caption, filled = "", False
+        caption, filled = "", ""  # the last value
         for index, (separator, opening, name, closing) in enumerate(self._fields):
             value = _named(columns, name)
-            if value:
+            if value and value.casefold() != filled.casefold():
                 caption += (separator if filled or index == 0 else "") + opening + value + closing
-                filled = True
+                filled = value
         if filled:
             return " ".join((caption + self._tail).split())
         known = caption_columns(columns)
-        art = (text for name in known.art if (text := _named(columns, name)))
+        art = dict.fromkeys(text for name in known.art if (text := _named(columns, name)))
         last = (text for name in known.last if not (text := clean(columns[name])).isdigit())  # no number of a class
         ready, telling = (map(clean, map(columns.__getitem__, names)) for names in (known.ready, known.telling))
         return next(filter(None, ready), "") or " / ".join(art) or next(filter(None, (*telling, *last)), "")
@@ -122,7 +123,7 @@ class Captioner:
 
 def _named(columns: Mapping[str, str], name: str) -> str:
     text = clean(columns.get(name))
-    return "" if is_class_number(name, text) else text
+    return "" if is_no_name(name, text) else text
 
 
 def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 
-_READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance")  # best first; the last is ArtEmis's
+# Best first; the last two are ArtEmis's and Artpedia's.
+_READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance", "visualsentences")
 _TELLING = re.compile(
-    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
+    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|alt(?:[_ -]description)?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text|abstract))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
@@ -33,13 +34,18 @@ _LAST = (
     "keywords",
     "folder",
 )
+_NO_NAME = re.compile(r"[0-9a-f]{32}|[Uu]nknown")
 _TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
+_PREFIX = r"^(?:https?://.*[/#]|(?:\w+|dublin core):)"  # of `XMP:Description`, `Dublin Core:Title`, an address
+_SPACES_AND_PREFIX = re.compile(_PREFIX + r"|[\s_-]")
+_LETTERS_AND_PREFIX = re.compile(_PREFIX + r"|[\W\d_]")
 _TITLES = ("titre", "titel", "título", "titolo")
 _ART = {  # as museums and data sets call them
     "artist": (
         "artist",
         "artistname",
         "artistdisplayname",
+        "artisttitle",
         "artistdisplay",
         "artists",
         "author",
@@ -51,7 +57,6 @@ _ART = {  # as museums and data sets call them
         "creators",
         "dccreator",
         "creatorlabel",
-        "artisttitle",
         "objectcreator",
         "attribution",
         "artiste",
@@ -62,6 +67,11 @@ _ART = {  # as museums and data sets call them
         "artistfullname",
         "creatorname",
         "makername",
+        "primarymaker",
+        "nonpresenterauthors",
+        "authorname",
+        "allartists",
+        "contributor",
     ),
     "title": (
         "title",
@@ -76,9 +86,10 @@ _ART = {  # as museums and data sets call them
         "paintinglabel",
         "artworkname",
         "workname",
+        "primarytitle",
         *_TITLES,
     ),
-    "style": ("style", "movement", "artmovement"),
+    "style": ("style", "movement", "artmovement", "movementlabel", "styletitle"),
     "genre": ("genre",),
     "date": (
         "date",
@@ -95,6 +106,12 @@ _ART = {  # as museums and data sets call them
         "displaydate",
         "objectcreationdate",
         "yearcreated",
+        "yearasstring",
+        "completitionyear",
+        "inception",
+        "primarydate",
+        "productiondate",
+        "datecreation",
         "jahr",
         "datierung",
         "année",
@@ -130,9 +147,14 @@ def is_caption_column(name: str) -> bool:
     return bool(_TELLING.fullmatch(plain)) or is_numbered(name) or plain in _TALKS
 
 
-def is_class_number(name: str, text: str) -> bool:
-    """Whether a column of artists, styles or genres has a number in place of a name."""
-    return text.isdigit() and name.lower() in _NAMES
+def is_art_column(name: str) -> bool:
+    """Whether it says something of a painting: its artist, title, style, genre or date."""
+    return bool(caption_columns([name]).art)
+
+
+def is_no_name(column: str, text: str) -> bool:
+    """Whether a column of artists, styles or genres has a number or the hash of a name in place of a name, or none."""
+    return bool(text.isdigit() or _NO_NAME.fullmatch(text)) and plain_name(column) in _NAMES
 
 
 def is_numbered(name: str) -> bool:
@@ -140,23 +162,30 @@ def is_numbered(name: str) -> bool:
     return bool(_NUMBERED.fullmatch(name.strip().lower()))
 
 
+@lru_cache(maxsize=4096)
+def plain_name(column: str) -> str:
+    """In lower case, without spaces and the like, and without what stands before a colon."""
+    return _SPACES_AND_PREFIX.sub("", column.lower())
+
+
 @lru_cache(maxsize=256)
 def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     plain: dict[str, str] = {}
     for name in columns:
-        plain.setdefault(re.sub(r"^\w+:|[\s_-]", "", name.lower()), name)  # also `XMP:Description`
+        plain.setdefault(plain_name(name), name)
     exact = [plain[word] for word in _READY if word in plain]
     numbered = [name for name in columns if is_numbered(name)]
     telling = [name for name in columns if name not in exact and _TELLING.fullmatch(name.strip().lower())]
-    art = [name for name in ART_COLUMNS if name in columns]
-    if len(art) < 2 or "artist" in art:
-        # `Artist(s)`, `title[1]`, `dc:title`
-        letters = {re.sub(r"^\w+:|[\W\d_]", "", name.lower()): name for name in reversed(columns)}
-        found = {kind: next((letters[w] for w in words if w in letters), None) for kind, words in _ART.items()}
-        plain_ones = {name: name for name in art} if len(art) > 1 else {}  # these go first; of others the date is sure
-        kinds = {**dict.fromkeys(ART_COLUMNS), **({"date": found["date"]} if plain_ones else found), **plain_ones}
-        art = [name for name in kinds.values() if name]
-    site = {"category"} if "subcategory" in plain else set()  # gallery-dl's: where a picture was downloaded
+    # of gallery-dl, where and when a picture was put on the internet
+    site = {"category", "date"} if "subcategory" in plain else set()
+    # `Artist(s)`, `title[1]`, `dc:title`; the plain names go first
+    letters = {_LETTERS_AND_PREFIX.sub("", name.lower()): name for name in reversed(columns)}
+    letters |= {name: name for name in ART_COLUMNS if name in columns}
+    has = {kind: any(word in letters for word in words) for kind, words in _ART.items()}
+    if "name" in letters and has["artist"] and not has["title"]:
+        letters["title"] = letters["name"]  # of a painting, and not of a person or a file
+    known = letters.keys() - site
+    art = [letters[found] for words in _ART.values() if (found := next((w for w in words if w in known), None))]
     last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
     return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling), tuple(last))

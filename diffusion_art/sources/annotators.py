@@ -5,12 +5,17 @@ FiftyOne and Roboflow.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from diffusion_art.captions.columns import caption_columns
 from diffusion_art.captions.values import unique
+from diffusion_art.sources.splits import split_column
 
-ONE_HOT = "_classes.csv"  # of Roboflow: a column a class
+_FIRST = 200
+_MARKS = {"0", "1", "-1"}
+_FLAG = re.compile(r"(?:is|has|in)(?![a-z])", re.IGNORECASE)  # `is_public_domain`, `hasImage`
 
 
 def of_label_studio(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +98,24 @@ def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
     return {"file_name": row.get("filename"), **(attributes if isinstance(attributes, dict) else {})}
 
 
-def of_one_hot(row: dict[str, Any]) -> dict[str, Any]:
-    """Roboflow's `_classes.csv`: a column a class, 1 in those of the picture."""
-    marked = [name for name, value in row.items() if str(value).strip() == "1"]
-    others = {name: value for name, value in row.items() if str(value).strip() not in ("0", "1")}
-    return {**others, "labels": marked}
+def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows of a table with a column a class (Roboflow, ArtDL), 1 in those of the picture, with these as labels;
+    other rows as they are.
+    """
+    names = list(rows[0]) if rows else []
+    for some in (rows[:_FIRST], rows):  # of a large table of something else the first rows tell
+        cells = {name: {str(row.get(name, "")).strip() for row in some} for name in names}
+        marks = [name for name in names if cells[name] <= _MARKS and not _FLAG.match(name) and not split_column([name])]
+        if len(marks) < 2 or any(caption_columns([name for name in names if name not in marks])):
+            return rows
+    others = [name for name in names if name not in marks]
+    return [
+        {
+            **{name: row.get(name) for name in others},
+            "labels": [name for name in marks if str(row.get(name)).strip() == "1"],
+        }
+        for row in rows
+    ]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_art.captions.columns import caption_columns, is_caption_column
-from diffusion_art.captions.values import ready_captions, unique
+from diffusion_art.captions.values import ready_captions, strings, unique
 from diffusion_art.sources.annotators import of_labelme
 from diffusion_art.sources.described import names_scored, text_of
+from diffusion_art.sources.exports import of_wikitext
 from diffusion_art.sources.generators import prompt_of
 from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
 from diffusion_art.sources.json_shapes import plain_row, read_documents
@@ -38,8 +39,12 @@ _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?|senten
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
 _BOX = re.compile(r"\d+(?: -?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?){4,}")  # class, centre, size; or an outline
 _ENTITY = re.compile(r"\[/EN#\d+/\S+ ([^\]]*)\]")  # of Flickr30k Entities: [/EN#1/people Two men]
+_TAG = re.compile(
+    r"(?:creator|artist|character|series|copyright|rating|person|studio|species|meta|title):\S.*"
+)  # of Hydrus
 _TAKEOUT = re.compile(r"(.+)\.(s[a-z-]*)(\(\d+\))?")  # a.jpg.supplemental-metadata(1), cut anywhere; of a(1).jpg
 _OF_A_POST = re.compile(r"(.+_UTC)_\d+")  # of instaloader: pictures of one post share a text
+_TAG_CHARACTERS = 64
 MAX_TEXT_BYTES = 2**20  # of a text or JSON about one picture
 _WRAPPERS = ("data", "artObject", "object", "record", "artwork", "item", "meta", "metadata")
 BOXES_NOTE = "texts that hold the boxes of YOLO (`0 0.5 0.5 0.2 0.3`), which are no captions"
@@ -184,10 +189,17 @@ def about(texts: Sequence[Decoded], json_text: Decoded | None) -> About:
 
 
 def _plain(text: str) -> str:
-    """A text without marks of entities; one that is JSON as the captions in it, or in one line where it has none."""
+    """A text without marks of entities; one that is JSON as the captions in it, or in one line where it has none; tags
+    line by line as one caption.
+    """
+    if "{{" in text:
+        return of_wikitext(text) or text
     if text.lstrip()[:1] in ("{", "["):
         with suppress(ValueError):
             return "\n".join(" ".join(caption.split()) for caption in ready_captions(read_json(text)) or [text])
+    lines = alternatives(text) if _TAG.search(text) else []
+    if len(lines) > 1 and max(map(len, lines)) < _TAG_CHARACTERS and any(map(_TAG.fullmatch, lines)):
+        return ", ".join(lines)
     return _ENTITY.sub(r"\1", text) if "[/EN#" in text else text
 
 
@@ -202,7 +214,7 @@ def read_json(text: str) -> dict[str, Any]:
         row = read_documents(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be read ({error})") from None
-    if isinstance(row, str) or (isinstance(row, list) and all(isinstance(text, str) for text in row)):
+    if isinstance(row, str) or (isinstance(row, list) and all(map(_is_caption, row))):
         return {"captions": row}
     if isinstance(row, list) and row and all(isinstance(item, dict) and caption_columns(item).ready for item in row):
         return {"captions": [text for item in row for text in ready_captions(item)]}
@@ -211,6 +223,11 @@ def read_json(text: str) -> dict[str, Any]:
     if isinstance(row, dict) and is_manifest(row):
         return next(rows_of_manifest(row), {})
     return plain_row(of_labelme(_unwrapped(row))) if isinstance(row, dict) else {}
+
+
+def _is_caption(item: Any) -> bool:
+    """A text, or one behind what it tells of: ["dog", "a black dog"]."""
+    return isinstance(item, str) or (isinstance(item, list) and len(item) == 2 and strings([item]) == item[1:])
 
 
 def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +245,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_rows(root: Path, files: list[str], count: int = 8) -> list[dict[str, Any]]:
+def first_rows(root: Path, files: list[str], count: int) -> list[dict[str, Any]]:
     """Some JSON files beside pictures, for the names of their columns."""
     rows = []
     for file in files[:count]:

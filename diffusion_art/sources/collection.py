@@ -5,18 +5,22 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours, first_rows
+from diffusion_art.sources.classes import ClassNames, class_lists, together
+from diffusion_art.sources.copies import COPIES, small_copies
 from diffusion_art.sources.described import Described, text_of
 from diffusion_art.sources.kohya import REGULARISATION, regularisation
 from diffusion_art.sources.listing import Listing
 from diffusion_art.sources.lists import read_list, read_side_by_side
-from diffusion_art.sources.metadata import Metadata, is_strict
+from diffusion_art.sources.metadata import NO_TABLE, ORPHAN_TEXTS, Metadata, is_strict
 from diffusion_art.sources.names import (
     FolderNames,
     PictureNames,
@@ -30,10 +34,9 @@ from diffusion_art.sources.names import (
 from diffusion_art.sources.sidecars import read_sidecars
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.suffixes import JSON_SUFFIXES, SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, suffix_of
-from diffusion_art.sources.table import could_be_table
+from diffusion_art.sources.table import could_be_table, first_lines
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
-ORPHAN_TEXTS = "texts that belong to no picture"
 COMPANIONS = "pictures in another column of a table than those that it describes, without captions of their own"
 NO_SUFFIX = "pictures without a suffix, known by their first bytes"
 DAMAGED_TABLE = "files that look like metadata and cannot be read"
@@ -64,6 +67,8 @@ class Collection:
     entries: list[Entry]
     columns: tuple[str, ...]
     all_columns_known: bool  # not where pictures have JSON files or sidecars of their own
+    alike: bool  # whether what one template names is what all pictures have, as far as was looked at
+    class_names: ClassNames
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -74,20 +79,25 @@ def collect(listing: Listing) -> Collection:
     Raises:
         UserError: a `metadata.*` file is damaged.
     """
-    pictures = listing.pictures()
+    copies = small_copies(listing)
+    pictures = [file for file in listing.pictures() if file not in copies]
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures))
-    _read_tables(beside, metadata)
+    metadata.left_out[COPIES] += len(copies)
+    lists = class_lists(listing)
+    class_names = together(lists[file] for file in _read_tables(beside, metadata, lists))
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
     others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
     metadata.left_out[COMPANIONS] += len(others)
     apart |= others
-    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata)
+    return assemble(listing, [file for file in pictures if file not in apart], beside, metadata, class_names)
 
 
-def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata) -> Collection:
+def assemble(
+    listing: Listing, pictures: list[str], beside: Neighbours, metadata: Metadata, class_names: ClassNames
+) -> Collection:
     """The entries of `pictures` but for those of a test split."""
     folders, nothing, left_out, notes = FolderSplits(pictures), Described(), metadata.left_out, metadata.notes
     known = {file: metadata.described.get(file, nothing) for file in pictures}
@@ -119,20 +129,26 @@ def assemble(listing: Listing, pictures: list[str], beside: Neighbours, metadata
     jsons = [entry.json for entry in entries if entry.json]
     sidecars = [entry.sidecars for entry in entries if entry.sidecars]
     names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
-    names += [*metadata.columns, *_columns_of_jsons(listing.root, jsons), *_columns_of_sidecars(listing.root, sidecars)]
+    rows = _columns_of_jsons(listing.root, jsons)
+    names += [*metadata.columns, *(name for row in rows for name in row)]
+    names += _columns_of_sidecars(listing.root, sidecars)
+    art = caption_columns(columns := tuple(dict.fromkeys(["file_name", *names]))).art
+    kinds = {*rows, *(tuple(entry.columns) for entry in entries)}
     return Collection(
         entries,
-        columns=tuple(dict.fromkeys(["file_name", *names])),
+        columns=columns,
         all_columns_known=not jsons and not sidecars,
+        alike=all(set(caption_columns(kind).art) <= {*art} for kind in kinds),
+        class_names=class_names,
         left_out=+left_out,
         notes=+notes,
     )
 
 
-def _columns_of_jsons(root: Path, files: list[str]) -> list[str]:
-    """The columns of the first few."""
-    rows = first_rows(root, files)
-    return [name for row in rows for name, value in row.items() if text_of(name, value) is not None]
+def _columns_of_jsons(root: Path, files: list[str]) -> list[tuple[str, ...]]:
+    """The columns of each of a few."""
+    rows = first_rows(root, files[:: max(1, len(files) // _LOOKED_AT)], _LOOKED_AT)
+    return [tuple(name for name, value in row.items() if text_of(name, value) is not None) for row in rows]
 
 
 def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
@@ -142,9 +158,11 @@ def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
     return []
 
 
-def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
-    """Every table that names pictures. A table of captions makes other JSON files there needless."""
-    files = beside.others
+def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) -> list[str]:
+    """Every table that names pictures, and those of the `lists` of classes that do not, which are told. A table of
+    captions makes other JSON files there needless.
+    """
+    files, of_classes = beside.others, []
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
     records: dict[str, list[str]] = defaultdict(list)  # files of no table, by folder
     texts: dict[str, list[str]] = defaultdict(list)
@@ -156,22 +174,37 @@ def _read_tables(beside: Neighbours, metadata: Metadata) -> None:
             metadata.left_out[ORPHAN_TEXTS] += 1
         elif suffix in TEXT_SUFFIXES and not could_be_table(metadata.root / file, metadata.finder(file)):
             if not read_list(metadata, file):
-                texts[folder].append(file)
+                (of_classes if file in lists else texts[folder]).append(file)
         elif suffix in JSON_SUFFIXES and folder in of_captions and not _is_json_of_captions(file):
             metadata.left_out[PASSED_BY] += 1
-        elif is_strict(file):
-            metadata.read(file, strict=True)
         else:
             try:
-                if not metadata.read(file) and suffix in JSON_SUFFIXES | {".xml"}:
+                strict = is_strict(file) and not _is_one_object(metadata.root / file)
+                found = metadata.read(file, strict=strict)
+                if not found and file in lists:
+                    metadata.left_out[NO_TABLE] -= 1
+                    of_classes.append(file)
+                elif not found and suffix in JSON_SUFFIXES | {".xml"}:
                     records[folder].append(file)
             except UserError:
+                if is_strict(file):
+                    raise
                 metadata.left_out[DAMAGED_TABLE] += 1
+    left = [file for found in texts.values() for file in found]
     for folder, found in records.items():
-        metadata.read_records(folder, found, but=beside.json)
+        if not metadata.read_records(folder, found, but=beside.json):
+            left += found
+    metadata.read_alone(left)
+    metadata.read_joined()
     metadata.left_out[ORPHAN_TEXTS] += sum(
         len(some) - len(read_side_by_side(metadata, some)) for some in texts.values()
     )
+    return of_classes
+
+
+def _is_one_object(path: Path) -> bool:
+    """Whether it is the JSON of one object, as of a library or a data set, which many programs call metadata.json."""
+    return suffix_of(path.name) in JSON_SUFFIXES and "".join(first_lines(path)[:1]).lstrip().startswith("{")
 
 
 def _is_json_of_captions(file: str) -> bool:

@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns
+from diffusion_art.captions.columns import ART_COLUMNS, caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.suffixes import suffix_of
 
@@ -44,7 +44,8 @@ def delimited_rows(
     """The rows of a text; what was odd about them is added to `notes`.
 
     Where the first row names a picture (`is_picture`) there is no header: its columns are `file_name`, `column_2`, ...
-    and `caption` for the last of several words, or for the last, or `label` where that is a number.
+    and `caption` for the last of several words, or for the last, or `label` where that is a number, of a style in
+    `style_train.csv`.
     """
     told = _TOLD_EXCEL.match(text)
     text = text[told.end() :] if told else text
@@ -66,7 +67,7 @@ def delimited_rows(
                 header = [field.strip() for field in fields]
                 header[:1] = header[:1] if header[0] or len(header) == 1 else [_INDEX]
                 continue
-            header = header or _made_up_header(_fields_of_all(text, style, fields, is_picture), is_picture)
+            header = header or _made_up_header(path, _fields_of_all(text, style, fields, is_picture), is_picture)
             yield reader.line_num + before, _row(header, fields, mark, notes)
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num + before} is not CSV ({error}). Correct the line.") from None
@@ -146,14 +147,16 @@ def _fields_of_all(text: str, style: dict[str, Any], first: list[str], is_pictur
     return first if even or not any(map(is_picture, first[:least])) else first[:least]
 
 
-def _made_up_header(fields: list[str], is_picture: Callable[[str], bool]) -> list[str]:
+def _made_up_header(path: Path, fields: list[str], is_picture: Callable[[str], bool]) -> list[str]:
     place = next(i for i, field in enumerate(fields) if is_picture(field))
     names = [f"column_{number}" for number in range(1, len(fields) + 1)]
     if len(fields) > 1:
         last = len(fields) - 1 if place != len(fields) - 1 else 0
         worded = [at for at, field in enumerate(fields) if at != place and " " in field.strip()]
         last = worded[-1] if worded else last  # behind a caption may stand its language, or an address
-        names[last] = "label" if fields[last].strip().isdigit() else "caption"
+        about = path.stem.lower().partition("_")[0]  # `style_train.csv` of ArtGAN
+        number = about if about in ART_COLUMNS else "label"
+        names[last] = number if fields[last].strip().isdigit() else "caption"
     names[place] = "file_name"
     return names
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_art.captions.columns import is_caption_column
+from diffusion_art.captions.columns import is_art_column, is_caption_column
 from diffusion_art.captions.values import listed, ready_captions, records_in, strings
 from diffusion_art.sources.splits import split_in_row
 from diffusion_art.sources.texts import as_text
 
-_NAMES = ("name", "title", "label", "description")  # of a person, a title, a tag, or of Cleveland's makers
+# of a person, a title, a tag; of Cleveland's makers, of Denmark's SMK and of Omeka S
+_NAMES = ("name", "full_name", "username", "title", "label", "description", "period", "displayDate", "@value")
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ def text_of(name: str, value: Any) -> str | None:
         return next(iter(strings(value)), "")
     if isinstance(value, str):
         return as_text(listed(value) or _names_in(records_in(value)) or value)
-    if names := names_scored(value) or (_names_in(value) if isinstance(value, list) and value else []):
+    records = [value] if isinstance(value, dict) and is_art_column(name) else value
+    if names := names_scored(value) or (_names_in(records) if isinstance(records, list) and records else []):
         return as_text(names)
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
         return None

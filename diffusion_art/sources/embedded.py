@@ -32,6 +32,11 @@ _EXIF, _USER_COMMENT = 0x8769, 0x9286
 _MAKE, _MODEL = 0x010F, 0x0110
 _OF_GENERATORS = ("prompt", "invokeai_metadata", "sd-metadata", "Dream")  # texts of a PNG
 _WORDS = re.compile(r"[^\W\d_]{2,}")
+_OF_A_PROGRAM = re.compile(
+    r"creator:|https?:|(file written|file source|created|made|edited|generated|processed|compressed|converted|resized|"
+    r"optimi[sz]ed|lead|image generated|handmade software|intel\(r\)|lavc|applemark|software|ezgif|gd-jpeg|jpeg)\b",
+    re.IGNORECASE,
+)
 _CAPTION_OF_IPTC = (2, 120)
 _UNICODE = b"UNICODE\0"
 
@@ -74,8 +79,14 @@ def _texts(image: Image.Image) -> Iterator[str]:
     yield _text(exif.get(_IMAGE_DESCRIPTION))
     yield from (_utf16(exif.get(tag)) for tag in (_XP_COMMENT, _XP_TITLE, _XP_SUBJECT))
     yield _text(info.get("Title"))
+    yield _written(_text(info.get("comment")))  # JPEG's and GIF's own
     if not comment.lstrip().startswith(("{", "[")) and len(_WORDS.findall(comment)) > 1:  # others write numbers there
         yield comment
+
+
+def _written(comment: str) -> str:
+    """A comment, unless a program left its name there."""
+    return "" if _OF_A_PROGRAM.match(comment) or len(_WORDS.findall(comment)) < 2 else comment
 
 
 def _noted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What Instagram, Facebook, Flickr and exiftool give to people who take their pictures away, as plain rows.
+"""What Instagram, Facebook, Flickr, Wikimedia and exiftool give to people who take pictures away, as plain rows.
 
 [{"media": [{"uri": "media/posts/a.jpg", "title": "..."}], "title": "..."}]
 {"photos": [{"uri": "photos/a.jpg", "description": "..."}]}
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _DESCRIPTIONS = (
@@ -15,6 +16,18 @@ _DESCRIPTIONS = (
 )  # of XMP, IPTC, EXIF; with a group or without
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
+
+_ON_A_PAGE = re.compile(r"\{\{\s*(?:Information|Artwork|Painting|Photograph|Art Photo)\b", re.IGNORECASE)
+_FIELD = re.compile(
+    r"^\s*\|\s*(artist|author|title|date|year|description)\s*=(.*?)(?=^\s*\||^\s*\}\}|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_MARKUP = (
+    re.compile(r"\[\[(?:[^]|]*\|)?([^]]*)\]\]"),
+    re.compile(r"\{\{(?:Creator:|[\w-]+\|(?:1=)?)([^{}|]*)\}\}"),
+    re.compile(r"'''?()"),
+)
+_COMMONS = {"artist": "Artist", "title": "ObjectName", "date": "DateTimeOriginal", "description": "ImageDescription"}
 
 
 def posts_in(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -54,6 +67,44 @@ def of_flickr(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "title": row["name"], **({"caption": said} if isinstance(said, str) and said.strip() else {})}
 
 
+def of_commons(row: dict[str, Any]) -> dict[str, Any]:
+    """What Wikimedia's interface says of a file (`imageinfo`), as the columns of a painting."""
+    info = row.get("imageinfo")
+    known = info[0].get("extmetadata") if isinstance(info, list) and info and isinstance(info[0], dict) else None
+    if not isinstance(known, dict):
+        return row
+    said = {name: known[key].get("value") for name, key in _COMMONS.items() if isinstance(known.get(key), dict)}
+    name = str(row.get("title", "")).partition(":")[2]
+    names = {"file_name": name, "saved_as": name.replace(" ", "_")}  # by browsers
+    return {**row, **names, "title": "", **{name: str(value) for name, value in said.items()}}
+
+
+def of_wikitext(text: str) -> str:
+    """Artist, title and date of a painting on a page of Wikimedia's, or else its description; "" of other text."""
+    if not _ON_A_PAGE.search(text):
+        return ""
+    said = {match[1].lower(): _without_markup(match[2]) for match in _FIELD.finditer(text)}
+    painting = (said.get("artist") or said.get("author"), said.get("title"), said.get("date") or said.get("year"))
+    return " / ".join(filter(None, painting)) if said.get("title") else said.get("description", "")
+
+
+def _without_markup(text: str) -> str:
+    for mark in _MARKUP:
+        text = mark.sub(r"\1", text)
+    return " ".join(text.split())
+
+
+def of_diffusiondb(row: dict[str, Any]) -> dict[str, Any]:
+    """Its prompts are called `p`, beside seed, scale, steps and sampler."""
+    return {**row, "prompt": row["p"]} if {"p", "se", "st", "sa"} <= row.keys() else row
+
+
+def of_eagle(row: dict[str, Any]) -> dict[str, Any]:
+    """What someone wrote about a picture in a library of Eagle is its caption."""
+    said = row.get("annotation") if {"isDeleted", "ext"} <= row.keys() else None
+    return {**row, "caption": said} if isinstance(said, str) and said.strip() else row
+
+
 def _of_picture(row: dict[str, Any]) -> dict[str, Any]:
     if not {"uri", "creation_timestamp"} <= row.keys():
         return row
@@ -67,3 +118,12 @@ def _repaired(text: str) -> str:
         return text.encode("latin-1").decode()
     except UnicodeError:
         return text
+
+
+def of_sparql(row: dict[str, Any]) -> dict[str, Any]:
+    """The values in an answer to a question in SPARQL, as Wikidata gives it."""
+    cells = all(isinstance(cell, dict) and isinstance(cell.get("value"), str) for cell in row.values())
+    return {name: cell["value"] for name, cell in row.items()} if row and cells else row
+
+
+OF_COLLECTIONS = (of_commons, of_eagle, of_diffusiondb, of_sparql)  # each changes rows of its own kind alone

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from diffusion_art.captions.values import listed
 from diffusion_art.sources.delimited import Row
-from diffusion_art.sources.names import PictureNames
+from diffusion_art.sources.names import PictureNames, grouped, others_are_made_from
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")
 
 SAMPLED_ROWS = 500
 _ID = re.compile(r"(?:object|image|picture|photo|art|artwork|work|item|record|asset|omni|oms)?(?:id|uuid|key|number)")
+_FURTHER = re.compile(r"(?:additional|further)[_ ]?(?:image|picture|photo|view)", re.IGNORECASE)
+_LINK_BEHIND = re.compile(r" \(https?://[^()\s]*\)")  # Airtable's `a.jpg (https://...)`
 _IN_ROWS = 0.9  # of the rows of a table: those in which such a column names a picture
 _NAMED = 0.8  # of the pictures
 _SCATTERED = 3  # times as many as there are pictures: the largest of their numbers
@@ -34,7 +37,7 @@ class FileColumns:
         usual = [names[name] for name in FILE_COLUMNS if name in names]
         others = [name for name in names.values() if name not in usual]
         exact = {name: len(self._hits(sample, name, exact=True)) for name in (*usual, *others)}
-        best = max(exact, key=exact.__getitem__, default=None)
+        best = max(exact, key=lambda name: (exact[name], not others_are_made_from(name)), default=None)
         if best is not None and exact[best]:
             return next((name for name in usual if exact[name]), best)
         like = {name: self._like(sample, name) for name in (*usual, *others)}
@@ -79,10 +82,22 @@ class FileColumns:
         names = dict.fromkeys(name for row in sample for name in row)
         return next((name for name in names if any(self._listed(row.get(name)) for row in sample)), None)
 
+    def of_records(self, rows: list[Row]) -> tuple[str | None, list[Row]]:
+        """The column that lies in records within the rows, as `images.web.filename`, and the rows with it."""
+        within = [grouped(_names_within(row)) for _, row in rows]
+        firsts = [(line, {place: found[0] for place, found in names.items()}) for (line, _), names in zip(rows, within)]
+        if (column := self.of_files(firsts)) is None:
+            return None, rows
+        return column, [(line, {**row, column: names.get(column)}) for (line, row), names in zip(rows, within)]
+
     def one_a_picture(self, row: dict[str, Any], column: str | None) -> list[dict[str, Any]]:
-        """The row for each of the pictures that it lists, or as it is."""
-        names = self._listed(row.get(column)) if column else []
-        return [{**row, str(column): name} for name in names] or [row]
+        """The row for each of the pictures that it lists, in `additionalImages` too, or as it is."""
+        if column is None:
+            return [row]
+        names: list[Any] = self._listed(row.get(column)) or [row.get(column)]
+        lists = (value for name, value in row.items() if name != column and _FURTHER.match(name))
+        names += [name for value in lists for name in self._listed(value) if name not in names]
+        return [{**row, column: name} for name in names]
 
     def _listed(self, value: Any) -> list[str]:
         """The names in a list, also one that is written out, or cut by marks (`a.jpg;b.jpg`); [] where none is one of
@@ -122,11 +137,23 @@ def _sample(rows: list[Row]) -> list[dict[str, Any]]:
     return [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
 
 
+def _names_within(value: Any, place: str = "", levels: int = 6) -> Iterator[tuple[str, str]]:
+    """Places, at most so deep in a value, and the names of pictures that stand there."""
+    if isinstance(value, list) and levels > 0:
+        for inner in value:
+            yield from _names_within(inner, place, levels - 1)
+    elif isinstance(value, dict) and levels > 0:
+        for name, inner in value.items():
+            yield from _names_within(inner, f"{place}.{name}" if place else name, levels - 1)
+    elif "." in place and isinstance(value, str) and suffix_of(value.partition("?")[0]) in PICTURE_SUFFIXES:
+        yield place, value
+
+
 def name_in(value: Any) -> str:
     """What a cell names: text, a number, or the `path` of a record."""
     if isinstance(value, dict):
         value = value.get("path")
-    return str(value) if isinstance(value, (str, int)) else ""
+    return _LINK_BEHIND.sub("", str(value)) if isinstance(value, (str, int)) else ""
 
 
 def _cut(text: str) -> list[str]:

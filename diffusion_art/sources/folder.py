@@ -22,7 +22,9 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import read_beside
+from diffusion_art.sources.classes import ClassNames, with_names
 from diffusion_art.sources.collection import Collection, Entry, collect
+from diffusion_art.sources.copies import small_copies
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.kohya import regularisation
 from diffusion_art.sources.listing import Listing, list_files
@@ -72,7 +74,8 @@ class ImageFolder:
 
     @property
     def caption_template(self) -> str | None:
-        return self._given_template or default_template(self._collection.columns)
+        found = default_template(self._collection.columns) if self._collection.alike else None
+        return self._given_template or found
 
     def describe(self) -> dict[str, Any]:
         by_folders = names_of_columns(self._listing.pictures())
@@ -81,6 +84,8 @@ class ImageFolder:
             more["folder_columns"] = by_folders  # which earlier versions did not read
         if regularisation(self._listing.pictures()):
             more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
+        if small_copies(self._listing):
+            more["copies"] = "left out"  # so for these
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
     def left_out(self) -> dict[str, int]:
@@ -125,13 +130,21 @@ class ImageFolder:
         if beside.text:
             columns["caption"] = beside.text if len(captions) < 2 else captions[0]
         several = tuple(captions) if len(captions) > 1 else ()
+        if self._class_names and (number := entry.file.rpartition("/")[0].rpartition("/")[2]).isdigit():
+            columns.setdefault("label", number)  # `0/a.jpg` of class 0
+        columns = with_names(columns, self._class_names)
         yield Picture(image, columns, identity=image, name=entry.file, captions=several, split=entry.split)
 
     @cached_property
     def _collection(self) -> Collection:
         return collect(self._listing)
 
+    @cached_property
+    def _class_names(self) -> ClassNames:
+        return self._collection.class_names
+
     def __getstate__(self) -> dict[str, Any]:
         """The entries travel in the chunks, not with the source to every process, which may run in another folder."""
-        held = {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
+        held = {"_class_names": self._class_names}  # which other processes cannot read
+        held |= {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
         return {**held, "path": self.path.absolute()}

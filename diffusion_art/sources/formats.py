@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from PIL import Image
 
 HEAD_BYTES = 32  # by which `looks_like_picture` knows one
+PICKLE = "pickles of Python, which may run any program and are not opened; save their pictures as PNG"
 HEIC_EXTRA = "install pillow-heif"
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
@@ -22,6 +23,7 @@ _OTHERS = (  # what a file without a suffix may be
     (b"PAR1", "parquet without a suffix; rename them to .parquet"),
     (b"%PDF", "PDF"),
     (b"\x1aE\xdf\xa3", "video"),
+    *((b"\x80" + bytes([version]), PICKLE) for version in range(2, 6)),
 )
 _NO_READER = (
     (b"\xff\x0a", "JPEG XL"),
@@ -32,11 +34,15 @@ _NO_READER = (
 )
 
 
-GIT_LFS = "a pointer of Git LFS, not the file itself; `git lfs pull` in its repository brings that"
+_GIT_LFS = "a pointer of Git LFS, not the file itself; `git lfs pull` in its repository brings that"
+_ANNEX = "a pointer of git-annex, not the file itself; `git annex get .` in its repository brings that"
 
 
-def is_lfs_pointer(head: bytes) -> bool:
-    return head.startswith(b"version https://git-lfs")
+def pointer(head: bytes) -> str | None:
+    """What a file is that only points to another; None for one that is itself."""
+    if head.startswith(b"version https://git-lfs"):
+        return _GIT_LFS
+    return _ANNEX if head.startswith(b"/annex/objects/") else None
 
 
 def can_read_heic() -> bool:

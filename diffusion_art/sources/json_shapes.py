@@ -5,7 +5,10 @@
 {"images": [...], "annotations": [...]}                 COCO: captions, or categories, joined by image_id
 {"images": [{"filename", "sentences": [{"raw"}]}]}      Karpathy's splits
 {"train": [...], "test": [...]}                         records, names or files of each split
-{"file": {"0": "a.jpg", ...}, "text": {"0": ...}}       columns, as pandas writes them
+{"file": {"0": "a.jpg", ...}, "text": {"0": ...}}       columns, as pandas writes them; also as lists
+{"columns": ["file", "text"], "data": [["a.jpg", ...]]} as pandas splits them
+[["a.jpg", "a cat"], ...]                               pairs
+{"response": {"items": [...]}}                          what interfaces wrap
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns, is_caption_column
+from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column
 from diffusion_art.captions.values import ready_captions
 from diffusion_art.sources.annotators import (
     of_fiftyone,
@@ -26,7 +29,7 @@ from diffusion_art.sources.annotators import (
     rows_of_via,
 )
 from diffusion_art.sources.described import names_scored
-from diffusion_art.sources.exports import of_exiftool, of_flickr, posts_in
+from diffusion_art.sources.exports import OF_COLLECTIONS, of_exiftool, of_flickr, posts_in
 from diffusion_art.sources.iiif import is_manifest, rows_of_manifest
 from diffusion_art.sources.museums import of_museum
 from diffusion_art.sources.splits import split_of_folder
@@ -38,6 +41,7 @@ _LAST_COMMA = re.compile(r",(\s*[\]}])")
 # records in a row that have its captions, and those whose texts are about something else
 _OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
 _ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
+_ENVELOPES = ("query", "photos", "response", "result", "results", "data", "hits", "_embedded")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
 
@@ -70,7 +74,8 @@ def rows_of(
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as tables have it, of what programs and museums write."""
-    for shape in (of_label_studio, of_fiftyone, of_question, of_museum, of_exiftool, of_flickr, _lifted):
+    of_tools, of_programs = (of_label_studio, of_fiftyone, of_question), (of_exiftool, of_flickr, *OF_COLLECTIONS)
+    for shape in (*of_tools, of_museum, *of_programs, _lifted):
         row = shape(row)
     return row
 
@@ -78,8 +83,12 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
         yield from (one for row in content if isinstance(row, dict) for one in posts_in(row))
+        pairs = [row for row in content if _is_pair(row) and is_picture(row[0])]
+        yield from ({KEY_COLUMN: name, "caption": text} for name, text in pairs)
     elif not isinstance(content, dict):
         return
+    elif inner := next((content[name] for name in _ENVELOPES if _holds_records(content.get(name))), None):
+        yield from _rows_of(inner.get("pages", inner), notes, is_picture)
     elif is_manifest(content):
         yield from rows_of_manifest(content)
     elif found := [*rows_of_via(content), *rows_of_classes(content)]:
@@ -91,12 +100,34 @@ def _rows_of(content: Any, notes: Counter[str], is_picture: Callable[[str], bool
     elif _is_record(content, is_picture):
         yield content
     elif lists := [value for value in content.values() if _are_records(value)]:
-        captioned = lists if len(lists) == 1 else [rows for rows in lists if any(map(is_caption_column, rows[0]))]
-        yield from (_with_folder(one) for rows in captioned for row in rows for one in posts_in(row))
+        told = lists if len(lists) == 1 else _telling(lists)
+        yield from (_with_folder(one) for rows in told for row in rows for one in posts_in(row))
     elif _are_columns(content):
         yield from ({name: values[key] for name, values in content.items()} for key in next(iter(content.values())))
+    elif isinstance(names := content.get("columns"), list) and isinstance(rows := content.get("data"), list):
+        yield from (dict(zip(names, row)) for row in rows if isinstance(row, list) and len(row) == len(names))
+    elif _are_lists(content, is_picture):
+        yield from (dict(zip(content, cells)) for cells in zip(*content.values()))
     else:
         yield from _by_file(content)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def _holds_records(value: Any) -> bool:
+    """Whether it is what an interface wraps round the records that it found."""
+    return isinstance(value, dict) and any(
+        _are_records(inner) or (name == "pages" and isinstance(inner, dict)) for name, inner in value.items()
+    )
+
+
+def _telling(lists: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Those with captions, or else those about paintings."""
+    first = [(rows, plain_row(rows[0])) for rows in lists]
+    captioned = [rows for rows, row in first if any(map(is_caption_column, row))]
+    return captioned or [rows for rows, row in first if caption_columns(row).art]
 
 
 def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
@@ -111,22 +142,33 @@ def _is_record(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bo
 
 
 def _lifted(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the captions of the one record or list of records in it that has some, where it has none itself. A
-    row that tells of its picture otherwise (title, label) keeps to that, but for records that are plainly its own.
+    """The row with the captions of the one record or list of records in it that has some, where it has none itself, or
+    with the artist and title in the one record that has these. A row that tells of its picture otherwise (title, label)
+    keeps to that, but for records that are plainly its own.
     """
     known = caption_columns(row)
     if known.ready or known.telling:
         return row
-    own = _OWN.fullmatch if known.art or known.last else lambda name: not _ASIDE.fullmatch(name)
-    nested = {name: value for name, value in row.items() if own(name.lower())}
+    nested = {name: value for name, value in row.items() if tells_of_picture(name, known)}
     within = {name: [value] if isinstance(value, dict) else value for name, value in nested.items()}
     records = {name: items for name, items in within.items() if isinstance(items, list) and items and _all_tell(items)}
+    if not records and not known.art:
+        painted = [
+            value for value in nested.values() if isinstance(value, dict) and len(caption_columns(value).art) > 1
+        ]
+        return {**painted[0], **row} if len(painted) == 1 else row
     if len(records) != 1:
         return row
     (items,) = records.values()
     if len(items) == 1 and isinstance(next(iter(row[name] for name in records)), dict):
         return {**items[0], **row}
     return {**row, "captions": [text for item in items for text in ready_captions(item)]}
+
+
+def tells_of_picture(name: str, known: CaptionColumns) -> bool:
+    """Whether records in column `name` may be about the picture, where the other columns are `known`."""
+    plain = name.lower()
+    return bool(_OWN.fullmatch(plain)) if known.art or known.last else not _ASIDE.fullmatch(plain)
 
 
 def _all_tell(items: list[Any]) -> bool:
@@ -153,12 +195,22 @@ def _are_columns(content: dict[str, Any]) -> bool:
     return bool(first) and all(isinstance(cells, dict) and cells.keys() == first.keys() for cells in content.values())
 
 
+def _are_lists(content: dict[str, Any], is_picture: Callable[[str], bool]) -> bool:
+    """Whether each value is a list of as many cells, and one of them names pictures."""
+    columns = list(content.values())
+    if len(columns) < 2 or not all(isinstance(cells, list) and len(cells) == len(columns[0]) for cells in columns):
+        return False
+    return any(isinstance(cell, str) and is_picture(cell) for cells in columns for cell in cells[:10])
+
+
 def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, value in content.items():
         if tags := names_scored(value):
             yield {KEY_COLUMN: name, "tags": tags}
         elif isinstance(value, dict):
             yield {**value, KEY_COLUMN: name}
+        elif isinstance(value, list) and all(isinstance(item, str) and " " not in item for item in value):
+            yield {KEY_COLUMN: name, "tags": value}
         elif isinstance(value, (str, list)):
             yield {KEY_COLUMN: name, "caption": value}
 

@@ -5,17 +5,14 @@ two lists that go together line by line.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Sequence
 
 from diffusion_art.sources.described import Described
-from diffusion_art.sources.metadata import NO_PICTURE, Metadata
+from diffusion_art.sources.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.splits import first_split, numbered_splits, split_of_file
 from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.table import first_lines
 from diffusion_art.sources.texts import read_text
-
-_OF_CAPTIONS = re.compile(r"captions?|prompts?|texts?|descriptions?")
 
 
 def read_list(metadata: Metadata, file: str) -> bool:
@@ -24,18 +21,29 @@ def read_list(metadata: Metadata, file: str) -> bool:
 
 
 def _read_partition(metadata: Metadata, file: str) -> bool:
-    """CelebA's list of splits by their numbers: `000001.jpg 0`."""
-    if "partition" not in posixpath.basename(file) and "split" not in posixpath.basename(file):
+    """CelebA's list of splits by their numbers: `000001.jpg 0`, or CUB's, of numbers in `images.txt`: `1 0`."""
+    base, folder = posixpath.basename(file), posixpath.dirname(file)
+    if "partition" not in base and "split" not in base:
         return False
-    lines = [line.split() for line in read_text(metadata.root / file).text.splitlines() if line.strip()]
-    rows = [{"file_name": line[0], "partition": line[-1]} for line in lines if len(line) == 2]
-    numbers, folder = numbered_splits(rows), posixpath.dirname(file)
-    found = [(picture, row) for row in rows if (picture := metadata.names.find(row["file_name"], folder))]
-    if not numbers.column or 2 * len(found) <= len(lines):
+    lines = [line.split() for line in _lines(metadata, file)]
+    column = "is_train" if "train_test" in base else "partition"
+    rows = [{"file_name": line[0], column: line[-1]} for line in lines if len(line) == 2]
+    numbers, numbered = numbered_splits(rows), _numbered(metadata, folder)
+    named = ((numbered.get(name := row["file_name"]) or metadata.names.find(name, folder), row) for row in rows)
+    found = [(picture, row) for picture, row in named if picture]
+    if not numbers.note or numbers.unclear or 2 * len(found) <= len(lines):
         return False
     for picture, row in found:
         metadata.add_numbered(metadata.described.setdefault(picture, Described()), numbers, row)
     return True
+
+
+def _numbered(metadata: Metadata, folder: str) -> dict[str, str]:
+    """{number: picture} as `images.txt` beside a list has them."""
+    file = posixpath.join(folder, "images.txt")
+    lines = [line.split(maxsplit=1) for line in _lines(metadata, file)] if (metadata.root / file).is_file() else []
+    named = ((line[0], metadata.names.find(line[1], folder)) for line in lines if len(line) == 2 and line[0].isdigit())
+    return {number: picture for number, picture in named if picture}
 
 
 def _read_names(metadata: Metadata, file: str) -> bool:
@@ -76,7 +84,7 @@ def read_side_by_side(metadata: Metadata, files: Sequence[str]) -> list[str]:
     """Those of some texts in one folder that are a list of pictures and one of their captions, line by line
     (`images.txt` and `prompts.txt`).
     """
-    captions = [file for file in files if _OF_CAPTIONS.fullmatch(posixpath.basename(file).rpartition(".")[0].lower())]
+    captions = [file for file in files if OF_CAPTIONS.fullmatch(posixpath.basename(file).rpartition(".")[0].lower())]
     for file in captions:
         texts = _lines(metadata, file)
         for other in (other for other in files if other not in captions):

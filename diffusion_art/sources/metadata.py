@@ -8,20 +8,22 @@ has the last word on each column.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
-from diffusion_art.sources.annotators import ONE_HOT, of_one_hot, of_via_csv
+from diffusion_art.sources.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.delimited import Row
 from diffusion_art.sources.described import Described, without_captions
 from diffusion_art.sources.exports import of_exiftool
 from diffusion_art.sources.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in
+from diffusion_art.sources.joins import joined
 from diffusion_art.sources.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.listing import Listing
-from diffusion_art.sources.names import PictureNames, columns_of_folders
+from diffusion_art.sources.names import PictureNames, columns_of_folders, grouped
 from diffusion_art.sources.splits import (
     NumberedSplits,
     column_of_splits,
@@ -30,14 +32,16 @@ from diffusion_art.sources.splits import (
     split_of_file,
     split_of_folder,
 )
-from diffusion_art.sources.suffixes import stem_of, suffix_of
+from diffusion_art.sources.suffixes import TEXT_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.table import read_table, record_in
-from diffusion_art.sources.texts import Decoded, overlaid
+from diffusion_art.sources.texts import Decoded, alternatives, overlaid, read_text
 
 NO_PICTURE = "rows of metadata whose picture is not here"
 SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"
 OTHER_SUFFIX = "rows whose picture is here by another suffix (a.png for a.jpg), which was taken"
 RECORD = "record"  # the column of the name of a file with one record
+ORPHAN_TEXTS = "texts that belong to no picture"
+OF_CAPTIONS = re.compile(r"captions?|prompts?|texts?|descriptions?")  # the name of a file
 NO_TABLE = "files that look like metadata and name no picture here"
 
 
@@ -54,6 +58,7 @@ class Metadata:
         self.columns: dict[str, None] = {}
         self.companions: set[str] = set()  # pictures in other columns of tables that describe those in one
         self.seen: dict[str, None] = {}  # columns of tables that name no picture
+        self.others: list[str] = []  # those tables
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.root, self.names, self._example = listing.root, names, ""
@@ -75,30 +80,56 @@ class Metadata:
         notes: Counter[str] = Counter()
         finder = self.finder(table)
         read_rows = list(read_table(path, notes, is_picture=finder, delimiter=self._delimiter, text=text))
-        if posixpath.basename(table) == ONE_HOT:
-            read_rows = [(line, of_one_hot(row)) for line, row in read_rows]
         by_folders = columns_of_folders(table)
-        rows = [(line, {**by_folders, **of_exiftool(of_via_csv(row))}) for line, row in read_rows]
+        plain = of_one_hot([{**by_folders, **of_exiftool(of_via_csv(row))} for _, row in read_rows])
+        rows = [(line, row) for (line, _), row in zip(read_rows, plain)]
         if self._file_column and rows and not any(self._file_column in row for _, row in rows):
             names = ", ".join(dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row))
             raise UserError(f"{path} has no column `{self._file_column}`. Its columns: {names}.")
         found = self._join(rows, table, notes, strict=strict)
         if not found and not strict:
             self.left_out[NO_TABLE] += 1
+            self.others.append(table)
             self.seen |= dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row)
         return found
 
-    def read_records(self, folder: str, files: Sequence[str], *, but: Container[str | None]) -> None:
-        """Files that `read` found no picture in, each with one record (JSON or XML): together they are a table. Where
-        no column names pictures, the names of the files do, but of those pictures `but` that have JSON beside them.
+    def read_joined(self) -> None:
+        """Tables that name no picture, and what they say by the numbers in those that do."""
+        for table in self.others if self.described else ():
+            rows = list(read_table(self.root / table, Counter(), is_picture=lambda _: False))
+            found = {file: row for file, row in joined(table, rows, self.described) if row}
+            self.left_out[NO_TABLE] -= bool(found)
+            for file, row in found.items():
+                known = self.described[file].columns
+                new = Described()
+                new.add({name: value for name, value in row.items() if not known.get(name)}, None)
+                self.merge({file: new})
+
+    def read_records(self, folder: str, files: Sequence[str], *, but: Container[str | None]) -> bool:
+        """Whether files that `read` found no picture in, each with one record (JSON or XML), are a table together.
+        Where no column names pictures, the names of the files do, but of those `but` that have JSON beside them.
         """
         records = [(number, record) for number, file in enumerate(files) if (record := record_in(self.root / file))]
         stems = {number: stem_of(posixpath.basename(files[number])) for number, _ in records}
         others = [(number, row) for number, row in records if self.names.find(stems[number], folder) not in but]
         named = [(number, {**row, RECORD: stems[number]}) for number, row in others]
         table = f"{folder}/"
-        if self._join(records, table, Counter()) or self._join(named, table, Counter(), column=RECORD):
-            self.left_out[NO_TABLE] -= len(records)
+        found = self._join(records, table, Counter()) or self._join(named, table, Counter(), column=RECORD)
+        self.left_out[NO_TABLE] -= len(records) * found
+        return found
+
+    def read_alone(self, files: Sequence[str]) -> None:
+        """Files of one name in several folders, `caption.txt` or `info.json`, each of the one picture of its folder."""
+        lone = {file: picture for file in files if (picture := self.names.one_in(posixpath.dirname(file)))}
+        for alike in grouped((posixpath.basename(file), file) for file in lone).values():
+            for file in alike if len(alike) > 1 else ():
+                path, text = self.root / file, suffix_of(file) in TEXT_SUFFIXES
+                row = {"captions": alternatives(read_text(path).text)} if text else record_in(path)
+                if (not text or OF_CAPTIONS.fullmatch(posixpath.basename(stem_of(file)))) and any(caption_columns(row)):
+                    self.left_out[ORPHAN_TEXTS if text else NO_TABLE] -= 1
+                    described = Described()
+                    described.add(row, None)
+                    self.merge({lone[file]: described})
 
     def _join(
         self, rows: list[Row], table: str, notes: Counter[str], *, strict: bool = False, column: str | None = None
@@ -114,6 +145,8 @@ class Metadata:
                 folder, columns = own, FileColumns(self.names, own)
                 column = columns.of_files(rows)
             column = column or columns.of_namesakes(rows)
+            if column is None:
+                column, rows = columns.of_records(rows)
         if column is None and not strict:
             return False
         rows = [(line, one) for line, row in rows for one in columns.one_a_picture(row, column)]

@@ -1,5 +1,5 @@
 """Objects as the interfaces of museums give them, as rows with the columns of a painting: Harvard's people with roles,
-the Smithsonian's records, Linked Art (Getty, Yale).
+the Smithsonian's records, Linked Art (Getty, Yale), schema.org, Denmark's SMK.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ def of_museum(row: dict[str, Any]) -> dict[str, Any]:
         return _of_smithsonian(content)
     if row.get("type") == "HumanMadeObject" and isinstance(row.get("_label"), str):
         return _of_linked_art(row)
+    if "@type" in row and isinstance(row.get("name"), str):  # schema.org
+        return {"title": row["name"], **row}
+    if made := [item for item in _records(row.get("production")) if "creator" in item]:  # Denmark's SMK
+        return {"artist": [item["creator"] for item in made], **row}
     people = [person for person in _records(row.get("people")) if "role" in person]
     if people and not row.get("artist"):
         makers = [person for person in people if _MAKER.search(str(person["role"]))] or people

@@ -10,7 +10,7 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ _OF_FLICKR = re.compile(r"(?:.*_)?([1-9]\d{4,})(?:_[0-9a-f]{10})?_o")
 _IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
 _LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
 _CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
+_MADE_FROM = re.compile(r"source|input|condition|control|hint|mask|original|before|reference")
 _PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
 _IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
 _WORD = re.compile(r"[^\W\d_]")
@@ -65,6 +66,13 @@ def is_layout(folder: str) -> bool:
     """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
     name = words(folder).lower()
     return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
+
+
+def others_are_made_from(column: str) -> bool:
+    """Whether the pictures of a column are what those that a caption tells of were made from: ControlNet's `source`
+    beside `target`, `input_image` beside `edited_image`.
+    """
+    return bool(_MADE_FROM.search(column.lower()))
 
 
 def columns_of_folders(file: str) -> dict[str, str]:
@@ -145,6 +153,11 @@ class PictureNames:
             candidates = [file for file in candidates if posixpath.dirname(file).rpartition("/")[2] in places]
         return candidates[0] if len(candidates) == 1 else None
 
+    def one_in(self, folder: str) -> str | None:
+        """The one picture that lies directly in `folder`, None where there is another number of them."""
+        found = self._in_folders.get(folder, [])
+        return found[0] if folder and len(found) == 1 else None
+
     def folders_in(self, folder: str) -> list[str]:
         """The names of the folders in `folder` that hold pictures, at any depth."""
         start = f"{folder}/" if folder else ""
@@ -171,23 +184,27 @@ class PictureNames:
         found = self._by_base.get(base, []) if base else []
         return found if len(found) > 1 and self.find(name, folder) is None else []
 
+    @property
+    def _folders(self) -> Collection[str]:
+        return self._in_folders.keys()
+
     @cached_property
-    def _folders(self) -> set[str]:
-        return {posixpath.dirname(file) for file in self._files.values()}
+    def _in_folders(self) -> dict[str, list[str]]:
+        return grouped((posixpath.dirname(file), file) for file in self._files.values())
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:
-        return _grouped((file[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
+        return grouped((file[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         stems = ((stem_of(file)[file.rfind("/") + 1 :].casefold(), path) for file, path in self._files.items())
-        return _grouped(stems)
+        return grouped(stems)
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
         numbers = ((_id_in(stem), path) for stem, paths in self._by_stem.items() for path in paths)
-        return _grouped((number, path) for number, path in numbers if number)
+        return grouped((number, path) for number, path in numbers if number)
 
 
 def _number(stem: str) -> str:
@@ -263,7 +280,8 @@ def _shared_end(file: str, wanted: list[str]) -> int:
     return count
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """{first: [second, ...]} of pairs."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)

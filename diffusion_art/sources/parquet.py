@@ -18,6 +18,7 @@ from typing import Any
 from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
+from diffusion_art.sources.classes import class_lists, together, with_names
 from diffusion_art.sources.formats import no_reader
 from diffusion_art.sources.image_cells import cell_of
 from diffusion_art.sources.listing import Listing, digest, list_files, told
@@ -57,6 +58,8 @@ class Parquet:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
+        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
+        self._class_names = together(class_lists(listing).values()) if listing else {}
         files, pictures, facts, self._left_out = _find(self.path, listing)
         self._beside = PictureNames(pictures)
         self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group
@@ -94,6 +97,8 @@ class Parquet:
             found["split_labels"] = True  # earlier versions took their numbers for no splits
         if self._digest_beside:
             found["beside"] = self._digest_beside  # pictures that rows may name
+        if self._class_names:
+            found["classes"] = self._class_names
         if self._by_folders:
             found["folder_columns"] = self._by_folders  # which earlier versions did not read
         return found
@@ -167,6 +172,7 @@ class Parquet:
         texts |= layout.texts_of(rows[0])
         for row in rows[1:]:
             texts |= {column: text for column, text in layout.texts_of(row).items() if not texts[column]}
+        texts = with_names(texts, self._class_names)
         if path and not texts.get("filename"):
             texts["filename"] = path
         captions = list(dict.fromkeys(text for row in rows for text in layout.captions_of(row)))
@@ -195,7 +201,7 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], di
         return [str(path)], [], {}, Counter()
     if not path.is_dir():
         raise UserError(f"there is no {path}. Give the parquet file or its folder: source.path=...")
-    listing = listing or list_files(path)
+    assert listing is not None
     files = listing.having({".parquet"})
     if not files:
         raise UserError(f"{path} holds no .parquet file{listing.told()}. Give the folder that does: source.path=...")

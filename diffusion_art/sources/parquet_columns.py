@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from diffusion_art.captions.columns import is_caption_column
-from diffusion_art.sources.names import title_words
+from diffusion_art.sources.names import others_are_made_from, title_words
 from diffusion_art.sources.texts import as_text
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")  # preferred in this order
@@ -33,7 +33,14 @@ def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
 
 
 def _likeliest_first(columns: list[str]) -> list[str]:
-    return sorted(columns, key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower())))
+    return sorted(
+        columns,
+        key=lambda name: (
+            is_caption_column(name),
+            not _LIKELY_IMAGE.search(name.lower()),
+            others_are_made_from(name),
+        ),
+    )
 
 
 def other_images(schema: pa.Schema, chosen: str) -> list[str]:

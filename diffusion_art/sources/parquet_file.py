@@ -15,8 +15,9 @@ from diffusion_art.captions.columns import caption_columns
 from diffusion_art.captions.values import ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.described import text_of
-from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, looks_like_picture
+from diffusion_art.sources.formats import looks_like_picture, pointer
 from diffusion_art.sources.image_cells import cell_of, is_base64
+from diffusion_art.sources.json_shapes import tells_of_picture
 from diffusion_art.sources.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
 from diffusion_art.sources.splits import (
     NO_NUMBERS,
@@ -30,7 +31,7 @@ from diffusion_art.sources.splits import (
 from diffusion_art.sources.texts import decode
 
 EMPTY_ROW = "rows without a picture"
-PACKED_COLUMN = "json"  # the hub's: what a WebDataset has in .json files
+_PACKED = "json"  # the hub's: what a WebDataset has in .json files
 STATUS_COLUMN = "status"  # img2dataset's: "success", or why a link gave no picture
 _LOOKED_AT = 8
 _READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row group in memory
@@ -40,7 +41,8 @@ _READ_AHEAD_BYTES = 2**20  # streams a column instead of holding a whole row gro
 class Layout:
     """The column of images, the columns of text, and `labels`: (column of class numbers, the names of its classes).
 
-    `packed` are those of the texts that lie in a column of records, as the hub's parquet of WebDatasets has them.
+    `packed` are those of the texts that lie in records in the column `packed_in`, as the hub's parquet of WebDatasets
+    has them, or a `Sequence` of records.
     """
 
     image: str
@@ -48,11 +50,12 @@ class Layout:
     texts: tuple[str, ...]
     labels: tuple[tuple[str, tuple[str, ...]], ...]
     packed: tuple[str, ...] = ()
+    packed_in: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What is read of a file."""
-        return (*self._plain, *([PACKED_COLUMN] if self.packed else []), self.image)
+        return (*self._plain, *([self.packed_in] if self.packed else []), self.image)
 
     @property
     def _plain(self) -> tuple[str, ...]:
@@ -92,7 +95,9 @@ class Layout:
         return ready_captions(self._values(row)) if self.has_captions else []
 
     def _values(self, row: dict[str, Any]) -> dict[str, Any]:
-        packed = row.get(PACKED_COLUMN) if self.packed else None
+        packed = row.get(self.packed_in) if self.packed else None
+        if isinstance(packed, list):
+            packed = {name: [item[name] for item in packed if item] for name in self.packed}
         row = {**row, **dict.fromkeys(self.packed), **(packed or {})}
         return {name: _decoded(row[name]) for name in self.texts}
 
@@ -135,11 +140,11 @@ def layout_of(schema: pa.Schema, image: str) -> Layout:
     """With the pictures in column `image`."""
     labels = labels_of(schema)
     texts = text_columns(schema, labels, without=[image])
-    packed = _packed_columns(schema, without=[image, *texts])
+    packed_in, packed = _packed_columns(schema, texts, without=[image, *texts])
     named = tuple((name, tuple(names)) for name, names in labels.items() if name in texts)
     kind = item_type(schema.field(image).type)
     may_name_files = bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0
-    return Layout(image, may_name_files, (*texts, *packed), named, packed)
+    return Layout(image, may_name_files, (*texts, *packed), named, packed, packed_in)
 
 
 def _base64_columns(opened: pq.ParquetFile) -> list[str]:
@@ -153,11 +158,23 @@ def _base64_columns(opened: pq.ParquetFile) -> list[str]:
         return []
 
 
-def _packed_columns(schema: pa.Schema, *, without: list[str]) -> tuple[str, ...]:
-    place = schema.get_field_index(PACKED_COLUMN)
-    if place < 0 or not pa.types.is_struct(schema.field(place).type):
-        return ()
-    return tuple(text_columns(pa.schema(list(schema.field(place).type)), {}, without=without))
+def _packed_columns(schema: pa.Schema, texts: list[str], *, without: list[str]) -> tuple[str, tuple[str, ...]]:
+    """The one column of records that tell of the picture, and the texts in it; none where others have captions."""
+    known, found = caption_columns(texts), {}
+    for field in schema:
+        if field.name in without or not pa.types.is_struct(kind := item_type(field.type)):
+            continue
+        inner = tuple(text_columns(pa.schema(list(kind)), {}, without=without))
+        told = caption_columns(inner)
+        if field.name == _PACKED:
+            return _PACKED, inner
+        if (
+            (told.ready or (told.art and kind == field.type))
+            and not (known.ready or known.telling)
+            and tells_of_picture(field.name, known)
+        ):
+            found[field.name] = inner
+    return next(iter(found.items())) if len(found) == 1 else ("", ())
 
 
 def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
@@ -181,8 +198,8 @@ def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
 def open_parquet(file: str) -> pq.ParquetFile:
     """UserError for a file that is no whole parquet file."""
     with suppress(OSError), Path(file).open("rb") as opened:
-        if is_lfs_pointer(opened.read(32)):
-            raise UserError(f"{file} is {GIT_LFS}.")
+        if other := pointer(opened.read(32)):
+            raise UserError(f"{file} is {other}.")
     try:
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
     except (pa.ArrowException, OSError) as error:

@@ -22,7 +22,7 @@ from PIL import Image
 from diffusion_art.errors import UserError
 from diffusion_art.modes import WHITE, plain, to_srgb
 from diffusion_art.sizes import Size, nearest
-from diffusion_art.sources.formats import GIT_LFS, is_heic, is_lfs_pointer, no_reader, open_heic
+from diffusion_art.sources.formats import is_heic, no_reader, open_heic, pointer
 
 Fit = Literal["crop", "letterbox", "stretch"]
 
@@ -113,8 +113,8 @@ def _own_cap() -> Iterator[None]:
 
 
 def _opened(data: bytes) -> Image.Image:
-    if is_lfs_pointer(data):
-        raise BadPictureError(GIT_LFS)
+    if other := pointer(data):
+        raise BadPictureError(other)
     if reason := no_reader(data):
         raise BadPictureError(reason)
     return open_heic(data) if is_heic(data) else Image.open(io.BytesIO(data), formats=FORMATS)

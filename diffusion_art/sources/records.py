@@ -16,6 +16,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.beside import Neighbours
+from diffusion_art.sources.classes import class_lists, together
 from diffusion_art.sources.collection import Collection, assemble
 from diffusion_art.sources.folder import ImageFolder
 from diffusion_art.sources.listing import Listing, list_files
@@ -70,7 +71,8 @@ class Records(ImageFolder):
         metadata = Metadata(
             self._listing, PictureNames(pictures), file_column=self._file_column, delimiter=self._delimiter
         )
-        metadata.read(Path(os.path.relpath(self.table, self.path)).as_posix())
+        table = Path(os.path.relpath(self.table, self.path)).as_posix()
+        metadata.read(table)
         named = [file for file in pictures if file in metadata.described]
         if not named:
             seen = f", columns {', '.join(metadata.seen)}" if metadata.seen else ""
@@ -78,8 +80,9 @@ class Records(ImageFolder):
                 f"{self.table} names no picture below {self.path}{seen}. Give the folder of the pictures, "
                 "source.images=FOLDER, or the column that names them, source.file_column=NAME."
             )
+        class_names = together(names for file, names in class_lists(self._listing).items() if file != table)
         metadata.left_out["pictures that the table does not name"] += len(pictures) - len(named)
-        return assemble(self._listing, named, Neighbours(self._listing, named), metadata)
+        return assemble(self._listing, named, Neighbours(self._listing, named), metadata, class_names)
 
 
 def _separator(given: str | None) -> str | None:

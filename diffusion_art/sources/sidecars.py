@@ -1,5 +1,5 @@
 """What programs that sort pictures write beside them, read as columns: `a.tags`, and the XMP of digiKam, darktable and
-Lightroom (`a.xmp`, `a.jpg.xmp`).
+Lightroom (`a.xmp`, `a.jpg.xmp`); the class of a picture in `a.cls` too.
 
     <dc:description>   caption      <dc:title>   title      <dc:subject>   keywords
 
@@ -36,6 +36,9 @@ def read_sidecars(root: Path, files: Iterable[str]) -> tuple[dict[str, str], lis
             text = decode(opened.read(MAX_TEXT_BYTES)).text
         if suffix_of(file) == ".tags":
             columns["tags"] = ", ".join(line.strip() for line in text.splitlines() if line.strip())
+            continue
+        if suffix_of(file) == ".cls":
+            columns["label"] = text.strip()
             continue
         try:
             columns |= read_xmp(text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from diffusion_art.sources.formats import HEIC_EXTRA, can_read_heic
+from diffusion_art.sources.formats import HEIC_EXTRA, PICKLE, can_read_heic
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
 _OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
 PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
 TEXT_SUFFIXES = frozenset({".txt", ".caption", ".captions", ".text", ".cap", ".prompt", ".description"})
-SIDECAR_SUFFIXES = frozenset({".tags", ".xmp"})
+SIDECAR_SUFFIXES = frozenset({".tags", ".cls", ".xmp"})
 JSON_SUFFIXES = frozenset({".json", ".jsonld"})
 LINES_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines"})  # an object a line
 TABLE_SUFFIXES = JSON_SUFFIXES | LINES_SUFFIXES | {".csv", ".tsv", ".parquet", ".token", ".xml"}
@@ -42,6 +42,8 @@ _NO_READER = {
         "no captions are read from these; write .txt, or a csv with the columns file_name and caption",
     ),
     ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), PICKLE),
+    ".dvc": "pointers of DVC, not the files themselves; `dvc pull` in their repository brings these",
     **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
     **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),

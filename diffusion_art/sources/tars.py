@@ -20,8 +20,9 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.beside import MAX_TEXT_BYTES, about
+from diffusion_art.sources.classes import ClassNames, class_lists, together, with_names
 from diffusion_art.sources.described import Described
-from diffusion_art.sources.formats import GIT_LFS, is_lfs_pointer, no_reader
+from diffusion_art.sources.formats import no_reader, pointer
 from diffusion_art.sources.listing import Listing, digest, list_files
 from diffusion_art.sources.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
@@ -51,6 +52,15 @@ class Chunk(NamedTuple):
     elsewhere: Mapping[str, Described] | None = None  # by key what other files say of its samples
 
 
+class Around(NamedTuple):
+    """What is known of a sample besides its members: by the names of folders above the tar, and by other files."""
+
+    split: str | None
+    by_folders: dict[str, str]
+    told: Described | None
+    class_names: ClassNames
+
+
 class Tars:
     """Source: one WebDataset tar, or a folder with tars at any depth, in the order of their names.
 
@@ -78,6 +88,7 @@ class Tars:
         self._tables = tables_beside(listing) if listing and not self.path.is_file() else []
         self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing else ""
         self._within = tables_within(found[0])
+        self._class_names = together(class_lists(listing).values()) if listing else {}
         names = {file: self._below_root(file) for file in found}
         folders = FolderSplits(names.values())
         self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
@@ -93,6 +104,8 @@ class Tars:
         by_folders = names_of_columns(self._below_root(file) for file in self._files)
         # which earlier versions did not read
         more: dict[str, Any] = {"folder_columns": by_folders} if by_folders else {}
+        if self._class_names:
+            more["classes"] = self._class_names
         if self._tables or self._within or self._texts:
             more["elsewhere"] = [self._tables_digest, self._within, *self._facts_of_texts()]
         return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
@@ -141,7 +154,8 @@ class Tars:
                     continue
                 try:
                     told = chunk.elsewhere.get(entry.key) if chunk.elsewhere else None
-                    yield from _read_sample(tar, entry, name, chunk.split or entry.split, by_folders, told)
+                    around = Around(chunk.split or entry.split, by_folders, told, self._class_names)
+                    yield from _read_sample(tar, entry, name, around)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
 
@@ -173,19 +187,14 @@ def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]
 def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(32)
-    if is_lfs_pointer(head):
-        raise UserError(f"{file} is {GIT_LFS}.")
+    if other := pointer(head):
+        raise UserError(f"{file} is {other}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
 
 
-def _read_sample(
-    tar: BinaryIO, entry: Entry, name: str, split: str | None, by_folders: dict[str, str], told: Described | None
-) -> Iterator[Item]:
-    """`by_folders` are the columns that the folders above the tar tell, `told` is what stands elsewhere.
-
-    ValueError for a member that is too large, or JSON that cannot be read.
-    """
+def _read_sample(tar: BinaryIO, entry: Entry, name: str, around: Around) -> Iterator[Item]:
+    """ValueError for a member that is too large, or JSON that cannot be read."""
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
     image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
     json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
@@ -203,8 +212,12 @@ def _read_sample(
         return
     known = about(texts, row)
     yield from (Note(name, note) for note in known.notes)
+    told = around.told
     captions = known.captions or (told.captions if told else []) or known.row_captions
-    columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
+    columns = {**around.by_folders, **columns_of_folders(entry.key), **known.columns}
+    if member := entry.members.get("cls"):
+        told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}
+        columns = {**_named(with_names(told_class, around.class_names)), **columns}
     columns = overlaid(columns, told.columns) if told else columns
     if known.text:
         columns["caption"] = known.text if len(captions) < 2 else captions[0]
@@ -212,7 +225,13 @@ def _read_sample(
         columns["folder"] = entry.folder
     columns["filename"] = f"{entry.key}.{suffix}"
     several = tuple(captions) if len(captions) > 1 else ()
-    yield Picture(image, columns, identity=image, name=name, captions=several, split=split)
+    columns = with_names(columns, around.class_names)
+    yield Picture(image, columns, identity=image, name=name, captions=several, split=around.split)
+
+
+def _named(columns: dict[str, str]) -> dict[str, str]:
+    """Those that are more than a number."""
+    return {name: text for name, text in columns.items() if not text.isdigit()}
 
 
 def _caption_suffixes(members: Collection[str], image: str) -> list[str]:

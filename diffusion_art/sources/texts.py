@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_art.captions.columns import CLASS_COLUMNS
+from diffusion_art.captions.columns import CLASS_COLUMNS, is_no_name
 from diffusion_art.captions.values import unique
 
 CP1252_NOTE = "texts read as Windows-1252; where that is wrong, save them as UTF-8"
@@ -67,10 +67,17 @@ def overlaid(columns: Mapping[str, str], more: Mapping[str, str]) -> dict[str, s
     """`columns` with `more` over them, but for numbers of artists, styles and the like where their names are known, and
     for the same names as `claude-monet`.
     """
-    numbers = {name for name, text in more.items() if text.isdigit() and name.lower() in CLASS_COLUMNS}
-    known = {name for name in numbers if not (columns.get(name) or "0").isdigit()}
-    known |= {name for name, text in more.items() if _is_slug_of(text, columns.get(name, ""))}
+    known = {
+        name
+        for name, text in more.items()
+        if (_is_number(name, text) and not _is_number(name, columns.get(name) or "0"))
+        or _is_slug_of(text, columns.get(name, ""))
+    }
     return {**columns, **{name: text for name, text in more.items() if name not in known}}
+
+
+def _is_number(name: str, text: str) -> bool:
+    return is_no_name(name, text) or (text.isdigit() and name.lower() in CLASS_COLUMNS)
 
 
 def _is_slug_of(text: str, name: str) -> bool:

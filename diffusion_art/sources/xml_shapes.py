@@ -3,18 +3,29 @@
 <annotations><image name="a.jpg"><tag label="caption"><attribute name="text">...     CVAT
 <annotation><filename>a.jpg</filename><object><name>boat</name>...                   Pascal VOC
 <record>...<dc:title>...<dc:creator>...                                              Dublin Core, as museums give it
+<mods:titleInfo>... <lido:titleSet>... <metadata><title>...                          MODS, LIDO, the Internet Archive
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
 from diffusion_art.captions.values import unique
+from diffusion_art.sources.suffixes import PICTURE_SUFFIXES, suffix_of
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
-_COLUMNS = {"creator": "artist", "title": "title", "date": "date", "description": "description", "subject": "keywords"}
+_RECORDS = ("lido", "mods", "metadata")  # elements that are about one object, where Dublin Core names none
+# Where the columns of a painting stand in such an element, by the names of elements without their name spaces.
+_PLACES = {
+    "artist": ("name/namePart", "eventActor//nameActorSet/appellationValue", "displayActorInRole", "creator"),
+    "title": ("titleInfo/title", "titleSet/appellationValue", "title"),
+    "date": ("originInfo/dateCreated", "originInfo/dateIssued", "eventDate/displayDate", "date"),
+    "description": ("abstract", "descriptiveNoteValue", "description"),
+    "image": ("linkResource",),
+    "identifier": ("lidoRecID", "identifier"),
+    "keywords": ("subject",),
+}
 
 
 def parsed(text: str) -> ElementTree.Element:
@@ -35,8 +46,13 @@ def rows_of_xml(text: str) -> list[dict[str, Any]]:
     if tree.tag == "annotation":
         names = [_text(item) for item in tree.iterfind("object/name")]
         return [{"file_name": _text(tree.find("filename")), "labels": unique(names)}]
-    row = dict(_of_dublin_core(tree))
-    return [row] if "title" in row else []
+    found = [element for element in tree.iter() if element.find(f"{_DC}title") is not None]
+    for element in tree.iter():
+        element.tag = str(element.tag).rpartition("}")[2]  # names alone tell enough
+    records = found or next((some for name in _RECORDS if (some := list(tree.iter(name)))), [])
+    rows = [row for record in records if "title" in (row := _of_record(record))]
+    links = [text for place in tree.iter("FLocat") for name, text in place.items() if name.endswith("href")]
+    return [{**row, "image": links[0]} for row in rows] if links and len(rows) == 1 else rows
 
 
 def _of_cvat(image: ElementTree.Element) -> dict[str, Any]:
@@ -52,12 +68,16 @@ def _of_cvat(image: ElementTree.Element) -> dict[str, Any]:
     }
 
 
-def _of_dublin_core(tree: ElementTree.Element) -> Iterator[tuple[str, Any]]:
-    identifiers = [_text(item) for item in tree.iter(f"{_DC}identifier")]
-    yield "identifier", next(iter(identifiers), "")
-    for name, column in _COLUMNS.items():
-        if texts := unique([_text(item) for item in tree.iter(f"{_DC}{name}")]):
-            yield column, texts if name == "subject" else texts[0]
+def _of_record(record: ElementTree.Element) -> dict[str, Any]:
+    """What one element tells of a painting."""
+    row: dict[str, Any] = {}
+    for column, places in _PLACES.items():
+        found = (unique([_text(item) for item in record.iterfind(f".//{place}")]) for place in places)
+        if texts := next((some for some in found if some), []):
+            row[column] = texts if column == "keywords" else texts[0]
+    links = [_text(item) for item in record.iterfind("identifier")]
+    named = next((link for link in links if suffix_of(link) in PICTURE_SUFFIXES), None)
+    return {**row, "image": named} if named else row
 
 
 def _text(element: ElementTree.Element | None) -> str:

@@ -91,10 +91,29 @@ def test_brackets_go_with_their_field(columns: dict[str, str], caption: str) -> 
         ({"artist": "22", "style": "12", "genre": "4"}, ""),
         ({"artist": "22", "title": "1984", "date": "1948"}, "1984 / 1948"),
         ({"objectCreator[1]": "A", "objectTitle[1]": "T"}, "A / T"),
+        (
+            {"artistName": "A", "title": "T", "genre": "g", "style": "S", "completitionYear": "1872"},
+            "A / T / S / g / 1872",
+        ),
+        ({"Dublin Core:Title": "T", "dcterms:creator": "A"}, "A / T"),
+        ({"http://purl.org/dc/elements/1.1/title": "T", "http://purl.org/dc/terms/creator": "A"}, "A / T"),
+        ({"artist": "b81caec7df4cd48ad5e9d3ce0ffb3ed1", "title": "T"}, "T"),
+        ({"artist": "A", "style": "Cubism", "genre": "Cubism"}, "A / Cubism"),
+        ({"subcategory": "gallery", "title": "T", "date": "2020-09-13 12:26:40"}, "T"),
+        ({"Name": "Wave", "Artist": "Courbet"}, "Courbet / Wave"),
+        ({"name": "x", "Object Title": "Wave", "artist": "Courbet"}, "Courbet / Wave"),
+        ({"name": "Bo", "label": "cat"}, "cat"),
+        ({"artistName": "Unknown", "title": "T", "year": "-"}, "T"),
     ],
 )
 def test_without_a_template_the_best_column_serves(columns: dict[str, str], caption: str) -> None:
     assert Captioner(None)(columns) == caption
+
+
+def test_what_repeats_the_last_field_goes() -> None:
+    assert Captioner(ART_TEMPLATE)({"artist": "A", "style": "Cubism", "genre": "Cubism", "date": "1914"}) == (
+        "A / Cubism / 1914"
+    )
 
 
 def test_a_picture_without_any_field_of_the_template_falls_back() -> None:
@@ -125,7 +144,7 @@ def test_a_template_may_name_columns_of_several_words() -> None:
 
 def test_default_templates() -> None:
     assert default_template(["IMAGE_FILE", "DESCRIPTION", "AUTHOR", "TITLE", "DATE"]) == "{AUTHOR} / {TITLE} / {DATE}"
-    assert default_template(["title", "date", "Author"]) == "{title} / {date}"  # the plain names go first
+    assert default_template(["title", "date", "Author", "Dated"]) == "{Author} / {title} / {date}"
     assert default_template(["TEXT", "title", "artist"]) is None
     assert default_template(["title", "artist", "date", "genre", "style", "filename"]) == ART_TEMPLATE
     assert default_template(["Artist(s)", "Title (English)", "Date made"]) == (

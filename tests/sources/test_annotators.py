@@ -86,3 +86,12 @@ def test_questions_of_vision_language_models(tmp_path: Path) -> None:
     ]
     write_files(tmp_path, {**jpegs(*PAIR), "annotations.jsonl": "\n".join(map(json.dumps, rows))})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "a red house", "b.jpg": ""}
+
+
+def test_a_column_a_class(tmp_path: Path) -> None:
+    """ArtDL. Where rows tell anything else, ones and zeros are no labels."""
+    table = "item,set,11F(MARY),11H(FRANCIS),is_public_domain\na,train,1,0,1\nb,train,0,1,1\nc,test,1,0,1\n"
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg", "c.jpg"), "ArtDL.csv": table})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "11F(MARY)", "b.jpg": "11H(FRANCIS)"}
+    write_files(tmp_path, {"ArtDL.csv": "item,title,oil,framed\na,Lilies,1,0\nb,Boats,0,1\nc,Dogs,1,1\n"})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "Lilies", "b.jpg": "Boats", "c.jpg": "Dogs"}

@@ -48,3 +48,13 @@ def test_texts_apart_in_other_folders_belong_to_the_one_picture_of_their_name(tm
     assert captions["jpg/image_1.jpg"] == "a flower"
     assert "whose?" not in captions.values()
     assert source.left_out() == {ORPHAN_TEXTS: 1}
+
+
+def test_tags_of_hydrus_are_one_caption(tmp_path: Path) -> None:
+    """A tag a line, some with what kind they are."""
+    write_files(tmp_path, {**jpegs("aa.jpg"), "aa.jpg.txt": "creator:monet\nwater lilies\npond\n"})
+    write_files(tmp_path, {**jpegs("bb.jpg"), "bb.jpg.txt": "title: a house\na red house\n"})
+    assert captions_of(open_source(tmp_path)) == {
+        "aa.jpg": "creator:monet, water lilies, pond",
+        "bb.jpg": ("title: a house", "a red house"),
+    }

@@ -707,7 +707,7 @@ def test_boxes_in_a_folder_of_labels_are_no_captions_and_texts_in_one_of_caption
     write_files(tmp_path, {"train/labels/a.txt": "0 0.5 0.5 0.2 0.3\n", "train/labels/b.txt": "", "classes.txt": "cat"})
     source = open_source(tmp_path)
     assert set(captions_of(source).values()) == {""}
-    assert source.left_out() == {ORPHAN_TEXTS: 3}
+    assert source.left_out() == {ORPHAN_TEXTS: 2}
     write_files(tmp_path, {"train/captions/a.txt": "a cat", "train/captions/b.txt": "a dog"})
     assert list(captions_of(open_source(tmp_path)).values()) == ["a cat", "a dog"]
 
@@ -878,3 +878,48 @@ def test_tables_of_pairs_without_a_word_of_them_leave_no_picture_out(tmp_path: P
     source = open_source(tmp_path)
     assert captions_of(source) == {"cat/a.jpg": "cat", "cat/b.jpg": "cat", "dog/c.jpg": "dog"}
     assert not source.left_out()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "caption"),
+    [
+        ("caption.txt", "a house\n", "a house"),
+        ("info.json", '{"artist": "Bo", "title": "House"}', "Bo / House"),
+        ("metadata.json", '{"artist": "Bo", "title": "House"}', "Bo / House"),
+        ("README.txt", "Thank you for the download.", ""),
+    ],
+)
+def test_a_folder_for_each_picture(tmp_path: Path, name: str, content: str, caption: str) -> None:
+    write_files(tmp_path, {**jpegs("1/image.jpg", "2/image.jpg"), f"1/{name}": content, f"2/{name}": content})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"1/image.jpg": caption, "2/image.jpg": caption}
+    assert source.left_out() == ({} if caption else {ORPHAN_TEXTS: 2})
+
+
+def test_a_library_of_eagle(tmp_path: Path) -> None:
+    """A thumbnail beside each picture, and settings of the library that are called metadata.json too."""
+    for name, note in (("K1", "a castle on a hill"), ("K2", "")):
+        row = {
+            "id": name,
+            "name": "x",
+            "ext": "jpg",
+            "tags": ["castle", "blue"],
+            "isDeleted": False,
+            "annotation": note,
+        }
+        write_files(tmp_path, jpegs(f"images/{name}.info/x.jpg", f"images/{name}.info/x_thumbnail.png"))
+        write_files(tmp_path, {f"images/{name}.info/metadata.json": json.dumps(row)})
+    write_files(tmp_path, {"metadata.json": json.dumps({"folders": [{"id": "F", "name": "Castles"}], "version": "4"})})
+    assert captions_of(open_source(tmp_path)) == {
+        "images/K1.info/x.jpg": "a castle on a hill",
+        "images/K2.info/x.jpg": "castle, blue",
+    }
+
+
+def test_the_picture_that_was_made_is_the_one_that_the_prompt_tells_of(tmp_path: Path) -> None:
+    """ControlNet's fill50k."""
+    write_files(tmp_path, jpegs("source/0.png", "target/0.png"))
+    write_files(tmp_path, {"prompt.json": '{"source": "source/0.png", "target": "target/0.png", "prompt": "a circle"}'})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"target/0.png": "a circle"}
+    assert source.left_out() == {COMPANIONS: 1}

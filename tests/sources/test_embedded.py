@@ -104,3 +104,17 @@ def test_a_build_without_captions_says_that_they_lie_within_the_files(tmp_path: 
 def test_a_broken_picture_holds_no_caption() -> None:
     data = io.BytesIO(png(parameters=NOTED)).getvalue()
     assert embedded_caption(data[:60]) == ""
+
+
+@pytest.mark.parametrize(
+    ("comment", "caption"),
+    [
+        ("a house by the sea", "a house by the sea"),
+        ("CREATOR: gd-jpeg v1.0 (using IJG JPEG v62), quality = 90", ""),
+        ("Created with GIMP", ""),
+        ("File written by Adobe Photoshop 4.0", ""),
+        ("42", ""),
+    ],
+)
+def test_comments_of_jpeg(comment: str, caption: str) -> None:
+    assert embedded_caption(encoded(picture(0), "JPEG", comment=comment)) == caption

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from diffusion_art.sources.detect import open_source
 from tests.fakes_sources import captions_of, jpegs, write_files
 
@@ -62,3 +64,37 @@ def test_photos_of_flickr(tmp_path: Path) -> None:
         "data/sunset_7085146945_o.jpg": "A red sunset",
         "data/beach_7085146946_o.jpg": "Beach",
     }
+
+
+def test_what_wikimedia_says_of_its_files(tmp_path: Path) -> None:
+    known = {"ObjectName": "Sunrise", "Artist": '<a href="//x">Claude Monet</a>', "DateTimeOriginal": "1872"}
+    told = {name: {"value": value, "source": "x"} for name, value in known.items()}
+    page = {"title": "File:Monet - Sunrise.jpg", "imageinfo": [{"url": "https://x/1.jpg", "extmetadata": told}]}
+    for number, (name, content) in enumerate({
+        "Monet_-_Sunrise.json": page,
+        "info.json": {"query": {"pages": {"1": page}}},
+    }.items()):  # fmt: skip
+        write_files(tmp_path / str(number), {**jpegs("Monet_-_Sunrise.jpg"), name: json.dumps(content)})
+        assert captions_of(open_source(tmp_path / str(number))) == {
+            "Monet_-_Sunrise.jpg": "Claude Monet / Sunrise / 1872"
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("{{Artwork\n |artist = {{Creator:Monet}}\n |title = {{en|1=Sunrise}}\n |date=1872\n}}",
+         "Monet / Sunrise / 1872"),
+        ("{{Information\n|description={{en|1=A [[harbour|port]] at dawn}}\n|author=Bo\n}}", "A port at dawn"),
+        ("a house in {{braces}}", "a house in {{braces}}"),
+    ],
+)  # fmt: skip
+def test_pages_of_wikimedia_beside_pictures(tmp_path: Path, text: str, caption: str) -> None:
+    write_files(tmp_path, {**jpegs("a.jpg"), "a.txt": text})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": caption}
+
+
+def test_prompts_of_diffusiondb(tmp_path: Path) -> None:
+    told = {"a.png": {"p": "a castle", "se": 38, "c": 7.0, "st": 50, "sa": "k_lms"}}
+    write_files(tmp_path, {**jpegs("a.png"), "part-000001.json": json.dumps(told)})
+    assert captions_of(open_source(tmp_path)) == {"a.png": "a castle"}

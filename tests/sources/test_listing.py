@@ -115,7 +115,9 @@ def test_what_lies_there_instead_of_pictures_is_counted(tmp_path: Path) -> None:
         (("sac.sqlite3",), "1 files .sqlite3: a data base; export its table as csv"),
         (("train.beton",), "files .beton: no reader; write parquet or WebDataset"),
         (("shard.00000.mds", "index.json"), "1 files .mds: no reader"),
-        (("x.npz", "y.npz", "z.pkl"), "2 files .npz: no reader; write parquet or WebDataset; 1 files .pkl"),
+        (("x.npz", "y.npz"), "2 files .npz: no reader; write parquet or WebDataset"),
+        (("data_batch_1.pkl",), "1 files .pkl: pickles of Python, which may run any program and are not opened"),
+        (("images.dvc",), "`dvc pull` in their repository"),
     ],
 )
 @pytest.mark.parametrize("source", [open_source, Parquet, Tars])

@@ -8,6 +8,7 @@ import pytest
 
 from diffusion_art.sources.collection import ORPHAN_TEXTS
 from diffusion_art.sources.detect import open_source
+from diffusion_art.sources.splits import TEST_SPLIT
 from tests.fakes_sources import captions_of, jpegs, write_files
 
 
@@ -26,3 +27,14 @@ def test_lists_of_different_lengths_do_not_go_together(tmp_path: Path, captions:
     source = open_source(tmp_path)
     assert captions_of(source) == {"a.jpg": "", "b.jpg": ""}
     assert source.left_out() == {ORPHAN_TEXTS: 2}
+
+
+def test_a_split_by_the_numbers_of_a_list(tmp_path: Path) -> None:
+    """CUB-200-2011: test pictures are not trained on."""
+    names = ("001.Albatross/a.jpg", "001.Albatross/b.jpg", "002.Gull/c.jpg")
+    write_files(tmp_path, jpegs(*(f"images/{name}" for name in names)))
+    numbered = "".join(f"{number} {name}\n" for number, name in enumerate(names, 1))
+    write_files(tmp_path, {"images.txt": numbered, "train_test_split.txt": "1 1\n2 0\n3 1\n"})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"images/001.Albatross/a.jpg": "Albatross", "images/002.Gull/c.jpg": "Gull"}
+    assert source.left_out()[TEST_SPLIT] == 1

@@ -97,3 +97,33 @@ def test_the_date_of_a_painting_by_another_name(tmp_path: Path) -> None:
     rows = "artist,title,year,thumbnailUrl\nRobert Blake,A Figure Bowing,1785,http://x/A/A00/A00001_8.jpg\n"
     write_files(tmp_path, {**jpegs("A00001_8.jpg"), "artwork_data.csv": rows})
     assert captions_of(open_source(tmp_path)) == {"A00001_8.jpg": "Robert Blake / A Figure Bowing / 1785"}
+
+
+def test_each_museum_has_its_own_names_for_columns(tmp_path: Path) -> None:
+    """One template cannot name them all."""
+    met = {"objectID": 437133, "title": "Garden", "artistDisplayName": "Claude Monet", "objectDate": "1867"}
+    aic = {"data": {"id": 123, "title": "Stacks", "artist_display": "Georges Seurat", "date_display": "1890"}}
+    smk = {
+        "object_number": "KMS1",
+        "titles": [{"title": "The Wave", "language": "en"}],
+        "production": [{"creator": "Kobke"}],
+        "production_date": [{"period": "1845"}],
+    }
+    schema = {"@type": "VisualArtwork", "name": "Sea", "creator": {"@type": "Person", "name": "Al"}}
+    vam = {"systemNumber": "O1", "_primaryTitle": "Mill", "_primaryMaker": {"name": "Bo"}, "_primaryDate": "1820"}
+    for name, record in {"437133": met, "123": aic, "KMS1": smk, "O1": vam, "9": schema}.items():
+        write_files(tmp_path, {**jpegs(f"{name}.jpg"), f"{name}.json": json.dumps(record)})
+    assert captions_of(open_source(tmp_path)) == {
+        "437133.jpg": "Claude Monet / Garden / 1867",
+        "123.jpg": "Georges Seurat / Stacks / 1890",
+        "KMS1.jpg": "Kobke / The Wave / 1845",
+        "O1.jpg": "Bo / Mill / 1820",
+        "9.jpg": "Al / Sea",
+    }
+
+
+def test_further_pictures_of_an_object_are_its_own(tmp_path: Path) -> None:
+    """The Metropolitan's `additionalImages`."""
+    row = {"title": "Garden", "artistDisplayName": "Monet", "primaryImage": "https://x/1.jpg"}
+    write_files(tmp_path, {**jpegs("1.jpg", "2.jpg"), "met.json": json.dumps([{**row, "additionalImages": ["2.jpg"]}])})
+    assert captions_of(open_source(tmp_path)) == {"1.jpg": "Monet / Garden", "2.jpg": "Monet / Garden"}

@@ -158,9 +158,9 @@ def test_files_without_images_say_what_helps(tmp_path: Path, row: dict[str, Any]
 def test_a_second_column_of_images_is_counted(tmp_path: Path) -> None:
     row = {"input_image": encoded(picture(0)), "embedding": b"x", "edited_image": encoded(picture(1)), "prompt": "a"}
     file = write_parquet(tmp_path / "a.parquet", [row], schema=None)
-    told = {"pictures of column `edited_image` (source.image_column=edited_image takes them)": 1}
+    told = {"pictures of column `input_image` (source.image_column=input_image takes them)": 1}
     assert Parquet(tmp_path).left_out() == told
-    with pytest.raises(UserError, match=r"`picture` is no column .* Those with images: input_image, "):
+    with pytest.raises(UserError, match=r"`picture` is no column .* Those with images: edited_image, "):
         Parquet(file, image_column="picture")
 
 
@@ -406,3 +406,41 @@ def test_base64_in_a_table_of_text_is_refused_with_what_helps(
     with pytest.raises(UserError, match="base64") as error:
         open_source(tmp_path if whole else tmp_path / name)
     assert way.replace("\\\\", "\\") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "caption"),
+    [
+        ({"metadata": {"caption": "a house", "score": 3}}, "a house"),
+        ({"painting": {"artist": "Monet", "title": "Lilies"}}, "Monet / Lilies"),
+        (
+            {"annotations": [{"caption": "a house", "id": 1}, {"caption": "a red house", "id": 2}]},
+            ("a house", "a red house"),
+        ),
+        ({"annotations": {"caption": ["a house", "a red house"], "id": [1, 2]}}, ("a house", "a red house")),
+        ({"title": "Lilies", "license": {"text": "CC BY"}}, "Lilies"),
+        ({"a": {"caption": "one"}, "b": {"caption": "two"}}, ""),  # which of them, nobody knows
+    ],
+)
+def test_captions_in_records(tmp_path: Path, row: dict[str, Any], caption: Any) -> None:
+    """`Sequence` of the datasets library is a record of lists, or a list of records."""
+    write_parquet(tmp_path / "a.parquet", [{"image": {"bytes": encoded(picture(0))}, **row}], schema=None)
+    assert list(captions_of(Parquet(tmp_path)).values()) == [caption]
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen"),
+    [
+        (("source", "target"), "target"),
+        (("input_image", "edited_image"), "edited_image"),
+        (("conditioning_image", "image"), "image"),
+        (("source_image",), "source_image"),
+    ],
+)
+def test_the_picture_that_was_made_is_taken(tmp_path: Path, columns: tuple[str, ...], chosen: str) -> None:
+    """ControlNet's and InstructPix2Pix's pairs."""
+    data = {name: encoded(picture(number)) for number, name in enumerate(columns)}
+    row = {**{name: {"bytes": image, "path": None} for name, image in data.items()}, "prompt": "a circle"}
+    write_parquet(tmp_path / "a.parquet", [row], schema=None)
+    (item,) = pictures_of(Parquet(tmp_path)).values()
+    assert item.image == data[chosen]

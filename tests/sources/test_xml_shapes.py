@@ -1,4 +1,4 @@
-"""`sources/xml_shapes.py`: CVAT, Pascal VOC and Dublin Core."""
+"""`sources/xml_shapes.py`: CVAT, Pascal VOC, Dublin Core, MODS, LIDO and the Internet Archive."""
 
 from __future__ import annotations
 
@@ -47,6 +47,43 @@ def test_dublin_core_names_pictures_by_its_identifier(tmp_path: Path) -> None:
         "jpg/SK-A-1.jpg": "Rembrandt / De Nachtwacht / 1642",
         "jpg/SK-A-2.jpg": "Vermeer / Het melkmeisje / 1660",
     }
+
+
+MODS = """<modsCollection xmlns="http://www.loc.gov/mods/v3">{}</modsCollection>"""
+MODS_RECORD = """<mods><titleInfo><title>{1}</title></titleInfo><name><namePart>{2}</namePart></name>
+<originInfo><dateCreated>{3}</dateCreated></originInfo><identifier type="local">{0}</identifier></mods>"""
+LIDO = """<lido:lidoWrap xmlns:lido="http://www.lido-schema.org">{}</lido:lidoWrap>"""
+LIDO_RECORD = """<lido:lido><lido:lidoRecID>7</lido:lidoRecID>
+<lido:titleSet><lido:appellationValue>{1}</lido:appellationValue></lido:titleSet><lido:event><lido:eventActor>
+<lido:displayActorInRole>{2}, painter</lido:displayActorInRole>
+<lido:nameActorSet><lido:appellationValue>{2}</lido:appellationValue></lido:nameActorSet></lido:eventActor>
+<lido:eventDate><lido:displayDate>{3}</lido:displayDate></lido:eventDate></lido:event>
+<lido:linkResource>https://x/{0}.jpg</lido:linkResource></lido:lido>"""
+ARCHIVE = (
+    "<x>{}</x>",
+    "<metadata><identifier>{}</identifier><title>{}</title><creator>{}</creator><date>{}</date></metadata>",
+)
+OAI = "<ListRecords>{}</ListRecords>", DUBLIN_CORE.partition("?>")[2]
+
+
+@pytest.mark.parametrize(("whole", "record"), [(MODS, MODS_RECORD), (LIDO, LIDO_RECORD), ARCHIVE, OAI])
+def test_several_records_in_one_file(tmp_path: Path, whole: str, record: str) -> None:
+    rows = (("a", "The Wave", "Courbet", 1870), ("b", "Sunrise", "Monet", 1872))
+    told = whole.format("".join(record.format(*row) for row in rows))
+    write_files(tmp_path, {**jpegs("a.jpg", "b.jpg"), "records.xml": told})
+    assert captions_of(open_source(tmp_path)) == {
+        "a.jpg": "Courbet / The Wave / 1870",
+        "b.jpg": "Monet / Sunrise / 1872",
+    }
+
+
+def test_mets_names_its_picture_by_a_link(tmp_path: Path) -> None:
+    mets = (
+        """<mets xmlns:xlink="http://www.w3.org/1999/xlink">{}<file><FLocat xlink:href="file://a.jpg"/></file></mets>"""
+    )
+    told = mets.format(MODS_RECORD.format("7", "The Wave", "Courbet", 1870))
+    write_files(tmp_path, {**jpegs("a.jpg"), "mets.xml": told})
+    assert captions_of(open_source(tmp_path)) == {"a.jpg": "Courbet / The Wave / 1870"}
 
 
 def test_other_xml_is_counted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.units import counted
 
-CAPTION_RULES = 1  # raise it when more is read as captions (captions/, sources/); shards without the number have 0
+CAPTION_RULES = 2  # raise it when more is read as captions (captions/, sources/); shards without the number have 0
 KEY = "caption_rules"  # of the manifest's `extra`
 
 _LACKING = (
