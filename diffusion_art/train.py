@@ -31,7 +31,7 @@ from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
 from diffusion_art.training.resume import changed, checked_resume, steps_done
-from diffusion_art.training.run_folder import drop_if_bare, held
+from diffusion_art.training.run_folder import drop_if_bare, held, is_new
 from diffusion_art.training.stopping import Stopped, stop_request
 from diffusion_art.units import counted
 
@@ -49,6 +49,7 @@ def train(config: DictConfig) -> float | None:
     if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
         config.run = run_dir.name
     with stop_request.heard(), _left_bare(run_dir, rank), errors_logged():
+        _refuse_saved()
         try:
             with held(run_dir) if rank == 0 else nullcontext():
                 return _train(config, run_dir)
@@ -60,12 +61,25 @@ def train(config: DictConfig) -> float | None:
 @contextmanager
 def _left_bare(run_dir: Path, rank: int) -> Iterator[None]:
     """A run that is refused at its start leaves no folder; a job of a multi-run does, with what was wrong in it."""
+    new = is_new(run_dir)
     try:
         yield
     except UserError:
-        if rank == 0 and HydraConfig.get().mode is RunMode.RUN:
+        if new and rank == 0 and HydraConfig.get().mode is RunMode.RUN:
             drop_if_bare(run_dir)
         raise
+
+
+def _refuse_saved() -> None:
+    """UserError for the config that a run has saved, given as one to begin with: what depends on a key that is given
+    would not follow it, and the run would write into the folder of the other one.
+    """
+    if "paths" not in HydraConfig.get().runtime.choices:
+        raise UserError(
+            "this config has no `defaults`, as the one that a run has saved, in which that run's folder and length are "
+            "settled. Go on with that run by ckpt_path=FOLDER, or give the words in its .hydra/overrides.yaml again "
+            "with run=NAME."
+        )
 
 
 def _train(config: DictConfig, run_dir: Path) -> float | None:
