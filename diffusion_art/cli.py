@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.config import config_dir
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, raised_in
 from diffusion_art.hydra_errors import (
     check_sections,
     explain,
@@ -118,6 +118,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(f"{len(failures)} of the jobs failed:{jobs}")
             except UserError as error:
                 _fail(str(error))
+            except RuntimeError as error:
+                if not raised_in(error, "submitit."):
+                    raise
+                _fail(f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one.")
             except OSError as error:  # Hydra makes the folder of a run
                 if error.errno not in OF_THE_DISK:
                     raise

@@ -56,6 +56,13 @@ def train(config: DictConfig) -> float | None:
         except Stopped as stopped:
             log.info("%s", farewell(stopped, run_dir))
             raise
+        except FileNotFoundError as error:
+            if run_dir.exists():
+                raise
+            raise UserError(
+                f"{run_dir} has gone while the run wrote there. If it was moved, go on from its last checkpoint with "
+                "ckpt_path=WHERE_IT_IS_NOW run=NAME."
+            ) from error
 
 
 @contextmanager

@@ -298,3 +298,11 @@ def test_a_yaml_that_still_overrides_prompts_as_a_group():
     assert (
         said == "`prompts` is a key, not a group of files: write `prompts: ...` in place of `override /prompts: ...`."
     )
+
+
+def test_a_launcher_that_cannot_start_jobs_is_told_in_a_sentence(run_here, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", "/nowhere")
+    status, _, complaints = run_here("train", "-m", "hydra/launcher=submitit_slurm", "seed=0,1")
+    assert status == 1
+    assert complaints.startswith('error: the launcher starts no jobs: Could not detect "srun"')

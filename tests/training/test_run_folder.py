@@ -128,3 +128,19 @@ def test_a_folder_that_another_process_has_stays(tmp_path):
         assert folder.exists()
     drop_if_bare(folder)
     assert not folder.parent.exists()
+
+
+def test_a_folder_that_is_moved_in_mid_run_is_told(run_here, painter_shards, monkeypatch, tmp_path):
+    (tmp_path / "own_mover.py").write_text(
+        "from pathlib import Path\nfrom lightning.pytorch.callbacks import Callback\nclass Mover(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 4: Path('logs/tiny/a').rename('logs/tiny/b')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_ART_PARTS", "own_mover")
+    words = ["+experiment=quickstart32", "+debug=tiny", f"data.path={painter_shards}", "data.source=null", "run=a"]
+    words += ["data.url=shards", "data.num_workers=0", "callbacks.samples=null"]
+    status, _, complaints = run_here("train", *words, "+callbacks.mover._target_=own_mover.Mover")
+    assert status == 1
+    assert "logs/tiny/a has gone while the run wrote there. If it was moved, go on" in complaints
+    assert not (tmp_path / "logs/tiny/a").exists()
