@@ -19,7 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.cli import command
@@ -49,7 +49,7 @@ def train(config: DictConfig) -> float | None:
     if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
         config.run = run_dir.name
     with stop_request.heard(), _left_bare(run_dir, rank), errors_logged():
-        _refuse_saved()
+        _refuse_saved(config, run_dir)
         try:
             with held(run_dir) if rank == 0 else nullcontext():
                 return _train(config, run_dir)
@@ -77,11 +77,12 @@ def _left_bare(run_dir: Path, rank: int) -> Iterator[None]:
         raise
 
 
-def _refuse_saved() -> None:
-    """UserError for the config that a run has saved, given as one to begin with: what depends on a key that is given
-    would not follow it, and the run would write into the folder of the other one.
+def _refuse_saved(config: DictConfig, run_dir: Path) -> None:
+    """UserError for the config that another run has saved, given as one to begin with: what depends on a key that is
+    given would not follow it, and the run would write into that run's folder too. A run's own processes have its own.
     """
-    if "paths" not in HydraConfig.get().runtime.choices:
+    saved = "paths" not in HydraConfig.get().runtime.choices
+    if saved and Path(str(OmegaConf.select(config, "paths.run_dir"))).absolute() != run_dir.absolute():
         raise UserError(
             "this config has no `defaults`, as the one that a run has saved, in which that run's folder and length are "
             "settled. Go on with that run by ckpt_path=FOLDER, or give the words in its .hydra/overrides.yaml again "
