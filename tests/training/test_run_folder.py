@@ -112,7 +112,7 @@ def test_what_is_refused_when_its_data_are_read_leaves_no_folder_and_a_saved_con
     assert run_here("train", *asked, "run=a", "trainer.max_steps=1")[0] == 0
     status, said, complaints = run_here("train", *asked, "run=b", "+optim.lrr=3")
     assert (status, "data: " in said) == (1, True)
-    assert "unexpected keyword argument 'lrr'" in complaints
+    assert "Muon does not take optim.lrr: " in complaints
     assert not (tmp_path / "logs/tiny/b").exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     status, _, complaints = run_here("train", "--config-dir=logs/tiny/a", "--config-name=config", "run=c")
