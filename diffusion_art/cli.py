@@ -24,9 +24,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.accel.memory import keep_memory
 from diffusion_art.config import config_dir
-from diffusion_art.errors import UserError
-from diffusion_art.hydra_errors import check_sections, explain, flags_first, groups, refuse_options, without_nulls
-from diffusion_art.overrides import refuse_added, refuse_renamed, typed, understood
+from diffusion_art.errors import UserError, raised_in
+from diffusion_art.hydra_errors import (
+    check_sections,
+    explain,
+    flags_first,
+    groups,
+    own_keys,
+    refuse_added,
+    refuse_options,
+    without_nulls,
+)
+from diffusion_art.overrides import refuse_renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
 
@@ -64,7 +73,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def guarded(config: DictConfig) -> Any:
             keep_memory()
             try:
-                _refuse_keys(config)
+                _refuse_keys(config, config_name)
                 _refuse_secret_address(config)
                 return task(config)
             except Exception as error:
@@ -93,7 +102,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 refuse_options(config_name)
                 words = without_nulls(flags_first(sys.argv[1:]), config_name)
-                sys.argv[1:] = understood(words, groups=groups())
+                sys.argv[1:] = understood(words, groups=groups(), keys=own_keys(config_name))
                 for key, value in filter(None, map(typed, sys.argv[1:])):
                     if key.rpartition(".")[2] in ADDRESSES:
                         refuse_secrets(value)  # before Hydra writes down what was typed
@@ -109,6 +118,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 _fail(f"{len(failures)} of the jobs failed:{jobs}")
             except UserError as error:
                 _fail(str(error))
+            except RuntimeError as error:
+                if not raised_in(error, "submitit."):
+                    raise
+                _fail(f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one.")
             except OSError as error:  # Hydra makes the folder of a run
                 if error.errno not in OF_THE_DISK:
                     raise
@@ -126,13 +139,13 @@ def _of_the_disk(error: OSError) -> str:
     return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
 
 
-def _refuse_keys(config: DictConfig) -> None:
+def _refuse_keys(config: DictConfig, config_name: str) -> None:
     """UserError for keys that nothing would read, and for a setting of Hydra's that no command goes by."""
     composed = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
     refuse_renamed(composed)
     if HydraConfig.initialized():
         job = HydraConfig.get()
-        refuse_added(list(job.overrides.task), composed)
+        refuse_added(job, composed, config_name)
         if job.job.chdir:
             raise UserError("hydra.job.chdir=true would move all relative paths: leave it out, and give paths.log_dir.")
 

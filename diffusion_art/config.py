@@ -3,15 +3,20 @@
 A config can come out of a checkpoint that somebody else wrote, and Hydra's `instantiate` will call whatever
 `_target_` names. So every target is checked twice before anything is built: by its dotted path, and, once
 found, by the module it was really defined in (`diffusion_art.sample.os.system` passes the first check only).
+Packages of one's own are on the list where `$DIFFUSION_ART_PARTS` names them, or where what is installed does.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any
@@ -41,14 +46,11 @@ LIBRARY_PACKAGES = (
     "optuna.pruners.",
     "optuna.samplers.",
 )
-LIBRARY_CLASSES = (
-    "lightning.pytorch.Trainer",
-    "torch.optim.AdamW",
-    "torch.optim.Adam",
-    "torch.optim.SGD",
-    "torch.optim.RAdam",
-    "torch.optim.Adafactor",
-)
+LIBRARY_HOMES = ("lightning.pytorch.", "torch.optim.", "optuna.")  # where these are defined
+TRAINER = "lightning.pytorch.Trainer"
+OPTIMIZER = re.compile(r"torch\.optim\.\w+")
+PARTS = "DIFFUSION_ART_PARTS"  # packages and modules of one's own, with commas between them
+PARTS_GROUP = "diffusion_art.parts"  # entry points by which an installed package names those that it brings
 
 MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
@@ -74,7 +76,28 @@ def allowed(target: str) -> bool:
     """Whether `_target_: target` may be built."""
     if any(part.startswith("_") for part in target.split(".")):
         return False
-    return target in LIBRARY_CLASSES or target.startswith((*OWN_PACKAGES, *LIBRARY_PACKAGES))
+    return bool(_homes(target))
+
+
+def _homes(target: str) -> tuple[str, ...]:
+    """Beginnings of the names of modules that may hold what `target` names; none: it may not be built."""
+    if target.startswith(OWN_PACKAGES):
+        return OWN_PACKAGES
+    if target == TRAINER or OPTIMIZER.fullmatch(target) or target.startswith(LIBRARY_PACKAGES):
+        return LIBRARY_HOMES
+    parts = _parts()
+    return (*parts, *OWN_PACKAGES, *LIBRARY_HOMES) if target.startswith(parts) else ()
+
+
+def _parts() -> tuple[str, ...]:
+    """Packages and modules beside diffusion_art whose classes may be built, each with a dot at its end."""
+    named = os.environ.get(PARTS, "").split(",")
+    return tuple(f"{name.strip()}." for name in (*named, *_installed_parts()) if name.strip())
+
+
+@cache
+def _installed_parts() -> tuple[str, ...]:
+    return tuple(point.value for point in entry_points(group=PARTS_GROUP))
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -190,18 +213,25 @@ def _moved(node: Any) -> Any:
 
 
 def _check(target: str) -> None:
-    refusal = UserError(
-        f"the config asks to build `{target}`, which is not on the list of classes a config may name. "
-        f"Use a class of diffusion_art, a Lightning callback, logger or profiler, or one of: "
-        f"{', '.join(LIBRARY_CLASSES)}."
+    homes = _homes(target) if allowed(target) else ()
+    found = _find(target) if homes else None
+    if not (isclass(found) or isfunction(found)) or not f"{found.__module__}.".startswith(homes):
+        home = getattr(found, "__module__", None) or target
+        raise UserError(
+            f"the config asks to build `{target}`, which is not on the list of classes a config may name: those of "
+            f"diffusion_art, Lightning's callbacks, loggers and profilers, and torch's optimisers.{_trusting(home)}"
+        )
+
+
+def _trusting(home: str) -> str:
+    """How to let a module of one's own be used; nothing for those whose functions do harm in a stranger's config."""
+    named = [part.rstrip(".") for part in _parts()]
+    name = home.partition(".")[0]
+    if name in (*named, *sys.stdlib_module_names, "diffusion_art", "torch"):
+        return ""
+    return (
+        f" If you trust `{name}`, whose code then runs, name it before the command: {PARTS}={','.join([*named, name])}"
     )
-    if not allowed(target):
-        raise refusal
-    found = _find(target)
-    home = f"{getattr(found, '__module__', '')}."
-    homes = OWN_PACKAGES if target.startswith(OWN_PACKAGES) else ("lightning.pytorch.", "torch.optim.", "optuna.")
-    if not (isclass(found) or isfunction(found)) or not home.startswith(homes):
-        raise refusal
 
 
 def _find(target: str) -> Any:
@@ -219,7 +249,7 @@ def _find(target: str) -> Any:
             break
         except Exception as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name
-            if not missing or not f"{module}.".startswith(f"{missing}."):
+            if not missing or "." not in module or not f"{module}.".startswith(f"{missing}."):
                 raise _not_importable(target, error) from error
     for name in names:
         if not hasattr(found, name):
@@ -231,6 +261,11 @@ def _find(target: str) -> Any:
 def _not_importable(target: str, error: Exception) -> UserError:
     """What to install: the library that is not there, or else the one in which an import went wrong."""
     asked = str(getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and f"{asked}.".startswith(_parts()):
+        return UserError(
+            f"`{target}` cannot be found: there is no module `{error.name}` on Python's path. Start the command as "
+            "`python -m diffusion_art...` in the folder that holds it, or name that folder: PYTHONPATH=FOLDER"
+        )
     if isinstance(error, ModuleNotFoundError) and asked:
         return UserError(
             f"`{target}` needs the package `{asked}`, which is not installed. "
@@ -245,6 +280,8 @@ def _not_importable(target: str, error: Exception) -> UserError:
     packages = (module.partition(".")[0] for module in modules)
     package = [name for name in packages if name != "importlib"][-1]
     package = asked or package if package == "diffusion_art" else package
+    if f"{package}.".startswith(_parts()):
+        return UserError(f"`{target}` cannot be imported: {type(error).__name__}: {_first_line(error)}.")
     return UserError(
         f"`{target}` cannot be imported, since `{package}` is broken here: {type(error).__name__}: "
         f"{_first_line(error)}. Install it again: python -m pip install --force-reinstall "

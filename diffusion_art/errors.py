@@ -7,3 +7,11 @@ class UserError(Exception):
     Commands print it as `error: ...` and exit with status 1, without a traceback. Raise it for bad input
     (a missing folder, a truncated tar, a checkpoint of another format), never for a bug of ours.
     """
+
+
+def raised_in(error: BaseException, *modules: str) -> bool:
+    """Whether a module whose name begins so raised it itself."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith(modules)

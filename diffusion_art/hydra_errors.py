@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -73,7 +73,8 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
 def flags_first(words: Sequence[str]) -> list[str]:
     """The words with Hydra's own options, and what belongs to them, in front: after one of them, and among words such
     as key=value, it takes no more of these. A file of `conf/sweep` asks for a multi-run too, except when a config is
-    only looked at: that is one run's.
+    only looked at: that is one run's. An experiment stands before what is to change it, as `+debug=overfit`: of what is
+    added the last one wins.
     """
     flags, rest, at = [], [], 0
     while at < len(words):
@@ -82,6 +83,7 @@ def flags_first(words: Sequence[str]) -> list[str]:
         bare = length == 1 and words[at] in ("--info", "-i")  # which would take the next word for its value
         (flags if name in FLAGS else rest).extend(["--info=all"] if bare else words[at : at + length])
         at += length
+    rest.sort(key=lambda word: (typed(word) or "_")[0] != "experiment")
     looks = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & {flag.partition("=")[0] for flag in flags}
     sweeps = any(pair[0] == "sweep" for word in rest if (pair := typed(word)))
     asked = bool({"-m", "--multirun"} & set(flags)) or not sweeps or looks
@@ -104,6 +106,68 @@ def refuse_options(config_name: str) -> None:
     if known is None:
         raise UserError(f"there is no option {flag}: settings are words like key=value, and `--help` shows the keys.")
     raise UserError(f"there is no option {flag}: settings are words like key=value, here {known}={value or '...'}")
+
+
+def own_keys(config_name: str) -> frozenset[str]:
+    """The keys without a dot that `conf/` gives a command."""
+    return frozenset(map(str, OmegaConf.load(config_dir() / f"{config_name}.yaml"))) | groups()
+
+
+def refuse_added(job: Any, composed: Any, config_name: str) -> None:
+    """UserError for a key that nothing reads: one that a plus sign adds to a config, as plain data, or one in a config
+    file of one's own that is called otherwise here.
+
+    What describes an object is read, as in `+callbacks.mine._target_=...`, and so is what another value interpolates.
+    """
+    words = [word for word in job.overrides.task if word.startswith("+") and _adds(word, job.runtime.choices)]
+    own = {source.provider for source in job.runtime.config_sources} - {"hydra", "main", "schema"}
+    if not words and not own:
+        return
+    rest = [word for word in job.overrides.task if word not in words]
+    before = cast(Any, OmegaConf.to_container(compose(job.job.config_name, overrides=rest), resolve=False))
+    for key, value in filter(None, map(typed, words)):
+        if holds(before, key) or _is_read(key, before, composed):
+            continue
+        if (known := called_here(key, before)) is not None:
+            raise UserError(f"`{key}` is called `{known}` here: give {known}={value} in place of +{key}={value}.")
+        raise UserError(f"there is no config key `{key}`, and nothing would read it{_nearest(key, before)}")
+    strange = set(before) - own_keys(config_name) if own else set()
+    for key in sorted(strange):  # notes of one's own may stand there
+        near = called_here(key, before) or next(iter(get_close_matches(key, own_keys(config_name), cutoff=0.75)), None)
+        if near is not None and not _is_read(key, {}, composed):
+            raise UserError(f"a config file gives `{key}`, which nothing reads: here it is called `{near}`.")
+
+
+def _adds(word: str, choices: Any) -> bool:
+    """Whether a word with a plus sign adds a key, and chooses no file."""
+    key = (typed(word) or ("", ""))[0]
+    return bool(key) and key not in choices and not set("/@") & set(key) and not key.startswith("hydra.")
+
+
+def _is_read(key: str, before: Any, composed: Any) -> bool:
+    """Whether something reads a key that was added: the object it describes, or is a setting of, or another value."""
+    if any(re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text) for text in _texts(composed)):
+        return True
+    parts = key.split(".")
+    above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    sections = [_at(composed, each) for each in (*above, key)]
+    described = any("_target_" in section for section in sections if isinstance(section, dict))
+    return described or any(is_collection(_at(before, each)) for each in above)
+
+
+def is_collection(section: Any) -> bool:
+    """Whether a section holds objects by names that anybody may give, as `callbacks` does."""
+    values = section.values() if isinstance(section, dict) else ()
+    return any(isinstance(value, dict) and "_target_" in value for value in values)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """All texts in plain data."""
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
+    elif isinstance(node, str):
+        yield node
 
 
 def check_sections(config_name: str) -> None:
@@ -170,7 +234,8 @@ def _unknown(key: str, config_name: str) -> str:
     if called_here(key, config):
         return f"there is no config key `{key}`{_nearest(key, config)}"
     beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""
-    return f"there is no config key `{key}`{_nearest(key, config)}{beside} Add a new key with `+{key}=...`."
+    adding = f" Add a new key with `+{key}=...`." if is_collection(within) or "_target_" in (within or {}) else ""
+    return f"there is no config key `{key}`{_nearest(key, config)}{beside}{adding}"
 
 
 def _section(key: str, section: dict[str, Any]) -> str:

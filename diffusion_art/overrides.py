@@ -65,8 +65,11 @@ FLAGS = {
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
-def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) -> list[str]:
-    """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`.
+def understood(
+    words: Sequence[str], *, groups: frozenset[str] = frozenset(), keys: frozenset[str] = frozenset()
+) -> list[str]:
+    """The arguments of a command as Hydra can read them. `groups` are the keys that choose a file of `conf/`, `keys`
+    those without a dot that the command has.
 
     Raises:
         UserError: one that sets nothing, as what follows a space that the shell took for an end, or a path or a name
@@ -78,9 +81,16 @@ def understood(words: Sequence[str], *, groups: frozenset[str] = frozenset()) ->
         if not FLAGS.get(flag) and _sets_nothing(word):
             raise UserError(_bare(word, before=flag))
     return [
-        word if FLAGS.get(flag) else _understood(word, groups, sweeping)
+        word if FLAGS.get(flag) else _there_already(_understood(word, groups, sweeping), groups, keys)
         for flag, word in zip(before, words, strict=True)
     ]
+
+
+def _there_already(word: str, groups: frozenset[str], keys: frozenset[str]) -> str:
+    """`+key=...` as `++key=...` where that may be a key that is there; not where it may be a group of one's own."""
+    key = (typed(word) or ("", ""))[0]
+    may_be = key not in groups and not set("/@") & set(key) and ("." in key or key in keys)
+    return f"++{word.lstrip('+')}" if word.startswith("+") and may_be else word
 
 
 def typed(word: str) -> tuple[str, str] | None:
@@ -106,16 +116,6 @@ def called_here(key: str, config: Any) -> str | None:
     """The key of a config, as plain data, that other trainers give the name of `key`."""
     known = ELSEWHERE.get(key.rpartition(".")[2], ())
     return next((one for one in known if one != key and holds(config, one)), None)
-
-
-def refuse_added(words: Sequence[str], config: Any) -> None:
-    """UserError for a key that a plus sign adds to a config by the name that others give to one that it has: nothing
-    would read it.
-    """
-    for key, value in (pair for word in words if word.startswith("+") and (pair := typed(word))):
-        known = None if "." in key or key in ELSEWHERE.get(key, ()) else called_here(key, config)
-        if known is not None:
-            raise UserError(f"`{key}` is called `{known}` here: give {known}={value} in place of +{key}={value}.")
 
 
 def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
@@ -175,8 +175,6 @@ def _understood(word: str, groups: frozenset[str], sweeping: bool) -> str:
         raise UserError(f"`{key}=` has no value, as where a shell variable is empty: give one, or {key}=null for none.")
     if key in groups or "/" in key or "@" in key or not value.strip():
         return word
-    if word.startswith("+"):  # a new key, or one that is there
-        return f"++{_understood(word.lstrip('+'), groups, sweeping)}"
     free = held in PROSE or held in NAMES or held.endswith(_ENDINGS)
     readable = _parsed(word)
     if readable is not None and (not free or (sweeping and _SWEEP.fullmatch(value))):

@@ -19,7 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.cli import command
@@ -31,7 +31,7 @@ from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
 from diffusion_art.training.resume import changed, checked_resume, steps_done
-from diffusion_art.training.run_folder import drop_if_bare, held
+from diffusion_art.training.run_folder import drop_if_bare, held, is_new
 from diffusion_art.training.stopping import Stopped, stop_request
 from diffusion_art.units import counted
 
@@ -49,23 +49,45 @@ def train(config: DictConfig) -> float | None:
     if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
         config.run = run_dir.name
     with stop_request.heard(), _left_bare(run_dir, rank), errors_logged():
+        _refuse_saved(config, run_dir)
         try:
             with held(run_dir) if rank == 0 else nullcontext():
                 return _train(config, run_dir)
         except Stopped as stopped:
             log.info("%s", farewell(stopped, run_dir))
             raise
+        except FileNotFoundError as error:
+            if run_dir.exists():
+                raise
+            raise UserError(
+                f"{run_dir} has gone while the run wrote there. If it was moved, go on from its last checkpoint with "
+                "ckpt_path=WHERE_IT_IS_NOW run=NAME."
+            ) from error
 
 
 @contextmanager
 def _left_bare(run_dir: Path, rank: int) -> Iterator[None]:
     """A run that is refused at its start leaves no folder; a job of a multi-run does, with what was wrong in it."""
+    new = is_new(run_dir)
     try:
         yield
     except UserError:
-        if rank == 0 and HydraConfig.get().mode is RunMode.RUN:
+        if new and rank == 0 and HydraConfig.get().mode is RunMode.RUN:
             drop_if_bare(run_dir)
         raise
+
+
+def _refuse_saved(config: DictConfig, run_dir: Path) -> None:
+    """UserError for the config that another run has saved, given as one to begin with: what depends on a key that is
+    given would not follow it, and the run would write into that run's folder too. A run's own processes have its own.
+    """
+    saved = "paths" not in HydraConfig.get().runtime.choices
+    if saved and Path(str(OmegaConf.select(config, "paths.run_dir"))).absolute() != run_dir.absolute():
+        raise UserError(
+            "this config has no `defaults`, as the one that a run has saved, in which that run's folder and length are "
+            "settled. Go on with that run by ckpt_path=FOLDER, or give the words in its .hydra/overrides.yaml again "
+            "with run=NAME."
+        )
 
 
 def _train(config: DictConfig, run_dir: Path) -> float | None:

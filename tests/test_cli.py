@@ -138,6 +138,10 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
             ("train", "+batch_size=16"),
             "called `data.global_batch_size` here: give data.global_batch_size=16",
         ),
+        (("sample", "run=x", "+format=jpg"), "no config key `format`, and nothing would read it."),
+        (("sample", "run=x", "+num_step=3"), "nothing would read it; did you mean `num_steps`?"),
+        (("train", "+foo.bar=1"), "no config key `foo.bar`, and nothing would read it."),
+        (("train", "+guidance.rescal=1"), "nothing would read it; did you mean `guidance.rescale`"),
         (("train", "++epochs=10"), "`epochs` is called `trainer.max_epochs` here: give trainer.max_epochs=10"),
         (("train", "steps=10"), "no config key `steps`; did you mean `trainer.max_steps`?"),
         (("train", "wandb=true"), "did you mean `logger`?"),
@@ -222,6 +226,39 @@ def test_a_folder_of_own_yaml_files(run_here, tmp_path):
     assert "lr: 0.25" in said
 
 
+def test_groups_and_keys_of_own_yaml_files(run_here, tmp_path):
+    """Notes and what is interpolated may stand there; a key that is called otherwise here would be read by nothing."""
+    (tmp_path / "mine/rates").mkdir(parents=True)
+    (tmp_path / "mine/experiment").mkdir()
+    (tmp_path / "mine/rates/low.yaml").write_text("factor: 0.25")
+    own = tmp_path / "mine/experiment/own.yaml"
+    words = ["--config-dir=mine", "+experiment=own", "+rates=low", "optim.lr=${rates.factor}", "ckpt_path=nowhere.ckpt"]
+    for more, said in (
+        ("tags: [a]", "nowhere.ckpt"),
+        ("learning_rate: 1", "gives `learning_rate`, which nothing reads: here it is called `optim.lr`."),
+        ("gidance_scale: 1", "gives `gidance_scale`, which nothing reads: here it is called `guidance_scale`."),
+    ):
+        own.write_text(f"# @package _global_\n{more}\n")
+        status, _, complaints = run_here("train", *words)
+        assert status == 1
+        assert said in complaints
+
+
+def test_what_a_plus_sign_adds_and_something_reads_goes_on(run_here):
+    own = [
+        "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor",
+        "+callbacks.mine.logging_interval=step",
+    ]
+    own += ["+my_rate=0.1", "optim.lr=${my_rate}", "+trainer.num_nodes=1", "+seed=3", "+terms.x={_target_: X}"]
+    status, _, complaints = run_here("train", *own, "ckpt_path=nowhere.ckpt")
+    assert status == 1
+    assert "nowhere.ckpt" in complaints
+
+
+def test_an_experiment_stands_before_what_changes_it(run_here):
+    assert composed(run_here, "train", "+debug=overfit", "+experiment=quickstart").trainer.max_steps == 400
+
+
 def test_every_new_key_is_one(run_here):
     """And a key that has another meaning elsewhere is refused only where it was renamed."""
     words = ["+experiment=wikiart", "alignment=features", "logger=wandb"]
@@ -261,3 +298,11 @@ def test_a_yaml_that_still_overrides_prompts_as_a_group():
     assert (
         said == "`prompts` is a key, not a group of files: write `prompts: ...` in place of `override /prompts: ...`."
     )
+
+
+def test_a_launcher_that_cannot_start_jobs_is_told_in_a_sentence(run_here, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", "/nowhere")
+    status, _, complaints = run_here("train", "-m", "hydra/launcher=submitit_slurm", "seed=0,1")
+    assert status == 1
+    assert complaints.startswith('error: the launcher starts no jobs: Could not detect "srun"')

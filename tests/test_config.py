@@ -7,7 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_art.config import MOVED, Described, build, is_a, kind_of, literal, plain, unescaped
+from diffusion_art.config import MOVED, Described, _installed_parts, build, is_a, kind_of, literal, plain, unescaped
 from diffusion_art.errors import UserError
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.terms.term import Term
@@ -31,6 +31,8 @@ def test_builds_our_own_and_listed_classes():
         "os.system",
         "torch.load",
         "torch.hub.load",
+        "torch.optim.lr_scheduler.LambdaLR",
+        "torch.optim.os.system",
         "builtins.eval",
         "diffusion_art.cli.os.system",
         "diffusion_art.sources.folder.Path",
@@ -47,6 +49,47 @@ def test_refuses_everything_else(target, tmp_path):
     with pytest.raises(UserError, match=r"not on the list|does not exist"):
         build({"nested": [{"_target_": target, "_args_": [f"touch {canary}"]}]})
     assert not canary.exists()
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path):
+    """A package of somebody's own, which imports what others define."""
+    (tmp_path / "own_parts.py").write_text(
+        "import os, shutil\nfrom torch.optim import AdamW\nfrom einops import rearrange\nclass Own:\n    pass\n"
+    )
+    (tmp_path / "own_broken.py").write_text("nothing_like_it")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda parts: monkeypatch.setenv("DIFFUSION_ART_PARTS", parts)
+
+
+def test_classes_of_ones_own_are_built_where_their_package_is_named(own):
+    with pytest.raises(UserError, match=r"If you trust `own_parts`.*DIFFUSION_ART_PARTS=own_parts$"):
+        build({"_target_": "own_parts.Own"})
+    own(" own_parts,own_gone,own_broken")
+    assert type(build({"_target_": "own_parts.Own"})).__name__ == "Own"
+    assert build({"_target_": "own_parts.AdamW", "_partial_": True}).func.__name__ == "AdamW"
+    for name, said in {
+        "own_parts.os.system": r"not on the list[^$]*torch's optimisers\.$",
+        "own_parts.shutil.rmtree": r"not on the list[^$]*torch's optimisers\.$",
+        "own_parts.rearrange": r"trust `einops`.*=own_parts,own_gone,own_broken,einops$",
+        "own_parts.Other": "does not exist: there is no `Other`",
+        "own_gone.Part": r"no module `own_gone` on Python's path.*PYTHONPATH=",
+        "own_broken.Part": r"`own_broken.Part` cannot be imported: NameError: name 'nothing_like_it' is not defined\.$",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            build({"_target_": name})
+
+
+def test_an_installed_package_names_its_parts_itself(own, tmp_path):
+    info = tmp_path / "own_parts-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-parts\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[diffusion_art.parts]\nown = own_parts\n")
+    _installed_parts.cache_clear()
+    try:
+        assert type(build({"_target_": "own_parts.Own"})).__name__ == "Own"
+    finally:
+        _installed_parts.cache_clear()
 
 
 def test_a_class_is_asked_what_it_is_and_not_recognised_by_its_path():

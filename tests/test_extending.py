@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
+from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.errors import UserError
 from tests.conftest import ROOT
 from tests.fakes import toy_run
 
@@ -146,3 +150,56 @@ def test_a_new_sampler_paints_by_every_door(extended, tmp_path):
         assert Path(story["file"]).is_relative_to(extended)
         assert json.loads(story["sampler"]) == {"name": "ab2", "num_steps": 3, "spacing": "uniform"}
         assert "Steps: 3, Sampler: LMS, " in story["parameters"]
+
+
+def _of_own_package(language: str) -> str:
+    section = (ROOT / "docs" / "extending.md").read_text().partition("## In a package of your own")[2]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0]
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_package_trains_compiled_and_paints(run_here, painter_shards, monkeypatch, tmp_path):
+    (tmp_path / "my_parts.py").write_text(_of_own_package("python"))
+    (tmp_path / "my_conf/model/backbone").mkdir(parents=True)
+    (tmp_path / "my_conf/model/backbone/shallow.yaml").write_text(_of_own_package("yaml"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_ART_PARTS", "my_parts")
+    words = ["--config-dir", "my_conf", "+experiment=quickstart32", f"data.path={painter_shards}", "data.source=null"]
+    words += ["data.url=shards", "data.num_workers=0", "data.image_size_px=16", "data.global_batch_size=8", "run=own"]
+    words += [
+        "model/backbone=shallow",
+        "alignment=none",
+        "compile=true",
+        "trainer.max_steps=2",
+        "callbacks.samples=null",
+    ]
+    status, said, complaints = run_here("train", *words, "callbacks.caption_following=null", "name=tiny")
+    assert status == 0, said + complaints
+    sample = ["sample", "run=logs/tiny/own", "prompts=[red]", "sampler=ddim", "num_steps=2"]
+    assert run_here(*sample, "out=painted")[0] == 0
+    assert (tmp_path / "painted/grid.png").exists()
+    monkeypatch.delenv("DIFFUSION_ART_PARTS")
+    status, _, complaints = run_here(*sample)
+    assert status == 1
+    assert "If you trust `my_parts`" in complaints
+
+
+def test_a_loop_of_ones_own_learns(painter_shards, tmp_path, monkeypatch):
+    section = (ROOT / "docs" / "extending.md").read_text().partition("## In a loop of your own")[2]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+    toy_run(tmp_path / "logs/quickstart")
+    code = code.replace("data/painter-64px", str(painter_shards)).replace("image_size_px=64", "image_size_px=16")
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, Any] = {}
+    exec(code, seen)
+    assert 0 < float(seen["loss"].detach()) < 10
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning
+def test_a_trainer_of_ones_own_is_told_how_long_an_epoch_is(painter_shards):
+    data = StreamDataModule(
+        shards=painter_shards, url="shards", image_size_px=16, global_batch_size=8, num_workers=0, val_samples=8
+    )
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0)
+    with pytest.raises(UserError, match=r"no max_steps, and this data needs it: one epoch is max_steps=\d+\.$"):
+        trainer.fit(BoringModel(), datamodule=data)

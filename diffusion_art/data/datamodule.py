@@ -354,6 +354,9 @@ class StreamDataModule(LightningDataModule):
     def _total_batches(self) -> int:
         if self.trainer is None:
             return self.batches_of(1)
+        if self.trainer.max_steps < 0:  # in a trainer of one's own
+            steps = -(-self.batches_of(1) // self.accumulate_grad_batches)
+            raise UserError(f"the trainer has no max_steps, and this data needs it: one epoch is max_steps={steps}.")
         return self.trainer.max_steps * self.accumulate_grad_batches
 
     # ------------------------------------------------------------------ state

@@ -92,7 +92,11 @@ def stacked(features: Sequence[Record]) -> Float[Tensor, "b d g g"]:
 
 
 def on_device(batch: Batch) -> Batch:
-    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents; states and features in float32."""
+    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents; states and features in float32. One
+    that is so already stays as it is.
+    """
+    if batch.images.is_floating_point():
+        return batch
     images = latents_of(batch.images) if batch.encoded else to_float(batch.images)
     features = None if batch.features is None else batch.features.float()
     return replace(batch, images=images, cond=batch.cond and batch.cond.to(torch.float32), features=features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -21,11 +21,11 @@ class Backbone(nn.Module, ABC):
     outer: ClassVar[tuple[str, ...]] = ()  # its first and last layers and look-up tables, which Muon leaves to AdamW
     channels: int  # of x_t
     sample_size: int  # side of x_t
-    side_multiple: int  # x_t of other sides that this divides are taken too
+    side_multiple: int = 1  # x_t of other sides that this divides are taken too
     cross_attention_dim: int  # of a caption's token states
     pooled_dim: int  # of a caption's pooled vector
-    maps: dict[str, int]  # channels of the maps that `with_map` gives, by place; the best to align comes first
-    regions: tuple[type[nn.Module], ...]  # the kinds of blocks that are compiled one by one
+    maps: Mapping[str, int] = {}  # channels of the maps that `with_map` gives, by place; the best to align comes first
+    regions: tuple[type[nn.Module], ...] = ()  # the kinds of blocks that are compiled one by one
 
     @property
     def shards(self) -> Sequence[nn.Module]:
@@ -37,8 +37,8 @@ class Backbone(nn.Module, ABC):
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c h w"]: ...
 
-    @abstractmethod
     def with_map(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, place: str
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h2 w2"]]:
         """What `forward` answers, and the map that it had at a place of `maps`, on the grid of that place."""
+        raise NotImplementedError(f"{type(self).__name__} has no maps")

@@ -67,8 +67,13 @@ class TextToImage(Trainable):
             "pooled_dim": text_encoder.pooled_dim,
         }
         self.backbone = backbone if isinstance(backbone, Backbone) else backbone(**agreed)
+        if not isinstance(self.backbone, Backbone):
+            raise UserError(
+                f"model.backbone makes a {type(self.backbone).__name__}, which cannot be one: let it derive from "
+                "diffusion_art.models.backbone.Backbone."
+            )
         for name, wanted in agreed.items():
-            if (built := getattr(self.backbone, name)) != wanted:
+            if (built := getattr(self.backbone, name, None)) != wanted:
                 raise UserError(
                     f"the backbone was built for {name}={built}, and its neighbours need {wanted} ("
                     f"{type(codec).__name__}, {type(text_encoder).__name__}, {image_size_px} px). "

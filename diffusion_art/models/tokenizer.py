@@ -18,7 +18,7 @@ import html
 import logging
 import unicodedata
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from importlib.util import find_spec
@@ -73,6 +73,10 @@ class BytePairEncoding:
         self.ids = dict(zip(parts, range(self.vocab_size), strict=True))
         self._rank = {merge: rank for rank, merge in enumerate(merges)}
         self._ids_of_word = lru_cache(KEPT_WORDS)(self._encode_word)
+
+    def __reduce__(self) -> tuple[Callable[..., BytePairEncoding], tuple[int]]:
+        """What it kept cannot be pickled, and is made anew."""
+        return type(self), (self.vocab_size,)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without start and end."""

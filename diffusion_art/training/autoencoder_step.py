@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_art.data.precomputed import on_device
 from diffusion_art.diffusion.reconstruction import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.tensors import Batch
@@ -54,13 +55,14 @@ class AutoencoderStep(WeightsAlone):
 
     def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Encoded:
         """A batch with the noise of its positions."""
-        images, shape = batch.images, self.model.latent_shape(batch.images)
+        images = on_device(batch).images
+        shape = self.model.latent_shape(images)
         eps = noise_at(batch.positions, shape, seed=self.seed, stream=POSTERIOR, device=images.device)
         return Encoded(images, eps, torch.zeros(len(batch), device=images.device))
 
     def validated(self, batch: Batch) -> Encoded:
         """A batch without noise: latents are the means of their posteriors, as a codec gives them."""
-        images = batch.images
+        images = on_device(batch).images
         eps = torch.zeros(len(batch), *self.model.latent_shape(images), device=images.device)
         return Encoded(images, eps, torch.zeros(len(batch), device=images.device))
 

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from diffusion_art.checkpoints import build_model, held_codec
 from diffusion_art.config import build, class_of, is_a, made
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, raised_in
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.image_tower import ImageTower
@@ -200,10 +200,7 @@ def refused(error: Exception) -> UserError:
 
 def is_lightnings(error: BaseException) -> bool:
     """Whether Lightning itself raised it, to tell the user something."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("lightning.")
+    return raised_in(error, "lightning.")
 
 
 def _timer(duration: Any) -> StepTimer:

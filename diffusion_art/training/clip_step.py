@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_art.data.precomputed import on_device
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.contrastive import Contrastive
 from diffusion_art.tensors import Batch
@@ -41,6 +42,7 @@ class ClipStep(WeightsAlone):
         return self.validated(batch)
 
     def validated(self, batch: Batch) -> Pairs:
+        batch = on_device(batch)
         return Pairs(batch.images, batch.captions, torch.zeros(len(batch), device=batch.images.device))
 
     def forward(self, example: Pairs, *, step: int | None = None, every_weight: bool = False) -> Losses:

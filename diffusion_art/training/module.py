@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
@@ -71,6 +72,18 @@ class DiffusionModule(LightningModule):
             self.ema = self._ema_of(self.step.model)
             self.ema.gathering = partial(whole, self.step)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Raises:
+            UserError: always; a module is built from its run's config (`training/build.py`).
+        """
+        raise UserError(
+            f"{checkpoint_path} brings no arguments of the module, but the config of its run: "
+            "diffusion_art.load_text_to_image(path) gives the model, diffusion_art.load_run(path) paints, and "
+            "`ckpt_path=` of the command `train` goes on."
+        )
+
     @property
     def model(self) -> TextToImage | Autoencoder | TrainableClip:
         return self.step.model
@@ -113,7 +126,9 @@ class DiffusionModule(LightningModule):
             self.log("train/grad_norm", clip(optimizer, max(0.0, gradient_clip_val or 0.0) or math.inf))
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
+        optimizer: Any = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
+        if hasattr(optimizer, "train"):  # a schedule-free one, whose weights are averaged here anyway
+            optimizer.train()
         schedule = attach(self.lr_schedule, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -49,10 +51,24 @@ def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, wei
     Raises:
         UserError: the optimiser refuses its settings.
     """
+    if isinstance(factory, partial) and (unknown := _unknown_settings(factory)):
+        keys, dropped = ([mark + name for name in unknown] for mark in ("optim.", "~optim."))
+        raise UserError(
+            f"{factory.func.__name__} does not take {', '.join(keys)}: drop what another optimiser takes with "
+            f"{' '.join(dropped)}"
+        )
     try:
         return factory(parameter_groups(module, weight_decay=weight_decay))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
+
+
+def _unknown_settings(factory: partial[Optimizer]) -> list[str]:
+    """Settings of an optimiser that its class does not take."""
+    known = inspect.signature(factory.func).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        return []
+    return [name for name in factory.keywords if name not in known]
 
 
 def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> None:
@@ -71,11 +87,14 @@ def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> N
 
 def renew_settings(states: list[dict[str, Any]], optimizer: Optimizer) -> None:
     """Give saved optimiser states the settings of this run, such as weight decay and betas; in place. torch would go on
-    with those that the states were saved with, whatever the config says. Rates are the schedule's (`Attached`).
+    with those that the states were saved with, whatever the config says. Rates are the schedule's (`Attached`), and
+    what a constructor does not take is no setting: schedule-free optimisers and Prodigy keep there what they learned.
     """
+    settings = {name for kind in type(optimizer).__mro__ for name in inspect.signature(kind.__init__).parameters}
+    settings = (settings | {"hidden"}) - {"params", "lr"}
     for saved in states:
         for before, now in zip(saved["param_groups"], optimizer.param_groups):
-            before.update({name: now[name] for name in now if name not in ("params", "lr", "initial_lr")})
+            before.update({name: now[name] for name in now if name in settings})
 
 
 def clip(optimizer: Optimizer, limit: float) -> Tensor:

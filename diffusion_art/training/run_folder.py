@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import platform
-import re
 import shutil
 import struct
 import sys
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 
 LOCK_FILE = ".running"
 _BARE = {".hydra", LOCK_FILE, "train.log"}
-_DATED = re.compile(r"\d{4}-\d\d-\d\d ")  # a line of train.log that begins a message
 HELD_VARIABLE = "DIFFUSION_ART_HELD_RUN"  # for the processes that a run starts in its own folder
 
 
@@ -44,9 +42,15 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_new(folder: Path) -> bool:
+    """Whether no run has had `folder` yet."""
+    said = folder / "train.log"
+    return not (folder / LOCK_FILE).exists() and not (said.exists() and said.stat().st_size)
+
+
 def drop_if_bare(folder: Path) -> None:
-    """Remove the folder of a run that was refused at its start, which holds no more than what was typed and the
-    sentence that was told; and the folder around it, if that is empty then.
+    """Remove the folder of a run that was refused at its start, which holds no more than what was typed and what was
+    said; and the folder around it, if that is empty then.
     """
     if (
         is_held(folder)
@@ -54,9 +58,6 @@ def drop_if_bare(folder: Path) -> None:
         or folder.samefile(Path.cwd())
         or {path.name for path in folder.iterdir()} - _BARE
     ):
-        return
-    said = folder / "train.log"
-    if said.is_file() and not all(" ERROR " in line for line in said.read_text().splitlines() if _DATED.match(line)):
         return
     with suppress(OSError):
         shutil.rmtree(folder)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import check_codec
+from diffusion_art.data.precomputed import on_device
 from diffusion_art.devices import sent
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
@@ -139,6 +140,7 @@ class TrainingStep(nn.Module):
 
     def drawn(self, batch: Batch, *, global_batch_size: int, parts: int = 1) -> Example:
         """A batch at the draw of its step, which consists of `parts` global batches."""
+        batch = on_device(batch)  # one from a loader in a loop of one's own
         x_0 = self._latents(batch)
         draw = draw_step(
             batch,
@@ -155,6 +157,7 @@ class TrainingStep(nn.Module):
 
     def validated(self, batch: Batch) -> Example:
         """A batch at fixed times and noise, so that two visits differ by the weights alone."""
+        batch = on_device(batch)
         x_0 = self._latents(batch)
         device = batch.images.device
         eps = noise_at(batch.positions, tuple(x_0.shape[1:]), seed=self.seed, stream=VAL_NOISE, device=device)

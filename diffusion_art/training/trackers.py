@@ -1,18 +1,23 @@
 """Trackers of experiments beside `metrics.csv`: one record over all resumes of a run, its settings, its pictures.
 
 A run folder remembers the id that a tracker gave the run, so that a resumed run goes on in the same record.
+A tracker that fails when the run has begun costs its curves and not the run, which has its own in `metrics.csv`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import secrets
-from collections.abc import Sequence
-from functools import singledispatch
+import time
+from collections.abc import Callable, Sequence
+from functools import partial, singledispatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -23,8 +28,13 @@ from PIL import Image
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 from diffusion_art.files import without_secrets
+from diffusion_art.training.csv_logger import RunCSVLogger
+
+log = logging.getLogger(__name__)
 
 IDS_FILE = "tracker_ids.json"  # in the run folder
+REST_S = 600.0  # how long a tracker that failed is left alone
+OF_MLFLOW = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # else it waits for minutes
 
 
 def run_name(folder: str, log_dir: str) -> str:
@@ -68,6 +78,8 @@ class RunMLFlow(MLFlowLogger):
 
     def __init__(self, *, folder: str, log_dir: str, tracking_uri: str | None = None, **settings: Any) -> None:
         self._folder = folder
+        for name, value in OF_MLFLOW.items():
+            os.environ.setdefault(name, value)
         root = Path(log_dir).absolute()
         if tracking_uri is None:
             root.mkdir(parents=True, exist_ok=True)
@@ -159,11 +171,59 @@ def begin(logger: Logger, settings: dict[str, Any]) -> None:
     except UserError:
         raise
     except Exception as error:  # each tracker has errors of its own
-        name = type(logger).__name__.removeprefix("Run")
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
-            f"{name} cannot begin its record: {said}. Look at the keys of `logger`, or train with logger=csv."
+            f"{_called(logger)} cannot begin its record: {_first_line(error)}. Look at the keys of `logger`, or train "
+            "with logger=csv."
         ) from error
+    if not isinstance(logger, RunCSVLogger):  # whose folder is the run's: without it nothing is saved
+        _bear(logger)
+
+
+class Patience:
+    """Calls what belongs to one tracker. Where that fails it says so, once, and leaves the tracker alone for a while.
+
+    Its server may be away for an hour, and each call to it waits until it gives up.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._failed_at: float | None = None
+        self._asking = False
+
+    def __call__(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._asking:  # one of its methods calls another
+            return action(*args, **kwargs)
+        if self._failed_at is None or time.monotonic() - self._failed_at >= REST_S:
+            return self.at_once(action, *args, **kwargs)
+        return None
+
+    def at_once(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._asking = True
+        try:
+            result = action(*args, **kwargs)
+        except Exception as error:  # each tracker has errors of its own
+            if self._failed_at is None:
+                said = _first_line(error)
+                log.warning("%s fails: %s. The run goes on, and metrics.csv has what is lost there.", self.name, said)
+            self._failed_at = time.monotonic()
+            return None
+        finally:
+            self._asking = False
+        if self._failed_at is not None:
+            log.info("%s answers again", self.name)
+            self._failed_at = None
+        return result
+
+
+_patience: WeakKeyDictionary[Logger, Patience] = WeakKeyDictionary()
+
+
+def _bear(logger: Logger) -> None:
+    """Let no call that the trainer makes of a tracker end the run."""
+    patience = _patience[logger] = Patience(_called(logger))
+    for name in ("log_metrics", "save", "after_save_checkpoint"):
+        setattr(logger, name, partial(patience, getattr(logger, name)))
+    logger.finalize = partial(patience.at_once, logger.finalize)
 
 
 @rank_zero_only
@@ -178,31 +238,45 @@ def tell_settings(logger: Logger, settings: dict[str, Any]) -> None:
         logger.log_hyperparams(told)
 
 
-@singledispatch
 def show_pictures(logger: Logger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     """Give a tracker the sample grid and its pictures with captions; one that has no pictures takes nothing."""
+    show = partial(_show, logger, grid, pictures, captions, step)
+    return _patience[logger](show) if logger in _patience else show()
 
 
-@show_pictures.register
+@singledispatch
+def _show(logger: Logger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
+    """Of a tracker that has no pictures: nothing."""
+
+
+@_show.register
 def _(logger: WandbLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     logger.log_image("samples/grid", [grid], step=step, caption=[f"step {step:,}"])
     logger.log_image("samples", list(pictures), step=step, caption=captions)
 
 
-@show_pictures.register
+@_show.register
 def _(logger: TensorBoardLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     logger.experiment.add_image("samples", np.asarray(grid), step, dataformats="HWC")
 
 
-@show_pictures.register
+@_show.register
 def _(logger: MLFlowLogger, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     logger.experiment.log_image(logger.run_id, grid, key="samples", step=step)
 
 
-@show_pictures.register
+@_show.register
 def _(logger: RunTrackio, grid: Image.Image, pictures: Sequence[Image.Image], captions: list[str], step: int):
     named = {f"samples/{row:02d}": pair for row, pair in enumerate(zip(pictures, captions))}
     logger.pictures({"samples/grid": (grid, f"step {step:,}")} | named, step=step)
+
+
+def _called(logger: Logger) -> str:
+    return type(logger).__name__.removeprefix("Run")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _ids(folder: str) -> dict[str, str]:

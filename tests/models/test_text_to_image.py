@@ -197,3 +197,15 @@ def test_a_frozen_text_tower_stays_out_of_the_weights(tmp_path):
     assert {name.split(".")[0] for name in model.trainable_state()} == {"backbone"}
     assert {name.split(".")[0] for name in model.state_dict()} == {"backbone"}
     assert model.generate(["red"], seeds=[0], sampler=Euler(1), guidance_scale=2.0).shape == (1, 3, 16, 16)
+
+
+def test_a_network_that_is_no_backbone_is_refused():
+    with pytest.raises(UserError, match=r"makes a Conv2d, which cannot be one: .*backbone\.Backbone"):
+        TextToImage(
+            backbone=lambda **agreed: torch.nn.Conv2d(3, 3, 1),
+            schedule=CosineSchedule(),
+            prediction=toy_model().prediction,
+            text_encoder=toy_model().text_encoder,
+            codec=Pixel(),
+            image_size_px=16,
+        )

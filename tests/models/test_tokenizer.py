@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import open_clip
 import pytest
@@ -85,3 +86,9 @@ def test_reports_come_at_1_10_100(caplog):
             tokenizer.ids(f"a b c d e f g h {number}")
     assert tokenizer.truncated == 25
     assert len(caplog.records) == 2
+
+
+def test_an_encoding_goes_to_another_process_as_it_is():
+    encoding = BytePairEncoding(700)
+    again = pickle.loads(pickle.dumps(encoding))
+    assert again.encode("a quiet harbour") == encoding.encode("a quiet harbour")

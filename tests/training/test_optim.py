@@ -12,6 +12,7 @@ from torch import nn
 
 from diffusion_art.accel.muon_stacks import grouped, move_by_shape, move_one_by_one, move_together
 from diffusion_art.accel.orthogonalise import orthogonalise
+from diffusion_art.errors import UserError
 from diffusion_art.models.jit import JiT
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.unet import UNet
@@ -27,6 +28,7 @@ from diffusion_art.training.optim import (
     clip,
     clip_gradients,
     parameter_groups,
+    renew_settings,
     scale_in_step,
 )
 from tests.waiting import NoWaiting, a_gpu, on_fake_cuda
@@ -445,3 +447,28 @@ def test_adamw_is_clipped_stepped_and_averaged_in_a_handful_of_passes(unet_base)
     assert {name: sent[name] for name in passes} == passes
     assert sent["_foreach_mul_"] == 0  # gradients are scaled by the optimiser
     assert sum(sent.values()) < 30
+
+
+class Learning(torch.optim.SGD):
+    """As Prodigy and schedule-free optimisers do, it keeps what it has learned among the settings of its groups."""
+
+    def __init__(self, params, *, lr=0.1, **settings):
+        super().__init__(params, lr=lr, **settings)
+        self.defaults["learned"] = 0
+        for group in self.param_groups:
+            group["learned"] = 0
+
+
+def test_a_run_that_goes_on_has_the_settings_of_its_config_and_keeps_what_its_optimiser_has_learned():
+    before, now = (Learning(parameter_groups(nn.Linear(2, 2), weight_decay=decay)) for decay in (0.0, 0.5))
+    before.param_groups[0]["learned"] = 7
+    state = before.state_dict()
+    renew_settings([state], now)
+    assert state["param_groups"][0]["weight_decay"] == 0.5
+    assert state["param_groups"][0]["learned"] == 7
+
+
+def test_settings_of_another_optimiser_are_named_with_what_drops_them():
+    factory = partial(torch.optim.SGD, lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+    with pytest.raises(UserError, match=r"SGD does not take optim.betas, optim.eps: .* ~optim.betas ~optim.eps$"):
+        build_optimizer(factory, nn.Linear(2, 2))

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.names import fresh_folder, register, run_stamp
-from diffusion_art.training.run_folder import HELD_VARIABLE, drop_if_bare, held, is_held
+from diffusion_art.training.run_folder import HELD_VARIABLE, drop_if_bare, held, is_held, is_new
 from tests.conftest import ROOT
 
 HOLD = (
@@ -92,13 +92,33 @@ def test_a_run_that_is_refused_leaves_no_folder_and_its_name_is_free(painter_sha
     assert (tmp_path / "logs/tiny/a/checkpoints/last.ckpt").exists(), "a run that is there stays"
 
 
-@pytest.mark.parametrize("there", ["metrics.csv", "notes.txt", "train.log"])
-def test_a_folder_that_holds_more_stays(there, tmp_path):
+def test_a_folder_that_holds_more_stays(tmp_path):
     folder = tmp_path / "logs/a"
     (folder / ".hydra").mkdir(parents=True)
-    (folder / there).write_text("2026-01-02 03:04:05,678 INFO x: run: logs/a\n")
+    assert is_new(folder)
+    (folder / "metrics.csv").touch()
     drop_if_bare(folder)
-    assert (folder / there).exists()
+    assert folder.exists()
+    (folder / "train.log").write_text("run: logs/a\n")
+    assert not is_new(folder)
+
+
+@pytest.mark.slow
+def test_what_is_refused_when_its_data_are_read_leaves_no_folder_and_a_saved_config_begins_no_run(
+    run_here, painter_shards, tmp_path
+):
+    asked = ["+experiment=quickstart32", "+debug=tiny", f"data.path={painter_shards}", "data.source=null"]
+    asked += ["data.url=shards", "data.num_workers=0", "callbacks.samples=null", "callbacks.progress=null"]
+    assert run_here("train", *asked, "run=a", "trainer.max_steps=1")[0] == 0
+    status, said, complaints = run_here("train", *asked, "run=b", "+optim.lrr=3")
+    assert (status, "data: " in said) == (1, True)
+    assert "Muon does not take optim.lrr: " in complaints
+    assert not (tmp_path / "logs/tiny/b").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    status, _, complaints = run_here("train", "--config-dir=logs/tiny/a", "--config-name=config", "run=c")
+    assert status == 1
+    assert "this config has no `defaults`, as the one that a run has saved" in complaints
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_a_folder_that_another_process_has_stays(tmp_path):
@@ -108,3 +128,19 @@ def test_a_folder_that_another_process_has_stays(tmp_path):
         assert folder.exists()
     drop_if_bare(folder)
     assert not folder.parent.exists()
+
+
+def test_a_folder_that_is_moved_in_mid_run_is_told(run_here, painter_shards, monkeypatch, tmp_path):
+    (tmp_path / "own_mover.py").write_text(
+        "from pathlib import Path\nfrom lightning.pytorch.callbacks import Callback\nclass Mover(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 4: Path('logs/tiny/a').rename('logs/tiny/b')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_ART_PARTS", "own_mover")
+    words = ["+experiment=quickstart32", "+debug=tiny", f"data.path={painter_shards}", "data.source=null", "run=a"]
+    words += ["data.url=shards", "data.num_workers=0", "callbacks.samples=null"]
+    status, _, complaints = run_here("train", *words, "+callbacks.mover._target_=own_mover.Mover")
+    assert status == 1
+    assert "logs/tiny/a has gone while the run wrote there. If it was moved, go on" in complaints
+    assert not (tmp_path / "logs/tiny/a").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
+from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.alignment import Alignment
 from diffusion_art.training.terms.perceptual import Perceptual
@@ -144,3 +146,20 @@ def test_weights_of_a_term_that_has_ended_have_gradients_of_zero_where_each_need
     losses.total().backward()
     assert all(p.grad is not None and not p.grad.any() for p in step.terms.parameters())
     assert not step(step.drawn(batch, global_batch_size=PICTURES), step=4).idle
+
+
+def test_a_batch_as_a_loader_gives_it_is_one_in_floats():
+    """In a loop of one's own nobody else makes floats of its bytes."""
+    (batch,) = batches(parts=1)
+    bytes_ = ((batch.images + 1) * 127.5).round().to(torch.uint8)
+    loaded, moved = replace(batch, images=bytes_), replace(batch, images=bytes_.float().div(127.5).sub(1))
+    for given in ("drawn", "validated"):
+        more = {"global_batch_size": PICTURES} if given == "drawn" else {}
+        one, other = (getattr(step(), given)(each, **more) for each in (loaded, moved))
+        torch.testing.assert_close(one.x_0, other.x_0, rtol=0, atol=0)
+        assert one.images.abs().max() <= 1
+
+
+def test_a_module_is_not_made_of_a_checkpoint_alone():
+    with pytest.raises(UserError, match=r"old/last.ckpt brings no arguments.*load_text_to_image\(path\)"):
+        DiffusionModule.load_from_checkpoint(OLD)

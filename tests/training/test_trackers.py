@@ -8,12 +8,12 @@ import sqlite3
 
 import pandas as pd
 import pytest
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from PIL import Image
 
 from diffusion_art.files import command_line, without_secrets, words_without_secrets
 from diffusion_art.launching.names import wandb_offline
-from diffusion_art.training.trackers import RunWandb, run_name, show_pictures, tell_settings
+from diffusion_art.training.trackers import RunWandb, begin, run_name, show_pictures, tell_settings
 
 RUN = ["+experiment=quickstart32", "+debug=tiny", "run=tracked", "data.source=null", "callbacks.progress=null"]
 
@@ -42,6 +42,44 @@ def test_a_tracker_that_cannot_begin_ends_the_run_in_a_sentence(run_here, painte
     assert "error: MLFlow cannot begin its record: API request to http://127.0.0.1:9/" in complaints
     assert complaints.rstrip().endswith("or train with logger=csv.")
     assert "Traceback" not in said + complaints
+
+
+class Failing(Logger):
+    """A tracker whose server can be away."""
+
+    name, version, away, asked = "failing", 0, False, 0
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.log_metrics({})
+
+    def log_metrics(self, metrics, step=None):
+        self.asked += 1
+        if self.away:
+            raise ConnectionError("connection refused.\nand more")
+
+    def finalize(self, status):
+        self.log_metrics({})
+
+
+def test_a_tracker_that_fails_in_mid_run_is_told_once_and_left_alone_for_a_while(caplog, monkeypatch):
+    logger = Failing()
+    with caplog.at_level("INFO"):
+        begin(logger, {})
+        logger.away = True
+        for step in range(5):
+            logger.log_metrics({"loss": 1.0}, step=step)
+        assert logger.asked == 2
+        monkeypatch.setattr("diffusion_art.training.trackers.REST_S", 0.0)
+        logger.log_metrics({"loss": 1.0}, step=5)
+        logger.away = False
+        logger.log_metrics({"loss": 1.0}, step=6)
+        monkeypatch.undo()
+        logger.away = True
+        logger.log_metrics({"loss": 1.0}, step=7)
+        logger.finalize("success")  # tried all the same: a record that is left open looks like a run that goes on
+    assert logger.asked == 6
+    lost = "Failing fails: connection refused. The run goes on, and metrics.csv has what is lost there."
+    assert caplog.messages == [lost, "Failing answers again", lost]
 
 
 @pytest.mark.parametrize(("mode", "offline"), [("disabled", False), ("online", False), ("offline", True), ("", True)])

@@ -129,6 +129,8 @@ def _check(
     similarity_weight: float,
     hidden: int,
 ) -> None:
+    if not maps:
+        raise UserError("this backbone has no maps to align: train it with alignment=none.")
     if layer != "auto" and layer not in maps:
         raise UserError(f"alignment.layer={layer} is not one of this backbone's: {', '.join(maps)}, or auto")
     if not weight > 0:
