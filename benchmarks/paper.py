@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from diffusion_art.config import build, config_dir
-from diffusion_art.sources.hub import JPEG_BYTES  # ours at 128 px are smaller
+from diffusion_art.sources.parquet.hub import JPEG_BYTES  # ours at 128 px are smaller
 from diffusion_art.tensors import Conditioning
 
 PEAK_FLOPS = 989e12  # H100 SXM, bfloat16, dense, from NVIDIA's data sheet

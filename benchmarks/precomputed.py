@@ -35,8 +35,8 @@ from diffusion_art.shards.places import Component
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT
 from diffusion_art.sources.painter import Painter
-from diffusion_art.training.precomputed import wanted
-from diffusion_art.training.precomputing import Encoders, precompute
+from diffusion_art.training.precompute.precomputed import wanted
+from diffusion_art.training.precompute.precomputing import Encoders, precompute
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.alignment import Alignment
 

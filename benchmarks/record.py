@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.shards.build.engine import usable_cores
-from diffusion_art.training.provenance import commit
+from diffusion_art.training.run.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = (  # of RESULTS.md

@@ -19,7 +19,7 @@ from record import claim, command, write
 
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.sweeps.study import open_study
-from diffusion_art.training.resume import steps_done
+from diffusion_art.training.run.resume import steps_done
 
 VALIDATIONS = 8  # of a whole trial
 

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 
-OF_TRAINING = ("csv_logger", "ema", "muon", "noise", "optim", "step_profile", "terms", "trackers")
+OF_TRAINING = ("averages.ema", "muon", "noise", "optim", "run.csv_logger", "run.trackers", "step_profile", "terms")
 OWN_PACKAGES = tuple(
     f"diffusion_art.{part}."
     for part in (
@@ -60,6 +60,16 @@ MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
     "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
     "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
+    "diffusion_art.sources.folder.ImageFolder": "diffusion_art.sources.folder.folder.ImageFolder",
+    "diffusion_art.sources.hub.WikiArt": "diffusion_art.sources.parquet.hub.WikiArt",
+    "diffusion_art.sources.parquet.Parquet": "diffusion_art.sources.parquet.parquet.Parquet",
+    "diffusion_art.sources.records.Records": "diffusion_art.sources.folder.records.Records",
+    "diffusion_art.sources.tars.Tars": "diffusion_art.sources.tars.tars.Tars",
+    "diffusion_art.training.csv_logger.RunCSVLogger": "diffusion_art.training.run.csv_logger.RunCSVLogger",
+    "diffusion_art.training.ema.Ema": "diffusion_art.training.averages.ema.Ema",
+    "diffusion_art.training.trackers.RunMLFlow": "diffusion_art.training.run.trackers.RunMLFlow",
+    "diffusion_art.training.trackers.RunTrackio": "diffusion_art.training.run.trackers.RunTrackio",
+    "diffusion_art.training.trackers.RunWandb": "diffusion_art.training.run.trackers.RunWandb",
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values

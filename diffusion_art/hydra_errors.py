@@ -23,7 +23,7 @@ from diffusion_art.config import config_dir
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, holds, keys_of, meant, option, renamed, typed
-from diffusion_art.training.trial_runs import DECIDED
+from diffusion_art.training.run.trial_runs import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 

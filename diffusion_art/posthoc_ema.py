@@ -17,7 +17,7 @@ from diffusion_art.checkpoints import find_run
 from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.runs import load_run
-from diffusion_art.training.posthoc import widths_of, write_averages
+from diffusion_art.training.averages.posthoc import widths_of, write_averages
 
 
 def posthoc_ema(config: DictConfig) -> list[Path]:

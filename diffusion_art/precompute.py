@@ -24,8 +24,8 @@ from diffusion_art.launching import names
 from diffusion_art.shards.build.build import check_settings
 from diffusion_art.shards.build.engine import LocalEngine, engine_named
 from diffusion_art.shards.places import components_of
-from diffusion_art.training.precomputing import Encoders, chosen, precompute
-from diffusion_art.training.run_shards import shards_of
+from diffusion_art.training.precompute.precomputing import Encoders, chosen, precompute
+from diffusion_art.training.run.run_shards import shards_of
 
 names.register()
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from diffusion_art.captions.values import ready_captions
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
-from diffusion_art.sources.table import read_table
-from diffusion_art.sources.texts import read_text
+from diffusion_art.sources.tables.table import read_table
+from diffusion_art.sources.tables.texts import read_text
 
 if TYPE_CHECKING:
     from diffusion_art.runs import Run

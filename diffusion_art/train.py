@@ -30,9 +30,9 @@ from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
-from diffusion_art.training.resume import changed, checked_resume, steps_done
-from diffusion_art.training.run_folder import drop_if_bare, held, is_new
-from diffusion_art.training.stopping import Stopped, stop_request
+from diffusion_art.training.run.resume import changed, checked_resume, steps_done
+from diffusion_art.training.run.run_folder import drop_if_bare, held, is_new
+from diffusion_art.training.run.stopping import Stopped, stop_request
 from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta, Schedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.shards.order import EpochOrder
-from diffusion_art.training.power_profile import gamma_of
+from diffusion_art.training.averages.power_profile import gamma_of
 
 OUT = Path(__file__).parent / "figures"
 SCHEDULES: dict[str, Schedule] = {

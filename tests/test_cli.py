@@ -138,7 +138,7 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
             ("train", "+batch_size=16"),
             "called `data.global_batch_size` here: give data.global_batch_size=16",
         ),
-        (("sample", "run=x", "+format=jpg"), "no config key `format`, and nothing would read it."),
+        (("sample", "run=x", "+beauty=3"), "no config key `beauty`, and nothing would read it."),
         (("sample", "run=x", "+num_step=3"), "nothing would read it; did you mean `num_steps`?"),
         (("train", "+foo.bar=1"), "no config key `foo.bar`, and nothing would read it."),
         (("train", "+guidance.rescal=1"), "nothing would read it; did you mean `guidance.rescale`"),

@@ -223,7 +223,7 @@ def test_the_card_is_filled_from_the_run_and_never_written_over_yours(trained: P
 
 
 def test_the_card_names_the_source_and_not_where_it_lay(tmp_path: Path):
-    records = "diffusion_art.sources.records.Records"
+    records = "diffusion_art.sources.folder.records.Records"
     places = {"path": "/home/someone/clients/table.csv", "images": "/home/someone/scans"}
     config = CONFIG | {"data": {"source": {"_target_": records, **places, "file_column": "file"}}}
     told = {"step": 1, "parameters": 1000, "provenance": {}, "run": "one", "folder": tmp_path}

@@ -19,7 +19,7 @@ from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch

@@ -13,7 +13,7 @@ from diffusion_art.record import KEY
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, toy_run, write_checkpoint
 
 PRIVATE = {"path": "/home/someone/art", "url": None, "token": "secret", "ca": None, "cache": None}
-RECORDS = "diffusion_art.sources.records.Records"
+RECORDS = "diffusion_art.sources.folder.records.Records"
 
 
 @pytest.fixture

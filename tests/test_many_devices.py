@@ -32,13 +32,13 @@ from diffusion_art.launching.processes import check_processes
 from diffusion_art.models.contrastive import Contrastive
 from diffusion_art.record import KEY
 from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.clip_step import ClipStep
-from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.optim import Constant
-from diffusion_art.training.peers import Lost, speaks
-from diffusion_art.training.resume import checked_resume, steps_done
-from diffusion_art.training.sharded import ShardedStrategy
+from diffusion_art.training.processes.peers import Lost, speaks
+from diffusion_art.training.processes.sharded import ShardedStrategy
+from diffusion_art.training.run.resume import checked_resume, steps_done
 from tests.commands import COMMON, Command
 from tests.golden.trace import HERE
 from tests.test_clip import TINY as CLIP

@@ -160,7 +160,7 @@ def test_literal_text_is_read_back(text):
 def test_what_is_built_gets_the_text(tmp_path):
     (tmp_path / "0.png").touch()
     for text in ("costs ${name}", "a \\\\${b} \\\\", "${", "\\$", "\\${x}"):
-        node = {"_target_": "diffusion_art.sources.folder.ImageFolder", "path": str(tmp_path), "name": text}
+        node = {"_target_": "diffusion_art.sources.folder.folder.ImageFolder", "path": str(tmp_path), "name": text}
         assert build(node).name == text
         config = OmegaConf.create({"text": literal(text), "source": {**node, "name": "${text}"}})
         assert build(config.source).name == text

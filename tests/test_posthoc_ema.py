@@ -17,9 +17,9 @@ from diffusion_art.callbacks.snapshots import AverageSnapshots
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
 from diffusion_art.errors import UserError
 from diffusion_art.record import KEY
-from diffusion_art.training.ema import Ema
-from diffusion_art.training.posthoc import add_up, find_snapshots, mix, up_to, write_snapshot
-from diffusion_art.training.resume import checked_resume
+from diffusion_art.training.averages.ema import Ema
+from diffusion_art.training.averages.posthoc import add_up, find_snapshots, mix, up_to, write_snapshot
+from diffusion_art.training.run.resume import checked_resume
 from tests.conftest import ROOT
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "data.url=shards"]

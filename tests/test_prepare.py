@@ -16,7 +16,7 @@ from diffusion_art.prepare import main
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Source
 from tests.fakes_sources import encoded, picture, wikiart_folder
-from tests.sources.test_tars import sample, write_tar
+from tests.sources.tars.test_tars import sample, write_tar
 
 
 def test_a_folder_of_parquet_files_becomes_shards(tmp_path: Path, run_command) -> None:

@@ -29,7 +29,7 @@ from diffusion_art.watching.folder import RunFolder
 from tests.commands import COMMON, Command
 from tests.fakes import tiny_clip
 from tests.reports.test_report import Page, assert_equals_metrics
-from tests.training.test_run_folder import _holder
+from tests.training.run.test_run_folder import _holder
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "callbacks.progress=null"]
 

@@ -24,7 +24,7 @@ from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.settle import settle
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.training.provenance import commit
+from diffusion_art.training.run.provenance import commit
 
 CLIP = "ViT-B-32"
 SMALL_CLIP = {

@@ -19,7 +19,7 @@ from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.sample_grid import painting
 from diffusion_art.launching.fit import quieten
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer
-from diffusion_art.training.resume import checked_resume
+from diffusion_art.training.run.resume import checked_resume
 from quality_sides.recipes import Planned
 
 COUNT_EVERY = 100  # steps between countings of FLOPs, which may change in a run

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_art.data.workers import LostWorker
 from diffusion_art.files import written
-from diffusion_art.training.limits import interval
-from diffusion_art.training.resume import taken_again
+from diffusion_art.training.run.limits import interval
+from diffusion_art.training.run.resume import taken_again
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.tensors import Batch
-from diffusion_art.training.csv_logger import RunCSVLogger
-from diffusion_art.training.resume import place_loops
+from diffusion_art.training.run.csv_logger import RunCSVLogger
+from diffusion_art.training.run.resume import place_loops
 
 
 class Cursor(Callback):

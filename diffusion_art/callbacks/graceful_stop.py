@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.devices import Reading
-from diffusion_art.training.exchange import Exchange
-from diffusion_art.training.stopping import stop_after_step, stop_request
+from diffusion_art.training.processes.exchange import Exchange
+from diffusion_art.training.run.stopping import stop_after_step, stop_request
 
 
 class GracefulStop(Callback):

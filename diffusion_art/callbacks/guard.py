@@ -19,8 +19,8 @@ from diffusion_art.checkpoints import has_checkpoints
 from diffusion_art.devices import Reading
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
-from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import scales_in_step
+from diffusion_art.training.processes.exchange import Exchange
 
 LATEST = 8  # batches after which a verdict is waited for, should it not have arrived
 

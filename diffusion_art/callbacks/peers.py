@@ -9,10 +9,10 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.errors import UserError
-from diffusion_art.training.peers import Lost, Peers, leave_at_once, said_of, speaks
-from diffusion_art.training.resume import go_on_from
-from diffusion_art.training.run_folder import HELD_VARIABLE
-from diffusion_art.training.stopping import stop_request
+from diffusion_art.training.processes.peers import Lost, Peers, leave_at_once, said_of, speaks
+from diffusion_art.training.run.resume import go_on_from
+from diffusion_art.training.run.run_folder import HELD_VARIABLE
+from diffusion_art.training.run.stopping import stop_request
 
 
 class WatchPeers(Callback):

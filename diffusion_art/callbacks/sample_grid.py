@@ -21,10 +21,10 @@ from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import grid, to_pil, to_png
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.sizes import Size, named, nearest
-from diffusion_art.training.limits import interval
-from diffusion_art.training.resume import taken_again
-from diffusion_art.training.sharded import ShardedStrategy
-from diffusion_art.training.trackers import show_pictures
+from diffusion_art.training.processes.sharded import ShardedStrategy
+from diffusion_art.training.run.limits import interval
+from diffusion_art.training.run.resume import taken_again
+from diffusion_art.training.run.trackers import show_pictures
 
 log = logging.getLogger(__name__)
 

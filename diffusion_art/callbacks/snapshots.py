@@ -15,8 +15,8 @@ from diffusion_art.accel.shares import gathered, is_shared
 from diffusion_art.devices import DTYPES, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL
-from diffusion_art.training.limits import interval
-from diffusion_art.training.posthoc import PRECISIONS, snapshot_path, snapshot_step, write_snapshot
+from diffusion_art.training.averages.posthoc import PRECISIONS, snapshot_path, snapshot_step, write_snapshot
+from diffusion_art.training.run.limits import interval
 
 log = logging.getLogger(__name__)
 

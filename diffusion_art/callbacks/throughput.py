@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.tensors import Batch
-from diffusion_art.training.limits import interval
+from diffusion_art.training.run.limits import interval
 
 log = logging.getLogger(__name__)
 

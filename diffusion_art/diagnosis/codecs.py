@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, features
 
 from diffusion_art.diagnosis.finding import Finding
-from diffusion_art.sources.formats import HEIC_EXTRA, can_read_heic
+from diffusion_art.sources.pictures.formats import HEIC_EXTRA, can_read_heic
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF")
 LIBRARIES = {"simplejpeg": "decodes JPEGs for training", "isal": "unpacks gzip"}

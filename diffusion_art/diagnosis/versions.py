@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from diffusion_art.diagnosis.finding import Finding
 from diffusion_art.extras import install_command, missing
-from diffusion_art.training.provenance import commit
+from diffusion_art.training.run.provenance import commit
 
 TOLD = ("torch", "torchvision", "lightning", "diffusers", "open_clip_torch", "hydra-core", "numpy", "pillow")
 

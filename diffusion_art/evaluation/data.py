@@ -12,7 +12,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.evaluation.reference import PainterPictures, Pictures, ShardPictures, fresh_paintings
 from diffusion_art.shards.build.locate import Shards
 from diffusion_art.sources.painter import Painter
-from diffusion_art.training.run_shards import shards_of
+from diffusion_art.training.run.run_shards import shards_of
 
 
 class RunData:

@@ -10,8 +10,8 @@ from typing import Any
 from diffusion_art.checkpoints import read_plain
 from diffusion_art.errors import UserError
 from diffusion_art.record import KEY
-from diffusion_art.training.batch_size import find_batch_size
-from diffusion_art.training.parts import fitting_part, memory_limit
+from diffusion_art.training.memory.batch_size import find_batch_size
+from diffusion_art.training.memory.parts import fitting_part, memory_limit
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from diffusion_art.files import command_line
 from diffusion_art.launching.processes import join_again
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
-from diffusion_art.training.out_of_memory import is_out_of_memory, out_of_memory
-from diffusion_art.training.precomputed import wanted
-from diffusion_art.training.resume import steps_done
-from diffusion_art.training.stopping import Stopped, stop_request
+from diffusion_art.training.memory.out_of_memory import is_out_of_memory, out_of_memory
+from diffusion_art.training.precompute.precomputed import wanted
+from diffusion_art.training.run.resume import steps_done
+from diffusion_art.training.run.stopping import Stopped, stop_request
 
 _OF_A_RUN = ("run=", "ckpt_path=", "data.payload=", "data.text_states=")  # what `precompute` needs not be told
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
-from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.image_cells import holds_base64
-from diffusion_art.sources.listing import Listing, list_files
-from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.parquet_file import holds_pictures, layout_in, open_parquet
-from diffusion_art.sources.records import Records
-from diffusion_art.sources.suffixes import (
+from diffusion_art.sources.folder.folder import ImageFolder
+from diffusion_art.sources.folder.records import Records
+from diffusion_art.sources.parquet.file import holds_pictures, layout_in, open_parquet
+from diffusion_art.sources.parquet.parquet import Parquet
+from diffusion_art.sources.paths.listing import Listing, list_files
+from diffusion_art.sources.paths.suffixes import (
     JSON_SUFFIXES,
     LINES_SUFFIXES,
     TABLE_SUFFIXES,
@@ -20,7 +19,8 @@ from diffusion_art.sources.suffixes import (
     stem_of,
     why_unread,
 )
-from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.pictures.image_cells import holds_base64
+from diffusion_art.sources.tars.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built
 

@@ -17,12 +17,12 @@ from PIL import Image, ImageFile, IptcImagePlugin
 
 from diffusion_art.captions.captioner import clean
 from diffusion_art.sources.base import Picture, Source
-from diffusion_art.sources.exports import of_a_camera
-from diffusion_art.sources.formats import is_heic, open_heic
-from diffusion_art.sources.generators import prompt_of
-from diffusion_art.sources.pictures import FORMATS
-from diffusion_art.sources.sidecars import read_xmp
-from diffusion_art.sources.texts import decode
+from diffusion_art.sources.folder.sidecars import read_xmp
+from diffusion_art.sources.pictures.formats import is_heic, open_heic
+from diffusion_art.sources.pictures.pictures import FORMATS
+from diffusion_art.sources.programs.exports import of_a_camera
+from diffusion_art.sources.programs.generators import prompt_of
+from diffusion_art.sources.tables.texts import decode
 
 EMBEDDED = "embedded"  # the column of a template
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
-from diffusion_art.sources.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cached, hub_bytes, name_of
+from diffusion_art.sources.parquet.hub import JPEG_BYTES, WIKIART, WIKIART_PICTURES, cached, hub_bytes, name_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.shards.build.engine import usable_cores
-from diffusion_art.sources.hub import cache_folder
+from diffusion_art.sources.parquet.hub import cache_folder
 from diffusion_art.stages import estimate, processes
 from diffusion_art.stages.collection import Collection
 from diffusion_art.stages.marks import Marks, Stage

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_art.config import config_dir, plain
 from diffusion_art.prompts import EXAMPLES, read_prompts
 from diffusion_art.stages.marks import Stage
-from diffusion_art.training.length import settled_steps
-from diffusion_art.training.limits import interval, validation_interval
+from diffusion_art.training.run.length import settled_steps
+from diffusion_art.training.run.limits import interval, validation_interval
 
 NAMES = ("shards", "statistics", "train", "evaluate", "export", "serve")
 MEASURED_ON = 256  # painted pictures that the measurement trains on

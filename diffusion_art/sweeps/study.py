@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from diffusion_art.errors import UserError
 from diffusion_art.sweeps.space import Space, overrides_of, size
-from diffusion_art.training.run_folder import held, is_held
+from diffusion_art.training.run.run_folder import held, is_held
 
 log = logging.getLogger(__name__)
 

@@ -23,16 +23,16 @@ from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
-from diffusion_art.training.limits import check_accelerator, interval, validation_interval
 from diffusion_art.training.module import DiffusionModule
-from diffusion_art.training.provenance import provenance
-from diffusion_art.training.run_shards import shards_of, without_shards
-from diffusion_art.training.sharded import NAME, FoldersToo
+from diffusion_art.training.processes.sharded import NAME, FoldersToo
+from diffusion_art.training.run.limits import check_accelerator, interval, validation_interval
+from diffusion_art.training.run.provenance import provenance
+from diffusion_art.training.run.run_shards import shards_of, without_shards
+from diffusion_art.training.run.timer import StepTimer
+from diffusion_art.training.run.trackers import begin
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
-from diffusion_art.training.timer import StepTimer
-from diffusion_art.training.trackers import begin
 
 
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:

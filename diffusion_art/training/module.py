@@ -19,9 +19,8 @@ from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.clip_step import ClipStep
-from diffusion_art.training.ema import Ema
-from diffusion_art.training.exchange import Exchange
 from diffusion_art.training.optim import (
     Constant,
     attach,
@@ -30,7 +29,8 @@ from diffusion_art.training.optim import (
     lie_alike,
     renew_settings,
 )
-from diffusion_art.training.sharded import ShardedStrategy, whole
+from diffusion_art.training.processes.exchange import Exchange
+from diffusion_art.training.processes.sharded import ShardedStrategy, whole
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
 

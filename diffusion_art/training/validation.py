@@ -10,8 +10,8 @@ from torch import Tensor
 from diffusion_art.devices import widest
 from diffusion_art.tensors import Batch
 from diffusion_art.training.autoencoder_step import AutoencoderStep
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.clip_step import ClipStep
-from diffusion_art.training.ema import Ema
 from diffusion_art.training.step import TrainingStep
 
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]

@@ -18,7 +18,7 @@ from diffusion_art.files import without_secrets
 from diffusion_art.reports.curves import CLOCK, STEP
 from diffusion_art.reports.grids import grids_of
 from diffusion_art.reports.metrics_file import columns_of, row_of
-from diffusion_art.training.run_folder import LOCK_FILE, is_held
+from diffusion_art.training.run.run_folder import LOCK_FILE, is_held
 
 METRICS, CONFIG, LOG, REPORT, PAGE = "metrics.csv", "config.yaml", "train.log", "report.md", "report.html"
 SHOWN = ("train/loss", "val/loss", "time/images_per_s", CLOCK)  # newest values in the list of runs

@@ -71,7 +71,7 @@ class OptunaSweeper(Sweeper):
         if find_spec("optuna") is None:
             raise UserError(f"this sweep needs Optuna, which is not installed: {install_command('sweep')}")
         from diffusion_art.sweeps.space import split
-        from diffusion_art.training.run_folder import held
+        from diffusion_art.training.run.run_folder import held
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -36,8 +36,8 @@ from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
-from diffusion_art.training.csv_logger import RunCSVLogger
-from diffusion_art.training.sharded import FoldersToo
+from diffusion_art.training.processes.sharded import FoldersToo
+from diffusion_art.training.run.csv_logger import RunCSVLogger
 
 TINY = [
     "+experiment=quickstart32",

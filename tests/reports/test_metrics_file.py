@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_art.reports.curves import Curve, Curves
 from diffusion_art.reports.metrics_file import MetricsFile
-from diffusion_art.training.csv_logger import RunCSVLogger
+from diffusion_art.training.run.csv_logger import RunCSVLogger
 
 
 class Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.sources.hub import WikiArt
+from diffusion_art.sources.parquet.hub import WikiArt
 from tests.fakes_sources import wikiart_folder
 
 

@@ -10,13 +10,13 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.detect import open_source
-from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.names import data_set_name
-from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.records import Records
-from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.folder.folder import ImageFolder
+from diffusion_art.sources.folder.records import Records
+from diffusion_art.sources.parquet.parquet import Parquet
+from diffusion_art.sources.paths.names import data_set_name
+from diffusion_art.sources.tars.tars import Tars
 from tests.fakes_sources import captions_of, encoded, jpegs, picture, wikiart_folder, write_files, write_parquet
-from tests.sources.test_tars import sample, write_tar
+from tests.sources.tars.test_tars import sample, write_tar
 
 
 def test_each_kind_is_known_by_its_look(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.embedded import embedded_caption
 from tests.fakes_sources import encoded, picture, write_files
-from tests.sources.test_sidecars import DESCRIPTION, XMP
+from tests.sources.folder.test_sidecars import DESCRIPTION, XMP
 
 NOTED = "a castle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 1"
 COMFY = (

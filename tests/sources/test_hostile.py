@@ -16,8 +16,8 @@ from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import BadPicture
 from diffusion_art.sources.detect import open_source
-from diffusion_art.sources.tar_samples import MAX_HEADER_BYTES, headers
-from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.tars.samples import MAX_HEADER_BYTES, headers
+from diffusion_art.sources.tars.tars import Tars
 from tests.fakes_sources import encoded, picture
 from tests.sources.hostile import add, write_hostile_tar
 

@@ -18,7 +18,7 @@ from diffusion_art.stages.measure import _has_gpu
 from diffusion_art.stages.plan import Training, composed, measurement
 from diffusion_art.units import duration, size
 from tests.fakes_sources import encoded, picture, wikiart_folder, write_files
-from tests.sources.test_tars import write_tar
+from tests.sources.tars.test_tars import write_tar
 
 ASKED = ("+experiment=wikiart", "run=first", "trainer.max_steps=1000")
 
@@ -149,7 +149,7 @@ def test_any_gpu_of_torchs_is_one(monkeypatch):
 
 def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
     write_tar(tmp_path / "00000.tar", [("0.jpg", encoded(picture(0))), ("0.txt", b"a cat")])
-    collection = find({"_target_": "diffusion_art.sources.tars.Tars", "path": str(tmp_path)})
+    collection = find({"_target_": "diffusion_art.sources.tars.tars.Tars", "path": str(tmp_path)})
     assert collection.pictures is None
     in_epochs = Training.of(composed((*ASKED[:2], "trainer.max_epochs=3")), pictures=None, typed=["trainer.max_epochs"])
     assert in_epochs.steps is None
@@ -165,6 +165,6 @@ def test_what_a_source_does_not_tell_is_unknown(tmp_path, capsys):
 
 
 def test_a_collection_tells_the_name_of_its_shards(tmp_path):
-    source = {"_target_": "diffusion_art.sources.hub.WikiArt", "repo_id": "Someone/Art", "revision": None}
+    source = {"_target_": "diffusion_art.sources.parquet.hub.WikiArt", "repo_id": "Someone/Art", "revision": None}
     collection = find(source | {"path": str(wikiart_folder(tmp_path, count=3))})
     assert (collection.name, collection.pictures, collection.download_bytes) == ("art", 6, 0)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from diffusion_art.launching.compare import comparison
 from diffusion_art.sweeps.study import ERROR, open_study
-from diffusion_art.training.run_folder import LOCK_FILE, is_held
+from diffusion_art.training.run.run_folder import LOCK_FILE, is_held
 from hydra_plugins.diffusion_art_optuna.sweeper import OptunaSweeper
 from tests.sweeps.test_study import search
 from tests.test_train import TINY, _start, _wait_for

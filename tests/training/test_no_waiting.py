@@ -26,8 +26,8 @@ from diffusion_art.diffusion.times import LogitNormal
 from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.build import hear_signals_alone
-from diffusion_art.training.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.noise import TrainingNoise

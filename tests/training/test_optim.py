@@ -16,7 +16,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.jit import JiT
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.unet import UNet
-from diffusion_art.training.ema import Ema
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.optim import (
     Constant,

@@ -18,7 +18,7 @@ from diffusion_art.serving.settings import Settings
 from diffusion_art.watching import runs as runs_module
 from diffusion_art.watching.folder import settings_of
 from tests.conftest import ROOT
-from tests.training.test_run_folder import _holder
+from tests.training.run.test_run_folder import _holder
 from tests.watching.conftest import LOG, watching, write_run
 
 FIRST, SECOND = "night/first", "night/sweep_one/1"

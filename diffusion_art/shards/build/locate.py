@@ -40,7 +40,7 @@ from diffusion_art.shards.places import Address, Component, Place, RemoteSetting
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.detect import open_source
-from diffusion_art.sources.listing import folders_above
+from diffusion_art.sources.paths.listing import folders_above
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
 # What earlier versions told otherwise, or not: of the files of a folder, of tars, and of pictures beside parquet. The

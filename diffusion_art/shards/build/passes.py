@@ -39,7 +39,7 @@ from diffusion_art.shards.build.tally import Tally
 from diffusion_art.shards.manifest import ShardInfo
 from diffusion_art.shards.reader import ShardWriter
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
-from diffusion_art.sources.listing import told
+from diffusion_art.sources.paths.listing import told
 
 _RECORD = struct.Struct("<4sIQI")
 _MAGIC = b"DASP"

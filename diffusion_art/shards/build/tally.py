@@ -17,7 +17,7 @@ from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.embedded import EMBEDDED
-from diffusion_art.sources.names import STEM, words_of_name
+from diffusion_art.sources.paths.names import STEM, words_of_name
 from diffusion_art.units import counted
 
 BAD_PICTURES_FILE = "bad_pictures.txt"

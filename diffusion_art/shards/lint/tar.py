@@ -8,9 +8,9 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.shards.lint.findings import Findings
 from diffusion_art.sources.base import Item, Note, Picture
-from diffusion_art.sources.pictures import BadPictureError, load_picture
-from diffusion_art.sources.tar_samples import headers
-from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.pictures.pictures import BadPictureError, load_picture
+from diffusion_art.sources.tars.samples import headers
+from diffusion_art.sources.tars.tars import Tars
 
 # Suffixes whose content a common reader of tars executes: unpickles, imports or hands to a shell.
 CODE_SUFFIXES = frozenset(

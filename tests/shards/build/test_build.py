@@ -22,12 +22,12 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, unfinished
 from diffusion_art.shards.build.encode import key_of, split_of
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.parquet import Parquet
-from diffusion_art.sources.tars import Tars
+from diffusion_art.sources.folder.folder import ImageFolder
+from diffusion_art.sources.parquet.parquet import Parquet
+from diffusion_art.sources.tars.tars import Tars
 from tests.fakes_sources import Swatches, captioned, encoded, picture, wikiart_folder, wikiart_rows, write_parquet
 from tests.shards.toy import is_whole
-from tests.sources.test_tars import write_tar
+from tests.sources.tars.test_tars import write_tar
 
 SMALL = {"image_size_px": 16, "val_fraction": 0.2, "progress": False}
 

@@ -23,7 +23,7 @@ from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine, WorkerDiedError, engine_named
 from diffusion_art.shards.build.ray_engine import RayEngine
 from diffusion_art.sources.base import Item, Picture
-from diffusion_art.sources.folder import ImageFolder
+from diffusion_art.sources.folder.folder import ImageFolder
 from tests.fakes_sources import Swatches
 from tests.shards.build.test_build import contents
 

@@ -19,11 +19,11 @@ from diffusion_art.shards.build.out_folder import digest_of
 from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.places import Component, components_of
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.sources.folder import ImageFolder
-from diffusion_art.sources.parquet import Parquet
-from diffusion_art.training.run_shards import shards_of
+from diffusion_art.sources.folder.folder import ImageFolder
+from diffusion_art.sources.parquet.parquet import Parquet
+from diffusion_art.training.run.run_shards import shards_of
 from tests.fakes_sources import captioned, encoded, jpegs, picture, wikiart_folder, write_files, write_parquet
-from tests.sources.test_tars import write_tar
+from tests.sources.tars.test_tars import write_tar
 
 SETTINGS = {
     "source": None,

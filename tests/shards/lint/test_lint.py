@@ -18,7 +18,7 @@ from diffusion_art.shards.lint.lint import Report, lint
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from tests.fakes_sources import encoded, picture
 from tests.sources.hostile import jpeg_of, write_hostile_tar
-from tests.sources.test_tars import samples, write_tar
+from tests.sources.tars.test_tars import samples, write_tar
 
 GOOD = [encoded(picture(number, width=16, height=16)) for number in range(40)]
 

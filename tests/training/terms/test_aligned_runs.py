@@ -19,7 +19,7 @@ from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.tensors import Batch
-from diffusion_art.training.ema import Ema
+from diffusion_art.training.averages.ema import Ema
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.muon import Muon
 from diffusion_art.training.optim import Constant

@@ -1,0 +1,215 @@
+"""Pictures in parquet files, as the Hugging Face hub keeps them: one row each, one column of image bytes.
+
+The layout of `Artificio/WikiArt` (title artist date genre style description filename image), and any other
+with an image column, be it a struct of bytes and path or plain binary. Class labels become their names.
+Columns that no caption can use, such as embeddings, are never read. Neighbouring rows of one picture are one picture
+with several captions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.captions.captioner import default_template
+from diffusion_art.errors import UserError
+from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
+from diffusion_art.sources.parquet.file import (
+    Layout,
+    RowSplits,
+    layout_in,
+    open_parquet,
+    row_splits,
+)
+from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
+from diffusion_art.sources.paths.listing import Listing, digest, list_files, told
+from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
+from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.pictures.formats import no_reader
+from diffusion_art.sources.pictures.image_cells import cell_of
+from diffusion_art.sources.tables.classes import class_lists, together, with_names
+from diffusion_art.sources.tables.parquet_columns import other_images, without_images
+
+NO_PICTURE_FILES = "parquet files without pictures"
+MORE = "pictures that are the first of several in column `{}`; the others of their rows are left out"
+
+
+class Parquet:
+    """Source: a parquet file, or a folder with parquet files at any depth, read in the order of their names.
+
+    Columns are matched by name, file by file. Files without pictures are left out.
+
+    Raises:
+        UserError: nothing there, a broken file, or no column of images in any.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        image_column: str | None = None,
+        caption_template: str | None = None,
+        listing: Listing | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.name = name or data_set_name(self.path)
+        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
+        self._class_names = together(class_lists(listing).values()) if listing else {}
+        files, pictures, facts, self._left_out = _find(self.path, listing)
+        self._beside = PictureNames(pictures)
+        self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group
+        self._read_footers(files, image_column)
+        names = {file: Path(file).relative_to(self._root).as_posix() for file in self._parts}
+        folders = FolderSplits(names.values())
+        self._splits = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+        layouts = list(dict.fromkeys(layout for layout, _ in self._parts.values()))
+        if not any(layout.may_name_files for layout in layouts):
+            self._left_out["pictures beside the parquet files"] += len(pictures)
+            self._beside, pictures = PictureNames(()), []
+        self._by_folders = names_of_columns(names.values())
+        self._digest_beside = digest({file: facts[file] for file in pictures}) if pictures else None
+        texts = list(dict.fromkeys([*self._by_folders, *(text for layout in layouts for text in layout.texts)]))
+        self.count = sum(sum(rows) for file, (_, rows) in self._parts.items() if self._splits[file] != "test")
+        self.columns = tuple(dict.fromkeys([*texts, "filename"]))
+        self.caption_template = caption_template or default_template(texts)
+
+    def describe(self) -> dict[str, Any]:
+        files = [
+            [Path(file).relative_to(self._root).as_posix(), Path(file).stat().st_size, _footer_digest(Path(file))]
+            for file in self._parts
+        ]
+        image = next(iter(self._parts.values()))[0].image
+        found = {"kind": "parquet", "files": files, "image_column": image}
+        if len(set(self._splits.values())) > 1:
+            found["splits"] = list(self._splits.values())
+        if any(layout.split_column for layout, _ in self._parts.values()):
+            found["split_column"] = True
+            if "splits" in found:
+                found["version"] = 2  # test rows of a file named `train` are left out
+        if self._by_row.numbers.note:
+            found["split_numbers"] = True
+        if any(layout.split_labels for layout, _ in self._parts.values()):
+            found["split_labels"] = True  # earlier versions took their numbers for no splits
+        if self._digest_beside:
+            found["beside"] = self._digest_beside  # pictures that rows may name
+        if self._class_names:
+            found["classes"] = self._class_names
+        if self._by_folders:
+            found["folder_columns"] = self._by_folders  # which earlier versions did not read
+        return found
+
+    def left_out(self) -> dict[str, int]:
+        tests = (rows for file, (_, rows) in self._parts.items() if self._splits[file] == "test")
+        return dict(self._left_out + Counter({TEST_SPLIT: sum(map(sum, tests))}))
+
+    def chunks(self) -> Iterator[Rows]:
+        kept = {file: part for file, part in self._parts.items() if self._splits[file] != "test"}
+        for file, (layout, groups) in kept.items():
+            first_row = 0
+            for group, rows in enumerate(groups):
+                for start in range(0, rows, ROWS_PER_CHUNK):
+                    stop = min(start + ROWS_PER_CHUNK, rows)
+                    yield Rows(file, group, start, stop, first_row, layout, self._splits[file], self._by_row)
+                first_row += rows
+
+    def pictures(self, chunk: Rows) -> Iterator[Item]:
+        for number, rows in pictures_in(chunk):
+            item = self._picture(chunk, number, rows)
+            if (note := chunk.row_splits.numbers.note) and isinstance(item, Picture):
+                yield Note(item.name, note)
+            if isinstance(item, Picture) and cell_of(rows[0][chunk.layout.image]).more:
+                yield Note(item.name, MORE.format(chunk.layout.image))
+            yield item
+
+    @cached_property
+    def _by_row(self) -> RowSplits:
+        return row_splits({file: layout for file, (layout, _) in self._parts.items() if self._splits[file] != "test"})
+
+    @property
+    def _root(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def _read_footers(self, files: list[str], image_column: str | None) -> None:
+        known: dict[Layout, Layout] = {}  # one object for all files alike
+        for file in files:
+            opened = open_parquet(file)
+            layout = layout_in(opened, image_column)
+            if layout is None:
+                self._left_out[NO_PICTURE_FILES] += 1
+                continue
+            groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+            self._parts[file] = known.setdefault(layout, layout), groups
+            for other in other_images(opened.schema_arrow, layout.image):
+                self._left_out[f"pictures of column `{other}` (source.image_column={other} takes them)"] += sum(groups)
+        if not self._parts:
+            beside = self._left_out - Counter({NO_PICTURE_FILES: len(files)})
+            raise UserError(
+                f"{files[0]}: {without_images(open_parquet(files[0]).schema_arrow, image_column)}{told(beside)}"
+            )
+
+    def _picture(self, chunk: Rows, number: int, rows: list[dict[str, Any]]) -> Item:
+        """`rows` are those of one picture."""
+        layout = chunk.layout
+        data, path, _ = cell_of(rows[0][layout.image])
+        name = f"{Path(chunk.file).name} row {number}" + (f" ({path})" if path else "")
+        split = chunk.row_splits.of(rows[0], layout, chunk.split)
+        if split == "test":
+            return LeftOut(name, TEST_SPLIT)
+        if not data and path and (file := self._beside.find(path, self._folder_of(chunk.file))):
+            data = _read_file(self._root / file)
+        if not data:
+            if path or data is not None:
+                return BadPicture(name, f"no image bytes in column `{layout.image}`")
+            return LeftOut(name, layout.why_empty(rows[0]))
+        if reason := no_reader(data):
+            return LeftOut(name, reason)
+        texts = dict.fromkeys(self._by_folders, "") | columns_of_folders(self._below_root(chunk.file))
+        texts |= layout.texts_of(rows[0])
+        for row in rows[1:]:
+            texts |= {column: text for column, text in layout.texts_of(row).items() if not texts[column]}
+        texts = with_names(texts, self._class_names)
+        if path and not texts.get("filename"):
+            texts["filename"] = path
+        captions = list(dict.fromkeys(text for row in rows for text in layout.captions_of(row)))
+        several = tuple(captions) if len(captions) > 1 else ()
+        return Picture(data, texts, identity=data, name=name, captions=several, split=split)
+
+    def _folder_of(self, file: str) -> str:
+        return self._below_root(file).rpartition("/")[0]
+
+    def _below_root(self, file: str) -> str:
+        return Path(file).relative_to(self._root).as_posix()
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], dict[str, str], Counter[str]]:
+    """The parquet files at `path`, pictures that their rows may name, with the facts of all files, and what else was
+    seen there.
+    """
+    if path.is_file():
+        return [str(path)], [], {}, Counter()
+    if not path.is_dir():
+        raise UserError(f"there is no {path}. Give the parquet file or its folder: source.path=...")
+    assert listing is not None
+    files = listing.having({".parquet"})
+    if not files:
+        raise UserError(f"{path} holds no .parquet file{listing.told()}. Give the folder that does: source.path=...")
+    return [str(path / file) for file in files], listing.pictures(), listing.files, listing.left_out.copy()
+
+
+def _footer_digest(file: Path) -> str:
+    """Of the last 64 KiB: the parquet footer, with offsets and statistics of all columns."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 2**16))
+        return hashlib.blake2b(opened.read(), digest_size=8).hexdigest()

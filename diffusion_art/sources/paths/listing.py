@@ -1,0 +1,198 @@
+"""Every file below a folder that a source may read, found in one walk.
+
+Linked folders are followed; each real folder is read once, so that a link back into the collection ends there.
+Hidden files and folders, and those in which systems keep thumbnails, do not belong to a collection. What looks
+like a picture and cannot be read is counted by its suffix. Only of files without any suffix the first bytes are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from diffusion_art.errors import UserError
+from diffusion_art.sources.paths.suffixes import READ, picture_suffixes, suffix_of, why_unread
+from diffusion_art.sources.pictures.formats import HEAD_BYTES, looks_like_picture, other_kind
+
+_NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+_NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
+_FOLDERS_OF_DATA = {".zarr", ".lance"}  # folders that are one data set, of files without telling names
+_THUMBNAILS = {"thumbs.db", "ehthumbs.db", "thumbnails-digikam.db", "digikam4.db"}
+_NOT_KNOWN = "no reader; write parquet or WebDataset"
+_TOLD = 5  # suffixes of unknown files in a message
+_MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
+
+
+@dataclass
+class Listing:
+    """The files below `root` by their posix paths, in the order of these, and what was left out: {why: how many}.
+    `unknown` counts files of other kinds by their suffix.
+
+    The value of a file is its size and time of change, as text: a hundred thousand of them weigh little.
+    """
+
+    root: Path
+    files: dict[str, str]
+    left_out: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def _by_suffix(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for file in self.files:
+            groups[file[file.rfind(".") :].lower()].append(file)
+        return dict(groups)
+
+    def having(self, suffixes: Iterable[str]) -> list[str]:
+        """The files with one of `suffixes`, which are in lower case."""
+        found = [self._by_suffix[suffix] for suffix in set(suffixes) if suffix in self._by_suffix]
+        return found[0].copy() if len(found) == 1 else sorted(file for files in found for file in files)
+
+    def pictures(self) -> list[str]:
+        named, bare = self.having(picture_suffixes()), self._without_suffix
+        return sorted([*named, *bare]) if bare else named
+
+    @cached_property
+    def _without_suffix(self) -> list[str]:
+        """Files whose names end in no suffix are listed where they are pictures."""
+        return [file for file in self.files if not suffix_of(file)]
+
+    def without(self, suffixes: Iterable[str]) -> Listing:
+        dropped = set(self.having(suffixes))
+        kept = {file: facts for file, facts in self.files.items() if file not in dropped}
+        return Listing(self.root, kept, self.left_out, self.unknown)
+
+    def told(self) -> str:
+        """What was left out, in brackets for an error message where nothing else is there; "" for nothing."""
+        others = {f"files {suffix}: {_NOT_KNOWN}": count for suffix, count in self.unknown.most_common(_TOLD)}
+        return told({**self.left_out, **others})
+
+    def digest(self) -> str:
+        """Of names, sizes and times of change: 128 bits in hex."""
+        return digest(self.files)
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """128 bits (hex) of files, by name, and what is known of them."""
+    lines = "".join(f"{file}\0{facts}\n" for file, facts in files.items())
+    return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """{why: how many} in brackets for an error message; "" for nothing."""
+    parts = "; ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    return f" (left out: {parts})" if parts else ""
+
+
+def list_files(root: Path) -> Listing:
+    """UserError when `root` cannot be listed."""
+    left_out: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    try:
+        found = dict(_walk(root, left_out, unknown))
+    except OSError as error:
+        raise UserError(f"the folder {root} cannot be listed ({error}).") from error
+    return Listing(root, {file: found[file] for file in sorted(found)}, left_out, unknown)
+
+
+def _walk(root: Path, left_out: Counter[str], unknown: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Real folders go before linked ones, so that a folder inside the collection is read under its own name."""
+    wanted = READ | picture_suffixes()
+    seen: set[tuple[int, int]] = set()
+    above = folders_above(root)
+    real, linked = [(str(root), "")], []
+    while real or linked:
+        folder, prefix = real.pop() if real else linked.pop(0)
+        for entry in _entries(folder, seen, left_out, may_fail=bool(prefix)):
+            name = entry.name
+            if name.startswith(".") or name in _NOT_FOLDERS_OF_PICTURES:
+                continue
+            dot = name.rfind(".")
+            suffix = name[dot:].lower() if dot > 0 else ""
+            if _is_folder(entry):
+                if entry.is_symlink() and _place(entry) in above:
+                    left_out["links to folders above the collection"] += 1
+                elif suffix in _FOLDERS_OF_DATA:
+                    left_out[f"folders {suffix}: {why_unread(suffix)}"] += 1
+                else:
+                    (linked if entry.is_symlink() else real).append((entry.path, f"{prefix}{name}/"))
+            elif not suffix and not prefix.endswith(_NAMED_BY_LINKS):
+                if (facts := _facts(entry, left_out)) and _is_picture(entry.path, left_out):
+                    yield prefix + name, facts
+            elif suffix not in wanted and not entry.is_symlink():
+                if reason := "" if name.lower() in _THUMBNAILS else why_unread(suffix):
+                    left_out[f"files {suffix}: {reason}"] += 1
+                else:
+                    unknown[suffix] += 1
+            elif name.endswith(_MASKS):
+                left_out["masks of OneTrainer"] += 1
+            elif (facts := _facts(entry, left_out)) and suffix in wanted:
+                yield prefix + name, facts
+
+
+def _entries(
+    folder: str, seen: set[tuple[int, int]], left_out: Counter[str], *, may_fail: bool
+) -> list[os.DirEntry[str]]:
+    """What lies in `folder`, nothing when that was read before."""
+    try:
+        found = Path(folder).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            left_out["linked folders that were read already"] += 1
+            return []
+        seen.add((found.st_dev, found.st_ino))
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        if not may_fail:
+            raise
+        left_out["folders that cannot be opened"] += 1
+        return []
+
+
+def folders_above(root: Path) -> set[tuple[int, int]]:
+    """The folders that hold the collection: a link to one of them leads round, by way of everything else in it."""
+    return {(facts.st_dev, facts.st_ino) for facts in map(os.stat, root.resolve().parents)}
+
+
+def _place(entry: os.DirEntry[str]) -> tuple[int, int]:
+    facts = entry.stat()
+    return facts.st_dev, facts.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _facts(entry: os.DirEntry[str], left_out: Counter[str]) -> str | None:
+    try:
+        found = entry.stat()
+    except OSError:
+        left_out["links that lead nowhere"] += 1
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        left_out["pipes and devices"] += 1
+        return None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _is_picture(path: str, left_out: Counter[str]) -> bool:
+    """By its first bytes. An archive, a video and the like are counted."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False
+    if looks_like_picture(head):
+        return True
+    if kind := other_kind(head):
+        left_out[f"files without a suffix: {kind}"] += 1
+    return False

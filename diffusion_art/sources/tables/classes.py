@@ -1,0 +1,91 @@
+"""The names behind numbers of classes, in a list that data sets keep beside: `classes.txt`, `style_class.txt` ...
+
+tench                    a name a line, from 0
+0 Abstract_Expressionism a number and a name a line
+["tench", ...]           JSON: a list, {"0": "tench"} or {"tench": 0}
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from diffusion_art.captions.columns import CLASS_COLUMNS, plain_name
+from diffusion_art.sources.paths.listing import Listing
+from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, stem_of, suffix_of
+from diffusion_art.sources.tables.json_shapes import read_documents
+from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, read_text
+
+_LIST = re.compile(r"(?:(?P<column>[a-z]+)_)?(?:class(?:es|names|_names)?|label(?:s|names|_names)|categories)")
+_MAP = re.compile(
+    r"(?:label|class|id|idx)s?_?(?:num_)?(?:map(?:ping)?|to_\w+|2\w+|ind(?:ex|ices))"
+)  # as programs call it
+_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|tiff?|bmp|avif)\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"(\d+)[\s:,]+(.*\S.*)")
+_GENERAL = ("label", "class", "classname", "category")  # what a list without a word before it is about
+
+ClassNames = dict[str, dict[str, str]]  # by column {number: name}
+
+
+def class_lists(listing: Listing) -> dict[str, ClassNames]:
+    """By file what the lists in a collection tell that are called so, those farther up first."""
+    found: dict[str, ClassNames] = {}
+    for file in sorted(listing.having({".txt", *JSON_SUFFIXES}), key=lambda file: file.count("/")):
+        called = posixpath.basename(stem_of(file)).lower()
+        match = _LIST.fullmatch(called)
+        if (match or _MAP.fullmatch(called)) and (names := _names_in(listing.root / file)):
+            column = match["column"] if match else ""
+            found[file] = dict.fromkeys([column] if column in CLASS_COLUMNS else _GENERAL, names)
+    return found
+
+
+def together(lists: Iterable[ClassNames]) -> ClassNames:
+    """What several lists tell; of two about the same column the first counts."""
+    found: ClassNames = {}
+    for names in lists:
+        found = {**names, **found}
+    return found
+
+
+def with_names(columns: dict[str, str], names: ClassNames) -> dict[str, str]:
+    """The columns with names in place of their numbers, as far as these are known."""
+    if not names:
+        return columns
+    return {column: names.get(plain_name(column), {}).get(text, text) for column, text in columns.items()}
+
+
+def _names_in(path: Path) -> dict[str, str]:
+    """{} of a file that lists something else, such as pictures."""
+    with suppress(OSError, ValueError, RecursionError):
+        if path.stat().st_size <= MAX_TEXT_BYTES:
+            text = read_text(path).text
+            names = _of_json(read_documents(text)) if suffix_of(path.name) in JSON_SUFFIXES else _of_lines(text)
+            return {} if any(map(_PICTURE.search, names.values())) else names
+    return {}
+
+
+def _of_lines(text: str) -> dict[str, str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    numbered = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
+    if len(numbered) == len(lines):
+        return {match[1]: match[2].replace("_", " ") for match in numbered}
+    return {str(number): line.replace("_", " ") for number, line in enumerate(lines)}
+
+
+def _of_json(content: Any) -> dict[str, str]:
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, Mapping):
+        return {}
+    pairs = [(str(key), value) for key, value in content.items()]
+    if all(isinstance(value, int) for _, value in pairs):
+        pairs = [(str(number), name) for name, number in pairs]
+    return {
+        number: name.replace("_", " ")
+        for number, name in pairs
+        if number.isdigit() and isinstance(name, str) and name.strip()
+    }

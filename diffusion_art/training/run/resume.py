@@ -1,0 +1,179 @@
+"""Which checkpoint a run goes on from, and where in the run that is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
+from diffusion_art.errors import UserError
+from diffusion_art.record import Record
+from diffusion_art.training.run.attempts import beginning
+
+
+def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
+    """`resume_from`, and the file is one of ours and whole. A run that its launcher starts again goes on from what it
+    has saved itself, if anything, whatever it began from.
+    """
+    with beginning() as again:
+        found = resume_from("last" if again and has_checkpoints(run_dir) else wanted, run_dir)
+        if found is not None and "optimizer_states" not in read_plain(found):
+            raise UserError(
+                f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed."
+            )
+    return found
+
+
+# what a run that goes on trains with; the rest changes no weight, or is refused where it is read
+TRAINS = ("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema")
+FOLLOWS = ("lr_schedule.total_steps",)  # what follows from the length of the run
+
+
+def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
+    """What a run that goes on trains with that the checkpoint was not trained with, in a sentence.
+
+    Raises:
+        UserError: another optimiser, whose state is another one, or a network that learnt to put out something else.
+    """
+    before = Record.of(read_plain(checkpoint), origin=checkpoint).config
+    for part, told in (("optim", "optimiser"), ("model.prediction", "prediction")):
+        was, now = (_target(_at(config, part)) for config in (before, settings))
+        if was and now and was != now:
+            raise UserError(
+                f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
+                f"{part.replace('.', '/')} as it was, or begin a new run."
+            )
+    pairs = (_differences(before.get(part), settings.get(part), part) for part in TRAINS)
+    found = [difference for pair in pairs for difference in pair]
+    return f"other settings than in the checkpoint: {', '.join(found)}" if found else None
+
+
+def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
+    """`key=NOW (BEFORE)` of the keys that both have, and whose values differ; of another class, its name alone."""
+    if key in FOLLOWS or before is None or now is None or before == now:
+        return
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        yield f"{key}={now} ({before})"
+    elif _target(before) != _target(now):
+        yield f"{key}: {_target(now)} ({_target(before)})"
+    else:
+        for name in now:
+            if name in before:
+                yield from _differences(before[name], now[name], f"{key}.{name}")
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _target(node: Any) -> str | None:
+    """The name of the class that a node makes."""
+    return str(node["_target_"]).rpartition(".")[2] if isinstance(node, Mapping) and "_target_" in node else None
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint."""
+    return int(read_plain(checkpoint)["global_step"])
+
+
+def go_on_from(run_dir: Path) -> str:
+    """How to go on with a run that ended early."""
+    if not has_checkpoints(run_dir):
+        return "Nothing was saved before that; start it again."
+    return f"Step {steps_done(find_checkpoint(run_dir))} is saved; go on with: ckpt_path={run_dir}"
+
+
+def resume_from(wanted: str | int | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from: `last`, `best` or the name of one in the run, or a path; `auto` is `last` if there
+    is one.
+
+    Raises:
+        UserError: none where one was asked for, or one where none was.
+    """
+    wanted = "last" if wanted == "latest" else wanted  # diffusers' word
+    if str(wanted).lower() in ("true", "false") and not Path(str(wanted)).exists():
+        raise UserError(f"ckpt_path={wanted} names no checkpoint: give last, best, auto, a step or a path, or null.")
+    if isinstance(wanted, str) and "://" in wanted:
+        raise UserError(f"ckpt_path={wanted} is an address: download it, and give the path of the file.")
+    if wanted not in (None, "last", "best", "auto") and (step_named(str(wanted)) is None or Path(str(wanted)).exists()):
+        return find_checkpoint(Path(str(wanted)))
+    present = has_checkpoints(run_dir)
+    if wanted is None and present:
+        raise UserError(
+            f"{run_dir} already holds a run. Go on with it (ckpt_path=last), or give this one another name (run=NAME)."
+        )
+    if wanted is None or (wanted == "auto" and not present):
+        return None
+    if not present:
+        raise UserError(
+            f"ckpt_path={wanted}, but {run_dir} holds no checkpoint. Name the run to go on with (run=NAME), or "
+            f"give a path "
+            "(ckpt_path=logs/NAME/RUN)."
+        )
+    return find_checkpoint(find_run(run_dir), which="last" if wanted in (None, "auto") else str(wanted))
+
+
+def taken_again(trainer: Trainer, folder: Path, pattern: str, *, checkpoints: Path) -> list[Path]:
+    """Files and folders of `folder` like `step_*.ckpt` whose steps the run goes on to take again: those after the
+    checkpoint that it was resumed from. Nothing where that does not lie in its own `checkpoints`. Ask when training
+    starts: all is loaded then.
+    """
+    if trainer.ckpt_path is None:
+        return []
+    resumed = Path(trainer.ckpt_path).resolve()
+    if resumed.parent != checkpoints.resolve():
+        return []
+    found = {path: re.match(r"step_(\d+)", path.name) for path in sorted(folder.glob(pattern))}
+    later = [path for path, step in found.items() if step and int(step[1]) > trainer.global_step]
+    return [path for path in later if path.resolve() != resumed]
+
+
+def place_loops(checkpoint: dict[str, Any], *, batches_per_step: int, validates: Callable[[int], bool]) -> None:
+    """Rewrite the counters of Lightning's loops in a checkpoint that was just read: so many steps were taken, in the
+    first and only pass of the loader, which is as long as the run. `validates` says whether it does after a batch.
+
+    Lightning tells by its counters at which moment of a step a file was written, and does not know all of them: a file
+    written after the last step, or after a validation, goes on with labels one too high and an empty pass. Here there
+    are two moments, after a step and after the validation that was due then; in the first one it is made up for.
+    """
+    _check_parts(checkpoint, batches_per_step)
+    loops = checkpoint["loops"]["fit_loop"]
+    steps, batch = checkpoint["global_step"], loops["epoch_loop.batch_progress"]
+    made = batch["total"]["completed"] == batch["total"]["processed"]  # the batch is over, with all that follows it
+    count = steps * batches_per_step
+    loops["epoch_progress"] = _progress(ready=1, started=1)
+    loops["epoch_loop.batch_progress"] = _progress(
+        ready=count, started=count, processed=count, completed=max(0, count - 1), is_last_batch=False
+    )
+    to_come = {} if made else {"ready": 1, "started": 1}
+    loops["epoch_loop.val_loop.batch_progress"] = _progress(**to_come, is_last_batch=False)
+    # The label of the step taken last. Lightning adds one at the start, and one more after a validation.
+    loops["epoch_loop.state_dict"] = {"_batches_that_stepped": steps - (1 if made or not validates(count) else 2)}
+
+
+def _check_parts(checkpoint: dict[str, Any], batches_per_step: int) -> None:
+    """UserError where a step was taken in another number of batches. Files of before do not name it, and it follows
+    from their cursor; with fewer batches to a step such a run would wait for ever, with more see pictures again.
+    """
+    data, steps = checkpoint.get("StreamDataModule") or {}, checkpoint["global_step"]
+    if "accumulate_grad_batches" in data or not steps or not data.get("cursor"):
+        return
+    if (trained := data["cursor"] // steps) != batches_per_step:
+        raise UserError(
+            f"the checkpoint was trained with trainer.accumulate_grad_batches={trained}, this run has "
+            f"{batches_per_step}: its place in the data would be lost. Resume with "
+            f"trainer.accumulate_grad_batches={trained}."
+        )
+
+
+def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, Any]:
+    """What Lightning keeps of something it counts."""
+    counters = {name: counts.get(name, 0) for name in ("ready", "completed", "started", "processed")}
+    last = {} if is_last_batch is None else {"is_last_batch": is_last_batch}
+    return {"total": dict(counters), "current": dict(counters), **last}
