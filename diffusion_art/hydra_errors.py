@@ -119,7 +119,7 @@ def refuse_added(job: Any, composed: Any, config_name: str) -> None:
 
     What describes an object is read, as in `+callbacks.mine._target_=...`, and so is what another value interpolates.
     """
-    words = [word for word in job.overrides.task if word.startswith("+") and _adds(word, job.runtime.choices)]
+    words = [word for word in job.overrides.task if word.startswith("+") and _adds(word)]
     own = {source.provider for source in job.runtime.config_sources} - {"hydra", "main", "schema"}
     if not words and not own:
         return
@@ -138,10 +138,12 @@ def refuse_added(job: Any, composed: Any, config_name: str) -> None:
             raise UserError(f"a config file gives `{key}`, which nothing reads: here it is called `{near}`.")
 
 
-def _adds(word: str, choices: Any) -> bool:
-    """Whether a word with a plus sign adds a key, and chooses no file."""
+def _adds(word: str) -> bool:
+    """Whether a word with a plus sign adds a key, and chooses no files of a group."""
     key = (typed(word) or ("", ""))[0]
-    return bool(key) and key not in choices and not set("/@") & set(key) and not key.startswith("hydra.")
+    if not key or set("/@") & set(key) or key.startswith("hydra."):
+        return False
+    return not GlobalHydra.instance().config_loader().get_group_options(key)
 
 
 def _is_read(key: str, before: Any, composed: Any) -> bool:
