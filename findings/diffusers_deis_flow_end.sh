@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# diffusers 0.42.1, torch 2.13.0: the older samplers paint with flow models too: `use_flow_sigmas=True, prediction_type="flow_prediction"`, and `flow_shift=3.0` for Stable Diffusion
-# 3. One would guess that each of them ends where there is no noise, as FlowMatchEuler does. DPM-Solver and UniPC do. `DEISMultistepScheduler` and `SASolverScheduler` put the
-# last level a second time where 0 should be: the last call of the network is for a step of length 0, and the picture that is handed out is the noisy one which
-# that call was given. After 20 steps with a shift of 3 it is 86 % picture and 14 % noise: greyer and grained, as if it had had too few steps. More steps
-# help as slowly as 1 / steps. Nothing is said, and these two have no `final_sigmas_type`, which settles this elsewhere.
+# diffusers 0.42.1, torch 2.13.0: the older samplers paint with flow models too: `use_flow_sigmas=True, prediction_type="flow_prediction"`, and `flow_shift=3.0`
+# for Stable Diffusion 3. One would guess that each of them ends where there is no noise, as FlowMatchEuler does. DPM-Solver and UniPC do. `DEISMultistepScheduler` and
+# `SASolverScheduler` put the last level a second time where 0 should be: the last call of the network is for a step of length 0, and the picture that is
+# handed out is as noisy as the one which that call was given. After 20 steps with a shift of 3 it is 86 % picture and 14 % noise: greyer and grained, as if
+# it had had too few steps. More steps help as slowly as 1 / steps. Nothing is said, and these two have no `final_sigmas_type`, which settles this elsewhere.
 # Take UniPC or DPM-Solver, or make the last step by hand: `x - scheduler.sigmas[-1] * network(x)`.
 # Seen: noise at the end after 20, 50, 100 steps, shift 3: DEIS and SASolver 0.136, 0.058, 0.029; others 0. Mean of samples, of pictures with 1.0: DEIS 0.86, 0.94, 0.97;
 # SASolver the same; others 1.00; with the last step by hand 1.00 and 0.99 to 1.00.
