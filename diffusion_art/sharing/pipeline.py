@@ -78,6 +78,7 @@ class DiffusionArtPipeline(DiffusionPipeline):
         times = _times(settings, num_inference_steps)
         alphas, sigmas = noise_scales(times, **settings["schedule"])
         shares, norms = sigmas / (alphas + sigmas), alphas + sigmas
+        straight = self._straight()
         self._set_steps(shares)
         takes = inspect.signature(self.scheduler.step).parameters
         drawing = {"generator": generator} if "generator" in takes else {}
@@ -85,13 +86,14 @@ class DiffusionArtPipeline(DiffusionPipeline):
         bar: Any = self.progress_bar
         for step, timestep in enumerate(bar(self.scheduler.timesteps)):
             x_0 = self._x_0(z * norms[step], times[step], alphas[step], sigmas[step], cond, scale)
-            straight = self.scheduler.config.get("prediction_type") != "sample"  # asks for dz / ds
             out = (z - x_0) / shares[step] if straight else x_0
             z = self.scheduler.step(out, timestep, z, **drawing, return_dict=False)[0]
             if step == 0 and alphas[0] == 0 and hasattr(self.scheduler, "solver_p"):
                 self.scheduler.lower_order_nums = 0  # the step after an infinite one is UniPC's of first order
             if callback_on_step_end is not None:
                 z = (callback_on_step_end(self, step, timestep, {"latents": z}) or {}).get("latents", z)
+        if not z.isfinite().all():
+            raise ValueError(f"{type(self.scheduler).__name__} cannot end at no noise: take another scheduler.")
         images = self._pictures(z, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -141,6 +143,19 @@ class DiffusionArtPipeline(DiffusionPipeline):
         states = self.text_encoder(input_ids=told.input_ids, attention_mask=told.attention_mask)
         dtype = self.unet.dtype
         return states.last_hidden_state.to(dtype), told.attention_mask.bool(), states.text_embeds.to(dtype)
+
+    def _straight(self) -> bool:
+        """Whether the scheduler asks for dz / ds, and not for x_0. Its config also holds what it left of another's.
+
+        Raises:
+            ValueError: it asks for something else.
+        """
+        if "prediction_type" not in inspect.signature(type(self.scheduler).__init__).parameters:
+            return True
+        if (asked := self.scheduler.config.prediction_type) not in ("sample", "flow_prediction"):
+            name = type(self.scheduler).__name__
+            raise ValueError(f'{name} asks for {asked}: make it with prediction_type="sample", use_flow_sigmas=True.')
+        return asked == "flow_prediction"
 
     def _set_steps(self, shares: np.ndarray) -> None:
         self.scheduler.set_timesteps(len(shares) - 1, device=self._execution_device)

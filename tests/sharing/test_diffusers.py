@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_deis_multistep import DEISMultistepScheduler
 from safetensors.torch import load_file
 
 from diffusion_art.config import build
@@ -88,6 +89,21 @@ def test_unipc_takes_our_steps_from_pure_noise_on(tmp_path, schedule):
         run.model.backbone.net.conv_out.weight.mul_(4)
     sampler = by_name("unipc", num_steps=4)
     assert apart(run, diffusers_pipeline(Painting(run, sampler)), sampler) < 0.01
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # DEIS multiplies numpy's numbers
+def test_a_scheduler_made_from_the_config_of_another_paints_too_or_is_refused(tmp_path):
+    run, sampler = Run(checkpoint_of(tmp_path, {})), by_name("euler", num_steps=6)
+    pipe, dpm = (diffusers_pipeline(Painting(run, each)) for each in (sampler, by_name("dpmpp_2m", num_steps=6)))
+    euler, solver = pipe.scheduler, dpm.scheduler
+    pipe.scheduler = type(euler).from_config(solver.config)
+    assert apart(run, pipe, sampler) < 0.2
+    pipe.scheduler = type(solver).from_config(euler.config)
+    with pytest.raises(ValueError, match='asks for epsilon: make it with prediction_type="sample"'):
+        pipe("red")
+    pipe.scheduler = DEISMultistepScheduler.from_config(solver.config)
+    with pytest.raises(ValueError, match="DEISMultistepScheduler cannot end at no noise"):
+        pipe("red")
 
 
 @pytest.mark.parametrize(("scale", "guidance"), GUIDANCE)
