@@ -82,14 +82,17 @@ def collect(listing: Listing) -> Collection:
     copies = small_copies(listing)
     pictures = [file for file in listing.pictures() if file not in copies]
     beside = Neighbours(listing, pictures)
-    metadata = Metadata(listing, PictureNames(pictures))
-    metadata.left_out[COPIES] += len(copies)
+    metadata = Metadata(listing, PictureNames(pictures, copies))
     lists = class_lists(listing)
     class_names = together(lists[file] for file in _read_tables(beside, metadata, lists))
+    if others := metadata.told_apart(copies):
+        pictures = [file for file in listing.pictures() if file not in copies or file in others]
+    metadata.left_out[COPIES] += len(copies) - len(others)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
     others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
+    others -= copies.keys()
     metadata.left_out[COMPANIONS] += len(others)
     apart |= others
     return assemble(listing, [file for file in pictures if file not in apart], beside, metadata, class_names)

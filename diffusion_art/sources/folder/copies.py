@@ -6,40 +6,82 @@ images/a.jpg and thumbs/a.jpg      a.png and a_thumbnail.png      a.jpg and a-30
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
+from diffusion_art.sources.folder.beside import Neighbours
 from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import is_layout
+from diffusion_art.sources.paths.names import grouped, is_layout
 from diffusion_art.sources.paths.splits import split_of_folder
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, TEXT_SUFFIXES, stem_of
+from diffusion_art.sources.paths.suffixes import stem_of
 
 COPIES = "smaller copies or masks of other pictures (thumbs/, a_thumb.jpg, masks/), left out"
 
 _MASKS = r"masks?|segmentations?|seg|mattes?|trimaps?|depth|canny|conditioning(?:_images?)?"
 _FOLDER = re.compile(r"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?)", re.IGNORECASE)
 _OF_MASKS = re.compile(rf"(?:.*[_ -])?(?:{_MASKS})", re.IGNORECASE)
-_COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|mask|seg|\d{2,4}x\d{2,4})", re.IGNORECASE)
+_COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|\d{2,4}x\d{2,4})", re.IGNORECASE)
+_MASK = re.compile(r"(.+)[_.-](?:mask|seg)", re.IGNORECASE)
+_SMALLER = 0.9  # of the copies: those with no more bytes than their pictures
+_MASKED = 0.5  # of the pictures: those with a mask beside them, where `death_mask.jpg` is none
 
 
-def small_copies(listing: Listing) -> set[str]:
-    """The pictures beside which the same one is there. Folders of such are copies as a whole or not at all. What has a
-    text of its own is no copy.
+def small_copies(listing: Listing) -> dict[str, str]:
+    """{copy: the picture that it is one of}. Folders of such are copies as a whole or not at all. What has a text of
+    its own is no copy.
     """
     files = listing.pictures()
-    texts = {stem_of(file) for file in listing.having(TEXT_SUFFIXES | JSON_SUFFIXES)}
-    named = {file: match[1] for file in files if (match := _COPY.fullmatch(stem_of(file)))}
-    stems = set(map(stem_of, files)) if named else set()
-    beside = {file for file, stem in named.items() if stem in stems and stem_of(file) not in texts}
-    return beside | _apart(files, _FOLDER, texts, lambda _: True) | _apart(files, _OF_MASKS, texts, _says_nothing)
+    plain = [file for file in files if _is_in(file, _OF_MASKS) or _says_nothing(file)]
+    thumbs, sizes = _smaller(_apart(files, _FOLDER), listing), _smaller(_beside(files, _COPY), listing)
+    apart, masks = _apart(plain, _OF_MASKS), _beside(files, _MASK)
+    found = {**thumbs, **sizes, **apart, **masks}
+    if len(masks) < _MASKED * (len(files) - len(found)):
+        masks = {}
+    told = _with_texts(listing, found)
+    whole = [some for some in (thumbs, apart) if not told & some.keys()]
+    return {copy: file for some in (*whole, sizes, masks) for copy, file in some.items() if copy not in told}
 
 
-def _apart(
-    files: Sequence[str], folder: re.Pattern[str], texts: Container[str], may_hold: Callable[[str], bool]
-) -> set[str]:
-    """All pictures in folders called so, where each is also in another folder, which `may_hold` the picture itself."""
-    inside = {file for file in files if any(map(folder.fullmatch, file.split("/")[:-1]))}
-    others = {_name(file) for file in files if file not in inside and may_hold(file)} if inside else set()
-    return inside if all(_name(file) in others and stem_of(file) not in texts for file in inside) else set()
+def _apart(files: Sequence[str], folder: re.Pattern[str]) -> dict[str, str]:
+    """All pictures in folders called so with the one of that name elsewhere that lies nearest; {} where one has none
+    or several.
+    """
+    inside = [file for file in files if _is_in(file, folder)]
+    others = grouped((_name(file), file) for file in files if not _is_in(file, folder)) if inside else {}
+    found = {}
+    for file in inside:
+        near = [(_shared(file, other), other) for other in others.get(_name(file), ())]
+        best = [other for shared, other in near if shared == max(near)[0]]
+        if len(best) != 1:
+            return {}
+        found[file] = best[0]
+    return found
+
+
+def _beside(files: Sequence[str], called: re.Pattern[str]) -> dict[str, str]:
+    """Pictures called so beside those whose names begin theirs."""
+    named = {file: match[1] for file in files if (match := called.fullmatch(stem_of(file)))}
+    stems = {stem_of(file): file for file in files} if named else {}
+    return {file: stems[stem] for file, stem in named.items() if stem in stems}
+
+
+def _smaller(copies: Mapping[str, str], listing: Listing) -> Mapping[str, str]:
+    """The copies where nearly all have no more bytes than their pictures; else {}."""
+    sizes = {file: int(listing.files[file].split()[0]) for pair in copies.items() for file in pair}
+    small = sum(sizes[copy] <= sizes[file] for copy, file in copies.items())
+    return copies if small >= _SMALLER * len(copies) else {}
+
+
+def _with_texts(listing: Listing, copies: Mapping[str, str]) -> set[str]:
+    """Those with a text, JSON or sidecar that is not that of the picture."""
+    if not copies:
+        return set()
+    own, others = Neighbours(listing, copies), Neighbours(listing, dict.fromkeys(copies.values()))
+    return {copy for copy, file in copies.items() if own.of(copy) - others.of(file)}
+
+
+def _is_in(file: str, folder: re.Pattern[str]) -> bool:
+    return any(map(folder.fullmatch, file.split("/")[:-1]))
 
 
 def _says_nothing(file: str) -> bool:
@@ -50,3 +92,12 @@ def _says_nothing(file: str) -> bool:
 
 def _name(file: str) -> str:
     return stem_of(file[file.rfind("/") + 1 :]).casefold()
+
+
+def _shared(file: str, other: str) -> int:
+    """How many folders two paths have in common, at their beginning and at their end."""
+    one, two = file.split("/")[:-1], other.split("/")[:-1]
+    return sum(
+        len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*ways))))
+        for ways in ((one, two), (one[::-1], two[::-1]))
+    )

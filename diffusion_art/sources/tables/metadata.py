@@ -131,6 +131,16 @@ class Metadata:
                     described.add(row, None)
                     self.merge({lone[file]: described})
 
+    def told_apart(self, copies: Mapping[str, str]) -> set[str]:
+        """Those of {copy: picture} that tables tell otherwise of. What they say of copies alone is of the pictures."""
+        told = {copy: self.described[copy] for copy in copies if copy in self.described}
+        for copy, said in told.items():
+            if copies[copy] not in self.described:
+                self.merge({copies[copy]: self.described.pop(copy)})
+            elif said == self.described[copies[copy]]:
+                del self.described[copy]
+        return told.keys() & self.described.keys()
+
     def _join(
         self, rows: list[Row], table: str, notes: Counter[str], *, strict: bool = False, column: str | None = None
     ) -> bool:
