@@ -40,7 +40,9 @@ KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 _LAST_COMMA = re.compile(r",(\s*[\]}])")
 # records in a row that have its captions, and those whose texts are about something else
 _OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
-_ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
+_ASIDE = re.compile(
+    r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr|exif|album|museum|exhibition)"
+)
 _ENVELOPES = ("query", "photos", "response", "result", "results", "data", "hits", "_embedded")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
