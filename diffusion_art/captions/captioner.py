@@ -14,7 +14,7 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 
-from diffusion_art.captions.columns import caption_columns, is_no_name
+from diffusion_art.captions.columns import CLASS_COLUMNS, caption_columns, is_no_name, plain_name
 from diffusion_art.errors import UserError
 
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
@@ -72,7 +72,8 @@ def default_template(columns: Collection[str]) -> str | None:
     if known.ready:
         return None
     fields = [f"{{{name}}}" for name in known.art]
-    return " / ".join(fields) if len(fields) > 1 and known.subject and all(map(nameable, known.art)) else None
+    sure = known.subject or not (known.telling or known.last)
+    return " / ".join(fields) if len(fields) > 1 and sure and all(map(nameable, known.art)) else None
 
 
 def nameable(column: str) -> bool:
@@ -85,8 +86,8 @@ class Captioner:
 
     Without a template, and where all fields of the template are empty: the first filled column of ready captions,
     then the art columns in their usual order, then the only column whose name speaks of captions, `description`, and
-    last what says what kind of picture it is (labels, tags, the folder's name). An artist or a date alone comes just
-    before the folder's name.
+    last what says what kind of picture it is (labels, tags, the folder's name). An artist or a date alone comes
+    after texts and tags, before names of classes.
 
     Raises:
         UserError: the template cannot be parsed, names no column, or names one that is not in `columns`.
@@ -122,9 +123,11 @@ class Captioner:
         # the number of a class says nothing
         last = {name: text for name in known.last if not _NUMBER.fullmatch(text := clean(columns[name]))}
         ready, telling = ([clean(columns[name]) for name in names] for names in (known.ready, known.telling))
-        first = [art] if any(name in said for name in known.subject) else []
-        folder = last.pop("folder", "")
-        return next(filter(None, (*ready, *first, *telling, *last.values(), art, folder)), "")
+        best = [art, *telling, *last.values()]
+        if art and not any(name in said for name in known.subject):
+            classes = {name: text for name, text in last.items() if plain_name(name) in (*CLASS_COLUMNS, "folder")}
+            best = [*telling, *(text for name, text in last.items() if name not in classes), art, *classes.values()]
+        return next(filter(None, (*ready, *best)), "")
 
 
 def _named(columns: Mapping[str, str], name: str) -> str:

@@ -36,6 +36,7 @@ _LAST = (
     "keywords",
     "folder",
 )
+_WEAK = ("authorname", "contributor")  # of a person who may have typed or given it; beside a title, the artist
 _NO_NAME = re.compile(r"[0-9a-f]{32}|[Uu]nknown")
 _TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
 _PREFIX = r"^(?:https?://.*[/#]|(?:\w+|dublin core):)"  # of `XMP:Description`, `Dublin Core:Title`, an address
@@ -194,4 +195,6 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
     subject = tuple(name for kind, name in art.items() if kind not in ("artist", "date"))
+    if found["artist"] in _WEAK and not subject:
+        del art["artist"]
     return CaptionColumns((*exact, *numbered), tuple(art.values()), tuple(telling), tuple(last), subject)

@@ -168,9 +168,9 @@ def test_captions_beyond_all_reason_deep_are_none() -> None:
     ("columns", "caption"),
     [
         ({"author": "Bob", "description": "a red boat"}, "a red boat"),  # who drew, typed or took it says less
-        ({"contributor": "annotator 3", "date": "2024", "label": "boat"}, "boat"),
+        ({"contributor": "annotator 3", "label": "boat"}, "boat"),
         ({"production_date": "1999", "tags": "boat, sea"}, "boat, sea"),
-        ({"artist": "Monet", "date": "1872", "folder": "scans"}, "Monet / 1872"),
+        ({"artist": "Monet", "date": "1872", "category": "Painting", "folder": "scans"}, "Monet / 1872"),
         ({"artist": "Monet", "style": "Impressionism", "description": "a red boat"}, "Monet / Impressionism"),
         ({"alt": "101.5", "description": "a mountain"}, "a mountain"),  # its height
         ({"alt": "a boat", "photographer": "Bob"}, "a boat"),

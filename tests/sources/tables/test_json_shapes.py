@@ -133,3 +133,9 @@ def test_records_of_something_else_in_a_row(tmp_path: Path, aside: str) -> None:
     rows = [{"file": name, aside: {"title": "T", "artist": "A", "date": "2020"}} for name in PAIR]
     write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps(rows)})
     assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, "")
+
+
+@pytest.mark.parametrize("captions", [("一艘红色的船", "大海"), ("เรือสีแดง", "ทะเล")])
+def test_captions_in_scripts_without_spaces_are_no_tags(tmp_path: Path, captions: tuple[str, str]) -> None:
+    write_files(tmp_path, {**jpegs(*PAIR), "c.json": json.dumps(dict.fromkeys(PAIR, captions))})
+    assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, captions)
