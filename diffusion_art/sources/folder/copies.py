@@ -15,7 +15,7 @@ from diffusion_art.sources.paths.names import grouped, is_layout
 from diffusion_art.sources.paths.splits import split_of_folder
 from diffusion_art.sources.paths.suffixes import stem_of
 
-COPIES = "smaller copies or masks of other pictures (thumbs/, a_thumb.jpg, masks/), left out"
+COPIES = "smaller copies or masks of other pictures (thumbs/, a_thumb.jpg, masks/)"
 
 _MASKS = r"masks?|segmentations?|seg|mattes?|trimaps?|depth|canny|conditioning(?:_images?)?"
 _FOLDER = re.compile(r"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?)", re.IGNORECASE)
