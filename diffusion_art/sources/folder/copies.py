@@ -31,7 +31,8 @@ def small_copies(listing: Listing) -> dict[str, str]:
     its own is no copy.
     """
     files = listing.pictures()
-    plain = [file for file in files if _is_in(file, _OF_MASKS) or _says_nothing(file)]
+    masked = {_without(file, _OF_MASKS) for file in files if _is_in(file, _OF_MASKS)}
+    plain = [file for file in files if masked and (stem_of(file) in masked or _may_have_masks(file))]
     thumbs, sizes = _smaller(_apart(files, _FOLDER), listing), _smaller(_beside(files, _COPY), listing)
     apart, masks = _apart(plain, _OF_MASKS), _beside(files, _MASK)
     found = {**thumbs, **sizes, **apart, **masks}
@@ -84,8 +85,16 @@ def _is_in(file: str, folder: re.Pattern[str]) -> bool:
     return any(map(folder.fullmatch, file.split("/")[:-1]))
 
 
-def _says_nothing(file: str) -> bool:
-    """Whether a picture lies in no class of pictures: `mask/1.jpg` beside `face/1.jpg` is a class too."""
+def _without(file: str, folder: re.Pattern[str]) -> str:
+    """The path and name without folders called so: `masks/Cubism/a.png` is about `Cubism/a`."""
+    *folders, name = stem_of(file).split("/")
+    return "/".join([*(one for one in folders if not folder.fullmatch(one)), name])
+
+
+def _may_have_masks(file: str) -> bool:
+    """Whether a picture is a mask, or lies in no class of pictures: `mask/1.jpg` beside `face/1.jpg` is a class too."""
+    if _is_in(file, _OF_MASKS):
+        return True
     parent = file.rpartition("/")[0].rpartition("/")[2]
     return not parent or is_layout(parent) or split_of_folder(parent) is not None
 
