@@ -22,6 +22,7 @@ _FOLDER = re.compile(r"(?:.*[_ -])?(?:resized|thumb(?:nail)?s?)", re.IGNORECASE)
 _OF_MASKS = re.compile(rf"(?:.*[_ -])?(?:{_MASKS})", re.IGNORECASE)
 _COPY = re.compile(r"(.+)[_.-](?:thumb(?:nail)?|\d{2,4}x\d{2,4})", re.IGNORECASE)
 _MASK = re.compile(r"(.+)[_.-](?:mask|seg)", re.IGNORECASE)
+_NAMESAKES = 100  # pictures of one name, of which none is looked for
 _SMALLER = 0.9  # of the copies: those with no more bytes than their pictures
 _MASKED = 0.5  # of the pictures: those with a mask beside them, where `death_mask.jpg` is none
 
@@ -31,8 +32,8 @@ def small_copies(listing: Listing) -> dict[str, str]:
     its own is no copy.
     """
     files = listing.pictures()
-    masked = {_without(file, _OF_MASKS) for file in files if _is_in(file, _OF_MASKS)}
-    plain = [file for file in files if masked and (stem_of(file) in masked or _may_have_masks(file))]
+    masked = {_bare(_without(file, _OF_MASKS)) for file in files if _is_in(file, _OF_MASKS)}
+    plain = [file for file in files if masked and (_bare(stem_of(file)) in masked or _may_have_masks(file))]
     thumbs, sizes = _smaller(_apart(files, _FOLDER), listing), _smaller(_beside(files, _COPY), listing)
     apart, masks = _apart(plain, _OF_MASKS), _beside(files, _MASK)
     found = {**thumbs, **sizes, **apart, **masks}
@@ -48,14 +49,17 @@ def _apart(files: Sequence[str], folder: re.Pattern[str]) -> dict[str, str]:
     or several.
     """
     inside = [file for file in files if _is_in(file, folder)]
-    others = grouped((_name(file), file) for file in files if not _is_in(file, folder)) if inside else {}
+    others = [file for file in files if not _is_in(file, folder)] if inside else []
+    stems = {stem_of(other): other for other in others}
+    alike = grouped(pair for other in others for pair in ((_name(other, 1), other), (_name(other, 2), other)))
     found = {}
     for file in inside:
-        near = [(_shared(file, other), other) for other in others.get(_name(file), ())]
-        best = [other for shared, other in near if shared == max(near)[0]]
-        if len(best) != 1:
+        near = alike.get(_name(file, 2)) or alike.get(_name(file, 1), [])
+        exact = stems.get(_without(file, folder))
+        shared = [_shared(file, other) for other in near] if exact is None and len(near) < _NAMESAKES else []
+        if exact is None and shared.count(max(shared, default=0)) != 1:
             return {}
-        found[file] = best[0]
+        found[file] = exact or near[shared.index(max(shared))]
     return found
 
 
@@ -91,6 +95,12 @@ def _without(file: str, folder: re.Pattern[str]) -> str:
     return "/".join([*(one for one in folders if not folder.fullmatch(one)), name])
 
 
+def _bare(path: str) -> str:
+    """A path without folders that say nothing, such as `images`."""
+    *folders, name = path.split("/")
+    return "/".join([*(folder for folder in folders if not is_layout(folder)), name])
+
+
 def _may_have_masks(file: str) -> bool:
     """Whether a picture is a mask, or lies in no class of pictures: `mask/1.jpg` beside `face/1.jpg` is a class too."""
     if _is_in(file, _OF_MASKS):
@@ -99,8 +109,9 @@ def _may_have_masks(file: str) -> bool:
     return not parent or is_layout(parent) or split_of_folder(parent) is not None
 
 
-def _name(file: str) -> str:
-    return stem_of(file[file.rfind("/") + 1 :]).casefold()
+def _name(file: str, parts: int) -> str:
+    """The last so many parts of a path, without the suffix."""
+    return "/".join(stem_of(file).split("/")[-parts:]).casefold() + "/" * parts
 
 
 def _shared(file: str, other: str) -> int:

@@ -34,6 +34,7 @@ def test_copies_are_left_out_and_counted(tmp_path: Path) -> None:
         ("images/a.jpg masks/a.png b.jpg b_mask.png", "b_mask.png masks/a.png"),
         ("face/1.jpg mask/1.jpg", ""),  # classes of pictures that are numbered
         ("train/1.jpg train_masks/1.png", "train_masks/1.png"),
+        ("images/Cubism/1.jpg images/Rococo/1.jpg masks/Cubism/1.png", "masks/Cubism/1.png"),
         ("Cubism/1.jpg Rococo/1.jpg masks/Rococo/1.png Cubism/mask/1.png", "Cubism/mask/1.png masks/Rococo/1.png"),
         ("images/a.jpg resized/a.jpg resized/a.txt", ""),  # people resize, and write captions there
         ("a.jpg a_thumb.jpg a_thumb.jpg.txt", ""),
