@@ -97,9 +97,9 @@ def write_files(root: Path, files: Mapping[str, bytes | str]) -> Path:
     return root
 
 
-def jpegs(*names: str) -> dict[str, bytes]:
+def jpegs(*names: str, **size: int) -> dict[str, bytes]:
     """A small distinct JPEG for each name."""
-    return {name: encoded(picture(number)) for number, name in enumerate(names)}
+    return {name: encoded(picture(number, **size)) for number, name in enumerate(names)}
 
 
 def read_all(source: Source) -> list[Item]:

@@ -14,7 +14,7 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 
-from diffusion_art.captions.columns import caption_columns, is_no_name
+from diffusion_art.captions.columns import CLASS_COLUMNS, caption_columns, is_no_name, plain_name
 from diffusion_art.errors import UserError
 
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
@@ -23,6 +23,7 @@ ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
 _MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
 _MISSING |= {"-", "undated", "n.d.", "date not known"}
 _UNKNOWN = re.compile(r"[Uu]nknown[ _](artist|author|painter|title|style|genre|date|year)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # A year that went through a column of floats, or of dates and times.
 _YEAR = re.compile(r"(\d{3,4})(?:\.0+|-01-01(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?)?)")
 _MIDNIGHT = re.compile(r"(\d{3,4}-\d\d-\d\d)[ T]00:00:00(?:\.0+)?(?:Z|\+00:?00)?")
@@ -71,7 +72,8 @@ def default_template(columns: Collection[str]) -> str | None:
     if known.ready:
         return None
     fields = [f"{{{name}}}" for name in known.art]
-    return " / ".join(fields) if len(fields) > 1 and all(map(nameable, known.art)) else None
+    sure = known.subject or not (known.telling or known.last)
+    return " / ".join(fields) if len(fields) > 1 and sure and all(map(nameable, known.art)) else None
 
 
 def nameable(column: str) -> bool:
@@ -84,7 +86,8 @@ class Captioner:
 
     Without a template, and where all fields of the template are empty: the first filled column of ready captions,
     then the art columns in their usual order, then the only column whose name speaks of captions, `description`, and
-    last what says what kind of picture it is (labels, tags, the folder's name).
+    last what says what kind of picture it is (labels, tags, the folder's name). An artist or a date alone comes
+    after texts and tags, before names of classes.
 
     Raises:
         UserError: the template cannot be parsed, names no column, or names one that is not in `columns`.
@@ -115,10 +118,16 @@ class Captioner:
         if filled:
             return " ".join((caption + self._tail).split())
         known = caption_columns(columns)
-        art = dict.fromkeys(text for name in known.art if (text := _named(columns, name)))
-        last = (text for name in known.last if not (text := clean(columns[name])).isdigit())  # no number of a class
-        ready, telling = (map(clean, map(columns.__getitem__, names)) for names in (known.ready, known.telling))
-        return next(filter(None, ready), "") or " / ".join(art) or next(filter(None, (*telling, *last)), "")
+        said = {name: text for name in known.art if (text := _named(columns, name))}
+        art = " / ".join(dict.fromkeys(said.values()))
+        # the number of a class says nothing
+        last = {name: text for name in known.last if not _NUMBER.fullmatch(text := clean(columns[name]))}
+        ready, telling = ([clean(columns[name]) for name in names] for names in (known.ready, known.telling))
+        best = [art, *telling, *last.values()]
+        if art and not any(name in said for name in known.subject):
+            classes = {name: text for name, text in last.items() if plain_name(name) in (*CLASS_COLUMNS, "folder")}
+            best = [*telling, *(text for name, text in last.items() if name not in classes), art, *classes.values()]
+        return next(filter(None, (*ready, *best)), "")
 
 
 def _named(columns: Mapping[str, str], name: str) -> str:

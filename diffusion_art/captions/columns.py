@@ -14,11 +14,13 @@ ART_COLUMNS = ("artist", "title", "style", "genre", "date")
 # Best first; the last two are ArtEmis's and Artpedia's.
 _READY = ("caption", "captions", "text", "txt", "prompt", "prompts", "utterance", "visualsentences")
 _TELLING = re.compile(
-    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|alt(?:[_ -]description)?|prompts?|sentences?|comments?|raw)"
+    r"(?:.*[_ -])?(captions?|(?:alt)?texts?|prompts?|sentences?|comments?|raw)"
     r"(?:[_ -](str|strings?|en|english|clean(?:ed)?|final|full|raw|text|abstract))?"
 )
 _NUMBERED = re.compile(r"(captions?|texts?|prompts?|sentences?|comments?)[_ -]?\d+")
 _LAST = (
+    "altdescription",  # of Unsplash
+    "alt",
     "description",
     "imagedescription",
     "gridtitle",
@@ -34,6 +36,7 @@ _LAST = (
     "keywords",
     "folder",
 )
+_WEAK = ("authorname", "contributor")  # of a person who may have typed or given it; beside a title, the artist
 _NO_NAME = re.compile(r"[0-9a-f]{32}|[Uu]nknown")
 _TALKS = ("conversations", "conversation", "messages")  # LLaVA's: the assistant's answer tells of the picture
 _PREFIX = r"^(?:https?://.*[/#]|(?:\w+|dublin core):)"  # of `XMP:Description`, `Dublin Core:Title`, an address
@@ -126,7 +129,8 @@ class CaptionColumns(NamedTuple):
     """The columns of one data set by their use, best first.
 
     `ready` hold captions, numbered ones (`caption_1`, ...) alternatives. `art` are those of a painting in the order
-    artist, title, style, genre, date. `telling` is the one further column whose name speaks of captions
+    artist, title, style, genre, date; `subject` are those of them that say what it shows: not who made it and when.
+    `telling` is the one further column whose name speaks of captions
     (`edited_prompt`), none where several do, and then a conversation about the picture. `last` say what kind of
     picture it is.
     """
@@ -135,6 +139,7 @@ class CaptionColumns(NamedTuple):
     art: tuple[str, ...]
     telling: tuple[str, ...]
     last: tuple[str, ...]
+    subject: tuple[str, ...]
 
 
 def caption_columns(columns: Collection[str]) -> CaptionColumns:
@@ -185,7 +190,11 @@ def _sorted_columns(columns: tuple[str, ...]) -> CaptionColumns:
     if "name" in letters and has["artist"] and not has["title"]:
         letters["title"] = letters["name"]  # of a painting, and not of a person or a file
     known = letters.keys() - site
-    art = [letters[found] for words in _ART.values() if (found := next((w for w in words if w in known), None))]
+    found = {kind: next((w for w in words if w in known), None) for kind, words in _ART.items()}
+    art = {kind: letters[word] for kind, word in found.items() if word}
     last = [plain[word] for word in _LAST if word in plain and word not in site]
     telling = [*(telling if len(telling) == 1 else ()), *(plain[word] for word in _TALKS if word in plain)]
-    return CaptionColumns((*exact, *numbered), tuple(art), tuple(telling), tuple(last))
+    subject = tuple(name for kind, name in art.items() if kind not in ("artist", "date"))
+    if found["artist"] in _WEAK and not subject:
+        del art["artist"]
+    return CaptionColumns((*exact, *numbered), tuple(art.values()), tuple(telling), tuple(last), subject)

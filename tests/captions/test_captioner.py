@@ -162,3 +162,21 @@ def test_captions_beyond_all_reason_deep_are_none() -> None:
         found = ready_captions({"captions": value})
         assert found == (["a castle"] if depth <= 16 else []) or depth == 17
         value = [value] if depth % 2 else {"caption": value}
+
+
+@pytest.mark.parametrize(
+    ("columns", "caption"),
+    [
+        ({"author": "Bob", "description": "a red boat"}, "a red boat"),  # who drew, typed or took it says less
+        ({"contributor": "annotator 3", "label": "boat"}, "boat"),
+        ({"production_date": "1999", "tags": "boat, sea"}, "boat, sea"),
+        ({"artist": "Monet", "date": "1872", "category": "Painting", "folder": "scans"}, "Monet / 1872"),
+        ({"artist": "Monet", "style": "Impressionism", "description": "a red boat"}, "Monet / Impressionism"),
+        ({"alt": "101.5", "description": "a mountain"}, "a mountain"),  # its height
+        ({"alt": "a boat", "photographer": "Bob"}, "a boat"),
+        ({"alt": "a", "alt_text": "b"}, "b"),
+        ({"alt": "a", "edited_prompt": "b", "author": "Bob"}, "b"),
+    ],
+)
+def test_what_says_most_of_a_picture_is_its_caption(columns: dict[str, str], caption: str) -> None:
+    assert Captioner(default_template(columns))(columns) == caption

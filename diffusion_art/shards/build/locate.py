@@ -50,7 +50,10 @@ _TOLD_OTHERWISE = (
     ("source.version", "source.times"),
     ("source.beside",),
     ("source.elsewhere",),
+    ("source.classes",),
 )
+# What they did not tell of a collection, in the digest behind a folder's name.
+_UNTOLD = (("version", "times"), ("beside",), ("elsewhere",), ("classes",))
 
 log = logging.getLogger(__name__)
 
@@ -247,6 +250,13 @@ def _found_or_built(
         return out
     if out != plain and (plain / MANIFEST_FILE).is_file():
         log.info("%s is another build of that name, so these shards go to %s", plain, out)
+    older = _named(plain, _without(identity_of(source, settings), ("copies",)))
+    if older != out and has_manifest(older):
+        log.info(
+            "%s holds them with their copies and masks, as an earlier version read them; runs on it go on with %s",
+            older,
+            f"data.path={shlex.quote(str(older))}",
+        )
     build_shards(source, out, caption_template=template, **settings)
     return out
 
@@ -256,8 +266,8 @@ def _placed(source: Source, plain: Path, settings: dict[str, Any], *, raw: Path 
     And whether the build is finished there.
     """
     identity = identity_of(source, settings)
-    named, once = (plain.with_name(f"{plain.name}-{digest_of(one)}") for one in (identity, _as_told_once(identity)))
-    for folder in (plain, named, once):
+    named = _named(plain, identity)
+    for folder in dict.fromkeys((plain, named, *(_named(plain, _without(identity, names)) for names in _UNTOLD))):
         if _holds(folder, identity) or (raw and _held_before(folder, identity, source, raw)):
             return folder, True
     return (plain if raw is None and (not plain.exists() or unfinished(plain)) else named), False
@@ -279,9 +289,13 @@ def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     return [name for name, _, _ in differences(stored, dict(identity))]
 
 
-def _as_told_once(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version called the same tars: it knew no times of theirs."""
-    source = {name: value for name, value in identity["source"].items() if name not in ("version", "times")}
+def _named(plain: Path, identity: Mapping[str, Any]) -> Path:
+    return plain.with_name(f"{plain.name}-{digest_of(dict(identity))}")
+
+
+def _without(identity: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """What an earlier version, which did not know these of its source, called the same."""
+    source = {name: value for name, value in identity["source"].items() if name not in names}
     return {**identity, "source": source}
 
 

@@ -81,6 +81,11 @@ class Neighbours:
         kinds = TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES
         self.others = [file for file in listing.having(kinds) if file not in owned]
 
+    def of(self, picture: str) -> set[str]:
+        """All files that belong to a picture."""
+        json = self.json.get(picture)
+        return {*self.texts.get(picture, ()), *self.sidecars.get(picture, ()), *([json] if json else ())}
+
     def _take(self, picture: str, found: list[str]) -> set[str]:
         """What was found beside a picture becomes its own."""
         if of_text := tuple(file for file in found if suffix_of(file) in TEXT_SUFFIXES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +82,17 @@ def collect(listing: Listing) -> Collection:
     copies = small_copies(listing)
     pictures = [file for file in listing.pictures() if file not in copies]
     beside = Neighbours(listing, pictures)
-    metadata = Metadata(listing, PictureNames(pictures))
-    metadata.left_out[COPIES] += len(copies)
+    metadata = Metadata(listing, PictureNames(pictures, copies))
     lists = class_lists(listing)
     class_names = together(lists[file] for file in _read_tables(beside, metadata, lists))
+    if others := metadata.told_apart(copies):
+        pictures = [file for file in listing.pictures() if file not in copies or file in others]
+    metadata.left_out[COPIES] += len(copies) - len(others)
     metadata.left_out["tars beside the pictures"] += len(listing.having({TAR_SUFFIX}))
     apart = regularisation(pictures)
     metadata.left_out[REGULARISATION] += len(apart)
     others = metadata.companions - metadata.described.keys() - beside.texts.keys() - beside.json.keys() - apart
+    others -= copies.keys()
     metadata.left_out[COMPANIONS] += len(others)
     apart |= others
     return assemble(listing, [file for file in pictures if file not in apart], beside, metadata, class_names)
@@ -158,17 +161,20 @@ def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:
     return []
 
 
-def _read_tables(beside: Neighbours, metadata: Metadata, lists: Container[str]) -> list[str]:
-    """Every table that names pictures, and those of the `lists` of classes that do not, which are told. A table of
-    captions makes other JSON files there needless.
+def _read_tables(beside: Neighbours, metadata: Metadata, lists: Mapping[str, ClassNames]) -> list[str]:
+    """Every table that names pictures, and those of the `lists` of classes that do not, or whose numbers other tables
+    have, which are told. A table of captions makes other JSON files there needless.
     """
     files, of_classes = beside.others, []
     of_captions = {posixpath.dirname(file) for file in files if _is_json_of_captions(file)}
     records: dict[str, list[str]] = defaultdict(list)  # files of no table, by folder
     texts: dict[str, list[str]] = defaultdict(list)
-    for file in sorted(files, key=lambda file: (file.count("/"), is_strict(file), file)):
+    for file in sorted(files, key=lambda file: (file in lists, file.count("/"), is_strict(file), file)):
         suffix, folder = suffix_of(file), posixpath.dirname(file)
         if _IMG2DATASET.search(file):
+            continue
+        if file in lists and metadata.has_numbers_of(lists[file]):
+            of_classes.append(file)
             continue
         if suffix in SIDECAR_SUFFIXES:
             metadata.left_out[ORPHAN_TEXTS] += 1

@@ -89,10 +89,13 @@ def names_of_columns(files: Iterable[str]) -> list[str]:
 
 
 class PictureNames:
-    """Finds the picture that a text in a table or a parquet row means, among the posix paths `files`."""
+    """Finds the picture that a text in a table or a parquet row means, among the posix paths `files`. Of `copies` only
+    the path means one.
+    """
 
-    def __init__(self, files: Iterable[str]) -> None:
+    def __init__(self, files: Iterable[str], copies: Iterable[str] = ()) -> None:
         self._files = {nfc(file): file for file in files}
+        self._paths = {nfc(copy): copy for copy in copies} | self._files
 
     def __len__(self) -> int:
         return len(self._files)
@@ -105,7 +108,7 @@ class PictureNames:
         without a suffix stands for the picture whose name is that before the suffix, a number also for one with zeros
         before it. A bare name, without folders, means none outside a `folder` that holds pictures.
         """
-        if (file := self._files.get(f"{folder}/{name}" if folder else name)) is not None:
+        if (file := self._paths.get(f"{folder}/{name}" if folder else name)) is not None:
             return file
         name = nfc(name.strip()).replace("\\", "/")
         name = name.partition("?")[0] if "://" in name else _NUMBERED.sub("", name)
@@ -122,8 +125,8 @@ class PictureNames:
 
     def _find(self, name: str, folder: str) -> str | None:
         for place in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
-            if place in self._files:
-                return self._files[place]
+            if place in self._paths:
+                return self._paths[place]
         parts = [part for part in name.split("/") if part not in ("", ".", "..")]
         if not parts:
             return None

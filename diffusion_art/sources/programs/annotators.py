@@ -100,7 +100,7 @@ def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
 
 def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """The rows of a table with a column a class (Roboflow, ArtDL), 1 in those of the picture, with these as labels;
-    other rows as they are.
+    other rows as they are. Flags are no classes (`blurry`, `reviewed`): most rows have none of them, or all the same.
     """
     names = list(rows[0]) if rows else []
     for some in (rows[:_FIRST], rows):  # of a large table of something else the first rows tell
@@ -109,13 +109,12 @@ def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         if len(marks) < 2 or any(caption_columns([name for name in names if name not in marks])):
             return rows
     others = [name for name in names if name not in marks]
-    return [
-        {
-            **{name: row.get(name) for name in others},
-            "labels": [name for name in marks if str(row.get(name)).strip() == "1"],
-        }
-        for row in rows
-    ]
+    labels = [[name for name in marks if str(row.get(name)).strip() == "1"] for row in rows]
+    if 2 * sum(map(bool, labels)) <= len(rows) or (
+        len(labels[0]) > 1 < len(rows) and labels.count(labels[0]) == len(rows)
+    ):
+        return rows
+    return [{**{name: row.get(name) for name in others}, "labels": told} for row, told in zip(rows, labels)]
 
 
 def _listed(value: Any) -> list[Any]:

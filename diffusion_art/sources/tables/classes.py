@@ -1,7 +1,7 @@
 """The names behind numbers of classes, in a list that data sets keep beside: `classes.txt`, `style_class.txt` ...
 
-tench                    a name a line, from 0
-0 Abstract_Expressionism a number and a name a line
+tench                    a name a line, from 0; or all in one line, with commas
+0 Abstract_Expressionism a number and a name a line, or a name and its number (`/a/abbey 0`, Places)
 ["tench", ...]           JSON: a list, {"0": "tench"} or {"tench": 0}
 """
 
@@ -26,6 +26,7 @@ _MAP = re.compile(
 )  # as programs call it
 _PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|tiff?|bmp|avif)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)[\s:,]+(.*\S.*)")
+_BEHIND = re.compile(r"(?:/\w/)?(.*\S)[\s:,]+(\d+)")
 _GENERAL = ("label", "class", "classname", "category")  # what a list without a word before it is about
 
 ClassNames = dict[str, dict[str, str]]  # by column {number: name}
@@ -70,10 +71,13 @@ def _names_in(path: Path) -> dict[str, str]:
 
 def _of_lines(text: str) -> dict[str, str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbered = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
-    if len(numbered) == len(lines):
-        return {match[1]: match[2].replace("_", " ") for match in numbered}
-    return {str(number): line.replace("_", " ") for number, line in enumerate(lines)}
+    lines = [name.strip() for name in lines[0].split(",")] if len(lines) == 1 else lines
+    names = {match[1]: match[2] for line in lines if (match := _NUMBERED.fullmatch(line))}
+    behind = {match[2]: match[1].replace("/", " ") for line in lines if (match := _BEHIND.fullmatch(line))}
+    if len(names) < len(lines):  # behind the name only what counts them: no year, as of a car
+        counted = len(behind) == len(lines) and max(map(int, behind)) <= len(lines)
+        names = behind if counted else {str(number): line for number, line in enumerate(lines)}
+    return {number: name.replace("_", " ") for number, name in names.items()}
 
 
 def _of_json(content: Any) -> dict[str, str]:

@@ -84,7 +84,7 @@ class FileColumns:
 
     def of_records(self, rows: list[Row]) -> tuple[str | None, list[Row]]:
         """The column that lies in records within the rows, as `images.web.filename`, and the rows with it."""
-        within = [grouped(_names_within(row)) for _, row in rows]
+        within = [grouped(names_within(row)) for _, row in rows]
         firsts = [(line, {place: found[0] for place, found in names.items()}) for (line, _), names in zip(rows, within)]
         if (column := self.of_files(firsts)) is None:
             return None, rows
@@ -137,14 +137,14 @@ def _sample(rows: list[Row]) -> list[dict[str, Any]]:
     return [row for _, row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
 
 
-def _names_within(value: Any, place: str = "", levels: int = 6) -> Iterator[tuple[str, str]]:
+def names_within(value: Any, place: str = "", levels: int = 6) -> Iterator[tuple[str, str]]:
     """Places, at most so deep in a value, and the names of pictures that stand there."""
     if isinstance(value, list) and levels > 0:
         for inner in value:
-            yield from _names_within(inner, place, levels - 1)
+            yield from names_within(inner, place, levels - 1)
     elif isinstance(value, dict) and levels > 0:
         for name, inner in value.items():
-            yield from _names_within(inner, f"{place}.{name}" if place else name, levels - 1)
+            yield from names_within(inner, f"{place}.{name}" if place else name, levels - 1)
     elif "." in place and isinstance(value, str) and suffix_of(value.partition("?")[0]) in PICTURE_SUFFIXES:
         yield place, value
 

@@ -40,7 +40,12 @@ KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
 _LAST_COMMA = re.compile(r",(\s*[\]}])")
 # records in a row that have its captions, and those whose texts are about something else
 _OWN = re.compile(r"annotations?|data|meta(?:data)?|images?|object|record|item|result")
-_ASIDE = re.compile(r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr)")
+_ASIDE = re.compile(
+    r".*(?:licen[cs]e|rights?|credits?|user|owner|author|uploader|tags?|keywords|mentions|ocr|exif|album|museum|exhibition)"
+)
+_WORD = re.compile(
+    r"[^\s\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]*"
+)  # Chinese, Japanese and Thai have no spaces between words
 _ENVELOPES = ("query", "photos", "response", "result", "results", "data", "hits", "_embedded")
 _REJECTED = ("is_rejected", "rejected", "is_precanned")
 _TRUE = ("true", "1", "yes")
@@ -209,7 +214,7 @@ def _by_file(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {KEY_COLUMN: name, "tags": tags}
         elif isinstance(value, dict):
             yield {**value, KEY_COLUMN: name}
-        elif isinstance(value, list) and all(isinstance(item, str) and " " not in item for item in value):
+        elif isinstance(value, list) and all(isinstance(item, str) and _WORD.fullmatch(item) for item in value):
             yield {KEY_COLUMN: name, "tags": value}
         elif isinstance(value, (str, list)):
             yield {KEY_COLUMN: name, "caption": value}

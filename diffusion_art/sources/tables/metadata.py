@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns
+from diffusion_art.captions.columns import caption_columns, plain_name
 from diffusion_art.errors import UserError
 from diffusion_art.sources.paths.listing import Listing
 from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, grouped
@@ -30,7 +30,7 @@ from diffusion_art.sources.programs.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.programs.exports import of_exiftool
 from diffusion_art.sources.tables.delimited import Row
 from diffusion_art.sources.tables.described import Described, without_captions
-from diffusion_art.sources.tables.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in
+from diffusion_art.sources.tables.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in, names_within
 from diffusion_art.sources.tables.joins import joined
 from diffusion_art.sources.tables.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.tables.table import read_table, record_in
@@ -93,6 +93,11 @@ class Metadata:
             self.seen |= dict.fromkeys(name for _, row in rows[:SAMPLED_ROWS] for name in row)
         return found
 
+    def has_numbers_of(self, classes: Mapping[str, Mapping[str, str]]) -> bool:
+        """Whether a picture has the number of one of the `classes`, {column: {number: name}}."""
+        cells = (cell for known in self.described.values() for cell in known.columns.items())
+        return any(text in classes.get(plain_name(column), ()) for column, text in cells)
+
     def read_joined(self) -> None:
         """Tables that name no picture, and what they say by the numbers in those that do."""
         for table in self.others if self.described else ():
@@ -107,9 +112,11 @@ class Metadata:
 
     def read_records(self, folder: str, files: Sequence[str], *, but: Container[str | None]) -> bool:
         """Whether files that `read` found no picture in, each with one record (JSON or XML), are a table together.
-        Where no column names pictures, the names of the files do, but of those `but` that have JSON beside them.
+        Where no column names pictures, the names of the files do, but of those `but` that have JSON beside them. One
+        that lists pictures is about none of them.
         """
         records = [(number, record) for number, file in enumerate(files) if (record := record_in(self.root / file))]
+        records = [(number, record) for number, record in records if not _lists_pictures(record)]
         stems = {number: stem_of(posixpath.basename(files[number])) for number, _ in records}
         others = [(number, row) for number, row in records if self.names.find(stems[number], folder) not in but]
         named = [(number, {**row, RECORD: stems[number]}) for number, row in others]
@@ -130,6 +137,16 @@ class Metadata:
                     described = Described()
                     described.add(row, None)
                     self.merge({lone[file]: described})
+
+    def told_apart(self, copies: Mapping[str, str]) -> set[str]:
+        """Those of {copy: picture} that tables tell otherwise of. What they say of copies alone is of the pictures."""
+        told = {copy: self.described[copy] for copy in copies if copy in self.described}
+        for copy, said in told.items():
+            if copies[copy] not in self.described:
+                self.merge({copies[copy]: self.described.pop(copy)})
+            elif said == self.described[copies[copy]]:
+                del self.described[copy]
+        return told.keys() & self.described.keys()
 
     def _join(
         self, rows: list[Row], table: str, notes: Counter[str], *, strict: bool = False, column: str | None = None
@@ -229,6 +246,12 @@ def _in_own_folder(files: list[str], table: str) -> str | None:
 def _is_own(folder: str, table: str) -> bool:
     split = split_of_file(table)
     return folder == posixpath.basename(stem_of(table)) or (split is not None and split_of_folder(folder) == split)
+
+
+def _lists_pictures(record: Mapping[str, Any]) -> bool:
+    """Whether a record names several pictures in one place, and is no painting with several: COCO's `images`."""
+    several = any(len(set(names)) > 1 for names in grouped(names_within(record)).values())
+    return several and not caption_columns(record).art
 
 
 def _file_named(row: dict[str, Any], column: str | None, *, where: str) -> str:

@@ -62,7 +62,7 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
         yield f"{key}: {_target(now)} ({_target(before)})"
     else:
         for name in now:
-            if name in before:
+            if name in before and name != "_target_":  # of one name, wherever it stood
                 yield from _differences(before[name], now[name], f"{key}.{name}")
 
 

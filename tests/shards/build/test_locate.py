@@ -19,6 +19,7 @@ from diffusion_art.shards.build.out_folder import digest_of
 from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.places import Component, components_of
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.parquet.parquet import Parquet
 from diffusion_art.training.run.run_shards import shards_of
@@ -229,6 +230,33 @@ def test_tars_are_built_again_when_they_change_and_found_where_an_earlier_versio
     new = folder_of(tar.parent, data_dir)
     assert new != old
     assert ShardSet.open(new).read("train", 0).caption == "two"
+
+
+def test_a_list_of_classes_beside_tars_takes_none_of_the_shards_that_an_earlier_version_built(tmp_path: Path):
+    data_dir, tar = tmp_path / "data", tar_of(tmp_path / "mine" / "a.tar", b"one")
+    old = folder_of(tar.parent, data_dir)
+    write_files(tar.parent, {"classes.txt": "boat\nhouse\n"})
+    for path in (tar.with_name("classes.txt"), tar.parent):
+        os.utime(path, (1, 1))
+    shutil.rmtree(data_dir / ".found")
+    assert "classes" in open_source(tar.parent).describe()
+    assert folder_of(tar.parent, data_dir) == old
+    os.utime(tar.with_name("classes.txt"))  # it was not there when the shards were built
+    assert folder_of(tar.parent, data_dir) != old
+
+
+def test_where_the_shards_are_that_hold_copies_too_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Earlier versions trained on them."""
+    data_dir, pictures = tmp_path / "data", captioned(tmp_path / "mine" / "images", 12).parent
+    old = folder_of(pictures, data_dir)
+    write_files(pictures, jpegs(*(f"masks/{number}.png" for number in range(12))))
+    settings = json.loads((old / "manifest.json").read_text())["extra"]["settings"]
+    settings["source"]["files"] = open_source(pictures).describe()["files"]
+    named = {name: value for name, value in settings.items() if name != "caption_template"}
+    older = old.rename(data_dir / f"mine-16px-{digest_of(named)}")
+    with caplog.at_level("INFO"):
+        assert folder_of(pictures, data_dir) != older
+    assert f"{older} holds them with their copies and masks" in caplog.text
 
 
 def test_the_template_changes_and_the_shards_stay(tmp_path: Path, painter_shards: Path):

@@ -914,7 +914,8 @@ def test_a_library_of_eagle(tmp_path: Path) -> None:
             "isDeleted": False,
             "annotation": note,
         }
-        write_files(tmp_path, jpegs(f"images/{name}.info/x.jpg", f"images/{name}.info/x_thumbnail.png"))
+        write_files(tmp_path, jpegs(f"images/{name}.info/x.jpg"))
+        write_files(tmp_path, jpegs(f"images/{name}.info/x_thumbnail.png", width=4, height=4))
         write_files(tmp_path, {f"images/{name}.info/metadata.json": json.dumps(row)})
     write_files(tmp_path, {"metadata.json": json.dumps({"folders": [{"id": "F", "name": "Castles"}], "version": "4"})})
     assert captions_of(open_source(tmp_path)) == {

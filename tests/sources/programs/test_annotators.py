@@ -95,3 +95,9 @@ def test_a_column_a_class(tmp_path: Path) -> None:
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "11F(MARY)", "b.jpg": "11H(FRANCIS)"}
     write_files(tmp_path, {"ArtDL.csv": "item,title,oil,framed\na,Lilies,1,0\nb,Boats,0,1\nc,Dogs,1,1\n"})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": "Lilies", "b.jpg": "Boats", "c.jpg": "Dogs"}
+
+
+@pytest.mark.parametrize("flags", ["blurry,cropped\na.jpg,0,0\nb.jpg,0,1", "reviewed,approved\na.jpg,1,1\nb.jpg,1,1"])
+def test_flags_are_no_classes(tmp_path: Path, flags: str) -> None:
+    write_files(tmp_path, {**jpegs("Cubism/a.jpg", "Cubism/b.jpg"), "Cubism/checked.csv": f"file,{flags}\n"})
+    assert set(captions_of(open_source(tmp_path)).values()) == {"Cubism"}

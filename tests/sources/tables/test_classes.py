@@ -15,6 +15,8 @@ from tests.sources.tars.test_tars import write_tar
 LISTS = {
     "classes.txt": "tench\ngold_fish\n",
     "classnames.txt": "0 tench\n1 gold fish\n",
+    "class.txt": "tench, gold_fish",
+    "categories.txt": "/g/gold_fish 1\n/t/tench 0\n",
     "class_names.json": '["tench", "gold fish"]',
     "labels.json": '{"0": "tench", "1": "gold fish"}',
     "label_num_to_style_map.json": '{"0": "tench", "1": "gold fish"}',
@@ -83,3 +85,16 @@ def test_numbers_in_parquet(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", rows, schema=None)
     write_files(tmp_path, {"classes.txt": LISTS["classes.txt"]})
     assert list(captions_of(open_source(tmp_path)).values()) == ["tench", "gold fish"]
+
+
+def test_years_behind_names_are_no_numbers_of_classes(tmp_path: Path) -> None:
+    write_files(tmp_path, {**jpegs("0/a.jpg", "1/b.jpg"), "classes.txt": "Acura RL 2012\nAudi TT 2011\n"})
+    assert captions_of(open_source(tmp_path)) == {"0/a.jpg": "Acura RL 2012", "1/b.jpg": "Audi TT 2011"}
+
+
+def test_pictures_called_by_numbers_have_the_classes_that_a_table_gives_them(tmp_path: Path) -> None:
+    """Where none does, such a list names them: it is captions."""
+    write_files(tmp_path, {**jpegs("0000.jpg", "0001.jpg"), "id2label.json": '{"0": "tench", "1": "gold fish"}'})
+    assert captions_of(open_source(tmp_path)) == {"0000.jpg": "tench", "0001.jpg": "gold fish"}
+    write_files(tmp_path, {"labels.csv": "file,label\n0000.jpg,1\n0001.jpg,0\n"})
+    assert captions_of(open_source(tmp_path)) == {"0000.jpg": "gold fish", "0001.jpg": "tench"}

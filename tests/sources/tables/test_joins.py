@@ -48,3 +48,28 @@ def test_a_bare_id_is_that_of_what_its_table_is_called_for(tmp_path: Path, table
     pictures = "file,title,artist_id,size_id\na.jpg,Sunrise,1,2\n"
     write_files(tmp_path, {**jpegs("a.jpg"), "pictures.csv": pictures, "artists.csv": table})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": caption}
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "caption"),
+    [
+        ("objects.csv", "objectid,artist,date\n1,Monet,1872\n", "Monet / Sunrise / 1872"),
+        ("museum_objects_2024.csv", "objectid,artist\n1,Monet\n", "Monet / Sunrise"),
+        ("captions.csv", "objectid,caption\n1,a harbour\n", "a harbour"),
+        ("sales.csv", "objectid,date,description\n1,1990,sold\n", "Sunrise"),
+        ("reviews.csv", "objectid,text,author\n1,I like it,Bob\n", "Sunrise"),
+        ("museums.csv", "museum_id,name,year\n7,Louvre,1793\n", "Sunrise"),
+        ("licenses.csv", "id,text\n3,You are free to share\n", "Sunrise"),
+        ("users.csv", "id,name,date\n5,Bob,2020\n", "Sunrise"),
+        ("artists.csv", "artist_id,artist,year,style\n2,Monet,1840,Impressionism\n", "Monet / Sunrise / Impressionism"),
+        ("authors.csv", "id,full name,year\n4,Claude Monet,1840\n", "Claude Monet / Sunrise"),
+    ],
+)
+def test_of_museums_licences_and_sales_nothing_is_said_of_a_painting(
+    tmp_path: Path, table: str, rows: str, caption: str
+) -> None:
+    numbers = "file,title,objectid,museum_id,license_id,user_id,artist_id,author_id\na.jpg,Sunrise,1,7,3,5,2,4\n"
+    write_files(tmp_path, {**jpegs("a.jpg"), "pictures.csv": numbers, table: rows})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {"a.jpg": caption}
+    assert (NO_TABLE in source.left_out()) == (caption == "Sunrise")

@@ -118,3 +118,24 @@ def test_words_in_a_list_are_tags(tmp_path: Path) -> None:
 def test_pairs_beside_a_picture(tmp_path: Path) -> None:
     write_files(tmp_path, {**jpegs("a.jpg"), "a.json": '[["dog", "a black dog"], ["tree", "a green tree"]]'})
     assert captions_of(open_source(tmp_path)) == {"a.jpg": ("a black dog", "a green tree")}
+
+
+def test_what_is_said_of_a_list_of_pictures_is_said_of_none(tmp_path: Path) -> None:
+    """COCO's images without annotations."""
+    images = [{"file_name": name, "id": name} for name in PAIR]
+    content = {"info": {"description": "COCO 2017"}, "images": images, "categories": [{"id": 1, "name": "person"}]}
+    write_files(tmp_path, {**jpegs(*PAIR), "image_info.json": json.dumps(content)})
+    assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, "")
+
+
+@pytest.mark.parametrize("aside", ["exif", "album", "museum"])
+def test_records_of_something_else_in_a_row(tmp_path: Path, aside: str) -> None:
+    rows = [{"file": name, aside: {"title": "T", "artist": "A", "date": "2020"}} for name in PAIR]
+    write_files(tmp_path, {**jpegs(*PAIR), "m.json": json.dumps(rows)})
+    assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, "")
+
+
+@pytest.mark.parametrize("captions", [("一艘红色的船", "大海"), ("เรือสีแดง", "ทะเล")])
+def test_captions_in_scripts_without_spaces_are_no_tags(tmp_path: Path, captions: tuple[str, str]) -> None:
+    write_files(tmp_path, {**jpegs(*PAIR), "c.json": json.dumps(dict.fromkeys(PAIR, captions))})
+    assert captions_of(open_source(tmp_path)) == dict.fromkeys(PAIR, captions)

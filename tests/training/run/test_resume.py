@@ -64,6 +64,8 @@ def test_settings_that_differ_are_told_and_those_that_cannot_go_on_are_refused(r
     before = torch.load(checkpoint, weights_only=True)[KEY]["config"]
     assert changed(checkpoint, copy.deepcopy(before)) is None
     now = copy.deepcopy(before)
+    now["model"]["schedule"]["_target_"] = before["model"]["schedule"]["_target_"].replace("diffusion_art.", "once.")
+    assert changed(checkpoint, now) is None, "it stands elsewhere now"
     now["model"]["image_size_px"] = 8
     now["model"]["schedule"] = {"_target_": "a.CosineSchedule"}
     now["name"] = "other"
