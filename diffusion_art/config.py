@@ -313,7 +313,18 @@ def plain(node: Any) -> Any:
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
             raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
-        raise UserError(f"{_first_line(error)} (at `{key}`).") from error
+        raise UserError(unset_variable(error) or f"{_first_line(error)} (at `{key}`).") from error
+
+
+def unset_variable(error: Exception) -> str | None:
+    """What to say where `${oc.env:NAME}` asks for what is not set; None of another error."""
+    if (unset := re.search(r"Environment variable '([^']+)' not found", str(error))) is None:
+        return None
+    name = unset[1]
+    return (
+        f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
+        f"to take without it, as in ${{oc.env:{name},default}}."
+    )
 
 
 def literal(text: str) -> str:
