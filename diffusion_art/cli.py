@@ -122,6 +122,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if not raised_in(error, "submitit."):
                     raise
                 _fail(f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one.")
+            except AssertionError as error:
+                if not raised_in(error, "hydra.core.default_element"):
+                    raise
+                _fail(
+                    "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
+                    "`defaults`, overrides stand last, also of groups that are chosen already (`override /logger: [a]`)."
+                )
             except OSError as error:  # Hydra makes the folder of a run
                 if error.errno not in OF_THE_DISK:
                     raise

@@ -202,9 +202,9 @@ def explain(error: Exception, config_name: str) -> str:
         near = get_close_matches(gone.group(1), keys_of(_composed(config_name)), n=1, cutoff=0.6)
         return f"there is no config key `{gone.group(1)}` to drop" + (f"; did you mean `{near[0]}`?" if near else ".")
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
-        added = next((word for word in sys.argv[1:] if word.startswith(f"+{twice.group(1)}=")), None)
-        if added is not None:
-            return f"{added} adds to what is chosen already: give {added.lstrip('+')} in its place."
+        words = [word for word in sys.argv[1:] if word.lstrip("+").startswith(f"{twice.group(1)}=")]
+        if len(words) == 1:
+            return f"{twice.group(1)} is chosen already: give {words[0].lstrip('+')}, without a plus sign."
         return f"{twice.group(1)}=... stands there more than once: give one of them."
     if primary := re.search(r"Cannot find primary config '([^']+)'", text):
         return (

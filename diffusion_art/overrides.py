@@ -228,7 +228,8 @@ def _text(held: str, text: str) -> str:
         text = literal(text)
     if held not in PROSE and text.startswith("~"):
         text = os.path.expanduser(text)  # noqa: PTH111 -- `~nobody` stays as it is
-    return QuotedString(text, Quote.single).with_quotes()
+    within = "'" in text and '"' not in text and text != literal(text)  # in ${...}, where Hydra reads no escaped ones
+    return QuotedString(text, Quote.double if within else Quote.single).with_quotes()
 
 
 def _interpolates(text: str) -> bool:
