@@ -127,7 +127,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     raise
                 _fail(
                     "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
-                    "`defaults`, overrides stand last, also of groups that are chosen already (`override /logger: [a]`)."
+                    "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
                 )
             except OSError as error:  # Hydra makes the folder of a run
                 if error.errno not in OF_THE_DISK:

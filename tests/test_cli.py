@@ -235,7 +235,7 @@ def test_groups_and_keys_of_own_yaml_files(run_here, tmp_path):
     words = ["--config-dir=mine", "+experiment=own", "+rates=low", "optim.lr=${rates.factor}", "ckpt_path=nowhere.ckpt"]
     for more, said in (
         ("tags: [a]", "nowhere.ckpt"),
-        ("defaults: [override /optim: muon, /logger: [csv, wandb]]", "overrides stand last, also of groups"),
+        ("defaults: [override /optim: muon, /logger: [csv, wandb]]", "overrides stand last, those of"),
         ("learning_rate: 1", "gives `learning_rate`, which nothing reads: here it is called `optim.lr`."),
         ("gidance_scale: 1", "gives `gidance_scale`, which nothing reads: here it is called `guidance_scale`."),
     ):
