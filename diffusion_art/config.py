@@ -237,7 +237,7 @@ def _trusting(home: str) -> str:
     """How to let a module of one's own be used; nothing for those whose functions do harm in a stranger's config."""
     named = [part.rstrip(".") for part in _parts()]
     name = home.partition(".")[0]
-    if name in (*named, *sys.stdlib_module_names, "diffusion_art", "torch"):
+    if name in (*named, *sys.stdlib_module_names, "diffusion_art", "torch", "hydra", ""):
         return ""
     return (
         f" If you trust `{name}`, whose code then runs, name it before the command: {PARTS}={','.join([*named, name])}"
