@@ -72,7 +72,7 @@ MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.training.trackers.RunWandb": "diffusion_art.training.run.trackers.RunWandb",
 }
 
-REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values
+REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, OSError)  # what constructors say of values
 
 
 def config_dir() -> Path:
