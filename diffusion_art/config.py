@@ -107,7 +107,7 @@ def _parts() -> tuple[str, ...]:
 
 @cache
 def _installed_parts() -> tuple[str, ...]:
-    return tuple(point.value for point in entry_points(group=PARTS_GROUP))
+    return tuple(point.value.partition(":")[0] for point in entry_points(group=PARTS_GROUP))
 
 
 def targets(node: Any) -> Iterator[str]:
