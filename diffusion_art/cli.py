@@ -35,7 +35,7 @@ from diffusion_art.hydra_errors import (
     refuse_options,
     without_nulls,
 )
-from diffusion_art.overrides import refuse_renamed, typed, understood
+from diffusion_art.overrides import given, refuse_renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
 
@@ -122,6 +122,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if not raised_in(error, "submitit."):
                     raise
                 _fail(f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one.")
+            except AssertionError as error:
+                if not raised_in(error, "hydra.core.default_element"):
+                    raise
+                _fail(
+                    "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
+                    "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
+                )
             except OSError as error:  # Hydra makes the folder of a run
                 if error.errno not in OF_THE_DISK:
                     raise
@@ -177,7 +184,7 @@ def _job_failed(job: Any, error: Exception) -> JobFailed:
     sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if not isinstance(error, UserError):
         log.error("a mistake of the program", exc_info=error)
-    own = [override for override in job.overrides.task if override not in sys.argv]  # the others are every job's
+    own = [override for override in given() if override not in sys.argv]  # the others are every job's
     failure = f"#{job.job.num} {' '.join(own)}: {sentence}"
     print(f"error in {failure}", file=sys.stderr)  # noqa: T201
     (Path(job.runtime.output_dir) / FAILED_FILE).write_text(failure)

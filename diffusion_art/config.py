@@ -72,7 +72,7 @@ MOVED = {  # where a class stands that older configs name elsewhere
     "diffusion_art.training.trackers.RunWandb": "diffusion_art.training.run.trackers.RunWandb",
 }
 
-REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError)  # what constructors say of values
+REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, OSError)  # what constructors say of values
 
 
 def config_dir() -> Path:
@@ -107,7 +107,7 @@ def _parts() -> tuple[str, ...]:
 
 @cache
 def _installed_parts() -> tuple[str, ...]:
-    return tuple(point.value for point in entry_points(group=PARTS_GROUP))
+    return tuple(point.value.partition(":")[0] for point in entry_points(group=PARTS_GROUP))
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -237,7 +237,7 @@ def _trusting(home: str) -> str:
     """How to let a module of one's own be used; nothing for those whose functions do harm in a stranger's config."""
     named = [part.rstrip(".") for part in _parts()]
     name = home.partition(".")[0]
-    if name in (*named, *sys.stdlib_module_names, "diffusion_art", "torch"):
+    if name in (*named, *sys.stdlib_module_names, "diffusion_art", "torch", "hydra", ""):
         return ""
     return (
         f" If you trust `{name}`, whose code then runs, name it before the command: {PARTS}={','.join([*named, name])}"
@@ -313,7 +313,18 @@ def plain(node: Any) -> Any:
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
             raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
-        raise UserError(f"{_first_line(error)} (at `{key}`).") from error
+        raise UserError(unset_variable(error) or f"{_first_line(error)} (at `{key}`).") from error
+
+
+def unset_variable(error: Exception) -> str | None:
+    """What to say where `${oc.env:NAME}` asks for what is not set; None of another error."""
+    if (unset := re.search(r"Environment variable '([^']+)' not found", str(error))) is None:
+        return None
+    name = unset[1]
+    return (
+        f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
+        f"to take without it, as in ${{oc.env:{name},default}}."
+    )
 
 
 def literal(text: str) -> str:

@@ -23,6 +23,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.extras import check_extra
 from diffusion_art.files import key_of
 from diffusion_art.hydra_errors import no_choice
+from diffusion_art.overrides import given
 from diffusion_art.shards.build.build import default_out
 from diffusion_art.stages import processes
 from diffusion_art.stages.collection import find
@@ -74,7 +75,7 @@ def _agreed(asked: dict[str, Any]) -> bool:
 def _source_words() -> list[str]:
     """What was typed of the source."""
     hydra = HydraConfig.get()
-    typed = [word for word in hydra.overrides.task if word.lstrip("+").startswith("source.")]
+    typed = [word for word in given() if word.lstrip("+").startswith("source.")]
     return [f"source={hydra.runtime.choices['source']}", *typed]
 
 

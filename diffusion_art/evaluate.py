@@ -15,7 +15,6 @@ check_extra("train")
 import sys
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.cli import command
@@ -28,6 +27,7 @@ from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.sweep import AXES
 from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.files import command_line
+from diffusion_art.overrides import given
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _checked(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _several_samplers() -> list[str] | None:
     """The names of `sampler=[ddim,heun]`, of which Hydra would make one sampler with the settings of both."""
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    typed = given()
     lists = [word.partition("=")[2] for word in typed if word.startswith("sampler=[")]
     more = [word for word in typed if word.lstrip("+").startswith("sampler.")]
     if lists and more:

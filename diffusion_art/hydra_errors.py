@@ -19,10 +19,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.config import config_dir
+from diffusion_art.config import config_dir, unset_variable
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
-from diffusion_art.overrides import FLAGS, RENAMED, called_here, holds, keys_of, meant, option, renamed, typed
+from diffusion_art.overrides import FLAGS, RENAMED, called_here, given, holds, keys_of, meant, option, renamed, typed
 from diffusion_art.training.run.trial_runs import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
@@ -119,11 +119,12 @@ def refuse_added(job: Any, composed: Any, config_name: str) -> None:
 
     What describes an object is read, as in `+callbacks.mine._target_=...`, and so is what another value interpolates.
     """
-    words = [word for word in job.overrides.task if word.startswith("+") and _adds(word)]
+    words = [word for word in given() if word.startswith("+") and _adds(word)]
     own = {source.provider for source in job.runtime.config_sources} - {"hydra", "main", "schema"}
     if not words and not own:
         return
-    rest = [word for word in job.overrides.task if word not in words]
+    hydras = cast(list[str], OmegaConf.to_container(job.overrides.hydra, resolve=False))
+    rest = [word for word in (*hydras, *given()) if word not in words and not word.startswith("hydra.mode=")]
     before = cast(Any, OmegaConf.to_container(compose(job.job.config_name, overrides=rest), resolve=False))
     for key, value in filter(None, map(typed, words)):
         if holds(before, key) or _is_read(key, before, composed):
@@ -203,18 +204,17 @@ def explain(error: Exception, config_name: str) -> str:
         near = get_close_matches(gone.group(1), keys_of(_composed(config_name)), n=1, cutoff=0.6)
         return f"there is no config key `{gone.group(1)}` to drop" + (f"; did you mean `{near[0]}`?" if near else ".")
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
+        words = [word for word in sys.argv[1:] if word.lstrip("+").startswith(f"{twice.group(1)}=")]
+        if len(words) == 1:
+            return f"{twice.group(1)} is chosen already: give {words[0].lstrip('+')}, without a plus sign."
         return f"{twice.group(1)}=... stands there more than once: give one of them."
     if primary := re.search(r"Cannot find primary config '([^']+)'", text):
         return (
             f"there is no {primary.group(1)}.yaml to begin with. --config-dir=FOLDER adds a folder of yaml files to "
             "those that are here, and --config-path would replace all of them."
         )
-    if unset := re.search(r"Environment variable '([^']+)' not found", text):
-        name = unset.group(1)
-        return (
-            f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
-            f"to take without it, as in ${{oc.env:{name},default}}."
-        )
+    if (unset := unset_variable(error)) is not None:
+        return unset
     first = " ".join(line.strip() for line in text.splitlines()[:2])
     return f"{first} (HYDRA_FULL_ERROR=1 shows where)"
 

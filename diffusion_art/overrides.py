@@ -17,11 +17,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
@@ -97,6 +99,13 @@ def typed(word: str) -> tuple[str, str] | None:
     """(key, value) of an argument that sets something, its plus signs left out; None for any other."""
     found = _TYPED.fullmatch(word)
     return (found[1].lstrip("+"), found[2]) if found else None
+
+
+def given() -> list[str]:
+    """The words of this command that set keys, Hydra's own aside, with `${...}` as typed; none outside of a command."""
+    if not HydraConfig.initialized():
+        return []
+    return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
 
 
 def renamed(key: str) -> str | None:
@@ -219,7 +228,8 @@ def _text(held: str, text: str) -> str:
         text = literal(text)
     if held not in PROSE and text.startswith("~"):
         text = os.path.expanduser(text)  # noqa: PTH111 -- `~nobody` stays as it is
-    return QuotedString(text, Quote.single).with_quotes()
+    within = "'" in text and '"' not in text and text != literal(text)  # in ${...}, where Hydra reads no escaped ones
+    return QuotedString(text, Quote.double if within else Quote.single).with_quotes()
 
 
 def _interpolates(text: str) -> bool:

@@ -56,7 +56,7 @@ def sample(config: DictConfig) -> Path:
 def _check(asked: dict[str, Any]) -> None:
     if not isinstance(count := asked["count"], int) or count < 1:
         raise UserError(f"count={count} must be a whole number from 1 on: it is how often each prompt is painted.")
-    if not isinstance(seed := asked["seed"], int | None):
+    if not isinstance(seed := asked["seed"], int | None) or isinstance(seed, bool):
         raise UserError(f"seed={seed} must be a whole number, such as seed=0, or -1 for any.")
     if (format := asked["format"]) not in FORMATS:
         raise UserError(f"format={format} must be one of {', '.join(FORMATS)}.")

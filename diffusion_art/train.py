@@ -30,6 +30,7 @@ from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.fit import errors_logged, farewell, fit, last_value
 from diffusion_art.launching.processes import check_processes, launch, processes_of, processes_wanted
 from diffusion_art.launching.settle import check_same_data, settle
+from diffusion_art.overrides import given
 from diffusion_art.training.run.resume import changed, checked_resume, steps_done
 from diffusion_art.training.run.run_folder import drop_if_bare, held, is_new
 from diffusion_art.training.run.stopping import Stopped, stop_request
@@ -118,7 +119,7 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
 
 def _typed() -> list[str]:
     """The keys given on the command line."""
-    return [key_of(override) for override in HydraConfig.get().overrides.task]
+    return [key_of(override) for override in given()]
 
 
 def _relative(path: Path) -> Path:

@@ -235,13 +235,15 @@ def test_groups_and_keys_of_own_yaml_files(run_here, tmp_path):
     words = ["--config-dir=mine", "+experiment=own", "+rates=low", "optim.lr=${rates.factor}", "ckpt_path=nowhere.ckpt"]
     for more, said in (
         ("tags: [a]", "nowhere.ckpt"),
+        ("defaults: [override /optim: muon, /logger: [csv, wandb]]", "overrides stand last, those of"),
         ("learning_rate: 1", "gives `learning_rate`, which nothing reads: here it is called `optim.lr`."),
         ("gidance_scale: 1", "gives `gidance_scale`, which nothing reads: here it is called `guidance_scale`."),
     ):
         own.write_text(f"# @package _global_\n{more}\n")
-        status, _, complaints = run_here("train", *words)
-        assert status == 1
-        assert said in complaints
+        for place in ("--config-dir=mine", f"hydra.searchpath=[file://{tmp_path}/mine]"):
+            status, _, complaints = run_here("train", place, *words[1:])
+            assert status == 1
+            assert said in complaints
 
 
 def test_what_a_plus_sign_adds_and_something_reads_goes_on(run_here):
@@ -250,6 +252,7 @@ def test_what_a_plus_sign_adds_and_something_reads_goes_on(run_here):
         "+callbacks.mine.logging_interval=step",
     ]
     own += ["+my_rate=0.1", "optim.lr=${my_rate}", "+trainer.num_nodes=1", "+seed=3", "+terms.x={_target_: X}"]
+    own += ["+optim.share=0.1", "optim.weight_decay=${.share}", "data.path=${oc.select:'my_rate'}"]
     status, _, complaints = run_here("train", *own, "ckpt_path=nowhere.ckpt")
     assert status == 1
     assert "nowhere.ckpt" in complaints

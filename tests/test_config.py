@@ -84,7 +84,7 @@ def test_an_installed_package_names_its_parts_itself(own, tmp_path):
     info = tmp_path / "own_parts-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-parts\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[diffusion_art.parts]\nown = own_parts\n")
+    (info / "entry_points.txt").write_text("[diffusion_art.parts]\nown = own_parts:Small\n")
     _installed_parts.cache_clear()
     try:
         assert type(build({"_target_": "own_parts.Own"})).__name__ == "Own"

@@ -201,7 +201,7 @@ def test_a_run_with_a_grid_of_its_own_keeps_it_until_told_otherwise(folder):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(folder, tmp_path):
-    wrongs = ("prompts=[]", "seed=-2", "seed=1.5", "seed=random", "count=0", "count=1.5", "num_steps=0")
+    wrongs = ("prompts=[]", "seed=-2", "seed=1.5", "seed=true", "seed=random", "count=0", "count=1.5", "num_steps=0")
     for wrong in (*wrongs, "format=gif", "quality=80", "guidance.rescale=2", "sampler.eta=2"):
         overrides = ["sampler=ddim"] if wrong.startswith("sampler") else []
         with pytest.raises(UserError, match=wrong.partition("=")[0].rpartition(".")[2]):

@@ -25,6 +25,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.files import command_line
 from diffusion_art.launching.processes import join_again
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.overrides import given
 from diffusion_art.training.build import build_datamodule, build_module, build_trainer, is_lightnings, refused
 from diffusion_art.training.memory.out_of_memory import is_out_of_memory, out_of_memory
 from diffusion_art.training.precompute.precomputed import wanted
@@ -110,8 +111,7 @@ def painted_with(settings: dict[str, Any], run_dir: Path) -> str | None:
 
 def _precompute(settings: dict[str, Any]) -> str:
     """The command that makes what the run wants computed before, of the words that were typed where they are known."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    words = [word for word in given if not word.startswith(_OF_A_RUN)]
+    words = [word for word in given() if not word.startswith(_OF_A_RUN)]
     return command_line("precompute", words or [f"data.path={settings['data']['path']}"])
 
 

@@ -44,6 +44,15 @@ def test_a_tracker_that_cannot_begin_ends_the_run_in_a_sentence(run_here, painte
     assert "Traceback" not in said + complaints
 
 
+def test_a_tracker_whose_folder_cannot_be_made_leaves_no_run_folder(run_here, painter_shards, tmp_path):
+    (tmp_path / "file").touch()
+    words = [*RUN, f"data.path={painter_shards}", "data.url=shards", "logger=wandb", "logger.wandb.folder=file/in"]
+    status, said, complaints = run_here("train", *words)
+    assert status == 1, said
+    assert complaints.startswith("error: [Errno 20] Not a directory: 'file/in'")
+    assert not (tmp_path / "logs/tiny/tracked").exists()
+
+
 class Failing(Logger):
     """A tracker whose server can be away."""
 
