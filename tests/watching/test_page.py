@@ -59,7 +59,7 @@ def test_two_runs_are_compared_and_a_new_row_appears(visit, logs):
         file.write(b"40,20.0,0.75,\r\n41,20.5,0.")
     expect(page.locator(f"#runs li[data-id='{FIRST}'] .loss")).to_contain_text("0.75")
     expect(page.locator(f"#runs li[data-id='{FIRST}'] .how")).to_contain_text("step 41")
-    assert charts.first.locator("path").last.get_attribute("d") != drawn
+    expect(charts.first.locator("path").last).not_to_have_attribute("d", drawn)  # curves come after the list
 
 
 def test_what_is_looked_at_survives_a_reload_and_can_be_changed(visit):
