@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import diffusion_art
+
 LIBRARIES = ("torch", "lightning", "diffusers", "open_clip_torch", "hydra-core")
 
 
 def commit() -> str:
     """Short git commit of the checkout this package runs from, with `+` when files differ from it; '' outside git."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(diffusion_art.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
     try:
