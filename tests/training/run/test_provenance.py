@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_checkpoint_tells_the_commit_of_the_checkout_and_its_libraries():
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a checkout")
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if not (ROOT / ".git").exists() or head.returncode:
+        pytest.skip("not a checkout that git reads")
     told = provenance()
     assert told["commit"].rstrip("+") == head.stdout.strip()
     assert told["versions"]["torch"] == version("torch")
