@@ -119,12 +119,13 @@ def refuse_added(job: Any, composed: Any, config_name: str) -> None:
 
     What describes an object is read, as in `+callbacks.mine._target_=...`, and so is what another value interpolates.
     """
-    words = [word for word in given() if word.startswith("+") and _adds(word)]
+    task = given()
+    words = [word for word in task if word.startswith("+") and _adds(word)]
     own = {source.provider for source in job.runtime.config_sources} - {"hydra", "main", "schema"}
     if not words and not own:
         return
     hydras = cast(list[str], OmegaConf.to_container(job.overrides.hydra, resolve=False))
-    rest = [word for word in (*hydras, *given()) if word not in words and not word.startswith("hydra.mode=")]
+    rest = [word for word in (*hydras, *task) if word not in words and not word.startswith("hydra.mode=")]
     before = cast(Any, OmegaConf.to_container(compose(job.job.config_name, overrides=rest), resolve=False))
     for key, value in filter(None, map(typed, words)):
         if holds(before, key) or _is_read(key, before, composed):
@@ -132,9 +133,10 @@ def refuse_added(job: Any, composed: Any, config_name: str) -> None:
         if (known := called_here(key, before)) is not None:
             raise UserError(f"`{key}` is called `{known}` here: give {known}={value} in place of +{key}={value}.")
         raise UserError(f"there is no config key `{key}`, and nothing would read it{_nearest(key, before)}")
-    strange = set(before) - own_keys(config_name) if own else set()
+    ours = own_keys(config_name)
+    strange = set(before) - ours if own else set()
     for key in sorted(strange):  # notes of one's own may stand there
-        near = called_here(key, before) or next(iter(get_close_matches(key, own_keys(config_name), cutoff=0.75)), None)
+        near = called_here(key, before) or next(iter(get_close_matches(key, ours, cutoff=0.75)), None)
         if near is not None and not _is_read(key, {}, composed):
             raise UserError(f"a config file gives `{key}`, which nothing reads: here it is called `{near}`.")
 

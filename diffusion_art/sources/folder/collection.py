@@ -14,7 +14,7 @@ from typing import NamedTuple
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
 from diffusion_art.sources.folder.beside import Neighbours, first_rows
-from diffusion_art.sources.folder.copies import COPIES, small_copies
+from diffusion_art.sources.folder.copies import COPIES
 from diffusion_art.sources.folder.sidecars import read_sidecars
 from diffusion_art.sources.paths.kohya import REGULARISATION, regularisation
 from diffusion_art.sources.paths.listing import Listing
@@ -73,13 +73,12 @@ class Collection:
     notes: Counter[str]
 
 
-def collect(listing: Listing) -> Collection:
-    """Every picture of a folder, with the tables in it that name any.
+def collect(listing: Listing, copies: Mapping[str, str]) -> Collection:
+    """Every picture of a folder but `copies`, {copy: picture}, with the tables in it that name any.
 
     Raises:
         UserError: a `metadata.*` file is damaged.
     """
-    copies = small_copies(listing)
     pictures = [file for file in listing.pictures() if file not in copies]
     beside = Neighbours(listing, pictures)
     metadata = Metadata(listing, PictureNames(pictures, copies))

@@ -35,6 +35,8 @@ from diffusion_art.sources.tables.texts import overlaid
 
 FILES_PER_CHUNK = 64
 
+_OF_THE_WHOLE = ("_listing", "_copies", "_collection")  # what a source knows of its folder
+
 
 class ImageFolder:
     """Source: picture files below `path`, in the order of their names.
@@ -74,8 +76,9 @@ class ImageFolder:
 
     @property
     def caption_template(self) -> str | None:
-        found = default_template(self._collection.columns) if self._collection.alike else None
-        return self._given_template or found
+        if self._given_template or not self._collection.alike:
+            return self._given_template
+        return default_template(self._collection.columns)
 
     def describe(self) -> dict[str, Any]:
         by_folders = names_of_columns(self._listing.pictures())
@@ -84,7 +87,7 @@ class ImageFolder:
             more["folder_columns"] = by_folders  # which earlier versions did not read
         if regularisation(self._listing.pictures()):
             more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
-        if small_copies(self._listing):
+        if self._copies:
             more["copies"] = "left out"  # so for these
         return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
 
@@ -137,7 +140,11 @@ class ImageFolder:
 
     @cached_property
     def _collection(self) -> Collection:
-        return collect(self._listing)
+        return collect(self._listing, self._copies)
+
+    @cached_property
+    def _copies(self) -> dict[str, str]:
+        return small_copies(self._listing)
 
     @cached_property
     def _class_names(self) -> ClassNames:
@@ -146,5 +153,5 @@ class ImageFolder:
     def __getstate__(self) -> dict[str, Any]:
         """The entries travel in the chunks, not with the source to every process, which may run in another folder."""
         held = {"_class_names": self._class_names}  # which other processes cannot read
-        held |= {name: value for name, value in self.__dict__.items() if name not in ("_listing", "_collection")}
+        held |= {name: value for name, value in self.__dict__.items() if name not in _OF_THE_WHOLE}
         return {**held, "path": self.path.absolute()}

@@ -31,7 +31,7 @@ from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, 
 from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 from diffusion_art.sources.pictures.formats import no_reader
 from diffusion_art.sources.pictures.image_cells import cell_of
-from diffusion_art.sources.tables.classes import class_lists, together, with_names
+from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.parquet_columns import other_images, without_images
 
 NO_PICTURE_FILES = "parquet files without pictures"
@@ -59,7 +59,7 @@ class Parquet:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
         listing = listing or (list_files(self.path) if self.path.is_dir() else None)
-        self._class_names = together(class_lists(listing).values()) if listing else {}
+        self._class_names = class_names_in(listing)
         files, pictures, facts, self._left_out = _find(self.path, listing)
         self._beside = PictureNames(pictures)
         self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group

@@ -52,6 +52,11 @@ def together(lists: Iterable[ClassNames]) -> ClassNames:
     return found
 
 
+def class_names_in(listing: Listing | None) -> ClassNames:
+    """What all lists of a folder tell; {} of a file."""
+    return together(class_lists(listing).values()) if listing else {}
+
+
 def with_names(columns: dict[str, str], names: ClassNames) -> dict[str, str]:
     """The columns with names in place of their numbers, as far as these are known."""
     if not names:

@@ -42,11 +42,13 @@ def joined(table: str, rows: list[Row], described: Mapping[str, Described]) -> I
     for key in dict.fromkeys(name for _, row in rows[:1] for name in row if _ID.fullmatch(plain_name(name))):
         wanted = plain_name(called).removesuffix("s") * (plain_name(key) in _BARE) + plain_name(key)
         about = _NUMBER.sub("", wanted)
+        found = {str(row.get(key)): row for _, row in rows}
+        if len(found) < len(rows):  # no key: several rows have one number
+            continue
         for column in (name for name in columns if plain_name(name).removesuffix("s").endswith(wanted)):
-            found = {str(row.get(key)): row for _, row in rows}
             numbers = {file: _numbers(known.columns.get(column, "")) for file, known in described.items()}
             told = [number for some in numbers.values() for number in some]
-            if len(found) == len(rows) and told and sum(n in found for n in told) >= _KNOWN * len(told):
+            if told and sum(n in found for n in told) >= _KNOWN * len(told):
                 whole = bool(_OF_OBJECT.fullmatch(about) and _OF_OBJECTS.fullmatch(called))
                 for file, some in numbers.items():
                     known = [found[number] for number in some if number in found]

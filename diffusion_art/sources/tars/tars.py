@@ -25,7 +25,7 @@ from diffusion_art.sources.paths.names import columns_of_folders, data_set_name,
 from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
 from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
 from diffusion_art.sources.pictures.formats import no_reader, pointer
-from diffusion_art.sources.tables.classes import ClassNames, class_lists, together, with_names
+from diffusion_art.sources.tables.classes import ClassNames, class_names_in, with_names
 from diffusion_art.sources.tables.described import Described
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, decode, overlaid
 from diffusion_art.sources.tars.captions import (
@@ -88,7 +88,7 @@ class Tars:
         self._tables = tables_beside(listing) if listing and not self.path.is_file() else []
         self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing else ""
         self._within = tables_within(found[0])
-        self._class_names = together(class_lists(listing).values()) if listing else {}
+        self._class_names = class_names_in(listing)
         names = {file: self._below_root(file) for file in found}
         folders = FolderSplits(names.values())
         self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
