@@ -95,10 +95,3 @@ def run_here(monkeypatch, capfd, tmp_path):
         return status, capture.out, capture.err
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _no_tracking_address(monkeypatch):
-    """MLflow keeps the address of a test in the environment, where a later test's commands would find it."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")

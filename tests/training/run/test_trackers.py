@@ -34,6 +34,7 @@ def twice(run_command, painter_shards, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, as MLflow calls it
 def test_a_tracker_that_cannot_begin_ends_the_run_in_a_sentence(run_here, painter_shards, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow keeps its address there, for later tests too
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     words = [*RUN, f"data.path={painter_shards}", "data.url=shards", "logger=mlflow"]
