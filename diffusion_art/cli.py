@@ -68,78 +68,109 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
-
-        @functools.wraps(task)
-        def guarded(config: DictConfig) -> Any:
-            keep_memory()
-            try:
-                _refuse_keys(config, config_name)
-                _refuse_secret_address(config)
-                return task(config)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
-                    error = UserError(_of_the_disk(error))
-                if isinstance(error, OmegaConfBaseException) and not wants_traceback:  # a value that cannot be resolved
-                    error = UserError(explain(error, config_name))
-                job = HydraConfig.get() if HydraConfig.initialized() else None
-                if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
-                    raise _job_failed(job, error) from error
-                if wants_traceback or not isinstance(error, UserError):
-                    raise
-                _fail(str(error))
+        job = _guarded(task, config_name, wants_traceback=wants_traceback)
 
         def main() -> None:
             module = getattr(sys.modules["__main__"], "__spec__", None) if task.__module__ == "__main__" else None
             if module is not None:  # `python -m`: by its own name, by which the processes of a launcher find it
                 importlib.import_module(module.name).main()
                 return
-            began = time.time()
-            run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)
+            run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
             if wants_traceback:
                 run()
-                return
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
-            try:
-                refuse_options(config_name)
-                words = without_nulls(flags_first(sys.argv[1:]), config_name)
-                sys.argv[1:] = understood(words, groups=groups(), keys=own_keys(config_name))
-                for key, value in filter(None, map(typed, sys.argv[1:])):
-                    if key.rpartition(".")[2] in ADDRESSES:
-                        refuse_secrets(value)  # before Hydra writes down what was typed
-                check_sections(config_name)
-                run()
-            except (HydraException, OmegaConfBaseException) as error:
-                _fail(explain(error, config_name))
-            except KeyboardInterrupt as error:
-                _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
-            except JobFailed as error:
-                failures = failed_jobs(error.sweep_dir, since=began)
-                jobs = "".join(f"\n  {failure}" for failure in failures)
-                _fail(f"{len(failures)} of the jobs failed:{jobs}")
-            except UserError as error:
-                _fail(str(error))
-            except RuntimeError as error:
-                if not raised_in(error, "submitit."):
-                    raise
-                _fail(f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one.")
-            except AssertionError as error:
-                if not raised_in(error, "hydra.core.default_element"):
-                    raise
-                _fail(
-                    "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
-                    "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
-                )
-            except OSError as error:  # Hydra makes the folder of a run
-                if error.errno not in OF_THE_DISK:
-                    raise
-                _fail(_of_the_disk(error))
-            finally:
-                os.environ.pop("HYDRA_FULL_ERROR", None)
+            else:
+                _run_typed(run, config_name)
 
         main.task = task  # type: ignore[attr-defined]  # the function of a config, for tests and notebooks
         return main
 
     return decorate
+
+
+def _guarded(task: Callable[[DictConfig], Any], config_name: str, *, wants_traceback: bool) -> Callable[..., Any]:
+    """What Hydra runs for each job: the task, whose errors are told as a command tells them."""
+
+    @functools.wraps(task)
+    def guarded(config: DictConfig) -> Any:
+        keep_memory()
+        try:
+            _refuse_keys(config, config_name)
+            _refuse_secret_address(config)
+            return task(config)
+        except Exception as error:
+            error = error if wants_traceback else _as_sentence(error, config_name)
+            job = HydraConfig.get() if HydraConfig.initialized() else None
+            if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
+                raise _job_failed(job, error) from error
+            if wants_traceback or not isinstance(error, UserError):
+                raise
+            _fail(str(error))
+
+    return guarded
+
+
+def _as_sentence(error: Exception, config_name: str) -> Exception:
+    """Errors of the disk, and values that cannot be resolved, as a `UserError`; others as they are."""
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        return UserError(_of_the_disk(error))
+    if isinstance(error, OmegaConfBaseException):
+        return UserError(explain(error, config_name))
+    return error
+
+
+def _run_typed(run: Callable[[], None], config_name: str) -> None:
+    """Run Hydra on the words typed; what goes wrong around the jobs ends the process in a sentence."""
+    began = time.time()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own traceback and exits before we see it
+    try:
+        _understand_words(config_name)
+        run()
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
+    except Exception as error:
+        sentence = _sentence(error, config_name, since=began)
+        if sentence is None:
+            raise
+        _fail(sentence)
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def _understand_words(config_name: str) -> None:
+    """Bring the words typed into Hydra's form.
+
+    Raises:
+        UserError: one of them is for no command, or holds a secret.
+    """
+    refuse_options(config_name)
+    words = without_nulls(flags_first(sys.argv[1:]), config_name)
+    sys.argv[1:] = understood(words, groups=groups(), keys=own_keys(config_name))
+    for key, value in filter(None, map(typed, sys.argv[1:])):
+        if key.rpartition(".")[2] in ADDRESSES:
+            refuse_secrets(value)  # before Hydra writes down what was typed
+    check_sections(config_name)
+
+
+def _sentence(error: Exception, config_name: str, *, since: float) -> str | None:
+    """What a person is told of an error around the jobs; None for a mistake of the program."""
+    match error:
+        case HydraException() | OmegaConfBaseException():
+            return explain(error, config_name)
+        case JobFailed():
+            failures = failed_jobs(error.sweep_dir, since=since)
+            return "\n  ".join([f"{len(failures)} of the jobs failed:", *failures])
+        case UserError():
+            return str(error)
+        case RuntimeError() if raised_in(error, "submitit."):
+            return f"the launcher starts no jobs: {error} Without hydra/launcher=... they run here, one by one."
+        case AssertionError() if raised_in(error, "hydra.core.default_element"):
+            return (
+                "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
+                "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
+            )
+        case OSError() if error.errno in OF_THE_DISK:  # Hydra makes the folder of a run
+            return _of_the_disk(error)
+    return None
 
 
 def _of_the_disk(error: OSError) -> str:
