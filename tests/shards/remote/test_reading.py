@@ -46,6 +46,19 @@ def test_a_bucket_reads_as_the_folder_does(bucket: str, toy: Path, at: Callable[
     assert samples(at(bucket, unit=unit)) == samples(toy)
 
 
+def test_a_store_may_send_the_checksum_of_the_whole_with_a_part(web: Web, toy: Path, at, monkeypatch):
+    for name, value in {
+        "ENDPOINT_URL": web.url.rpartition("/")[0],
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    web.checksums = True
+    remote = ShardSet.open(at(f"s3://{toy.name}", unit="range"))
+    assert read(remote, "train") == read(ShardSet.open(toy), "train")
+    assert any(asked for _, asked in web.ranges)
+
+
 @pytest.mark.parametrize("unit", ["shard", pytest.param("range", marks=pytest.mark.slow)])
 def test_what_was_copied_is_not_asked_for_again(web: Web, at: Callable[..., Address], unit: str):
     first = read(ShardSet.open(at(web.url, unit=unit)), "train")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +25,7 @@ class Web:
         self.folder = folder
         self.ranged, self.down = True, False
         self.fault: Callable[[str, int], object] = lambda file, number: None
+        self.checksums = False  # with each answer the CRC-32 of the whole file, as rclone's S3 sends it
         self.asked: Counter[str] = Counter()
         self.encodings: set[str | None] = set()
         self.authorized: str | None = None
@@ -64,6 +67,15 @@ class _Handler(BaseHTTPRequestHandler):
             with web.lock:
                 web.at_once -= 1
 
+    def do_HEAD(self) -> None:
+        """What a client of S3 asks first."""
+        path = self.web.folder.parent / self.path.lstrip("/")
+        self.send_response(200 if path.is_file() else 404)
+        self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+        self.send_header("Last-Modified", self.date_time_string())
+        self.send_header("ETag", '"0"')
+        self.end_headers()
+
     def _answer(self, file: str, fault: object) -> None:
         if self.web.down:
             self.close_connection = True
@@ -75,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         data = path.read_bytes()
+        checksum = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if asked and self.web.ranged:
             data = data[int(asked[1]) : int(asked[2]) + 1]
@@ -84,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = data[:-1] + bytes([data[-1] ^ 1])
         self.send_response(206 if asked and self.web.ranged else 200)
         self.send_header("Content-Length", str(len(data)))
+        if self.web.checksums:
+            self.send_header("x-amz-checksum-crc32", checksum)
         self.end_headers()
         half = len(data) // 2
         self.wfile.write(data[:half])
