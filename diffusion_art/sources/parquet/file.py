@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import caption_columns, ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.paths.splits import (
     NO_NUMBERS,
@@ -23,12 +22,10 @@ from diffusion_art.sources.paths.splits import (
     split_of_flag,
     split_of_folder,
 )
-from diffusion_art.sources.pictures.formats import looks_like_picture, pointer
-from diffusion_art.sources.pictures.image_cells import cell_of, is_base64
-from diffusion_art.sources.tables.described import text_of
+from diffusion_art.sources.pictures.formats import cell_of, is_base64, looks_like_picture, pointer
 from diffusion_art.sources.tables.json_shapes import tells_of_picture
 from diffusion_art.sources.tables.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
-from diffusion_art.sources.tables.texts import decode
+from diffusion_art.sources.tables.texts import decode, text_of
 
 EMPTY_ROW = "rows without a picture"
 _PACKED = "json"  # the hub's: what a WebDataset has in .json files

@@ -26,11 +26,11 @@ from diffusion_art.sources.parquet.file import (
     row_splits,
 )
 from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
+from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
 from diffusion_art.sources.paths.listing import Listing, digest, list_files, told
-from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
+from diffusion_art.sources.paths.names import PictureNames, data_set_name
 from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
-from diffusion_art.sources.pictures.formats import no_reader
-from diffusion_art.sources.pictures.image_cells import cell_of
+from diffusion_art.sources.pictures.formats import cell_of, no_reader
 from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.parquet_columns import other_images, without_images
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.parquet.file import Layout, RowSplits, broken, open_parquet
-from diffusion_art.sources.pictures.image_cells import identity_of
+from diffusion_art.sources.pictures.formats import identity_of
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns
-from diffusion_art.captions.values import unique
+from diffusion_art.captions.columns import caption_columns, unique
 from diffusion_art.sources.paths.splits import split_column
 
 _FIRST = 200

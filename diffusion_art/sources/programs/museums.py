@@ -1,13 +1,19 @@
 """Objects as the interfaces of museums give them, as rows with the columns of a painting: Harvard's people with roles,
-the Smithsonian's records, Linked Art (Getty, Yale), schema.org, Denmark's SMK.
+the Smithsonian's records, Linked Art (Getty, Yale), schema.org, Denmark's SMK; and manifests of IIIF, versions 2 and 3,
+as one row a picture: what its address calls it, its label, and what the manifest says of the object.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from diffusion_art.captions.columns import unique
+
 _MAKER = re.compile(r"artist|painter|maker|creator|photographer|printmaker|designer", re.IGNORECASE)
+# .../iiif/IDENTIFIER/full/max/0/default.jpg
+_IDENTIFIER = re.compile(r".*/([^/]+)/(?:full|square|[\d,]+|pct:[\d.,]+)/[^/]+/[^/]+/[^/]+")
 
 
 def of_museum(row: dict[str, Any]) -> dict[str, Any]:
@@ -29,12 +35,9 @@ def of_museum(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_smithsonian(content: dict[str, Any]) -> dict[str, Any]:
-    about, free = content["descriptiveNonRepeating"], content.get("freetext")
-    title, media = about.get("title"), about.get("online_media")
-    pictures = [
-        str(item.get("idsId", "")) for item in _records(media.get("media") if isinstance(media, dict) else None)
-    ]
-    free = free if isinstance(free, dict) else {}
+    about, free = content["descriptiveNonRepeating"], _object(content.get("freetext"))
+    title, media = about.get("title"), _object(about.get("online_media"))
+    pictures = [str(item.get("idsId", "")) for item in _records(media.get("media"))]
     names = [item for item in _records(free.get("name")) if _MAKER.search(str(item.get("label")))]
     return {
         "image": next(iter(pictures), ""),
@@ -46,16 +49,73 @@ def _of_smithsonian(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_linked_art(row: dict[str, Any]) -> dict[str, Any]:
-    made = row.get("produced_by")
-    made = made if isinstance(made, dict) else {}
-    span = made.get("timespan")
+    made = _object(row.get("produced_by"))
     return {
         **row,
         "artist": [str(person.get("_label", "")) for person in _records(made.get("carried_out_by"))],
         "title": row["_label"],
-        "date": str(span.get("_label", "")) if isinstance(span, dict) else "",
+        "date": str(_object(made.get("timespan")).get("_label", "")),
     }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _records(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+# ---------------------------------------------------------------------- manifests of IIIF
+
+
+def is_manifest(content: Any) -> bool:
+    return _object(content).get("type", _object(content).get("@type")) in ("Manifest", "sc:Manifest")
+
+
+def rows_of_manifest(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """`image` is what the address of a picture calls it, `label` its own label. Of one picture the title is that of the
+    object, of several both.
+    """
+    parts = _records_in(content.get("sequences"))
+    found = [canvas for part in parts for canvas in _listed(part.get("canvases"))] or content.get("items")
+    canvases, whole, about = _records_in(found), _text(content.get("label")), _told(content)
+    for canvas in canvases:
+        label = _text(canvas.get("label"))
+        title = whole if len(canvases) == 1 and whole else ", ".join(unique([whole, label]))
+        more = {name: text for name, text in {**about, **_told(canvas)}.items() if name and name.lower() != "title"}
+        addresses = list(filter(None, _addresses(canvas)))
+        image = next((match[1] for address in addresses if (match := _IDENTIFIER.fullmatch(address))), "")
+        yield {**more, "title": title, "label": label, "image": image or next(iter(addresses), "")}
+
+
+def _told(item: Mapping[str, Any]) -> dict[str, str]:
+    """What a manifest, or a picture in it, says by name."""
+    return {_text(pair.get("label")): _text(pair.get("value")) for pair in _records_in(item.get("metadata"))}
+
+
+def _addresses(canvas: Mapping[str, Any]) -> Iterator[str]:
+    """Of the pictures that are painted on a canvas."""
+    for page in _records_in(canvas.get("items")):
+        for annotation in _records_in(page.get("items")):
+            yield from (str(body.get("id", "")) for body in _records_in(annotation.get("body")))
+    for image in _records_in(canvas.get("images")):
+        yield from (str(resource.get("@id", "")) for resource in _records([image.get("resource")]))
+
+
+def _text(value: Any) -> str:
+    """Of a text, a list, or a map by language: English first, then that of none."""
+    if isinstance(value, dict):
+        known = (value[name] for name in ("en", "none", "@value") if value.get(name))
+        value = next(known, next(iter(value.values()), ""))
+    texts = (item.get("@value") if isinstance(item, dict) else item for item in _listed(value))
+    return ", ".join(unique([str(text) for text in texts if isinstance(text, (str, int))]))
+
+
+def _records_in(value: Any) -> list[dict[str, Any]]:
+    """Also one alone."""
+    return _records(_listed(value))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]

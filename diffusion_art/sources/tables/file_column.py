@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from diffusion_art.captions.values import listed
+from diffusion_art.captions.columns import listed
 from diffusion_art.sources.paths.names import PictureNames, grouped, others_are_made_from
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.delimited import Row

@@ -19,8 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column, ready_captions
 from diffusion_art.sources.paths.splits import split_of_folder
 from diffusion_art.sources.programs.annotators import (
     of_fiftyone,
@@ -30,9 +29,8 @@ from diffusion_art.sources.programs.annotators import (
     rows_of_via,
 )
 from diffusion_art.sources.programs.exports import OF_COLLECTIONS, of_exiftool, of_flickr, posts_in
-from diffusion_art.sources.programs.iiif import is_manifest, rows_of_manifest
-from diffusion_art.sources.programs.museums import of_museum
-from diffusion_art.sources.tables.described import names_scored
+from diffusion_art.sources.programs.museums import is_manifest, of_museum, rows_of_manifest
+from diffusion_art.sources.tables.texts import names_scored
 
 REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 from diffusion_art.sources.paths.splits import first_split, numbered_splits, split_of_file
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
-from diffusion_art.sources.tables.described import Described
 from diffusion_art.sources.tables.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.tables.table import first_lines
-from diffusion_art.sources.tables.texts import read_text
+from diffusion_art.sources.tables.texts import Described, read_text
 
 
 def read_list(metadata: Metadata, file: str) -> bool:

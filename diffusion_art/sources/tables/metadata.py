@@ -15,8 +15,9 @@ from typing import Any
 
 from diffusion_art.captions.columns import caption_columns, plain_name
 from diffusion_art.errors import UserError
+from diffusion_art.sources.paths.folders import columns_of_folders
 from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, grouped
+from diffusion_art.sources.paths.names import PictureNames, grouped
 from diffusion_art.sources.paths.splits import (
     NumberedSplits,
     column_of_splits,
@@ -29,12 +30,11 @@ from diffusion_art.sources.paths.suffixes import TEXT_SUFFIXES, stem_of, suffix_
 from diffusion_art.sources.programs.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.programs.exports import of_exiftool
 from diffusion_art.sources.tables.delimited import Row
-from diffusion_art.sources.tables.described import Described, without_captions
 from diffusion_art.sources.tables.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in, names_within
 from diffusion_art.sources.tables.joins import joined
 from diffusion_art.sources.tables.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.tables.table import read_table, record_in
-from diffusion_art.sources.tables.texts import Decoded, alternatives, overlaid, read_text
+from diffusion_art.sources.tables.texts import Decoded, Described, alternatives, overlaid, read_text, without_captions
 
 NO_PICTURE = "rows of metadata whose picture is not here"
 SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"

@@ -21,9 +21,8 @@ from diffusion_art.sources.paths.listing import Listing
 from diffusion_art.sources.paths.names import PictureNames
 from diffusion_art.sources.paths.splits import divide
 from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, stem_of
-from diffusion_art.sources.tables.described import Described
 from diffusion_art.sources.tables.metadata import Metadata
-from diffusion_art.sources.tables.texts import alternatives, decode
+from diffusion_art.sources.tables.texts import Described, alternatives, decode
 from diffusion_art.sources.tars.samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, read_member, samples_of
 
 NOT_READ = "tables beside the tars that name no sample, not read"
