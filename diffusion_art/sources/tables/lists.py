@@ -69,13 +69,9 @@ def _read_pairs(metadata: Metadata, file: str) -> bool:
     known = [(name, text) for name, text in lines if finder(name) and _is_caption(text)]
     if 2 * len(known) <= len(lines):
         return False
-    read: dict[str, Described] = {}
-    for name, text in known:
-        picture = str(metadata.names.find(name, folder))
-        described = read.setdefault(picture, Described(split_of_table=split_of_file(file)))
-        described.add({"caption": text}, None)
     metadata.left_out[NO_PICTURE] += len(lines) - len(known)
-    metadata.merge(read)
+    pairs = ((str(metadata.names.find(name, folder)), {"caption": text}) for name, text in known)
+    metadata.tell(pairs, split_of_table=split_of_file(file))
     return True
 
 
@@ -89,10 +85,7 @@ def read_side_by_side(metadata: Metadata, files: Sequence[str]) -> list[str]:
         for other in (other for other in files if other not in captions):
             names = [metadata.names.find(line, posixpath.dirname(other)) for line in _lines(metadata, other)]
             if texts and len(texts) == len(names) and all(names):
-                read: dict[str, Described] = {}
-                for name, text in zip(names, texts):
-                    read.setdefault(str(name), Described()).add({"caption": text}, None)
-                metadata.merge(read)
+                metadata.tell((str(name), {"caption": text}) for name, text in zip(names, texts))
                 return [file, other]
     return []
 

@@ -21,9 +21,9 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.folder.beside import about
 from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
-from diffusion_art.sources.paths.listing import Listing, digest, list_files
+from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at
 from diffusion_art.sources.paths.names import data_set_name
-from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
 from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
 from diffusion_art.sources.pictures.formats import no_reader, pointer
 from diffusion_art.sources.tables.classes import ClassNames, class_names_in, with_names
@@ -78,20 +78,19 @@ class Tars:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
-        found, self._left_out = _find(self.path, listing)
+        listing = listing or listing_at(self.path)
+        found = files_at(self.path, listing, TAR_SUFFIX, what="a tar file or a folder of them")
+        self._left_out = listing.left_out + Counter({"pictures beside the tars": len(listing.pictures())})
         for file in found:
             _check_start(Path(file))
         self._texts = [file for file in found if len(found) > 1 and holds_texts_alone(file)]
         self._texts = self._texts if len(self._texts) < len(found) else []
         found = [file for file in found if file not in self._texts]
-        self._tables = tables_beside(listing) if listing and not self.path.is_file() else []
-        self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing else ""
+        self._tables = tables_beside(listing)
+        self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing.files else ""
         self._within = tables_within(found[0])
         self._class_names = class_names_in(listing)
-        names = {file: self._below_root(file) for file in found}
-        folders = FolderSplits(names.values())
-        self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+        self._files = splits_of_files({file: self._below_root(file) for file in found})
         self.count = None
         self.columns = None
         self.caption_template = caption_template or self._template_of_first()
@@ -100,23 +99,26 @@ class Tars:
         facts = [Path(file).stat() for file in self._files]
         files = [[self._below_root(file), of.st_size] for file, of in zip(self._files, facts)]
         times = [of.st_mtime_ns for of in facts]  # a tar is padded: another content may well have its size
-        splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
-        by_folders = names_of_columns(self._below_root(file) for file in self._files)
-        # which earlier versions did not read
-        more: dict[str, Any] = {"folder_columns": by_folders} if by_folders else {}
-        if self._class_names:
-            more["classes"] = self._class_names
-        if self._tables or self._within or self._texts:
-            more["elsewhere"] = [self._tables_digest, self._within, *self._facts_of_texts()]
-        return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
+        told = {"kind": "webdataset", "version": 2, "files": files, "times": times}
+        more = {
+            "splits": list(self._files.values()) if len(set(self._files.values())) > 1 else [],
+            "folder_columns": names_of_columns(self._below_root(file) for file in self._files),
+            "classes": self._class_names,
+            "elsewhere": [self._tables_digest, self._within, *self._facts_of_texts()] if self._told_elsewhere else [],
+        }
+        return told | {name: value for name, value in more.items() if value}  # earlier versions read none of these
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(samples_of(Path(file))) for file, split in self._files.items() if split == "test")
         return dict(self._left_out + Counter({TEST_SPLIT: tests}) + self._elsewhere.left_out)
 
+    @property
+    def _told_elsewhere(self) -> bool:
+        return bool(self._tables or self._within or self._texts)
+
     @cached_property
     def _elsewhere(self) -> Elsewhere:
-        if not (self._tables or self._within or self._texts):
+        if not self._told_elsewhere:
             return Elsewhere()
         root = self.path if self.path.is_dir() else self.path.parent
         tars = {self._below_root(file): file for file in self._files}
@@ -168,20 +170,6 @@ class Tars:
         pictures = self.pictures(self._chunk(file, samples_of(Path(file), first=_MEMBERS_LOOKED_AT), split))
         known = next((picture.columns for picture in pictures if isinstance(picture, Picture)), {})
         return default_template([name for name, value in known.items() if value])
-
-
-def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]:
-    """The tars at `path`, and what else was seen there."""
-    if path.is_file():
-        return [str(path)], Counter()
-    if not path.is_dir():
-        raise UserError(f"there is no {path}. Give a tar file or a folder of them: source.path=...")
-    assert listing is not None
-    files = listing.having({TAR_SUFFIX})
-    if not files:
-        raise UserError(f"{path} holds no .tar file{listing.told()}. Give the folder that does: source.path=...")
-    beside = {"pictures beside the tars": len(listing.pictures())}
-    return [str(path / file) for file in files], listing.left_out + Counter(beside)
 
 
 def _check_start(file: Path) -> None:
