@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,8 @@ def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
     for file, layout in layouts.items():
         if not (columns := list(layout.split_columns)):
             continue
-        try:
+        with explained(file, f"has no whole column `{columns[0]}`"):
             values = pq.read_table(file, columns=columns).group_by(columns).aggregate([]).to_pylist()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(broken(file, f"has no whole column `{columns[0]}` ({error})")) from error
         rows += [(layout, row) for row in values]
     unlabelled = [row for layout, row in rows if not layout.split_labels]
     numbers = numbered_splits(unlabelled)
@@ -197,21 +195,26 @@ def open_parquet(file: str) -> pq.ParquetFile:
     with suppress(OSError), Path(file).open("rb") as opened:
         if other := pointer(opened.read(32)):
             raise UserError(f"{file} is {other}.")
-    try:
+    with explained(file, "is no whole parquet file"):
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(broken(file, f"is no whole parquet file ({error})")) from error
 
 
 def holds_pictures(file: str, column: str) -> bool:
     """Whether the first images in a column are what the name or the type of the column says; empty ones may be."""
-    try:
+    with explained(file, "cannot be read"):
         batch = next(open_parquet(file).iter_batches(_LOOKED_AT, columns=[column], use_threads=False), None)
         values = batch[column].to_pylist() if batch else []
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(broken(file, f"cannot be read ({error})")) from error
     found = [data for value in values if (data := cell_of(value).data)]
     return not found or any(map(looks_like_picture, found))
+
+
+@contextmanager
+def explained(file: str, what: str) -> Iterator[None]:
+    """What goes wrong while a file is read, as a UserError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(broken(file, f"{what} ({error})")) from error
 
 
 def broken(file: str, what: str) -> str:

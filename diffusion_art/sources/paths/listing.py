@@ -18,14 +18,13 @@ from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.paths.names import grouped
-from diffusion_art.sources.paths.suffixes import READ, picture_suffixes, suffix_of, why_unread
+from diffusion_art.sources.paths.suffixes import NO_READER, READ, picture_suffixes, suffix_of, why_unread
 from diffusion_art.sources.pictures.formats import HEAD_BYTES, looks_like_picture, other_kind
 
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
 _FOLDERS_OF_DATA = {".zarr", ".lance"}  # folders that are one data set, of files without telling names
 _THUMBNAILS = {"thumbs.db", "ehthumbs.db", "thumbnails-digikam.db", "digikam4.db"}
-_NOT_KNOWN = "no reader; write parquet or WebDataset"
 _TOLD = 5  # suffixes of unknown files in a message
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
@@ -68,7 +67,7 @@ class Listing:
 
     def told(self) -> str:
         """What was left out, in brackets for an error message where nothing else is there; "" for nothing."""
-        others = {f"files {suffix}: {_NOT_KNOWN}": count for suffix, count in self.unknown.most_common(_TOLD)}
+        others = {f"files {suffix}: {NO_READER}": count for suffix, count in self.unknown.most_common(_TOLD)}
         return told({**self.left_out, **others})
 
     def digest(self) -> str:

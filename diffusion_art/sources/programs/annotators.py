@@ -86,6 +86,9 @@ def of_question(row: dict[str, Any]) -> dict[str, Any]:
     return {"caption": suffix, **{name: value for name, value in row.items() if name not in ("prefix", "suffix")}}
 
 
+OF_TOOLS = (of_label_studio, of_fiftyone, of_question)  # each changes rows of its own kind alone
+
+
 def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
     """A row of VIA's csv with the attributes of its file; another row as it is."""
     if "file_attributes" not in row or "region_attributes" not in row:

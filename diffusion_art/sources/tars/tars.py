@@ -26,7 +26,7 @@ from diffusion_art.sources.paths.names import data_set_name
 from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
 from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
 from diffusion_art.sources.pictures.formats import no_reader, pointer
-from diffusion_art.sources.tables.classes import ClassNames, class_names_in, with_names
+from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, Described, decode, overlaid
 from diffusion_art.sources.tars.captions import (
     Elsewhere,
@@ -48,17 +48,8 @@ _MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
 class Chunk(NamedTuple):
     file: str
     entries: list[Entry]
-    split: str | None = None  # of the whole tar
-    elsewhere: Mapping[str, Described] | None = None  # by key what other files say of its samples
-
-
-class Around(NamedTuple):
-    """What is known of a sample besides its members: by the names of folders above the tar, and by other files."""
-
-    split: str | None
-    by_folders: dict[str, str]
-    told: Described | None
-    class_names: ClassNames
+    split: str | None  # of the whole tar
+    elsewhere: Mapping[str, Described]  # by key what other files say of its samples
 
 
 class Tars:
@@ -147,7 +138,6 @@ class Tars:
         return Chunk(file, kept, split, known)
 
     def pictures(self, chunk: Chunk) -> Iterator[Item]:
-        by_folders = columns_of_folders(self._below_root(chunk.file))
         with Path(chunk.file).open("rb") as tar:
             for entry in chunk.entries:
                 name = f"{Path(chunk.file).name} {entry.key}"
@@ -155,11 +145,45 @@ class Tars:
                     yield LeftOut(name, TEST_SPLIT)
                     continue
                 try:
-                    told = chunk.elsewhere.get(entry.key) if chunk.elsewhere else None
-                    around = Around(chunk.split or entry.split, by_folders, told, self._class_names)
-                    yield from _read_sample(tar, entry, name, around)
+                    yield from self._read(tar, entry, name, chunk)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
+
+    def _read(self, tar: BinaryIO, entry: Entry, name: str, chunk: Chunk) -> Iterator[Item]:
+        """ValueError for a member that is too large, or JSON that cannot be read."""
+        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
+        image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
+        json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
+        row = decode(read_member(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
+        members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
+        texts = [decode(read_member(tar, member, MAX_TEXT_BYTES)) for member in members]
+        if not image and entry.members.keys() <= _TABLES:
+            yield LeftOut(name, "tables within a tar that name no picture in it")
+            return
+        if not image:
+            yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
+            return
+        if reason := no_reader(image):
+            yield LeftOut(name, reason)
+            return
+        known = about(texts, row)
+        yield from (Note(name, note) for note in known.notes)
+        told = chunk.elsewhere.get(entry.key, Described())
+        captions = known.captions or told.captions or known.row_captions
+        by_folders = columns_of_folders(self._below_root(chunk.file))
+        columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
+        if member := entry.members.get("cls"):
+            told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}
+            columns = {**_named(with_names(told_class, self._class_names)), **columns}
+        columns = overlaid(columns, told.columns)
+        if known.text:
+            columns["caption"] = known.text if len(captions) < 2 else captions[0]
+        if entry.folder and not columns:
+            columns["folder"] = entry.folder
+        columns["filename"] = f"{entry.key}.{suffix}"
+        several = tuple(captions) if len(captions) > 1 else ()
+        columns = with_names(columns, self._class_names)
+        yield Picture(image, columns, identity=image, name=name, captions=several, split=chunk.split or entry.split)
 
     def _below_root(self, file: str) -> str:
         return Path(file).relative_to(self.path if self.path.is_dir() else self.path.parent).as_posix()
@@ -179,42 +203,6 @@ def _check_start(file: Path) -> None:
         raise UserError(f"{file} is {other}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
-
-
-def _read_sample(tar: BinaryIO, entry: Entry, name: str, around: Around) -> Iterator[Item]:
-    """ValueError for a member that is too large, or JSON that cannot be read."""
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
-    image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
-    json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
-    row = decode(read_member(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
-    members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
-    texts = [decode(read_member(tar, member, MAX_TEXT_BYTES)) for member in members]
-    if not image and entry.members.keys() <= _TABLES:
-        yield LeftOut(name, "tables within a tar that name no picture in it")
-        return
-    if not image:
-        yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
-        return
-    if reason := no_reader(image):
-        yield LeftOut(name, reason)
-        return
-    known = about(texts, row)
-    yield from (Note(name, note) for note in known.notes)
-    told = around.told
-    captions = known.captions or (told.captions if told else []) or known.row_captions
-    columns = {**around.by_folders, **columns_of_folders(entry.key), **known.columns}
-    if member := entry.members.get("cls"):
-        told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}
-        columns = {**_named(with_names(told_class, around.class_names)), **columns}
-    columns = overlaid(columns, told.columns) if told else columns
-    if known.text:
-        columns["caption"] = known.text if len(captions) < 2 else captions[0]
-    if entry.folder and not columns:
-        columns["folder"] = entry.folder
-    columns["filename"] = f"{entry.key}.{suffix}"
-    several = tuple(captions) if len(captions) > 1 else ()
-    columns = with_names(columns, around.class_names)
-    yield Picture(image, columns, identity=image, name=name, captions=several, split=around.split)
 
 
 def _named(columns: dict[str, str]) -> dict[str, str]:
