@@ -8,7 +8,6 @@ from the headers of the stored pictures, so they are a pure function of the shar
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch, sha256_of
 from diffusion_art.shards.order import Order
@@ -114,7 +113,7 @@ def write_buckets(folder: Path, split: str, index: ShardInfo, shards: Sequence[S
     rows = open_index(folder, index, shards)
     sizes = np.empty((len(rows), 2), np.int64)
     for number, info in enumerate(shards):
-        with (folder / info.file).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar:
+        with mapped(folder / info.file) as tar:
             for i in np.flatnonzero(rows["shard"] == number).tolist():
                 start = int(rows["image_offset"][i])
                 height, width, *_ = simplejpeg.decode_jpeg_header(tar[start : start + int(rows["image_length"][i])])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import ShardInfo, mismatch, sha256_of
@@ -38,7 +38,7 @@ class CaptionTable:
     def __init__(self, folder: Path, info: ShardInfo, samples: int) -> None:
         self._path = folder / info.file
         try:
-            self._map = _mapped(self._path)
+            self._map = mapped(self._path)
             self._view = memoryview(self._map)
             magic, rows, texts, size = _HEADER.unpack_from(self._view)
             after = _HEADER.size + size + -size % 8
@@ -87,7 +87,7 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
         file.write(bytes(_HEADER.size))
         for number, info in enumerate(shards):
-            with _mapped(folder / info.file) as tar:
+            with mapped(folder / info.file) as tar:
                 for row in rows[rows["shard"] == number]:
                     for text in _texts(tar, row):
                         file.write(text)
@@ -103,7 +103,7 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
 
 def _has_several(folder: Path, info: ShardInfo, rows: np.ndarray, number: int) -> bool:
     """Whether a sample of this shard has captions to draw from."""
-    with _mapped(folder / info.file) as tar:
+    with mapped(folder / info.file) as tar:
         if tar.find(_MARK) < 0:
             return False
         return any(len(_texts(tar, row)) > 1 for row in rows[rows["shard"] == number])
@@ -116,8 +116,3 @@ def _texts(tar: mmap.mmap, row: np.void) -> list[bytes]:
         return [text.encode("utf-8", "replace") for text in texts]
     start, length = int(row["caption_offset"]), int(row["caption_length"])
     return [tar[start : start + length]]
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_art.errors import UserError
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild, sha256_of
 
 # Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
@@ -49,7 +49,7 @@ def index_shard(path: Path, *, shard: int = 0) -> np.ndarray:
     rows: list[tuple[int, ...]] = []
     if path.stat().st_size < 2 * BLOCK:
         raise _broken(path, path.stat().st_size, "is truncated")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar:
+    with mapped(path) as tar:
         position, end = 0, len(tar) - 2 * BLOCK
         while position < end:
             stems, offsets, lengths = [], [], []

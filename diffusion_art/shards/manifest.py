@@ -62,6 +62,11 @@ class Manifest:
     captions: Mapping[str, ShardInfo] = field(default_factory=dict)
     buckets: Mapping[str, BucketInfo] = field(default_factory=dict)
 
+    def noted(self, name: str) -> dict[str, Any]:
+        """What the builder noted by that name; {} where it did not, as other builders may."""
+        found = self.extra.get(name)
+        return found if isinstance(found, dict) else {}
+
     @cached_property
     def splits(self) -> dict[str, int]:
         """Samples per split."""

@@ -1,18 +1,21 @@
-"""What is in shards, and what is wrong with them, as JSON and for people."""
+"""What is in shards, what their columns hold, and what is wrong with them, as JSON and for people."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from diffusion_art.captions.captioner import clean
 from diffusion_art.shards.build.tally import NAMED_SPLITS, told
 from diffusion_art.shards.captioning import columns_of, told_template
-from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report
+from diffusion_art.shards.lint.shards import RULES
 from diffusion_art.shards.mixture import Mixture, Shards, parts_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.units import counted
@@ -128,3 +131,34 @@ def tell_statistics(content: dict[str, Any], *, top: int) -> None:
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: names and captions may be a stranger's."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+# ---------------------------------------------------------------------- what the columns hold
+
+
+def statistics(shards: Shards, columns: Sequence[str]) -> dict[str, Any]:
+    """Counts by split and column, as JSON: the values with most pictures first, and how many have none.
+
+    Reads the metadata of every sample. Words for missing, and samples that cannot be read, count as without a value.
+    """
+    counts = {split: {name: Counter[str]() for name in columns} for split in shards.splits}
+    for split, found in _metadata(shards):
+        for name in columns:
+            counts[split][name][clean(str(found.get(name) or ""))] += 1
+    splits = {split: {name: _told(counter) for name, counter in named.items()} for split, named in counts.items()}
+    return {"name": shards.name, "digest": shards.digest, "samples": dict(shards.splits), "splits": splits}
+
+
+def _metadata(shards: Shards) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in parts_of(shards):
+        for split, samples in part.splits.items():
+            for i in range(samples):
+                try:
+                    yield split, part.metadata(split, i)
+                except (OSError, ValueError, RecursionError):
+                    yield split, {}
+
+
+def _told(counter: Counter[str]) -> dict[str, Any]:
+    without = counter.pop("", 0)
+    return {"different": len(counter), "without": without, "counts": dict(counter.most_common())}

@@ -29,9 +29,8 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
-from diffusion_art.shards.build.caption_rules import of_older_rules
 from diffusion_art.shards.build.encode import key_of
-from diffusion_art.shards.build.out_folder import differences, digest_of
+from diffusion_art.shards.build.out_folder import differences, digest_of, of_older_rules
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
@@ -140,7 +139,7 @@ class Shards:
     def _made(self, manifest: Manifest) -> bool:
         """Whether the shards are of a source of that kind, with whatever settings."""
         assert self.source is not None
-        stored, known = (manifest.extra.get("settings") or {}).get("source"), self.source().describe()
+        stored, known = manifest.noted("settings").get("source"), self.source().describe()
         if not isinstance(stored, dict):
             return False
         return stored.get("kind") == known.get("kind") and not known.keys().isdisjoint(stored)

@@ -211,9 +211,7 @@ def summary(out: Path, manifest: Manifest, seconds: float) -> str:
 
 def told(manifest: Manifest) -> list[str]:
     """A line for each thing that its build counted, for people; other builders may count nothing."""
-    counts = manifest.extra.get("counts")
-    counts = counts if isinstance(counts, dict) else {}
-    lines = []
+    counts, lines = manifest.noted("counts"), []
     if manifest.extra.get("splits") == NAMED_SPLITS:
         lines.append("the validation split is the one that the source names; val_fraction is not used")
         if crossed := counts.get("in_both_splits"):

@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.engine import ordered_map
 from diffusion_art.shards.leaks import leaks
-from diffusion_art.shards.lint.findings import Findings
-from diffusion_art.shards.lint.shards import lint_folder, lint_shard
+from diffusion_art.shards.lint.shards import Findings, lint_folder, lint_shard
 from diffusion_art.shards.lint.tar import lint_tar, tars_at
 from diffusion_art.shards.manifest import MANIFEST_FILE
 from diffusion_art.shards.places import Address, ShardSpec, components_of
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.units import progress_bar
 
 _SMALL = 2  # files; starting worker processes takes longer than these
 
@@ -123,9 +122,8 @@ def lint(spec: ShardSpec, *, pictures: bool = True, workers: int | None = None, 
 
 
 def _look(jobs: Sequence[_Job], look: _Look, *, workers: int | None, progress: bool) -> list[_Seen]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     seen = []
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    with progress_bar(progress, MofNCompleteColumn()) as bar:
         task = bar.add_task("files", total=len(jobs))
         for one in ordered_map(look, jobs, workers=1 if len(jobs) <= _SMALL else workers):
             seen.append(one)

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.lint.findings import Findings
+from diffusion_art.shards.lint.shards import Findings
 from diffusion_art.sources.base import Item, Note, Picture
 from diffusion_art.sources.pictures.pictures import BadPictureError, load_picture
 from diffusion_art.sources.tars.samples import headers
