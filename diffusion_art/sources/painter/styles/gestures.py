@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from diffusion_art.sources.painter.brief import Brief
+from diffusion_art.sources.painter.brief import Brief, scatter, touches
 from diffusion_art.sources.painter.canvas import Canvas, Point, spline
 from diffusion_art.sources.painter.palette import CREAM, INK, Colour, shade, tint
-from diffusion_art.sources.painter.styles.brush import scatter, touches
 
 
 def post_impressionism(canvas: Canvas, brief: Brief) -> None:
