@@ -36,8 +36,7 @@ MEMBERS = ("jpg", "txt", "json")  # image, caption, metadata: a sample's members
 
 # USTAR: name[100] mode uid gid (24 bytes) size[12] mtime checksum (20) type, link name[100], magic
 _HEADER = re.compile(
-    rb"(?P<key>[0-9a-f]{16})\.(?P<suffix>[a-z]+)\0+.{24}(?P<size>[0-7]{11})\0.{20}0\0{100}ustar\x0000.*",
-    re.DOTALL,
+    rb"(?P<key>[0-9a-f]{16})\.(?P<suffix>[a-z]+)\0+.{24}(?P<size>[0-7]{11})\0.{20}0\0{100}ustar\x0000.*", re.DOTALL
 )
 
 
@@ -77,11 +76,7 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
     keys = np.empty(samples, np.uint64)
     done = 0
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(INDEX_ROW),
-            "fortran_order": False,
-            "shape": (samples,),
-        }
+        header = {"descr": np.lib.format.dtype_to_descr(INDEX_ROW), "fortran_order": False, "shape": (samples,)}
         np.lib.format.write_array_header_1_0(file, header)
         for number, info in enumerate(shards):
             tar = folder / info.file

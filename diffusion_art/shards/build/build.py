@@ -175,13 +175,7 @@ def default_out(name: str, *, image_size_px: int) -> Path:
 
 
 def _build(
-    encoder: Encoder,
-    folder: OutFolder,
-    settings: dict[str, Any],
-    tally: Tally,
-    *,
-    engine: Engine,
-    progress: bool,
+    encoder: Encoder, folder: OutFolder, settings: dict[str, Any], tally: Tally, *, engine: Engine, progress: bool
 ) -> Manifest:
     try:
         if (manifest := folder.finished()) is not None:  # by another process, while this one waited

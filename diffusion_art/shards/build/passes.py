@@ -51,13 +51,7 @@ _IN_PROCESS_UP_TO = 64  # pictures; starting worker processes takes longer than 
 
 
 def write_shards(
-    encoder: Encoder,
-    folder: OutFolder,
-    settings: dict[str, Any],
-    tally: Tally,
-    *,
-    engine: Engine,
-    progress: bool,
+    encoder: Encoder, folder: OutFolder, settings: dict[str, Any], tally: Tally, *, engine: Engine, progress: bool
 ) -> dict[str, list[ShardInfo]]:
     """Every chunk's pictures into the staging folder; {split: its shards}.
 

@@ -18,13 +18,7 @@ from typing import Any
 from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.parquet.file import (
-    Layout,
-    RowSplits,
-    layout_in,
-    open_parquet,
-    row_splits,
-)
+from diffusion_art.sources.parquet.file import Layout, RowSplits, layout_in, open_parquet, row_splits
 from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
 from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
 from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at, told

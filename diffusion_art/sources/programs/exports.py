@@ -9,11 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_DESCRIPTIONS = (
-    "Description",
-    "Caption-Abstract",
-    "ImageDescription",
-)  # of XMP, IPTC, EXIF; with a group or without
+_DESCRIPTIONS = ("Description", "Caption-Abstract", "ImageDescription")  # of XMP, IPTC, EXIF; with a group or without
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 

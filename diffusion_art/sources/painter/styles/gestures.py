@@ -48,9 +48,7 @@ def post_impressionism(canvas: Canvas, brief: Brief) -> None:
     glow = ~land & (near < 0.42)
     band = np.floor(near * 5).astype(int) % 2
     pick = np.where(
-        land,
-        brief.grain.integers(0, 5, len(land)),
-        np.where(band == 1, brief.grain.integers(0, 3, len(land)), 4),
+        land, brief.grain.integers(0, 5, len(land)), np.where(band == 1, brief.grain.integers(0, 3, len(land)), 4)
     )
     sky_paint = touches(brief.first, light=0.38, dark=0.25)
     land_paint = touches(brief.second, light=0.25, dark=0.25)
