@@ -18,7 +18,7 @@ import simplejpeg
 
 from diffusion_art.files import mapped, written
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch, sha256_of
+from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch
 from diffusion_art.shards.order import Order
 from diffusion_art.sizes import Size, log_ratio, named, size_named
 
@@ -125,6 +125,5 @@ def write_buckets(folder: Path, split: str, index: ShardInfo, shards: Sequence[S
     path = folder / f"buckets-{split}.npy"
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
         np.lib.format.write_array(file, table, version=(1, 0), allow_pickle=False)
-        size = file.tell()
     told = {named(known[kind]): int(counts[kind]) for kind in by_ratio}
-    return BucketInfo(ShardInfo(path.name, len(rows), size, sha256_of(path)), told)
+    return BucketInfo(ShardInfo.of(path, len(rows)), told)

@@ -22,7 +22,7 @@ import numpy as np
 from diffusion_art.files import mapped, written
 from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import ShardInfo, mismatch, sha256_of
+from diffusion_art.shards.manifest import ShardInfo, mismatch
 
 _HEADER = struct.Struct("<8sQQQ")
 _MAGIC = b"dart-cap"
@@ -95,10 +95,9 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
                     first.append(len(starts) - 1)
         file.write(bytes(-starts[-1] % 8))
         file.write(np.array(first, "<u8").tobytes() + np.array(starts, "<u8").tobytes())
-        size = file.tell()
         file.seek(0)
         file.write(_HEADER.pack(_MAGIC, len(first) - 1, len(starts) - 1, starts[-1]))
-    return ShardInfo(path.name, len(rows), size, sha256_of(path))
+    return ShardInfo.of(path, len(rows))
 
 
 def _has_several(folder: Path, info: ShardInfo, rows: np.ndarray, number: int) -> bool:

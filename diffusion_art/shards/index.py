@@ -14,7 +14,7 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import mapped, written
-from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild, sha256_of
+from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild
 
 # Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
 # lengths are bytes within the shard; `key` is the sample's key as a number, `shard` counts within the split.
@@ -89,8 +89,7 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
             keys[done : done + len(rows)] = rows["key"]
             done += len(rows)
             file.write(rows.tobytes())
-        size = file.tell()
-    return ShardInfo(path.name, samples, size, sha256_of(path)), keys
+    return ShardInfo.of(path, samples), keys
 
 
 def open_index(folder: Path, index: ShardInfo, shards: Sequence[ShardInfo]) -> np.ndarray:

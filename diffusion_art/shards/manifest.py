@@ -37,6 +37,11 @@ class ShardInfo:
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path, samples: int) -> "ShardInfo":
+        """That of a file as it lies there."""
+        return cls(path.name, samples, path.stat().st_size, sha256_of(path))
+
 
 @dataclass(frozen=True)
 class BucketInfo:

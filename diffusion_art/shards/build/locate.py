@@ -37,7 +37,7 @@ from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import Address, Component, Place, RemoteSettings, ShardSpec, with_remote
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.base import Source, pictures_of
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.paths.listing import folders_above
 
@@ -309,13 +309,8 @@ def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw:
         return False
     shards = ShardSet.open(folder)
     keys = np.concatenate([shards.keys(split) for split in shards.splits])
-    first = [int(key_of(picture.identity), 16) for picture in islice(_pictures(source), _PROOF)]
+    first = [int(key_of(picture.identity), 16) for picture in islice(pictures_of(source), _PROOF)]
     return bool(np.isin(np.array(first, np.uint64), keys).all())
-
-
-def _pictures(source: Source):
-    for chunk in source.chunks():
-        yield from (item for item in source.pictures(chunk) if isinstance(item, Picture))
 
 
 def _digest(content: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from diffusion_art.captions.columns import ready_captions, unique
 from diffusion_art.sources.paths.folders import is_layout
@@ -204,15 +204,14 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_rows(root: Path, files: list[str], count: int) -> list[dict[str, Any]]:
-    """Some JSON files beside pictures, for the names of their columns."""
-    rows = []
-    for file in files[:count]:
-        try:
-            rows.append(read_json(decode(_content(root / file)).text))
-        except (OSError, ValueError):
-            continue
-    return rows
+def columns_beside(root: Path, files: Iterable[str]) -> list[tuple[str, ...]]:
+    """The columns of each of some JSON files beside pictures."""
+    found = []
+    for file in files:
+        with suppress(OSError, ValueError):
+            row = read_json(decode(_content(root / file)).text)
+            found.append(tuple(name for name, value in row.items() if text_of(name, value) is not None))
+    return found
 
 
 def _captions_of_texts(texts: list[str], row_captions: list[str]) -> list[str]:

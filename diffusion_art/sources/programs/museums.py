@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions.columns import unique
+from diffusion_art.sources.programs import listed, record, records
 
 _MAKER = re.compile(r"artist|painter|maker|creator|photographer|printmaker|designer", re.IGNORECASE)
 # .../iiif/IDENTIFIER/full/max/0/default.jpg
@@ -25,9 +26,9 @@ def of_museum(row: dict[str, Any]) -> dict[str, Any]:
         return _of_linked_art(row)
     if "@type" in row and isinstance(row.get("name"), str):  # schema.org
         return {"title": row["name"], **row}
-    if made := [item for item in _records(row.get("production")) if "creator" in item]:  # Denmark's SMK
+    if made := [item for item in records(row.get("production")) if "creator" in item]:  # Denmark's SMK
         return {"artist": [item["creator"] for item in made], **row}
-    people = [person for person in _records(row.get("people")) if "role" in person]
+    people = [person for person in records(row.get("people")) if "role" in person]
     if people and not row.get("artist"):
         makers = [person for person in people if _MAKER.search(str(person["role"]))] or people
         return {**row, "artist": [person.get("name") or person.get("displayname") for person in makers]}
@@ -35,42 +36,34 @@ def of_museum(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_smithsonian(content: dict[str, Any]) -> dict[str, Any]:
-    about, free = content["descriptiveNonRepeating"], _object(content.get("freetext"))
-    title, media = about.get("title"), _object(about.get("online_media"))
-    pictures = [str(item.get("idsId", "")) for item in _records(media.get("media"))]
-    names = [item for item in _records(free.get("name")) if _MAKER.search(str(item.get("label")))]
+    about, free = content["descriptiveNonRepeating"], record(content.get("freetext"))
+    title, media = about.get("title"), record(about.get("online_media"))
+    pictures = [str(item.get("idsId", "")) for item in records(media.get("media"))]
+    names = [item for item in records(free.get("name")) if _MAKER.search(str(item.get("label")))]
     return {
         "image": next(iter(pictures), ""),
         "record": str(about.get("record_ID", "")),
         "artist": [item.get("content") for item in names],
         "title": title.get("content", "") if isinstance(title, dict) else str(title or ""),
-        "date": next((str(item.get("content", "")) for item in _records(free.get("date"))), ""),
+        "date": next((str(item.get("content", "")) for item in records(free.get("date"))), ""),
     }
 
 
 def _of_linked_art(row: dict[str, Any]) -> dict[str, Any]:
-    made = _object(row.get("produced_by"))
+    made = record(row.get("produced_by"))
     return {
         **row,
-        "artist": [str(person.get("_label", "")) for person in _records(made.get("carried_out_by"))],
+        "artist": [str(person.get("_label", "")) for person in records(made.get("carried_out_by"))],
         "title": row["_label"],
-        "date": str(_object(made.get("timespan")).get("_label", "")),
+        "date": str(record(made.get("timespan")).get("_label", "")),
     }
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _records(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 # ---------------------------------------------------------------------- manifests of IIIF
 
 
 def is_manifest(content: Any) -> bool:
-    return _object(content).get("type", _object(content).get("@type")) in ("Manifest", "sc:Manifest")
+    return record(content).get("type", record(content).get("@type")) in ("Manifest", "sc:Manifest")
 
 
 def rows_of_manifest(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -78,7 +71,7 @@ def rows_of_manifest(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     object, of several both.
     """
     parts = _records_in(content.get("sequences"))
-    found = [canvas for part in parts for canvas in _listed(part.get("canvases"))] or content.get("items")
+    found = [canvas for part in parts for canvas in listed(part.get("canvases"))] or content.get("items")
     canvases, whole, about = _records_in(found), _text(content.get("label")), _told(content)
     for canvas in canvases:
         label = _text(canvas.get("label"))
@@ -100,7 +93,7 @@ def _addresses(canvas: Mapping[str, Any]) -> Iterator[str]:
         for annotation in _records_in(page.get("items")):
             yield from (str(body.get("id", "")) for body in _records_in(annotation.get("body")))
     for image in _records_in(canvas.get("images")):
-        yield from (str(resource.get("@id", "")) for resource in _records([image.get("resource")]))
+        yield from (str(resource.get("@id", "")) for resource in records([image.get("resource")]))
 
 
 def _text(value: Any) -> str:
@@ -108,14 +101,10 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         known = (value[name] for name in ("en", "none", "@value") if value.get(name))
         value = next(known, next(iter(value.values()), ""))
-    texts = (item.get("@value") if isinstance(item, dict) else item for item in _listed(value))
+    texts = (item.get("@value") if isinstance(item, dict) else item for item in listed(value))
     return ", ".join(unique([str(text) for text in texts if isinstance(text, (str, int))]))
 
 
 def _records_in(value: Any) -> list[dict[str, Any]]:
     """Also one alone."""
-    return _records(_listed(value))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return records(listed(value))
