@@ -19,7 +19,7 @@ import simplejpeg
 from diffusion_art.files import mapped, written
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch
-from diffusion_art.shards.order import Order
+from diffusion_art.shards.order import Order, by_group
 from diffusion_art.sizes import Size, log_ratio, named, size_named
 
 
@@ -98,11 +98,12 @@ class BucketOrder:
         """The samples (int64) at `positions`. ValueError where a table names one that is not there."""
         places = self._order(positions)
         owners = np.searchsorted(self._starts, places, side="right") - 1
-        found = np.empty_like(places)
-        for number in np.unique(owners):
+
+        def own(number: int, here: np.ndarray) -> np.ndarray:
             members, offset = self._parts[number]
-            here = owners == number
-            found[here] = members[places[here] - self._starts[number]] + offset
+            return members[here - self._starts[number]] + offset
+
+        found = by_group(owners, places, own)
         if found.size and not 0 <= found.min() <= found.max() < self._limit:
             raise ValueError(f"a table of buckets names sample {found.max()} of {self._limit}")
         return found

@@ -146,6 +146,17 @@ def _draw_stretch(split: str, seed: int, epoch: int, number: int) -> np.ndarray:
     return found
 
 
+def by_group(
+    groups: np.ndarray, places: np.ndarray, look_up: Callable[[int, np.ndarray], np.ndarray], *, kind: type = np.int64
+) -> np.ndarray:
+    """`look_up(group, places of that group)`, put together in the order of the places."""
+    found = np.empty(len(places), kind)
+    for group in np.unique(groups).tolist():
+        here = groups == group
+        found[here] = look_up(group, places[here])
+    return found
+
+
 def spans(samples: int, start: int, count: int) -> list[tuple[int, int, int]]:
     """Endless positions [start, start + count) as (epoch, first place, place after the last), in order."""
     if samples < 1 or start < 0 or count < 0:
