@@ -26,6 +26,11 @@ def counted(count: int, noun: str = "picture") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def counted_with(count: int, one: str, more: str) -> str:
+    """`1 picture has`, `2 pictures have`."""
+    return f"{counted(count)} {one if count == 1 else more}"
+
+
 def progress_bar(shown: bool, *figures: ProgressColumn) -> Progress:
     """On standard error: what is done, how much of it, `figures`, and the time left."""
     from rich.console import Console

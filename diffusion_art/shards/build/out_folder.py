@@ -25,7 +25,7 @@ from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
-from diffusion_art.units import counted
+from diffusion_art.units import counted_with
 
 _OURS = re.compile(
     r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
@@ -161,7 +161,7 @@ def of_older_rules(folder: Path, way: str | None = None) -> str:
     if not isinstance(source, dict) or source.get("kind") not in _COLLECTIONS or manifest.caption_template == "":
         return ""
     lacking = [
-        f"{counted(count)} {one if count == 1 else more}"
+        counted_with(count, one, more)
         for name, one, more in _LACKING
         if isinstance(count := counts.get(name), int) and count
     ]

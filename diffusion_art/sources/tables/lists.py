@@ -7,7 +7,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
-from diffusion_art.sources.paths.splits import first_split, numbered_splits, split_of_file
+from diffusion_art.sources.paths.splits import numbered_splits, split_of_file
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.tables.table import first_lines
@@ -54,9 +54,7 @@ def _read_names(metadata: Metadata, file: str) -> bool:
     found.discard(None)
     if split is None or 2 * len(found) <= len(named):
         return False
-    for picture in found:
-        described = metadata.described.setdefault(str(picture), Described())
-        described.split_of_table = first_split((split, described.split_of_table))
+    metadata.tell(((str(picture), {}) for picture in found), split_of_table=split)
     return True
 
 
