@@ -1,7 +1,11 @@
-"""Files that are there whole or not at all, the user's cache folder, and what others may read of paths and settings."""
+"""Files that are there whole or not at all, mapped or locked; the cache folder; what others may read of paths and
+settings.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import re
 import shlex
@@ -66,6 +70,27 @@ def publish(partial: Path, path: Path, *, on_disk: bool = False) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
     partial.replace(path)
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """A file as memory, which is read from disk where it is touched. ValueError for an empty one."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def write_all(descriptor: int, data: memoryview, at: int) -> None:
+    """Write all of `data` at a place of a file."""
+    while data:
+        written = os.pwrite(descriptor, data, at)
+        data, at = data[written:], at + written
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process at a time; the lock goes with the process that holds it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import ready_captions
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.sources.tables.table import read_table

@@ -1,6 +1,11 @@
-"""Seconds, bytes and counts as people read them."""
+"""Seconds, bytes and counts as people read them, and a bar of what is done."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 def duration(seconds: float) -> str:
@@ -19,3 +24,17 @@ def size(count: float) -> str:
 def counted(count: int, noun: str = "picture") -> str:
     """`1 picture`, `2 pictures`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted_with(count: int, one: str, more: str) -> str:
+    """`1 picture has`, `2 pictures have`."""
+    return f"{counted(count)} {one if count == 1 else more}"
+
+
+def progress_bar(shown: bool, *figures: ProgressColumn) -> Progress:
+    """On standard error: what is done, how much of it, `figures`, and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), *figures, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)

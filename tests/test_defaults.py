@@ -19,7 +19,7 @@ from diffusion_art.serving.server import make_server
 from diffusion_art.serving.settings import Limits, Settings
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.places import RemoteSettings
-from diffusion_art.shards.preview import preview
+from diffusion_art.shards.telling import preview
 from diffusion_art.streaming.server.settings import Limits as StreamLimits
 from diffusion_art.streaming.server.settings import Settings as StreamSettings
 from diffusion_art.training.step import TrainingStep

@@ -32,7 +32,7 @@ from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Crew, TimedLoader
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards
-from diffusion_art.shards.payloads import PAYLOADS, is_made, payload_of
+from diffusion_art.shards.pixels import PAYLOADS, is_made, payload_of
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.streaming.wire import StreamInfo

@@ -24,8 +24,7 @@ from diffusion_art.data.ring import Parcel, Ring, channels_first, private, share
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
-from diffusion_art.shards.payloads import payload_of
-from diffusion_art.shards.pixels import BadPicture
+from diffusion_art.shards.pixels import BadPicture, payload_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.sizes import Size, scaled_to
 from diffusion_art.streaming.client.readers import ReadRequest

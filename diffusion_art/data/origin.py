@@ -18,7 +18,7 @@ from diffusion_art.data.dataset import Reader
 from diffusion_art.data.precomputed import PLAIN, Wanted
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards, parts_of
-from diffusion_art.shards.payloads import give, is_made
+from diffusion_art.shards.pixels import give, is_made
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import Sample
 from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named

@@ -8,7 +8,6 @@ from the headers of the stored pictures, so they are a pure function of the shar
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch, sha256_of
-from diffusion_art.shards.order import Order
+from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch
+from diffusion_art.shards.order import Order, by_group
 from diffusion_art.sizes import Size, log_ratio, named, size_named
 
 
@@ -99,11 +98,12 @@ class BucketOrder:
         """The samples (int64) at `positions`. ValueError where a table names one that is not there."""
         places = self._order(positions)
         owners = np.searchsorted(self._starts, places, side="right") - 1
-        found = np.empty_like(places)
-        for number in np.unique(owners):
+
+        def own(number: int, here: np.ndarray) -> np.ndarray:
             members, offset = self._parts[number]
-            here = owners == number
-            found[here] = members[places[here] - self._starts[number]] + offset
+            return members[here - self._starts[number]] + offset
+
+        found = by_group(owners, places, own)
         if found.size and not 0 <= found.min() <= found.max() < self._limit:
             raise ValueError(f"a table of buckets names sample {found.max()} of {self._limit}")
         return found
@@ -114,7 +114,7 @@ def write_buckets(folder: Path, split: str, index: ShardInfo, shards: Sequence[S
     rows = open_index(folder, index, shards)
     sizes = np.empty((len(rows), 2), np.int64)
     for number, info in enumerate(shards):
-        with (folder / info.file).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar:
+        with mapped(folder / info.file) as tar:
             for i in np.flatnonzero(rows["shard"] == number).tolist():
                 start = int(rows["image_offset"][i])
                 height, width, *_ = simplejpeg.decode_jpeg_header(tar[start : start + int(rows["image_length"][i])])
@@ -126,6 +126,5 @@ def write_buckets(folder: Path, split: str, index: ShardInfo, shards: Sequence[S
     path = folder / f"buckets-{split}.npy"
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
         np.lib.format.write_array(file, table, version=(1, 0), allow_pickle=False)
-        size = file.tell()
     told = {named(known[kind]): int(counts[kind]) for kind in by_ratio}
-    return BucketInfo(ShardInfo(path.name, len(rows), size, sha256_of(path)), told)
+    return BucketInfo(ShardInfo.of(path, len(rows)), told)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
 from diffusion_art.shards.index import open_index
-from diffusion_art.shards.manifest import ShardInfo, mismatch, sha256_of
+from diffusion_art.shards.manifest import ShardInfo, mismatch
 
 _HEADER = struct.Struct("<8sQQQ")
 _MAGIC = b"dart-cap"
@@ -38,7 +38,7 @@ class CaptionTable:
     def __init__(self, folder: Path, info: ShardInfo, samples: int) -> None:
         self._path = folder / info.file
         try:
-            self._map = _mapped(self._path)
+            self._map = mapped(self._path)
             self._view = memoryview(self._map)
             magic, rows, texts, size = _HEADER.unpack_from(self._view)
             after = _HEADER.size + size + -size % 8
@@ -87,7 +87,7 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
         file.write(bytes(_HEADER.size))
         for number, info in enumerate(shards):
-            with _mapped(folder / info.file) as tar:
+            with mapped(folder / info.file) as tar:
                 for row in rows[rows["shard"] == number]:
                     for text in _texts(tar, row):
                         file.write(text)
@@ -95,15 +95,14 @@ def write_captions(folder: Path, split: str, index: ShardInfo, shards: Sequence[
                     first.append(len(starts) - 1)
         file.write(bytes(-starts[-1] % 8))
         file.write(np.array(first, "<u8").tobytes() + np.array(starts, "<u8").tobytes())
-        size = file.tell()
         file.seek(0)
         file.write(_HEADER.pack(_MAGIC, len(first) - 1, len(starts) - 1, starts[-1]))
-    return ShardInfo(path.name, len(rows), size, sha256_of(path))
+    return ShardInfo.of(path, len(rows))
 
 
 def _has_several(folder: Path, info: ShardInfo, rows: np.ndarray, number: int) -> bool:
     """Whether a sample of this shard has captions to draw from."""
-    with _mapped(folder / info.file) as tar:
+    with mapped(folder / info.file) as tar:
         if tar.find(_MARK) < 0:
             return False
         return any(len(_texts(tar, row)) > 1 for row in rows[rows["shard"] == number])
@@ -116,8 +115,3 @@ def _texts(tar: mmap.mmap, row: np.void) -> list[bytes]:
         return [text.encode("utf-8", "replace") for text in texts]
     start, length = int(row["caption_offset"]), int(row["caption_length"])
     return [tar[start : start + length]]
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffusion_art.captions.captioner import Captioner, clean
 from diffusion_art.errors import UserError
-from diffusion_art.shards.manifest import Manifest
-from diffusion_art.shards.places import Place
+
+if TYPE_CHECKING:
+    from diffusion_art.shards.reader import ShardSet
 
 CAPTIONS = "captions"  # of a sample's metadata: the texts to draw from, two or more; the first is its caption
 READY = "ready_captions"  # those of its source, where a template made others of them
@@ -24,18 +25,6 @@ OWN = "{caption}"  # the template of a source that has ready captions
 _COLUMNS_OF = 256  # samples that are asked which columns there are, where the manifest does not say
 _COUNTED = 20_000  # samples at most that are looked at to see how many have no caption
 _REMEMBERED = 2**18  # samples whose captions by another template are kept
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """What of a ShardSet is needed here."""
-
-    place: Place
-    manifest: Manifest
-
-    def metadata(self, split: str, i: int) -> dict[str, Any]: ...
-
-    def stored_caption(self, split: str, i: int) -> bytes: ...
 
 
 class Captioning:
@@ -93,7 +82,7 @@ class Recaptioner:
         UserError: the template cannot be read, or names a column that the samples do not have.
     """
 
-    def __init__(self, shards: Samples, template: str) -> None:
+    def __init__(self, shards: ShardSet, template: str) -> None:
         self.template = template
         self._shards = shards
         try:
@@ -139,7 +128,7 @@ class Recaptioner:
         return texts
 
 
-def columns_of(shards: Samples) -> set[str]:
+def columns_of(shards: ShardSet) -> set[str]:
     """The columns that a template for `shards` may name: by the manifest, else by samples from all over it."""
     named = shards.manifest.extra.get("columns")
     if isinstance(named, list) and all(isinstance(name, str) for name in named):

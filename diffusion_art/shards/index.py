@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_art.errors import UserError
-from diffusion_art.files import written
-from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild, sha256_of
+from diffusion_art.files import mapped, written
+from diffusion_art.shards.manifest import ShardInfo, mismatch, rebuild
 
 # Little-endian and without padding (48 bytes), so that the file means the same on every machine. Offsets and
 # lengths are bytes within the shard; `key` is the sample's key as a number, `shard` counts within the split.
@@ -36,8 +36,7 @@ MEMBERS = ("jpg", "txt", "json")  # image, caption, metadata: a sample's members
 
 # USTAR: name[100] mode uid gid (24 bytes) size[12] mtime checksum (20) type, link name[100], magic
 _HEADER = re.compile(
-    rb"(?P<key>[0-9a-f]{16})\.(?P<suffix>[a-z]+)\0+.{24}(?P<size>[0-7]{11})\0.{20}0\0{100}ustar\x0000.*",
-    re.DOTALL,
+    rb"(?P<key>[0-9a-f]{16})\.(?P<suffix>[a-z]+)\0+.{24}(?P<size>[0-7]{11})\0.{20}0\0{100}ustar\x0000.*", re.DOTALL
 )
 
 
@@ -49,7 +48,7 @@ def index_shard(path: Path, *, shard: int = 0) -> np.ndarray:
     rows: list[tuple[int, ...]] = []
     if path.stat().st_size < 2 * BLOCK:
         raise _broken(path, path.stat().st_size, "is truncated")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar:
+    with mapped(path) as tar:
         position, end = 0, len(tar) - 2 * BLOCK
         while position < end:
             stems, offsets, lengths = [], [], []
@@ -77,11 +76,7 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
     keys = np.empty(samples, np.uint64)
     done = 0
     with written(path, on_disk=True) as partial, partial.open("wb") as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(INDEX_ROW),
-            "fortran_order": False,
-            "shape": (samples,),
-        }
+        header = {"descr": np.lib.format.dtype_to_descr(INDEX_ROW), "fortran_order": False, "shape": (samples,)}
         np.lib.format.write_array_header_1_0(file, header)
         for number, info in enumerate(shards):
             tar = folder / info.file
@@ -94,8 +89,7 @@ def write_index(folder: Path, split: str, shards: Sequence[ShardInfo]) -> tuple[
             keys[done : done + len(rows)] = rows["key"]
             done += len(rows)
             file.write(rows.tobytes())
-        size = file.tell()
-    return ShardInfo(path.name, samples, size, sha256_of(path)), keys
+    return ShardInfo.of(path, samples), keys
 
 
 def open_index(folder: Path, index: ShardInfo, shards: Sequence[ShardInfo]) -> np.ndarray:

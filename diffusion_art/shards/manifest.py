@@ -37,6 +37,11 @@ class ShardInfo:
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path, samples: int) -> "ShardInfo":
+        """That of a file as it lies there."""
+        return cls(path.name, samples, path.stat().st_size, sha256_of(path))
+
 
 @dataclass(frozen=True)
 class BucketInfo:
@@ -61,6 +66,11 @@ class Manifest:
     extra: Mapping[str, Any] = field(default_factory=dict)
     captions: Mapping[str, ShardInfo] = field(default_factory=dict)
     buckets: Mapping[str, BucketInfo] = field(default_factory=dict)
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """What the builder noted by that name; {} where it did not, as other builders may."""
+        found = self.extra.get(name)
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def splits(self) -> dict[str, int]:

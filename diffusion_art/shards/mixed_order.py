@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from diffusion_art.shards.order import EpochOrder
+from diffusion_art.shards.order import EpochOrder, by_group
 
 MOST_SAMPLES = 2**31  # of an interleaved order: its square must fit int64
 BLOCK_POSITIONS = 1000  # in every such block each component has exactly its share
@@ -103,14 +103,8 @@ class MixedOrder:
         size = self._sizes[number]
         epoch, place = divmod(begin, size)
         epochs, places = np.divmod(turns + place, size)
-        samples = np.empty_like(places)
-        for later in np.unique(epochs):
-            here = epochs == later
-            order = EpochOrder(
-                size, seed=self._seed, epoch=epoch + int(later), split=self._split, digest=self._digests[number]
-            )
-            samples[here] = order(places[here])
-        return samples
+        own = {"seed": self._seed, "split": self._split, "digest": self._digests[number]}
+        return by_group(epochs, places, lambda later, here: EpochOrder(size, epoch=epoch + later, **own)(here))
 
 
 def quotas_of(weights: Sequence[float], *, total: int = BLOCK_POSITIONS, least: int = 0) -> tuple[int, ...]:

@@ -100,18 +100,20 @@ class OrderMemo:
         """The samples (int64, read-only) at places [start, stop)."""
         if seed is None:  # cheaper than remembering
             return self._order(split, seed, epoch)(np.arange(start, stop))
-        first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
-        if first == last:
-            found = self._stretch(split, seed, epoch, first)
-        else:
-            found = np.concatenate([self._stretch(split, seed, epoch, i) for i in range(first, last + 1)])
-        return found[start - first * _STRETCH : stop - first * _STRETCH]
+        return _between(lambda number: self._stretch(split, seed, epoch, number), start, stop)
 
     def _look_up(self, split: str, seed: int, epoch: int, number: int) -> np.ndarray:
         order = self._order(split, seed, epoch)
         found = order(np.arange(number * _STRETCH, min(order.samples, (number + 1) * _STRETCH)))
         found.flags.writeable = False
         return found
+
+
+def _between(stretch: Callable[[int], np.ndarray], start: int, stop: int) -> np.ndarray:
+    """What stands at places [start, stop), of aligned stretches by their numbers."""
+    first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
+    found = stretch(first) if first == last else np.concatenate([stretch(i) for i in range(first, last + 1)])
+    return found[start - first * _STRETCH : stop - first * _STRETCH]
 
 
 def epoch_order(samples: int, *, seed: int | None, epoch: int, split: str, digest: str) -> EpochOrder | SequentialOrder:
@@ -134,16 +136,24 @@ def draws(split: str, seed: int, epoch: int, places: np.ndarray) -> np.ndarray:
 
 def draws_between(split: str, seed: int, epoch: int, start: int, stop: int) -> np.ndarray:
     """`draws` at places [start, stop) (read-only), remembered in stretches as OrderMemo does."""
-    first, last = start // _STRETCH, max(start, stop - 1) // _STRETCH
-    stretches = [_draw_stretch(split, seed, epoch, number) for number in range(first, last + 1)]
-    found = stretches[0] if first == last else np.concatenate(stretches)
-    return found[start - first * _STRETCH : stop - first * _STRETCH]
+    return _between(lambda number: _draw_stretch(split, seed, epoch, number), start, stop)
 
 
 @lru_cache(_STRETCHES)
 def _draw_stretch(split: str, seed: int, epoch: int, number: int) -> np.ndarray:
     found = draws(split, seed, epoch, np.arange(number * _STRETCH, (number + 1) * _STRETCH))
     found.flags.writeable = False
+    return found
+
+
+def by_group(
+    groups: np.ndarray, places: np.ndarray, look_up: Callable[[int, np.ndarray], np.ndarray], *, kind: type = np.int64
+) -> np.ndarray:
+    """`look_up(group, places of that group)`, put together in the order of the places."""
+    found = np.empty(len(places), kind)
+    for group in np.unique(groups).tolist():
+        here = groups == group
+        found[here] = look_up(group, places[here])
     return found
 
 

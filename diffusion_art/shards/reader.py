@@ -56,7 +56,7 @@ class ShardSet:
     def __init__(self, store: Store, index: dict[str, np.ndarray]) -> None:
         self.place, self.folder = store.place, store.folder  # as people know it, and where its files lie
         self.manifest = manifest = store.manifest
-        self.forms: dict[str, Form] = {}  # of its pictures, beside the stored one (payloads.py)
+        self.forms: dict[str, Form] = {}  # of its pictures, beside the stored one (pixels.py)
         self.texts: dict[str, SideFile] = {}  # states of its captions (side_files.py)
         self.features: dict[str, SideFile] = {}  # of its pictures
         self._store = store
@@ -183,9 +183,7 @@ class ShardSet:
         """
         if self._recaptioner is not None:
             return sum(self._recaptioner.without_caption(split, samples) for split, samples in self.splits.items())
-        counts = self.manifest.extra.get("counts")
-        known = counts.get("without_caption") if isinstance(counts, dict) else None
-        if isinstance(known, int):
+        if isinstance(known := self.manifest.noted("counts").get("without_caption"), int):
             return known
         return sum(int(np.count_nonzero(rows["caption_length"] == 0)) for rows in self._index.values())
 

@@ -32,7 +32,7 @@ from zlib import crc32
 import numpy as np
 
 from diffusion_art.errors import UserError
-from diffusion_art.files import written
+from diffusion_art.files import mapped, written
 
 SIDE_FOLDER = "precomputed"
 LATENTS, TEXT, FEATURES = KINDS = "latents", "text", "features"
@@ -108,8 +108,7 @@ class SideFile:
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.folder, self.about = folder, about
         index = np.load(folder / _INDEX, allow_pickle=False)
-        with (folder / _RECORDS).open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map = mapped(folder / _RECORDS)
         self._view = memoryview(self._map)
         if index.shape != (about["records"], 2) or index.dtype != np.uint64 or len(self._view) != about["bytes"]:
             raise ValueError(f"{folder} does not hold what its {_ABOUT} says")
@@ -259,14 +258,14 @@ class SideWriter:
             return path.open("wb")
         file = path.open("r+b")
         if path.stat().st_size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, suppress(BadRecord):
-                self._replay(mapped)
+            with mapped(path) as there, suppress(BadRecord):
+                self._replay(there)
         file.truncate(self._end)
         file.seek(self._end)
         return file
 
-    def _replay(self, mapped: mmap.mmap) -> None:
-        with memoryview(mapped) as view:
+    def _replay(self, there: mmap.mmap) -> None:
+        with memoryview(there) as view:
             while self._end < len(view):
                 record = read_record(view, self._end)
                 record.payload.release()

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from diffusion_art.files import mapped
 from diffusion_art.shards.manifest import Manifest, ShardInfo, check_file
 from diffusion_art.shards.places import Address, Place
 
@@ -104,8 +105,7 @@ class Store:
         with self._lock:
             if path.stat().st_size != info.bytes:
                 raise OSError(f"{path} is no longer the file that was opened, {info.bytes} bytes long")
-            with path.open("rb") as file:
-                tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            tar = mapped(path)
             return self._keep((split, shard), (tar, memoryview(tar)))
 
     def _keep(self, key: Key, mapped: Mapped) -> Mapped:

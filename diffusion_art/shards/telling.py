@@ -1,21 +1,34 @@
-"""What is in shards, and what is wrong with them, as JSON and for people."""
+"""What is in shards, what their columns hold, and what is wrong with them, as JSON and for people; and a captioned
+contact sheet of the pictures that a run would see first.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from diffusion_art.captions.captioner import clean
+from diffusion_art.errors import UserError
 from diffusion_art.shards.build.tally import NAMED_SPLITS, told
 from diffusion_art.shards.captioning import columns_of, told_template
-from diffusion_art.shards.lint.findings import RULES
 from diffusion_art.shards.lint.lint import Report
-from diffusion_art.shards.mixture import Mixture, Shards, parts_of
+from diffusion_art.shards.lint.shards import RULES
+from diffusion_art.shards.mixture import Mixture, Shards, open_shards, parts_of
+from diffusion_art.shards.pixels import BadPicture, decode, fit
+from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.sheets import contact_sheet, write_png
 from diffusion_art.units import counted
+
+MAX_PREVIEW = 1024  # pictures on one sheet
 
 log = logging.getLogger(__name__)
 
@@ -128,3 +141,78 @@ def tell_statistics(content: dict[str, Any], *, top: int) -> None:
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: names and captions may be a stranger's."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+# ---------------------------------------------------------------------- what the columns hold
+
+
+def statistics(shards: Shards, columns: Sequence[str]) -> dict[str, Any]:
+    """Counts by split and column, as JSON: the values with most pictures first, and how many have none.
+
+    Reads the metadata of every sample. Words for missing, and samples that cannot be read, count as without a value.
+    """
+    counts = {split: {name: Counter[str]() for name in columns} for split in shards.splits}
+    for split, found in _metadata(shards):
+        for name in columns:
+            counts[split][name][clean(str(found.get(name) or ""))] += 1
+    splits = {split: {name: _told(counter) for name, counter in named.items()} for split, named in counts.items()}
+    return {"name": shards.name, "digest": shards.digest, "samples": dict(shards.splits), "splits": splits}
+
+
+def _metadata(shards: Shards) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in parts_of(shards):
+        for split, samples in part.splits.items():
+            for i in range(samples):
+                try:
+                    yield split, part.metadata(split, i)
+                except (OSError, ValueError, RecursionError):
+                    yield split, {}
+
+
+def _told(counter: Counter[str]) -> dict[str, Any]:
+    without = counter.pop("", 0)
+    return {"different": len(counter), "without": without, "counts": dict(counter.most_common())}
+
+
+# ---------------------------------------------------------------------- a contact sheet
+
+
+def preview(
+    spec: ShardSpec,
+    *,
+    split: str = "train",
+    count: int = 32,
+    seed: int | None = 0,
+    columns: int | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Paint the first `count` pictures of `split` in the order of a run with `seed`, with all their captions; the
+    sheet's path.
+
+    UserError when the split is empty or none of the pictures can be read.
+    """
+    found = open_shards(spec)
+    samples = found.splits.get(split, 0)
+    if samples == 0:
+        counts = ", ".join(f"{n:,} in {name}" for name, n in found.splits.items())
+        raise UserError(f"{found.name} has no pictures in split {split!r}, but {counts}. Choose another with split=...")
+    if not 1 <= count <= MAX_PREVIEW:
+        raise UserError(f"count={count} does not fit a sheet; give 1 to {MAX_PREVIEW}.")
+    numbers = found.samples(split, seed, 0, 0, min(count, samples))
+    keys, _, images = found.views(split, numbers)
+    pictures, texts = [], []
+    for number, key, image in zip(numbers.tolist(), keys.tolist(), images, strict=True):
+        try:
+            captions = found.captions(split, number)
+            pictures.append(fit(decode(image or b""), (found.image_size_px, found.image_size_px)))
+            texts.append(" | ".join(captions))
+        except (BadPicture, OSError, ValueError, RecursionError) as error:
+            log.warning("picture %016x cannot be read and is left out: %s", key, error)
+    if not pictures:
+        raise UserError(f"none of {len(numbers)} pictures of {found.name} can be read; see `shards lint`.")
+    order = "in stored order" if seed is None else f"as seed {seed} shows them"
+    title = f"{found.name}: {len(pictures)} of {samples:,} in {split}, {order}"
+    path = Path(out) if out is not None else Path(f"{re.sub(r'[^a-z0-9_]+', '-', found.name.lower())}-preview.png")
+    story = {"digest": found.digest, "split": split, "keys": [f"{key:016x}" for key in keys.tolist()]}
+    sheet = contact_sheet(pictures, texts, columns=columns, title=title)
+    return write_png(sheet, path, {"captions": texts, **story})

@@ -108,3 +108,9 @@ class Source(Protocol):
     def pictures(self, chunk: Any) -> Iterator[Item]:
         """The pictures of one chunk, in order."""
         ...
+
+
+def pictures_of(source: Source) -> Iterator[Picture]:
+    """The pictures of all chunks, in order, without what is none."""
+    items = (item for chunk in source.chunks() for item in source.pictures(chunk))
+    return (item for item in items if isinstance(item, Picture))

@@ -19,7 +19,7 @@ from diffusion_art.sources.paths.suffixes import (
     stem_of,
     why_unread,
 )
-from diffusion_art.sources.pictures.image_cells import holds_base64
+from diffusion_art.sources.pictures.formats import holds_base64
 from diffusion_art.sources.tars.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, IptcImagePlugin
 
 from diffusion_art.captions.captioner import clean
-from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.base import Source, pictures_of
 from diffusion_art.sources.folder.sidecars import read_xmp
 from diffusion_art.sources.pictures.formats import is_heic, open_heic
 from diffusion_art.sources.pictures.pictures import FORMATS
@@ -55,8 +55,7 @@ def embedded_caption(data: bytes | np.ndarray) -> str:
 
 def with_captions_within(source: Source) -> tuple[int, int]:
     """Of how many of a source's first pictures the files hold captions, and how many that were."""
-    pictures = (item for chunk in source.chunks() for item in source.pictures(chunk) if isinstance(item, Picture))
-    found = [bool(embedded_caption(picture.image)) for picture in islice(pictures, _LOOKED_AT)]
+    found = [bool(embedded_caption(picture.image)) for picture in islice(pictures_of(source), _LOOKED_AT)]
     return sum(found), len(found)
 
 

@@ -25,7 +25,7 @@ from rich.text import Text
 from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE, client_context, headers_of
 from diffusion_art.streaming.client.line import one_line
-from diffusion_art.streaming.server.exposition import Figures, read_metrics
+from diffusion_art.streaming.server.metrics import Figures, read_metrics
 
 _TIMEOUT_S = 5.0
 _LOOK_S = 0.1  # how often a pause looks for Ctrl-C

@@ -232,15 +232,7 @@ _NAMES = {  # all, and those that may not be left out
     for kind in _KINDS
 }
 _LATER = ("buckets", "bucket_shares")  # which earlier clients do not know: left out where there are none
-_INTEGERS = {
-    "version": 16,
-    "id": 32,
-    "epoch": 63,
-    "start": 63,
-    "stop": 63,
-    "max_count": 32,
-    "image_size_px": 32,
-}
+_INTEGERS = {"version": 16, "id": 32, "epoch": 63, "start": 63, "stop": 63, "max_count": 32, "image_size_px": 32}
 
 
 def pack_message(message: Message) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_art.captions.captioner import ART_TEMPLATE, Captioner, clean, default_template
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import ready_captions
 from diffusion_art.errors import UserError
 
 VAN_GOGH = {"artist": "Vincent van Gogh", "title": "The Starry Night", "date": "1889.0", "genre": "None"}

@@ -16,9 +16,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.__main__ import shards
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.mixture import open_shards
-from diffusion_art.shards.preview import preview
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.telling import describe
+from diffusion_art.shards.telling import describe, preview
 from diffusion_art.sheets import read_metadata
 from diffusion_art.sources.base import LeftOut
 from tests.fakes_buckets import bucketed_shards

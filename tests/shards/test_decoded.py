@@ -14,14 +14,12 @@ import torch
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder
-from diffusion_art.shards import predecode as predecoding
+from diffusion_art.shards import decoded as predecoding
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.decoded import Decoded, Rows
+from diffusion_art.shards.decoded import Decoded, Rows, predecode
 from diffusion_art.shards.mixture import open_shards
-from diffusion_art.shards.payloads import PAYLOADS, Payload
-from diffusion_art.shards.pixels import copy_into, decode
+from diffusion_art.shards.pixels import PAYLOADS, Payload, copy_into, decode
 from diffusion_art.shards.places import components_of
-from diffusion_art.shards.predecode import predecode
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusion_art.shards import pixels
-from diffusion_art.shards.payloads import PAYLOADS
-from diffusion_art.shards.pixels import BadPicture, copy_into, decode, decode_into, fit
+from diffusion_art.shards.pixels import PAYLOADS, BadPicture, copy_into, decode, decode_into, fit
 from diffusion_art.sources.pictures.pictures import load_picture
 
 

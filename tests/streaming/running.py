@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.server.exposition import Figures, read_metrics
+from diffusion_art.streaming.server.metrics import Figures, read_metrics
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.server.settings import Settings
 

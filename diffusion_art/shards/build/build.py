@@ -19,10 +19,9 @@ from typing import Any
 from rich.console import Console
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.caption_rules import CAPTION_RULES, KEY, of_older_rules
 from diffusion_art.shards.build.encode import Encoder
 from diffusion_art.shards.build.engine import Engine, WorkerDiedError, engine_named
-from diffusion_art.shards.build.out_folder import OutFolder
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, KEY, OutFolder, of_older_rules
 from diffusion_art.shards.build.passes import write_shards
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Tally, summary
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
@@ -176,13 +175,7 @@ def default_out(name: str, *, image_size_px: int) -> Path:
 
 
 def _build(
-    encoder: Encoder,
-    folder: OutFolder,
-    settings: dict[str, Any],
-    tally: Tally,
-    *,
-    engine: Engine,
-    progress: bool,
+    encoder: Encoder, folder: OutFolder, settings: dict[str, Any], tally: Tally, *, engine: Engine, progress: bool
 ) -> Manifest:
     try:
         if (manifest := folder.finished()) is not None:  # by another process, while this one waited

@@ -8,6 +8,7 @@ with threads in it nor imports the caller's main module again (seconds of torch 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pickle
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -27,6 +28,7 @@ from diffusion_art.stop_signals import SIGNALS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Task = TypeVar("Task")
 
 _AHEAD_PER_WORKER = 3  # items in work or waiting per process: bounds the memory, hides uneven items
 
@@ -113,19 +115,23 @@ def ordered_map(
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="pool")
     try:
-        stream = iter(items)
-        pending: deque[Future[Result]] = deque()
-        for item in itertools.islice(stream, _AHEAD_PER_WORKER * workers):
-            pending.append(threads.submit(run, item))
-        while pending:
-            result = pending.popleft().result()
-            for item in itertools.islice(stream, 1):
-                pending.append(threads.submit(run, item))
-            yield result
+        begin = functools.partial(threads.submit, run)
+        yield from in_order(begin, Future.result, iter(items), deque(), ahead=_AHEAD_PER_WORKER * workers)
     finally:
         for worker in crew:
             worker.stop()
         threads.shutdown(cancel_futures=True)
+
+
+def in_order(
+    begin: Callable[[Any], Task], end: Callable[[Task], Any], items: Iterator[Any], pending: deque[Task], *, ahead: int
+) -> Generator[Any, None, None]:
+    """What the tasks of `items` give, in their order, while `ahead` of them, the `pending`, are under way."""
+    pending.extend(map(begin, itertools.islice(items, ahead)))
+    while pending:
+        result = end(pending.popleft())
+        pending.extend(map(begin, itertools.islice(items, 1)))
+        yield result
 
 
 def usable_cores() -> int:

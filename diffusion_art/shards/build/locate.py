@@ -29,16 +29,15 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
-from diffusion_art.shards.build.caption_rules import of_older_rules
 from diffusion_art.shards.build.encode import key_of
-from diffusion_art.shards.build.out_folder import differences, digest_of
+from diffusion_art.shards.build.out_folder import differences, digest_of, of_older_rules
 from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import Address, Component, Place, RemoteSettings, ShardSpec, with_remote
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.sources.base import Picture, Source
+from diffusion_art.sources.base import Source, pictures_of
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.paths.listing import folders_above
 
@@ -140,7 +139,7 @@ class Shards:
     def _made(self, manifest: Manifest) -> bool:
         """Whether the shards are of a source of that kind, with whatever settings."""
         assert self.source is not None
-        stored, known = (manifest.extra.get("settings") or {}).get("source"), self.source().describe()
+        stored, known = manifest.noted("settings").get("source"), self.source().describe()
         if not isinstance(stored, dict):
             return False
         return stored.get("kind") == known.get("kind") and not known.keys().isdisjoint(stored)
@@ -310,13 +309,8 @@ def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw:
         return False
     shards = ShardSet.open(folder)
     keys = np.concatenate([shards.keys(split) for split in shards.splits])
-    first = [int(key_of(picture.identity), 16) for picture in islice(_pictures(source), _PROOF)]
+    first = [int(key_of(picture.identity), 16) for picture in islice(pictures_of(source), _PROOF)]
     return bool(np.isin(np.array(first, np.uint64), keys).all())
-
-
-def _pictures(source: Source):
-    for chunk in source.chunks():
-        yield from (item for item in source.pictures(chunk) if isinstance(item, Picture))
 
 
 def _digest(content: Any) -> str:

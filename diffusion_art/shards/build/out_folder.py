@@ -1,7 +1,9 @@
-"""The folder a build writes to: whose it is, who may write, and how finished files get there.
+"""The folder a build writes to: whose it is, who may write, how finished files get there, and by which rules the
+captions there were read.
 
 Everything grows in `<out>/.building`. Finished files are moved out of it and the manifest goes last, so a
-folder with a manifest is whole, and a folder without one is never taken for shards.
+folder with a manifest is whole, and a folder without one is never taken for shards. Finished shards are not built
+again: of those that older rules left without some captions it is said how to read them anew.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sources.detect import BUILDING_FOLDER
+from diffusion_art.units import counted_with
 
 _OURS = re.compile(
     r"(train|val)-\d{6}\.tar|(index|buckets)-(train|val)\.npy|captions-(train|val)\.bin|manifest\.json|bad_pictures\.txt"
@@ -134,3 +137,40 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, 
             yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
     elif before != after:
         yield name or "settings", before, after
+
+
+# ---------------------------------------------------------------------- shards of older rules
+
+CAPTION_RULES = 2  # raise it when more is read as captions (captions/, sources/); shards without the number have 0
+KEY = "caption_rules"  # of the manifest's `extra`
+
+_LACKING = (
+    ("without_caption", "has none", "have none"),
+    ("folder_as_caption", "has its folder's name", "have their folder's name"),
+)
+_COLLECTIONS = ("folder", "table", "webdataset", "parquet")
+
+
+def of_older_rules(folder: Path, way: str | None = None) -> str:
+    """What to say of the finished shards at `folder`: "" unless older rules read the captions of a collection there,
+    and found none for some pictures, or names of folders. `way` says what to type; None is for shards whose collection
+    nobody named.
+    """
+    manifest = Manifest.load(folder)
+    counts, source = manifest.noted("counts"), manifest.noted("settings").get("source")
+    if not isinstance(source, dict) or source.get("kind") not in _COLLECTIONS or manifest.caption_template == "":
+        return ""
+    lacking = [
+        counted_with(count, one, more)
+        for name, one, more in _LACKING
+        if isinstance(count := counts.get(name), int) and count
+    ]
+    rules = manifest.extra.get(KEY, 0)
+    if not lacking or not isinstance(rules, int) or rules >= CAPTION_RULES:
+        return ""
+    prepare = ["python", "-m", "diffusion_art.prepare", "source=any", "source.path=COLLECTION", f"out={folder}"]
+    command = shlex.join([*prepare, f"image_size_px={manifest.image_size_px}", "overwrite=true"])
+    return (
+        f"{folder}: its captions were read by older rules, and {' and '.join(lacking)}. More is read as captions now; "
+        f"to read these anew: {way or f'`{command}`'}"
+    )

@@ -26,20 +26,19 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from diffusion_art import __version__
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.caption_rules import CAPTION_RULES
 from diffusion_art.shards.build.encode import Encoded, Encoder, Result
 from diffusion_art.shards.build.engine import Engine, LocalEngine
-from diffusion_art.shards.build.out_folder import OutFolder
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, OutFolder
 from diffusion_art.shards.build.tally import Tally
 from diffusion_art.shards.manifest import ShardInfo
 from diffusion_art.shards.reader import ShardWriter
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.paths.listing import told
+from diffusion_art.units import progress_bar
 
 _RECORD = struct.Struct("<4sIQI")
 _MAGIC = b"DASP"
@@ -52,13 +51,7 @@ _IN_PROCESS_UP_TO = 64  # pictures; starting worker processes takes longer than 
 
 
 def write_shards(
-    encoder: Encoder,
-    folder: OutFolder,
-    settings: dict[str, Any],
-    tally: Tally,
-    *,
-    engine: Engine,
-    progress: bool,
+    encoder: Encoder, folder: OutFolder, settings: dict[str, Any], tally: Tally, *, engine: Engine, progress: bool
 ) -> dict[str, list[ShardInfo]]:
     """Every chunk's pictures into the staging folder; {split: its shards}.
 
@@ -70,7 +63,7 @@ def write_shards(
     if few and isinstance(engine, LocalEngine):
         engine = LocalEngine(workers=1)
     fraction = settings["val_fraction"]
-    with closing(Spool(folder.spool, [__version__, CAPTION_RULES, settings])) as spool, _progress_bar(progress) as bar:
+    with closing(Spool(folder.spool, [__version__, CAPTION_RULES, settings])) as spool, _bar(progress) as bar:
         task = bar.add_task(f"{source.name} {encoder.image_size_px} px", total=total, rate="")
         with closing(_results(encoder, spool, engine)) as results:
             shown = _shown(results, bar, task, tally)
@@ -144,15 +137,8 @@ def _results(encoder: Encoder, spool: Spool, engine: Engine) -> Generator[list[R
             yield results
 
 
-def _progress_bar(shown: bool) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
+def _bar(shown: bool) -> Progress:
+    return progress_bar(shown, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
 
 
 # ---------------------------------------------------------------------- the memory of a build that may be killed

@@ -7,7 +7,7 @@ are under way at once, so that memory does not grow with their number.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import logging
 import os
 import pickle
@@ -24,7 +24,7 @@ from diffusion_art import __version__
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 from diffusion_art.net import answers
-from diffusion_art.shards.build.engine import WorkerDiedError, apply, load, usable_cores
+from diffusion_art.shards.build.engine import WorkerDiedError, apply, in_order, load, usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,13 +126,8 @@ def _mapped(payload: bytes, items: Iterator[Any], *, ahead: int) -> Generator[An
     task: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(_task)
     pending: deque[Any] = deque()
     try:
-        for item in itertools.islice(items, ahead):
-            pending.append(task.remote(token, __version__, [function], item))
-        while pending:
-            result = _result(pending.popleft())
-            for item in itertools.islice(items, 1):
-                pending.append(task.remote(token, __version__, [function], item))
-            yield result
+        begin = functools.partial(task.remote, token, __version__, [function])
+        yield from in_order(begin, _result, items, pending, ahead=ahead)
     finally:
         for left in pending:
             ray.cancel(left, force=True)

@@ -18,7 +18,7 @@ from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.embedded import EMBEDDED
 from diffusion_art.sources.paths.names import STEM, words_of_name
-from diffusion_art.units import counted
+from diffusion_art.units import counted, counted_with
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
 FOLDER = "folder"  # the column of a folder's name, the last that a caption is made of
@@ -211,30 +211,25 @@ def summary(out: Path, manifest: Manifest, seconds: float) -> str:
 
 def told(manifest: Manifest) -> list[str]:
     """A line for each thing that its build counted, for people; other builders may count nothing."""
-    counts = manifest.extra.get("counts")
-    counts = counts if isinstance(counts, dict) else {}
-    lines = []
-    if manifest.extra.get("splits") == NAMED_SPLITS:
-        lines.append("the validation split is the one that the source names; val_fraction is not used")
-        if crossed := counts.get("in_both_splits"):
-            verb = "is" if crossed == 1 else "are"
-            lines.append(f"{counted(crossed)} that the source names in both splits {verb} in val only")
-    if several := counts.get("several_captions"):
-        have = "has" if several == 1 else "have"
-        lines.append(f"{counted(several)} {have} several captions; one is drawn at each visit")
-    if empty := counts.get("without_caption"):
-        lines.append(f"{empty} of {sum(manifest.splits.values())} pictures have no caption")
-    if by_folder := counts.get("folder_as_caption"):
-        have = "has its" if by_folder == 1 else "have their"
-        lines.append(f"{counted(by_folder)} {have} folder's name as caption{_other_columns(manifest)}")
-    lines += [f"{count} {note}" for note, count in _table(counts, "notes")]
-    if copies := counts.get("duplicates"):
-        lines.append(f"{counted(copies, 'duplicate')} dropped")
-    lines += [f"{count} {reason}, left out" for reason, count in _table(counts, "left_out")]
-    if bad := counts.get("bad"):
-        lines.append(f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}")
-        lines += [f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")]
-    return lines
+    counts, named = manifest.noted("counts"), manifest.extra.get("splits") == NAMED_SPLITS
+    crossed, several, by_folder = map(counts.get, ("in_both_splits", "several_captions", "folder_as_caption"))
+    empty, copies, bad = map(counts.get, ("without_caption", "duplicates", "bad"))
+    lines = (
+        named and "the validation split is the one that the source names; val_fraction is not used",
+        named
+        and crossed
+        and f"{counted(crossed)} that the source names in both splits {'is' if crossed == 1 else 'are'} in val only",
+        several and f"{counted_with(several, 'has', 'have')} several captions; one is drawn at each visit",
+        empty and f"{empty} of {sum(manifest.splits.values())} pictures have no caption",
+        by_folder
+        and f"{counted_with(by_folder, 'has its', 'have their')} folder's name as caption{_other_columns(manifest)}",
+        *(f"{count} {note}" for note, count in _table(counts, "notes")),
+        copies and f"{counted(copies, 'duplicate')} dropped",
+        *(f"{count} {reason}, left out" for reason, count in _table(counts, "left_out")),
+        bad and f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}",
+        *(bad and f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")),
+    )
+    return [str(line) for line in lines if line]
 
 
 def _letters(value: Any) -> int:

@@ -1,10 +1,15 @@
-"""One shard folder under the glass: each shard's bytes and samples, and what only shows over all of them."""
+"""One shard folder under the glass: each shard's bytes and samples, and what only shows over all of them. What is found
+wrong, there or in tars, is counted by rule, with the first few of each named.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +17,78 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import split_of
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS
 from diffusion_art.shards.index import index_shard
-from diffusion_art.shards.lint.findings import NAMED, Findings
 from diffusion_art.shards.manifest import MANIFEST_FILE, sha256_of
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardInfo, ShardSet
 from diffusion_art.shards.side_files import SIDE_FOLDER
 from diffusion_art.sizes import named
+
+# Rule -> what it means, and whether training on the data would be wrong (an error) or only less good.
+RULES: dict[str, tuple[str, bool]] = {
+    "folder": ("cannot be opened", True),
+    "checksum": ("the file is not the one its manifest describes", True),
+    "layout": ("no whole tar, or not what the index says", True),
+    "key": ("several samples with one key", True),
+    "split": ("in another split than the hash of its key says", True),
+    "leak": ("a validation picture that is also trained on", True),
+    "picture": ("no picture that can be decoded", True),
+    "size": ("a picture of another size than the manifest says", True),
+    "text": ("a caption that is no UTF-8", True),
+    "captions": ("other captions to draw from than the metadata has", True),
+    "metadata": ("metadata that is no JSON object", True),
+    "code": ("a member that other readers would run as code", True),
+    "path": ("a member whose name leads out of the folder, or into a shell", True),
+    "link": ("a link or device among the members", True),
+    "stray": ("a file that belongs to no split", False),
+    "twin": ("the same picture under several keys", False),
+    "caption": ("an empty caption", False),
+}
+NAMED = 20  # of each rule
+
+
+@dataclass
+class Findings:
+    """Faults by rule: how many (`counts`), and the first of them as (where, what) (`named`)."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    named: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, rule: str, where: str, what: str, *, count: int = 1) -> None:
+        """Count a fault; KeyError for a rule that there is not."""
+        RULES[rule]
+        self.counts[rule] += count
+        named = self.named.setdefault(rule, [])
+        if len(named) < NAMED:
+            named.append((where, what))
+
+    def merge(self, other: Findings) -> None:
+        """Add those of another look."""
+        self.counts.update(other.counts)
+        for rule, theirs in other.named.items():
+            mine = self.named.setdefault(rule, [])
+            mine += theirs[: NAMED - len(mine)]
+
+    @property
+    def errors(self) -> int:
+        return sum(count for rule, count in self.counts.items() if RULES[rule][1])
+
+    @property
+    def warnings(self) -> int:
+        return sum(self.counts.values()) - self.errors
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON: rule -> its meaning, level, count and the first of them."""
+        return {
+            rule: {
+                "meaning": meaning,
+                "level": "error" if error else "warning",
+                "count": self.counts[rule],
+                "first": [{"where": where, "what": what} for where, what in self.named[rule]],
+            }
+            for rule, (meaning, error) in RULES.items()
+            if self.counts[rule]
+        }
+
 
 _AT_ONCE = 256  # samples whose views are held
 
@@ -151,6 +222,5 @@ def _val_fraction(shards: ShardSet) -> float | None:
     """What the builder said that it split by, where it was `prepare` and its source named no validation split."""
     if shards.manifest.extra.get("splits") == NAMED_SPLITS:
         return None
-    settings = shards.manifest.extra.get("settings")
-    fraction = settings.get("val_fraction") if isinstance(settings, dict) else None
+    fraction = shards.manifest.noted("settings").get("val_fraction")
     return float(fraction) if isinstance(fraction, int | float) else None

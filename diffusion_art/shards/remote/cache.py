@@ -1,4 +1,5 @@
-"""A folder of copies that stays below a number of bytes: what was used longest ago goes first.
+"""A folder of copies that stays below a number of bytes: what was used longest ago goes first. And what reading over a
+network has cost this process so far.
 
     <cache>/lock                     held while room is made
     <cache>/used                     bytes of all copies, an estimate that every eviction sets right
@@ -21,14 +22,17 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.remote.counts import count
+from diffusion_art.files import locked
 
 _DISK_BLOCK = 512  # what st_blocks counts in
 _LEAST_FREED = 20  # 1/20 of the limit: making room looks at every file
@@ -147,11 +151,8 @@ class Cache:
             if _DATA_SET.fullmatch(folder.name) and folder.is_dir():
                 yield from _files_of(folder)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.folder / "lock")
 
 
 def data_set_name(manifest: bytes) -> str:
@@ -203,3 +204,23 @@ def _removed(path: Path) -> bool:
     except FileNotFoundError:
         pass
     return True
+
+
+# ---------------------------------------------------------------------- what reading over a network has cost
+
+NAMES = ("requests", "bytes", "retries", "evicted_bytes")
+
+_counted: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
+def count(name: str, amount: int = 1) -> None:
+    """Add to the figure `name`, one of NAMES."""
+    with _lock:
+        _counted[name] += amount
+
+
+def totals() -> dict[str, int]:
+    """All figures since this process began."""
+    with _lock:
+        return {name: _counted[name] for name in NAMES}

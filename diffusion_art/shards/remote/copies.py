@@ -9,10 +9,9 @@ from io import FileIO
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.files import PARTIAL
+from diffusion_art.files import PARTIAL, write_all
 from diffusion_art.shards.manifest import ShardInfo, sha256_of
-from diffusion_art.shards.remote.cache import Cache, touch
-from diffusion_art.shards.remote.counts import count
+from diffusion_art.shards.remote.cache import Cache, count, touch
 from diffusion_art.shards.remote.objects import Objects
 
 PART_BYTES = 8 * 2**20  # of a file in one request
@@ -92,10 +91,3 @@ class Copies:
     def _part(self, info: ShardInfo, descriptor: int, start: int, stop: int) -> None:
         at, data = self.objects.read(info.file, start, stop, size=info.bytes)
         write_all(descriptor, data, at)
-
-
-def write_all(descriptor: int, data: memoryview, at: int) -> None:
-    """Write all of `data` at a place of a file."""
-    while data:
-        written = os.pwrite(descriptor, data, at)
-        data, at = data[written:], at + written

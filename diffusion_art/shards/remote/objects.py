@@ -14,7 +14,7 @@ from typing import Any
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 from diffusion_art.shards.places import Address
-from diffusion_art.shards.remote.counts import count
+from diffusion_art.shards.remote.cache import count
 from diffusion_art.shards.remote.faults import Passing, Short, understood
 
 _LONGEST_DELAY_S = 5.0

@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from diffusion_art.captions.values import ready_captions, unique
+from diffusion_art.captions.columns import ready_captions, unique
+from diffusion_art.sources.paths.folders import is_layout
 from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import is_layout, nfc
+from diffusion_art.sources.paths.names import grouped, nfc
 from diffusion_art.sources.paths.suffixes import (
     JSON_SUFFIXES,
     SIDECAR_SUFFIXES,
@@ -28,9 +29,8 @@ from diffusion_art.sources.paths.suffixes import (
 )
 from diffusion_art.sources.programs.exports import of_wikitext
 from diffusion_art.sources.programs.generators import prompt_of
-from diffusion_art.sources.tables.described import text_of
-from diffusion_art.sources.tables.json_record import read_json
-from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode
+from diffusion_art.sources.tables.table import read_json
+from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode, text_of
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?|sentences?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")
@@ -49,10 +49,9 @@ class Neighbours:
 
     def __init__(self, listing: Listing, pictures: Iterable[str]) -> None:
         texts = sorted(listing.having(TEXT_SUFFIXES), key=lambda file: suffix_of(file) != ".txt")
-        by_stem: dict[str, list[str]] = defaultdict(list)
         by_json = listing.having(JSON_SUFFIXES)
-        for file in (*texts, *by_json, *listing.having(SIDECAR_SUFFIXES)):
-            by_stem[_picture_of(file)].append(file)
+        every = (*texts, *by_json, *listing.having(SIDECAR_SUFFIXES))
+        by_stem = grouped((_picture_of(file), file) for file in every)
         self.texts: dict[str, tuple[str, ...]] = {}
         self.json: dict[str, str] = {}
         self.sidecars: dict[str, tuple[str, ...]] = {}
@@ -63,7 +62,8 @@ class Neighbours:
             if not found and (post := _OF_A_POST.fullmatch(stem)):
                 found = by_stem.get(post[1], [])
             owned |= self._take(picture, found)
-        in_any_case = _by_folded_stem(file for files in by_stem.values() for file in files if file not in owned)
+        left = (file for files in by_stem.values() for file in files if file not in owned)
+        in_any_case = grouped((nfc(stem_of(file)).casefold(), file) for file in left)
         for picture in pictures if in_any_case else ():
             if picture not in self.texts and picture not in self.json:
                 owned |= self._take(picture, in_any_case.get(nfc(stem_of(picture)).casefold(), []))
@@ -114,13 +114,6 @@ def _names_of_one(pictures: Iterable[str]) -> set[str]:
     return {name for name, count in counts.items() if count == 1}
 
 
-def _by_folded_stem(files: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        found[nfc(stem_of(file)).casefold()].append(file)
-    return found
-
-
 class TextsApart:
     """Texts in folders of their own, which are called so (`folder`); `files` are those by path, without suffix and
     without that folder.
@@ -147,10 +140,7 @@ class TextsApart:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for key, files in self.files.items():
-            names[key.rpartition("/")[2]] += files
-        return names
+        return grouped((key.rpartition("/")[2], file) for key, files in self.files.items() for file in files)
 
 
 class About(NamedTuple):
@@ -214,15 +204,14 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_rows(root: Path, files: list[str], count: int) -> list[dict[str, Any]]:
-    """Some JSON files beside pictures, for the names of their columns."""
-    rows = []
-    for file in files[:count]:
-        try:
-            rows.append(read_json(decode(_content(root / file)).text))
-        except (OSError, ValueError):
-            continue
-    return rows
+def columns_beside(root: Path, files: Iterable[str]) -> list[tuple[str, ...]]:
+    """The columns of each of some JSON files beside pictures."""
+    found = []
+    for file in files:
+        with suppress(OSError, ValueError):
+            row = read_json(decode(_content(root / file)).text)
+            found.append(tuple(name for name, value in row.items() if text_of(name, value) is not None))
+    return found
 
 
 def _captions_of_texts(texts: list[str], row_captions: list[str]) -> list[str]:

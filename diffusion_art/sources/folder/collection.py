@@ -13,28 +13,26 @@ from typing import NamedTuple
 
 from diffusion_art.captions.columns import caption_columns
 from diffusion_art.errors import UserError
-from diffusion_art.sources.folder.beside import Neighbours, first_rows
+from diffusion_art.sources.folder.beside import Neighbours, columns_beside
 from diffusion_art.sources.folder.copies import COPIES
 from diffusion_art.sources.folder.sidecars import read_sidecars
-from diffusion_art.sources.paths.kohya import REGULARISATION, regularisation
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import (
+from diffusion_art.sources.paths.folders import (
+    REGULARISATION,
     FolderNames,
-    PictureNames,
     class_names,
     columns_of_folders,
     names_of_columns,
-    painting,
-    paintings,
-    title_words,
+    regularisation,
 )
+from diffusion_art.sources.paths.listing import Listing
+from diffusion_art.sources.paths.names import PictureNames, painting, paintings, title_words
 from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
 from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.classes import ClassNames, class_lists, together
-from diffusion_art.sources.tables.described import Described, text_of
 from diffusion_art.sources.tables.lists import read_list, read_side_by_side
 from diffusion_art.sources.tables.metadata import NO_TABLE, ORPHAN_TEXTS, Metadata, is_strict
 from diffusion_art.sources.tables.table import could_be_table, first_lines
+from diffusion_art.sources.tables.texts import Described
 
 REPEATS = "pictures in folders with repeats (10_name), each kept once"
 COMPANIONS = "pictures in another column of a table than those that it describes, without captions of their own"
@@ -131,7 +129,7 @@ def assemble(
     jsons = [entry.json for entry in entries if entry.json]
     sidecars = [entry.sidecars for entry in entries if entry.sidecars]
     names = [*(["caption"] if any(entry.texts for entry in entries) else []), *next(iter(from_paths), ())]
-    rows = _columns_of_jsons(listing.root, jsons)
+    rows = columns_beside(listing.root, jsons[:: max(1, len(jsons) // _LOOKED_AT)][:_LOOKED_AT])
     names += [*metadata.columns, *(name for row in rows for name in row)]
     names += _columns_of_sidecars(listing.root, sidecars)
     art = caption_columns(columns := tuple(dict.fromkeys(["file_name", *names]))).art
@@ -145,12 +143,6 @@ def assemble(
         left_out=+left_out,
         notes=+notes,
     )
-
-
-def _columns_of_jsons(root: Path, files: list[str]) -> list[tuple[str, ...]]:
-    """The columns of each of a few."""
-    rows = first_rows(root, files[:: max(1, len(files) // _LOOKED_AT)], _LOOKED_AT)
-    return [tuple(name for name, value in row.items() if text_of(name, value) is not None) for row in rows]
 
 
 def _columns_of_sidecars(root: Path, files: list[tuple[str, ...]]) -> list[str]:

@@ -25,9 +25,9 @@ from diffusion_art.sources.folder.beside import read_beside
 from diffusion_art.sources.folder.collection import Collection, Entry, collect
 from diffusion_art.sources.folder.copies import small_copies
 from diffusion_art.sources.folder.sidecars import read_sidecars
-from diffusion_art.sources.paths.kohya import regularisation
+from diffusion_art.sources.paths.folders import names_of_columns, regularisation
 from diffusion_art.sources.paths.listing import Listing, list_files
-from diffusion_art.sources.paths.names import data_set_name, names_of_columns
+from diffusion_art.sources.paths.names import data_set_name
 from diffusion_art.sources.paths.suffixes import picture_suffixes
 from diffusion_art.sources.pictures.formats import no_reader
 from diffusion_art.sources.tables.classes import ClassNames, with_names
@@ -81,15 +81,14 @@ class ImageFolder:
         return default_template(self._collection.columns)
 
     def describe(self) -> dict[str, Any]:
-        by_folders = names_of_columns(self._listing.pictures())
-        more: dict[str, Any] = {}
-        if by_folders:
-            more["folder_columns"] = by_folders  # which earlier versions did not read
-        if regularisation(self._listing.pictures()):
-            more["regularisation"] = "left out"  # earlier versions took it for pictures to learn from
-        if self._copies:
-            more["copies"] = "left out"  # so for these
-        return {"kind": "folder", "version": 2, "files": self._listing.digest(), **more}
+        pictures = self._listing.pictures()
+        more = {  # earlier versions did not read such columns, and took these for pictures to learn from
+            "folder_columns": names_of_columns(pictures),
+            "regularisation": "left out" if regularisation(pictures) else "",
+            "copies": "left out" if self._copies else "",
+        }
+        told = {"kind": "folder", "version": 2, "files": self._listing.digest()}
+        return told | {name: value for name, value in more.items() if value}
 
     def left_out(self) -> dict[str, int]:
         return dict(self._listing.left_out + self._collection.left_out)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import caption_columns, ready_captions
 from diffusion_art.errors import UserError
 from diffusion_art.sources.paths.splits import (
     NO_NUMBERS,
@@ -23,12 +22,10 @@ from diffusion_art.sources.paths.splits import (
     split_of_flag,
     split_of_folder,
 )
-from diffusion_art.sources.pictures.formats import looks_like_picture, pointer
-from diffusion_art.sources.pictures.image_cells import cell_of, is_base64
-from diffusion_art.sources.tables.described import text_of
+from diffusion_art.sources.pictures.formats import cell_of, is_base64, looks_like_picture, pointer
 from diffusion_art.sources.tables.json_shapes import tells_of_picture
 from diffusion_art.sources.tables.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
-from diffusion_art.sources.tables.texts import decode
+from diffusion_art.sources.tables.texts import decode, text_of
 
 EMPTY_ROW = "rows without a picture"
 _PACKED = "json"  # the hub's: what a WebDataset has in .json files
@@ -183,10 +180,8 @@ def row_splits(layouts: Mapping[str, Layout]) -> RowSplits:
     for file, layout in layouts.items():
         if not (columns := list(layout.split_columns)):
             continue
-        try:
+        with explained(file, f"has no whole column `{columns[0]}`"):
             values = pq.read_table(file, columns=columns).group_by(columns).aggregate([]).to_pylist()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(broken(file, f"has no whole column `{columns[0]}` ({error})")) from error
         rows += [(layout, row) for row in values]
     unlabelled = [row for layout, row in rows if not layout.split_labels]
     numbers = numbered_splits(unlabelled)
@@ -200,21 +195,26 @@ def open_parquet(file: str) -> pq.ParquetFile:
     with suppress(OSError), Path(file).open("rb") as opened:
         if other := pointer(opened.read(32)):
             raise UserError(f"{file} is {other}.")
-    try:
+    with explained(file, "is no whole parquet file"):
         return pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(broken(file, f"is no whole parquet file ({error})")) from error
 
 
 def holds_pictures(file: str, column: str) -> bool:
     """Whether the first images in a column are what the name or the type of the column says; empty ones may be."""
-    try:
+    with explained(file, "cannot be read"):
         batch = next(open_parquet(file).iter_batches(_LOOKED_AT, columns=[column], use_threads=False), None)
         values = batch[column].to_pylist() if batch else []
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(broken(file, f"cannot be read ({error})")) from error
     found = [data for value in values if (data := cell_of(value).data)]
     return not found or any(map(looks_like_picture, found))
+
+
+@contextmanager
+def explained(file: str, what: str) -> Iterator[None]:
+    """What goes wrong while a file is read, as a UserError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(broken(file, f"{what} ({error})")) from error
 
 
 def broken(file: str, what: str) -> str:

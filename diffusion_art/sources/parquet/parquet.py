@@ -18,19 +18,13 @@ from typing import Any
 from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.parquet.file import (
-    Layout,
-    RowSplits,
-    layout_in,
-    open_parquet,
-    row_splits,
-)
+from diffusion_art.sources.parquet.file import Layout, RowSplits, layout_in, open_parquet, row_splits
 from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
-from diffusion_art.sources.paths.listing import Listing, digest, list_files, told
-from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
-from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
-from diffusion_art.sources.pictures.formats import no_reader
-from diffusion_art.sources.pictures.image_cells import cell_of
+from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
+from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at, told
+from diffusion_art.sources.paths.names import PictureNames, data_set_name
+from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
+from diffusion_art.sources.pictures.formats import cell_of, no_reader
 from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.parquet_columns import other_images, without_images
 
@@ -58,21 +52,21 @@ class Parquet:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
+        listing = listing or listing_at(self.path)
+        files = files_at(self.path, listing, ".parquet", what="the parquet file or its folder")
         self._class_names = class_names_in(listing)
-        files, pictures, facts, self._left_out = _find(self.path, listing)
+        pictures, self._left_out = listing.pictures(), listing.left_out.copy()
         self._beside = PictureNames(pictures)
         self._parts: dict[str, tuple[Layout, list[int]]] = {}  # by file: its columns, rows per row group
         self._read_footers(files, image_column)
-        names = {file: Path(file).relative_to(self._root).as_posix() for file in self._parts}
-        folders = FolderSplits(names.values())
-        self._splits = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+        names = {file: self._below_root(file) for file in self._parts}
+        self._splits = splits_of_files(names)
         layouts = list(dict.fromkeys(layout for layout, _ in self._parts.values()))
         if not any(layout.may_name_files for layout in layouts):
             self._left_out["pictures beside the parquet files"] += len(pictures)
             self._beside, pictures = PictureNames(()), []
         self._by_folders = names_of_columns(names.values())
-        self._digest_beside = digest({file: facts[file] for file in pictures}) if pictures else None
+        self._digest_beside = digest({file: listing.files[file] for file in pictures}) if pictures else None
         texts = list(dict.fromkeys([*self._by_folders, *(text for layout in layouts for text in layout.texts)]))
         self.count = sum(sum(rows) for file, (_, rows) in self._parts.items() if self._splits[file] != "test")
         self.columns = tuple(dict.fromkeys([*texts, "filename"]))
@@ -80,28 +74,22 @@ class Parquet:
 
     def describe(self) -> dict[str, Any]:
         files = [
-            [Path(file).relative_to(self._root).as_posix(), Path(file).stat().st_size, _footer_digest(Path(file))]
-            for file in self._parts
+            [self._below_root(file), Path(file).stat().st_size, _footer_digest(Path(file))] for file in self._parts
         ]
-        image = next(iter(self._parts.values()))[0].image
-        found = {"kind": "parquet", "files": files, "image_column": image}
-        if len(set(self._splits.values())) > 1:
-            found["splits"] = list(self._splits.values())
-        if any(layout.split_column for layout, _ in self._parts.values()):
-            found["split_column"] = True
-            if "splits" in found:
-                found["version"] = 2  # test rows of a file named `train` are left out
-        if self._by_row.numbers.note:
-            found["split_numbers"] = True
-        if any(layout.split_labels for layout, _ in self._parts.values()):
-            found["split_labels"] = True  # earlier versions took their numbers for no splits
-        if self._digest_beside:
-            found["beside"] = self._digest_beside  # pictures that rows may name
-        if self._class_names:
-            found["classes"] = self._class_names
-        if self._by_folders:
-            found["folder_columns"] = self._by_folders  # which earlier versions did not read
-        return found
+        layouts = [layout for layout, _ in self._parts.values()]
+        divided, by_column = len(set(self._splits.values())) > 1, any(layout.split_column for layout in layouts)
+        more = {
+            "splits": list(self._splits.values()) if divided else [],
+            "split_column": by_column,
+            "version": 2 if divided and by_column else None,  # test rows of a file named `train` are left out
+            "split_numbers": bool(self._by_row.numbers.note),
+            "split_labels": any(layout.split_labels for layout in layouts),  # once taken for no splits
+            "beside": self._digest_beside,  # pictures that rows may name
+            "classes": self._class_names,
+            "folder_columns": self._by_folders,  # which earlier versions did not read
+        }
+        told = {"kind": "parquet", "files": files, "image_column": layouts[0].image}
+        return told | {name: value for name, value in more.items() if value}
 
     def left_out(self) -> dict[str, int]:
         tests = (rows for file, (_, rows) in self._parts.items() if self._splits[file] == "test")
@@ -191,21 +179,6 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _find(path: Path, listing: Listing | None) -> tuple[list[str], list[str], dict[str, str], Counter[str]]:
-    """The parquet files at `path`, pictures that their rows may name, with the facts of all files, and what else was
-    seen there.
-    """
-    if path.is_file():
-        return [str(path)], [], {}, Counter()
-    if not path.is_dir():
-        raise UserError(f"there is no {path}. Give the parquet file or its folder: source.path=...")
-    assert listing is not None
-    files = listing.having({".parquet"})
-    if not files:
-        raise UserError(f"{path} holds no .parquet file{listing.told()}. Give the folder that does: source.path=...")
-    return [str(path / file) for file in files], listing.pictures(), listing.files, listing.left_out.copy()
 
 
 def _footer_digest(file: Path) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.parquet.file import Layout, RowSplits, broken, open_parquet
-from diffusion_art.sources.pictures.image_cells import identity_of
+from diffusion_art.sources.pictures.formats import identity_of
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 
@@ -28,31 +28,25 @@ class Rows(NamedTuple):
     row_splits: RowSplits  # what a column of splits says
 
 
-class Group(NamedTuple):
-    """A row group of a file, and the columns to read of it."""
-
-    file: str
-    row_group: int
-    columns: tuple[str, ...]
-
-
 class RowReader:
     """Reads forwards: chunks come to a process in rising order, so that it seldom starts a row group anew."""
 
     def __init__(self) -> None:
-        self._group: Group | None = None
+        self._group: tuple[str, int, tuple[str, ...]] | None = None  # a file, its row group, and the columns to read
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._held: deque[tuple[int, pa.RecordBatch]] = deque()  # (number of its first row, batch), ascending
         self._next_row = 0  # that follows those held
 
-    def rows(self, group: Group, start: int, stop: int) -> list[dict[str, Any]]:
-        """Rows [start, stop) of a row group; fewer at its end. UserError where they cannot be read.
+    def rows(self, chunk: Rows, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows [start, stop) of the row group of a chunk; fewer at its end. UserError where they cannot be read.
 
         The row before `start` stays at hand, for a chunk that looks back.
         """
+        group = chunk.file, chunk.row_group, chunk.layout.columns
         try:
             if group != self._group or start < (self._held[0][0] if self._held else self._next_row):
-                self._begin(group)
+                self._group = group
+                self._begin(*group)
             found = []
             for first, batch in self._cover(start, stop):
                 at = max(start - first, 0)
@@ -60,14 +54,13 @@ class RowReader:
             return found
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             self._group = None
-            what = f"row group {group.row_group} cannot be read ({error})"
-            raise UserError(broken(group.file, what)) from error
+            raise UserError(broken(chunk.file, f"row group {chunk.row_group} cannot be read ({error})")) from error
 
-    def _begin(self, group: Group) -> None:
-        self._group, self._next_row = group, 0
+    def _begin(self, file: str, row_group: int, columns: tuple[str, ...]) -> None:
+        self._next_row = 0
         self._held.clear()
-        self._batches = open_parquet(group.file).iter_batches(
-            ROWS_PER_CHUNK, row_groups=[group.row_group], columns=list(group.columns), use_threads=False
+        self._batches = open_parquet(file).iter_batches(
+            ROWS_PER_CHUNK, row_groups=[row_group], columns=list(columns), use_threads=False
         )
 
     def _cover(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -89,10 +82,9 @@ def pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
     """
     layout = chunk.layout
-    group = Group(chunk.file, chunk.row_group, layout.columns)
     look_around = layout.has_captions
-    before = _READER.rows(group, chunk.start - 1, chunk.start) if look_around and chunk.start else []
-    rows = _READER.rows(group, chunk.start, chunk.stop)
+    before = _READER.rows(chunk, chunk.start - 1, chunk.start) if look_around and chunk.start else []
+    rows = _READER.rows(chunk, chunk.start, chunk.stop)
     if len(rows) < chunk.stop - chunk.start:
         raise UserError(broken(chunk.file, f"row group {chunk.row_group} has fewer rows than its footer says"))
     number, last = chunk.first_row + chunk.start, _image_of(before, layout)
@@ -105,7 +97,7 @@ def pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
             pictures[-1][1].append(row)
         last = image
     at = chunk.stop
-    while look_around and pictures and last and _image_of(more := _READER.rows(group, at, at + 1), layout) == last:
+    while look_around and pictures and last and _image_of(more := _READER.rows(chunk, at, at + 1), layout) == last:
         pictures[-1][1].extend(more)
         at += 1
     yield from pictures

@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.suffixes import READ, picture_suffixes, suffix_of, why_unread
+from diffusion_art.sources.paths.names import grouped
+from diffusion_art.sources.paths.suffixes import NO_READER, READ, picture_suffixes, suffix_of, why_unread
 from diffusion_art.sources.pictures.formats import HEAD_BYTES, looks_like_picture, other_kind
 
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
 _FOLDERS_OF_DATA = {".zarr", ".lance"}  # folders that are one data set, of files without telling names
 _THUMBNAILS = {"thumbs.db", "ehthumbs.db", "thumbnails-digikam.db", "digikam4.db"}
-_NOT_KNOWN = "no reader; write parquet or WebDataset"
 _TOLD = 5  # suffixes of unknown files in a message
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer keeps them beside the pictures
 
@@ -44,10 +44,7 @@ class Listing:
 
     @cached_property
     def _by_suffix(self) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = defaultdict(list)
-        for file in self.files:
-            groups[file[file.rfind(".") :].lower()].append(file)
-        return dict(groups)
+        return grouped((file[file.rfind(".") :].lower(), file) for file in self.files)
 
     def having(self, suffixes: Iterable[str]) -> list[str]:
         """The files with one of `suffixes`, which are in lower case."""
@@ -70,7 +67,7 @@ class Listing:
 
     def told(self) -> str:
         """What was left out, in brackets for an error message where nothing else is there; "" for nothing."""
-        others = {f"files {suffix}: {_NOT_KNOWN}": count for suffix, count in self.unknown.most_common(_TOLD)}
+        others = {f"files {suffix}: {NO_READER}": count for suffix, count in self.unknown.most_common(_TOLD)}
         return told({**self.left_out, **others})
 
     def digest(self) -> str:
@@ -88,6 +85,22 @@ def told(left_out: Mapping[str, int]) -> str:
     """{why: how many} in brackets for an error message; "" for nothing."""
     parts = "; ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     return f" (left out: {parts})" if parts else ""
+
+
+def files_at(path: Path, listing: Listing, suffix: str, *, what: str) -> list[str]:
+    """The one file at `path`, or those of a kind in its listing. UserError where there are none."""
+    if path.is_file():
+        return [str(path)]
+    if not path.is_dir():
+        raise UserError(f"there is no {path}. Give {what}: source.path=...")
+    if found := listing.having({suffix}):
+        return [str(path / file) for file in found]
+    raise UserError(f"{path} holds no {suffix} file{listing.told()}. Give the folder that does: source.path=...")
+
+
+def listing_at(path: Path) -> Listing:
+    """Of a folder; an empty one of a file, or of nothing."""
+    return list_files(path) if path.is_dir() else Listing(path, {})
 
 
 def list_files(root: Path) -> Listing:

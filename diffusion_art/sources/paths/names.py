@@ -1,5 +1,4 @@
-"""What the names of files and folders say: which picture a table means, what a class is, who painted what, and
-what to call the data set.
+"""What the names of files say: which picture a table means, who painted what, and what to call the data set.
 
 Names are compared in Unicode's composed form (NFC): a Mac's disk writes them decomposed, tables seldom do.
 """
@@ -10,34 +9,24 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from diffusion_art.sources.paths.kohya import REPEATS
-from diffusion_art.sources.paths.splits import FolderSplits
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, stem_of, suffix_of
 
 _NUMBERED = re.compile(r"#\d+$")  # Flickr8k.token.txt: 1000268201.jpg#0
 _UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-([^/]+)")  # Label Studio's /data/upload/3/1e5cfd21-a.jpg
 _OF_FLICKR = re.compile(r"(?:.*_)?([1-9]\d{4,})(?:_[0-9a-f]{10})?_o")
-_IMAGES = {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "jpg", "png"}
-_LAYOUT_WORDS = _IMAGES | {"data", "dataset", "files", "resized", "cropped", "thumbnails", "thumbs"}
-_CLASS_NUMBER = re.compile(r"^\d+\.\s*(?=[^\W\d_])")  # 001.Black_footed_Albatross
 _MADE_FROM = re.compile(r"source|input|condition|control|hint|mask|original|before|reference")
-_PART = re.compile(r"(part|batch|chunk|shard|group|volume|vol|folder|dir|subset|set) ?\d+")  # of anything
-_IN_CLASS_FOLDERS = 0.9  # of the pictures; where fewer are, folders are there for order
-_WORD = re.compile(r"[^\W\d_]")
-_COLUMN_AND_VALUE = re.compile(r"([^\W\d]\w*)=(.+)", re.DOTALL)  # Hive's style=Cubism
 # A second underscore is no WikiArt; some letter stands on each side.
 _ARTIST_TITLE = re.compile(r"(?=[^_]*[^\W\d_])([^_]+)_(?=[^_]*[^\W\d_])([^_]+)")
 _YEAR = re.compile(r"[-\s]+(1[0-9]{3}|20[0-9]{2})(?:-?\(?\d{1,2}\)?)?$")
 _COPY = re.compile(r"\s*\(\d{1,2}\)$")
 _UUID = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+$")  # behind Midjourney's
 STEM = "stem"  # the column of a template for `words_of_name`
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SAYS_NOTHING = {"data", "train", "images", "shards", "parquet", "dataset", ""}  # folders that say nothing
 
 
@@ -62,30 +51,11 @@ def words_of_name(columns: Mapping[str, Any]) -> str:
     return " ".join(_UUID.sub("", stem).replace("_", " ").split())
 
 
-def is_layout(folder: str) -> bool:
-    """Whether a folder's name tells nothing of the pictures in it: `flickr30k_images`, `part-00012`."""
-    name = words(folder).lower()
-    return name.rpartition(" ")[2] in _LAYOUT_WORDS or bool(_PART.fullmatch(name))
-
-
 def others_are_made_from(column: str) -> bool:
     """Whether the pictures of a column are what those that a caption tells of were made from: ControlNet's `source`
     beside `target`, `input_image` beside `edited_image`.
     """
     return bool(_MADE_FROM.search(column.lower()))
-
-
-def columns_of_folders(file: str) -> dict[str, str]:
-    """The columns that the folders above a file tell: Hive's `style=Cubism/artist=Juan%20Gris/0.parquet`."""
-    if "=" not in file:
-        return {}
-    found = (_COLUMN_AND_VALUE.fullmatch(folder) for folder in file.split("/")[:-1])
-    return {match[1]: "" if match[2] == _HIVE_NULL else nfc(unquote(match[2])) for match in found if match}
-
-
-def names_of_columns(files: Iterable[str]) -> list[str]:
-    """Of all columns that the folders above `files` tell."""
-    return list(dict.fromkeys(name for file in files for name in columns_of_folders(file)))
 
 
 class PictureNames:
@@ -220,38 +190,6 @@ def _id_in(stem: str) -> str:
     """The number that a name is, or that Flickr writes into it: `sunset_7085146945_o`."""
     of_flickr = _OF_FLICKR.fullmatch(stem)
     return of_flickr[1] if of_flickr else _number(stem)
-
-
-class FolderNames:
-    """The class that a folder's name gives to the pictures in it, and kohya's repeats (`10_name`)."""
-
-    def __init__(self, splits: FolderSplits) -> None:
-        self._splits = splits
-        self._known: dict[str, tuple[str, str]] = {}
-
-    def of(self, file: str) -> tuple[str, str]:
-        """(name, repeats) of the nearest folder that tells anything, as text; ("", "") where none does."""
-        folder = file[: max(file.rfind("/"), 0)]
-        if folder not in self._known:
-            self._known[folder] = self._read(folder)
-        return self._known[folder]
-
-    def _read(self, folder: str) -> tuple[str, str]:
-        while folder:
-            parent, _, name = folder.rpartition("/")
-            numbered = REPEATS.fullmatch(name)
-            repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
-            telling = _WORD.search(bare) and not is_layout(bare) and not _COLUMN_AND_VALUE.fullmatch(bare)
-            if telling and not self._splits.names(folder):
-                return words(_CLASS_NUMBER.sub("", bare)), repeats.lstrip("0")
-            folder = parent
-        return "", ""
-
-
-def class_names(files: Sequence[str], folders: FolderNames) -> list[str]:
-    """The class of each picture by its folder; all "" where not nearly all lie in telling folders."""
-    names = [folders.of(file)[0] for file in files]
-    return names if sum(map(bool, names)) >= max(1, _IN_CLASS_FOLDERS * len(names)) else [""] * len(names)
 
 
 def paintings(files: Iterable[str]) -> bool:

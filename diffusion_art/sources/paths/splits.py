@@ -207,6 +207,12 @@ def divide(named: Mapping[str, str | None]) -> dict[str, str | None]:
     return {name: split if split in (_VAL, _TEST) else rest for name, split in named.items()}
 
 
+def splits_of_files(names: Mapping[str, str]) -> dict[str, str | None]:
+    """{file: split} of {file: its path below the collection}, for files that hold many samples."""
+    folders = FolderSplits(names.values())
+    return divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+
+
 def _divided(names: Iterable[str]) -> dict[str, str]:
     names = set(names)
     found = {name: split for name in names if (split := split_of_folder(name))}

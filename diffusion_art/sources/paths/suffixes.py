@@ -18,38 +18,29 @@ TABLE_SUFFIXES = JSON_SUFFIXES | LINES_SUFFIXES | {".csv", ".tsv", ".parquet", "
 TAR_SUFFIX = ".tar"
 
 READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
-_NO_READER = {
-    **dict.fromkeys(HEIC_SUFFIXES, HEIC_EXTRA),
-    **dict.fromkeys(
-        (".zip", ".cbz", ".rar", ".7z", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zstd"), "an archive; unpack it"
+NO_READER = "no reader; write parquet or WebDataset"
+_NOT_READ = {  # why, of which suffixes
+    HEIC_EXTRA: " ".join(HEIC_SUFFIXES),
+    "an archive; unpack it": ".zip .cbz .rar .7z .tgz .gz .bz2 .xz .zst .zstd",
+    "a spreadsheet; save it as csv": ".xlsx .xls .ods",
+    NO_READER: ".feather .tfrecord .h5 .hdf5 .lmdb .mdb .msgpack .beton .ffcv .rec .mds .zarr",
+    "no reader; pandas.read_orc and the like, and .to_parquet(FILE), make parquet of them": ".avro .orc",
+    "a data base; export its table as csv, with a column that names the pictures": ".sqlite .sqlite3 .duckdb .db",
+    "no reader; lance.dataset(FOLDER).to_table() and pyarrow.parquet.write_table(..., FILE) make parquet": ".lance",
+    "no captions are read from these; write .txt, or a csv with the columns file_name and caption": (
+        ".docx .doc .odt .rtf .yaml .yml .html .htm"
     ),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as csv"),
-    **dict.fromkeys(
-        (".feather", ".tfrecord", ".h5", ".hdf5", ".lmdb", ".mdb", ".msgpack", ".beton", ".ffcv", ".rec", ".mds"),
-        "no reader; write parquet or WebDataset",
+    "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them": ".arrow",
+    PICKLE: ".pkl .pickle .pt .pth",
+    "pointers of DVC, not the files themselves; `dvc pull` in their repository brings these": ".dvc",
+    "parquet by another suffix; rename them to .parquet": ".pq .parq",
+    "a download that did not end": ".part .incomplete .crdownload .aria2",
+    "no reader for this format": (
+        ".jxl .jp2 .j2k .jpf .psd .svg .eps .ai .xcf .tga .ico .exr .hdr .pcx .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 "
+        ".raf .icns .dds .pdf .djvu .mp4 .mov .webm"
     ),
-    **dict.fromkeys(
-        (".avro", ".orc"), "no reader; pandas.read_orc and the like, and .to_parquet(FILE), make parquet of them"
-    ),
-    **dict.fromkeys(
-        (".sqlite", ".sqlite3", ".duckdb", ".db"),
-        "a data base; export its table as csv, with a column that names the pictures",
-    ),
-    ".lance": "no reader; lance.dataset(FOLDER).to_table() and pyarrow.parquet.write_table(..., FILE) make parquet",
-    ".zarr": "no reader; write parquet or WebDataset",
-    **dict.fromkeys(
-        (".docx", ".doc", ".odt", ".rtf", ".yaml", ".yml", ".html", ".htm"),
-        "no captions are read from these; write .txt, or a csv with the columns file_name and caption",
-    ),
-    ".arrow": "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them",
-    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), PICKLE),
-    ".dvc": "pointers of DVC, not the files themselves; `dvc pull` in their repository brings these",
-    **dict.fromkeys((".pq", ".parq"), "parquet by another suffix; rename them to .parquet"),
-    **dict.fromkeys((".part", ".incomplete", ".crdownload", ".aria2"), "a download that did not end"),
-    **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".svg", ".eps", ".ai", ".xcf", ".tga"), ""),
-    **dict.fromkeys((".ico", ".exr", ".hdr", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"), ""),
-    **dict.fromkeys((".orf", ".rw2", ".raf", ".icns", ".dds", ".pdf", ".djvu", ".mp4", ".mov", ".webm"), ""),
 }
+_WHY_UNREAD = {suffix: why for why, suffixes in _NOT_READ.items() for suffix in suffixes.split()}
 _PART_OF_TABLE = re.compile(r"(\.(?:csv|tsv|jsonl))\d{1,4}")  # Unsplash's photos.tsv000
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
 
@@ -80,4 +71,4 @@ def why_unread(suffix: str) -> str | None:
         suffix = plain[0]
         if suffix in PICTURE_SUFFIXES:
             return f"no suffix of pictures; rename them to {suffix}"
-    return _NO_READER[suffix] or "no reader for this format" if suffix in _NO_READER else None
+    return _WHY_UNREAD.get(suffix)

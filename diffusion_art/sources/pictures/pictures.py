@@ -29,16 +29,7 @@ Fit = Literal["crop", "letterbox", "stretch"]
 MAX_MEGAPIXELS = 50.0  # a header promising more is refused before a byte of it is decoded
 MAX_PROGRESSIVE = 4  # times the cap: all coefficients of a progressive JPEG are kept in memory at once
 MAX_PIXELS_PER_BYTE = 256  # a grey baseline JPEG of one shade has so many, two bits for a block of 64
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "TIFF",
-    "BMP",
-    "AVIF",
-    "PPM",
-)  # never EPS: it would run an interpreter
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")  # never EPS: it would run an interpreter
 FULL_CHROMA_UP_TO_PX = 128  # 4:4:4 below; halving the chroma of a small painting smears its colours
 
 _ORIENTATION = 0x0112  # EXIF tag

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns
-from diffusion_art.captions.values import unique
+from diffusion_art.captions.columns import caption_columns, unique
 from diffusion_art.sources.paths.splits import split_column
+from diffusion_art.sources.programs import listed, record, records
 
 _FIRST = 200
 _MARKS = {"0", "1", "-1"}
@@ -23,15 +23,9 @@ def of_label_studio(row: dict[str, Any]) -> dict[str, Any]:
     data, made = row.get("data"), row.get("annotations") or row.get("completions")
     if not isinstance(data, dict) or not isinstance(made, list):
         return row
-    found: dict[str, list[str]] = {"text": [], "choices": []}
-    for annotation in made:
-        results = annotation.get("result") if isinstance(annotation, dict) else None
-        for result in results if isinstance(results, list) else ():
-            value = result.get("value") if isinstance(result, dict) else None
-            if isinstance(value, dict):
-                for kind, texts in found.items():
-                    texts += [text for text in _listed(value.get(kind)) if isinstance(text, str)]
-    captions, choices = unique(found["text"]), unique(found["choices"])
+    values = [record(result.get("value")) for one in records(made) for result in records(one.get("result"))]
+    said = {kind: [text for value in values for text in listed(value.get(kind))] for kind in ("text", "choices")}
+    captions, choices = (unique([text for text in texts if isinstance(text, str)]) for texts in said.values())
     return {**data, **({"caption": captions} if captions else {}), **({"labels": choices} if choices else {})}
 
 
@@ -43,8 +37,7 @@ def rows_of_via(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for about in pictures.values():
         if not isinstance(about, dict) or not isinstance(about.get("filename"), str) or "regions" not in about:
             return
-        attributes = about.get("file_attributes")
-        yield {"file_name": about["filename"], **(attributes if isinstance(attributes, dict) else {})}
+        yield {"file_name": about["filename"], **record(about.get("file_attributes"))}
 
 
 def of_labelme(row: dict[str, Any]) -> dict[str, Any]:
@@ -52,21 +45,19 @@ def of_labelme(row: dict[str, Any]) -> dict[str, Any]:
     shapes = row.get("shapes")
     if not isinstance(shapes, list) or "imagePath" not in row:
         return row
-    labels = unique([str(shape.get("label", "")) for shape in shapes if isinstance(shape, dict)])
-    flags = row.get("flags")
-    set_ones = [name for name, value in flags.items() if value is True] if isinstance(flags, dict) else []
+    labels = unique([str(shape.get("label", "")) for shape in records(shapes)])
+    set_ones = [name for name, value in record(row.get("flags")).items() if value is True]
     return {"labels": [*set_ones, *labels]}
 
 
 def of_fiftyone(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the names of its classes and detections; another row as it is."""
-    found: list[str] = []
-    for value in row.values():
-        kind = value.get("_cls") if isinstance(value, dict) else None
-        inner = (value.get("classifications") or value.get("detections")) if kind else None
-        for item in [value] if kind == "Classification" else inner if isinstance(inner, list) else ():
-            found.append(str(item.get("label") or "") if isinstance(item, dict) else "")
-    return {**row, "labels": unique(found)} if unique(found) else row
+    found: list[dict[str, Any]] = []
+    for value in (value for value in records(list(row.values())) if value.get("_cls")):
+        several = records(value.get("classifications") or value.get("detections"))
+        found += [value] if value["_cls"] == "Classification" else several
+    labels = unique([str(item.get("label") or "") for item in found])
+    return {**row, "labels": labels} if labels else row
 
 
 def rows_of_classes(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -87,6 +78,9 @@ def of_question(row: dict[str, Any]) -> dict[str, Any]:
     return {"caption": suffix, **{name: value for name, value in row.items() if name not in ("prefix", "suffix")}}
 
 
+OF_TOOLS = (of_label_studio, of_fiftyone, of_question)  # each changes rows of its own kind alone
+
+
 def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
     """A row of VIA's csv with the attributes of its file; another row as it is."""
     if "file_attributes" not in row or "region_attributes" not in row:
@@ -95,7 +89,7 @@ def of_via_csv(row: dict[str, Any]) -> dict[str, Any]:
         attributes = json.loads(row["file_attributes"] or "{}")
     except (ValueError, TypeError, RecursionError):
         attributes = {}
-    return {"file_name": row.get("filename"), **(attributes if isinstance(attributes, dict) else {})}
+    return {"file_name": row.get("filename"), **record(attributes)}
 
 
 def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -115,7 +109,3 @@ def of_one_hot(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     ):
         return rows
     return [{**{name: row.get(name) for name in others}, "labels": told} for row, told in zip(rows, labels)]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -9,11 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_DESCRIPTIONS = (
-    "Description",
-    "Caption-Abstract",
-    "ImageDescription",
-)  # of XMP, IPTC, EXIF; with a group or without
+_DESCRIPTIONS = ("Description", "Caption-Abstract", "ImageDescription")  # of XMP, IPTC, EXIF; with a group or without
 _FROM_CAMERAS = ("olympus digital camera", "minolta digital camera", "kodak digital still camera", "sony dsc")
 _FROM_CAMERAS += ("exif_jpeg_picture", "dcim", "dav", "samsung", "created with gimp", "default", "screenshot", "ascii")
 
@@ -63,8 +59,12 @@ def of_flickr(row: dict[str, Any]) -> dict[str, Any]:
     """The row of a photo with its description as the caption; its name is the title."""
     if "photopage" not in row or "name" not in row:
         return row
-    said = row.get("description")
-    return {**row, "title": row["name"], **({"caption": said} if isinstance(said, str) and said.strip() else {})}
+    return _captioned({**row, "title": row["name"]}, row.get("description"))
+
+
+def _captioned(row: dict[str, Any], said: Any) -> dict[str, Any]:
+    """The row with what someone wrote about its picture, if that is anything."""
+    return {**row, "caption": said} if isinstance(said, str) and said.strip() else row
 
 
 def of_commons(row: dict[str, Any]) -> dict[str, Any]:
@@ -101,8 +101,7 @@ def of_diffusiondb(row: dict[str, Any]) -> dict[str, Any]:
 
 def of_eagle(row: dict[str, Any]) -> dict[str, Any]:
     """What someone wrote about a picture in a library of Eagle is its caption."""
-    said = row.get("annotation") if {"isDeleted", "ext"} <= row.keys() else None
-    return {**row, "caption": said} if isinstance(said, str) and said.strip() else row
+    return _captioned(row, row.get("annotation")) if {"isDeleted", "ext"} <= row.keys() else row
 
 
 def _of_picture(row: dict[str, Any]) -> dict[str, Any]:
@@ -126,4 +125,5 @@ def of_sparql(row: dict[str, Any]) -> dict[str, Any]:
     return {name: cell["value"] for name, cell in row.items()} if row and cells else row
 
 
-OF_COLLECTIONS = (of_commons, of_eagle, of_diffusiondb, of_sparql)  # each changes rows of its own kind alone
+# each changes rows of its own kind alone
+OF_EXPORTS = (of_exiftool, of_flickr, of_commons, of_eagle, of_diffusiondb, of_sparql)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from diffusion_art.captions.values import unique
+from diffusion_art.captions.columns import unique
 
 # Draw Things writes the negative prompt as a line that begins with a dash, before the settings.
 _NEGATIVE = re.compile(r"^(?:Negative prompt:|-(?! ))", re.MULTILINE)

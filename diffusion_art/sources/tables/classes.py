@@ -52,9 +52,9 @@ def together(lists: Iterable[ClassNames]) -> ClassNames:
     return found
 
 
-def class_names_in(listing: Listing | None) -> ClassNames:
-    """What all lists of a folder tell; {} of a file."""
-    return together(class_lists(listing).values()) if listing else {}
+def class_names_in(listing: Listing) -> ClassNames:
+    """What all lists of a folder tell."""
+    return together(class_lists(listing).values())
 
 
 def with_names(columns: dict[str, str], names: ClassNames) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from diffusion_art.captions.values import listed
+from diffusion_art.captions.columns import listed
 from diffusion_art.sources.paths.names import PictureNames, grouped, others_are_made_from
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.delimited import Row
@@ -35,20 +35,22 @@ class FileColumns:
         sample = _sample(rows)
         names = {name.lower(): name for row in sample for name in row}
         usual = [names[name] for name in FILE_COLUMNS if name in names]
-        others = [name for name in names.values() if name not in usual]
-        exact = {name: len(self._hits(sample, name, exact=True)) for name in (*usual, *others)}
-        best = max(exact, key=lambda name: (exact[name], not others_are_made_from(name)), default=None)
-        if best is not None and exact[best]:
+        columns = (*usual, *(name for name in names.values() if name not in usual))
+        if not columns:
+            return None
+        exact = {name: len(self._hits(sample, name, exact=True)) for name in columns}
+        best = max(columns, key=lambda name: (exact[name], not others_are_made_from(name)))
+        if exact[best]:
             return next((name for name in usual if exact[name]), best)
-        like = {name: self._like(sample, name) for name in (*usual, *others)}
-        best = max(like, key=like.__getitem__, default=None)
-        if best is not None and 2 * like[best] > len(sample):
+        like = {name: self._like(sample, name) for name in columns}
+        best = max(columns, key=like.__getitem__)
+        if 2 * like[best] > len(sample):
             return best
         # Names without a suffix, or numbers, are believed only where they name a picture in most rows.
-        bare = {name: self._hits(sample, name, exact=False) for name in (*usual, *others)}
-        best = max(bare, key=lambda name: len(set(bare[name])), default=None)
-        if best is None or 2 * len(bare[best]) <= len(sample):
-            return self._of_numbers(rows, (*usual, *others))
+        bare = {name: self._hits(sample, name, exact=False) for name in columns}
+        best = max(columns, key=lambda name: len(set(bare[name])))
+        if 2 * len(bare[best]) <= len(sample):
+            return self._of_numbers(rows, columns)
         # The numbers of a few classes name as few pictures.
         return best if 10 * len(set(bare[best])) > min(len(sample), len(self._names)) else None
 

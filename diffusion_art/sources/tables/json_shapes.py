@@ -19,20 +19,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column
-from diffusion_art.captions.values import ready_captions
+from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column, ready_captions
 from diffusion_art.sources.paths.splits import split_of_folder
-from diffusion_art.sources.programs.annotators import (
-    of_fiftyone,
-    of_label_studio,
-    of_question,
-    rows_of_classes,
-    rows_of_via,
-)
-from diffusion_art.sources.programs.exports import OF_COLLECTIONS, of_exiftool, of_flickr, posts_in
-from diffusion_art.sources.programs.iiif import is_manifest, rows_of_manifest
-from diffusion_art.sources.programs.museums import of_museum
-from diffusion_art.sources.tables.described import names_scored
+from diffusion_art.sources.programs.annotators import OF_TOOLS, rows_of_classes, rows_of_via
+from diffusion_art.sources.programs.exports import OF_EXPORTS, posts_in
+from diffusion_art.sources.programs.museums import is_manifest, of_museum, rows_of_manifest
+from diffusion_art.sources.tables.texts import names_scored
 
 REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name
@@ -79,8 +71,7 @@ def rows_of(
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as tables have it, of what programs and museums write."""
-    of_tools, of_programs = (of_label_studio, of_fiftyone, of_question), (of_exiftool, of_flickr, *OF_COLLECTIONS)
-    for shape in (*of_tools, of_museum, *of_programs, _lifted):
+    for shape in (*OF_TOOLS, of_museum, *OF_EXPORTS, _lifted):
         row = shape(row)
     return row
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
-from diffusion_art.sources.paths.splits import first_split, numbered_splits, split_of_file
+from diffusion_art.sources.paths.splits import numbered_splits, split_of_file
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
-from diffusion_art.sources.tables.described import Described
 from diffusion_art.sources.tables.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.tables.table import first_lines
-from diffusion_art.sources.tables.texts import read_text
+from diffusion_art.sources.tables.texts import Described, read_text
 
 
 def read_list(metadata: Metadata, file: str) -> bool:
@@ -55,9 +54,7 @@ def _read_names(metadata: Metadata, file: str) -> bool:
     found.discard(None)
     if split is None or 2 * len(found) <= len(named):
         return False
-    for picture in found:
-        described = metadata.described.setdefault(str(picture), Described())
-        described.split_of_table = first_split((split, described.split_of_table))
+    metadata.tell(((str(picture), {}) for picture in found), split_of_table=split)
     return True
 
 
@@ -70,13 +67,9 @@ def _read_pairs(metadata: Metadata, file: str) -> bool:
     known = [(name, text) for name, text in lines if finder(name) and _is_caption(text)]
     if 2 * len(known) <= len(lines):
         return False
-    read: dict[str, Described] = {}
-    for name, text in known:
-        picture = str(metadata.names.find(name, folder))
-        described = read.setdefault(picture, Described(split_of_table=split_of_file(file)))
-        described.add({"caption": text}, None)
     metadata.left_out[NO_PICTURE] += len(lines) - len(known)
-    metadata.merge(read)
+    pairs = ((str(metadata.names.find(name, folder)), {"caption": text}) for name, text in known)
+    metadata.tell(pairs, split_of_table=split_of_file(file))
     return True
 
 
@@ -90,10 +83,7 @@ def read_side_by_side(metadata: Metadata, files: Sequence[str]) -> list[str]:
         for other in (other for other in files if other not in captions):
             names = [metadata.names.find(line, posixpath.dirname(other)) for line in _lines(metadata, other)]
             if texts and len(texts) == len(names) and all(names):
-                read: dict[str, Described] = {}
-                for name, text in zip(names, texts):
-                    read.setdefault(str(name), Described()).add({"caption": text}, None)
-                metadata.merge(read)
+                metadata.tell((str(name), {"caption": text}) for name, text in zip(names, texts))
                 return [file, other]
     return []
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from diffusion_art.captions.columns import caption_columns, plain_name
 from diffusion_art.errors import UserError
+from diffusion_art.sources.paths.folders import columns_of_folders
 from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, grouped
+from diffusion_art.sources.paths.names import PictureNames, grouped
 from diffusion_art.sources.paths.splits import (
     NumberedSplits,
     column_of_splits,
@@ -29,12 +30,11 @@ from diffusion_art.sources.paths.suffixes import TEXT_SUFFIXES, stem_of, suffix_
 from diffusion_art.sources.programs.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.programs.exports import of_exiftool
 from diffusion_art.sources.tables.delimited import Row
-from diffusion_art.sources.tables.described import Described, without_captions
 from diffusion_art.sources.tables.file_column import FILE_COLUMNS, SAMPLED_ROWS, FileColumns, name_in, names_within
 from diffusion_art.sources.tables.joins import joined
 from diffusion_art.sources.tables.json_shapes import REJECTED, is_rejected
 from diffusion_art.sources.tables.table import read_table, record_in
-from diffusion_art.sources.tables.texts import Decoded, alternatives, overlaid, read_text
+from diffusion_art.sources.tables.texts import Decoded, Described, alternatives, overlaid, read_text, without_captions
 
 NO_PICTURE = "rows of metadata whose picture is not here"
 SEVERAL = "rows whose picture cannot be told; name its folder too, or put the table into it"
@@ -106,9 +106,7 @@ class Metadata:
             self.left_out[NO_TABLE] -= bool(found)
             for file, row in found.items():
                 known = self.described[file].columns
-                new = Described()
-                new.add({name: value for name, value in row.items() if not known.get(name)}, None)
-                self.merge({file: new})
+                self.tell([(file, {name: value for name, value in row.items() if not known.get(name)})])
 
     def read_records(self, folder: str, files: Sequence[str], *, but: Container[str | None]) -> bool:
         """Whether files that `read` found no picture in, each with one record (JSON or XML), are a table together.
@@ -134,9 +132,7 @@ class Metadata:
                 row = {"captions": alternatives(read_text(path).text)} if text else record_in(path)
                 if (not text or OF_CAPTIONS.fullmatch(posixpath.basename(stem_of(file)))) and any(caption_columns(row)):
                     self.left_out[ORPHAN_TEXTS if text else NO_TABLE] -= 1
-                    described = Described()
-                    described.add(row, None)
-                    self.merge({lone[file]: described})
+                    self.tell([(lone[file], row)])
 
     def told_apart(self, copies: Mapping[str, str]) -> set[str]:
         """Those of {copy: picture} that tables tell otherwise of. What they say of copies alone is of the pictures."""
@@ -215,6 +211,13 @@ class Metadata:
         if namesakes and not self._example:
             self._example = f"{namesakes[0]} or {namesakes[1]}"
         self.left_out[f"{SEVERAL} ({self._example})" if namesakes else NO_PICTURE] += 1
+
+    def tell(self, rows: Iterable[tuple[str, dict[str, Any]]], *, split_of_table: str | None = None) -> None:
+        """Add what the rows of one more table, given as (picture, row), say."""
+        read: dict[str, Described] = {}
+        for picture, row in rows:
+            read.setdefault(picture, Described(split_of_table=split_of_table)).add(row, None)
+        self.merge(read)
 
     def merge(self, read: Mapping[str, Described]) -> None:
         """Add what one more table says of its pictures."""

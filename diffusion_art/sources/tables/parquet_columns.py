@@ -35,11 +35,7 @@ def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
 def _likeliest_first(columns: list[str]) -> list[str]:
     return sorted(
         columns,
-        key=lambda name: (
-            is_caption_column(name),
-            not _LIKELY_IMAGE.search(name.lower()),
-            others_are_made_from(name),
-        ),
+        key=lambda name: (is_caption_column(name), not _LIKELY_IMAGE.search(name.lower()), others_are_made_from(name)),
     )
 
 

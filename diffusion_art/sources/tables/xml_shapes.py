@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from diffusion_art.captions.values import unique
+from diffusion_art.captions.columns import unique
 from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
 
 _DC = "{http://purl.org/dc/elements/1.1/}"

@@ -21,9 +21,8 @@ from diffusion_art.sources.paths.listing import Listing
 from diffusion_art.sources.paths.names import PictureNames
 from diffusion_art.sources.paths.splits import divide
 from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, stem_of
-from diffusion_art.sources.tables.described import Described
 from diffusion_art.sources.tables.metadata import Metadata
-from diffusion_art.sources.tables.texts import alternatives, decode
+from diffusion_art.sources.tables.texts import Described, alternatives, decode
 from diffusion_art.sources.tars.samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, read_member, samples_of
 
 NOT_READ = "tables beside the tars that name no sample, not read"
@@ -115,13 +114,12 @@ def _read_texts(metadata: Metadata, file: str, tars: Sequence[str]) -> None:
     """
     number = _DIGITS.findall(posixpath.basename(file))
     alike = [name for name in tars if _DIGITS.findall(posixpath.basename(name)) == number]
-    folder = alike[0] if len(alike) == 1 else ""
-    read: dict[str, Described] = {}
+    folder, rows = alike[0] if len(alike) == 1 else "", []
     with Path(file).open("rb") as tar:
         for sample in samples_of(Path(file)):
             picture = metadata.names.find(sample.key, folder)
             members = [sample.members[suffix] for suffix in CAPTION_SUFFIXES if suffix in sample.members]
             lines = [line for one in members for line in alternatives(decode(read_member(tar, one, one.bytes)).text)]
             if picture and lines:
-                read.setdefault(picture, Described()).add({"captions": lines}, None)
-    metadata.merge(read)
+                rows.append((picture, {"captions": lines}))
+    metadata.tell(rows)

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.folder.beside import TextsApart
-from diffusion_art.sources.paths.names import FolderNames, class_names
+from diffusion_art.sources.paths.folders import FolderNames, class_names
 from diffusion_art.sources.paths.splits import FolderSplits, divide
 from diffusion_art.sources.paths.suffixes import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 

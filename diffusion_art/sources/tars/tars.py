@@ -20,14 +20,14 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.folder.beside import about
-from diffusion_art.sources.paths.listing import Listing, digest, list_files
-from diffusion_art.sources.paths.names import columns_of_folders, data_set_name, names_of_columns
-from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, divide, split_of_file
+from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
+from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at
+from diffusion_art.sources.paths.names import data_set_name
+from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
 from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
 from diffusion_art.sources.pictures.formats import no_reader, pointer
-from diffusion_art.sources.tables.classes import ClassNames, class_names_in, with_names
-from diffusion_art.sources.tables.described import Described
-from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, decode, overlaid
+from diffusion_art.sources.tables.classes import class_names_in, with_names
+from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, Described, decode, overlaid
 from diffusion_art.sources.tars.captions import (
     Elsewhere,
     holds_texts_alone,
@@ -48,17 +48,8 @@ _MEMBERS_LOOKED_AT = 300  # of the first tar, to see which columns there are
 class Chunk(NamedTuple):
     file: str
     entries: list[Entry]
-    split: str | None = None  # of the whole tar
-    elsewhere: Mapping[str, Described] | None = None  # by key what other files say of its samples
-
-
-class Around(NamedTuple):
-    """What is known of a sample besides its members: by the names of folders above the tar, and by other files."""
-
-    split: str | None
-    by_folders: dict[str, str]
-    told: Described | None
-    class_names: ClassNames
+    split: str | None  # of the whole tar
+    elsewhere: Mapping[str, Described]  # by key what other files say of its samples
 
 
 class Tars:
@@ -78,20 +69,19 @@ class Tars:
     ) -> None:
         self.path = Path(path)
         self.name = name or data_set_name(self.path)
-        listing = listing or (list_files(self.path) if self.path.is_dir() else None)
-        found, self._left_out = _find(self.path, listing)
+        listing = listing or listing_at(self.path)
+        found = files_at(self.path, listing, TAR_SUFFIX, what="a tar file or a folder of them")
+        self._left_out = listing.left_out + Counter({"pictures beside the tars": len(listing.pictures())})
         for file in found:
             _check_start(Path(file))
         self._texts = [file for file in found if len(found) > 1 and holds_texts_alone(file)]
         self._texts = self._texts if len(self._texts) < len(found) else []
         found = [file for file in found if file not in self._texts]
-        self._tables = tables_beside(listing) if listing and not self.path.is_file() else []
-        self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing else ""
+        self._tables = tables_beside(listing)
+        self._tables_digest = digest({file: listing.files[file] for file in self._tables}) if listing.files else ""
         self._within = tables_within(found[0])
         self._class_names = class_names_in(listing)
-        names = {file: self._below_root(file) for file in found}
-        folders = FolderSplits(names.values())
-        self._files = divide({file: split_of_file(name) or folders.of(name) for file, name in names.items()})
+        self._files = splits_of_files({file: self._below_root(file) for file in found})
         self.count = None
         self.columns = None
         self.caption_template = caption_template or self._template_of_first()
@@ -100,23 +90,26 @@ class Tars:
         facts = [Path(file).stat() for file in self._files]
         files = [[self._below_root(file), of.st_size] for file, of in zip(self._files, facts)]
         times = [of.st_mtime_ns for of in facts]  # a tar is padded: another content may well have its size
-        splits = {} if len(set(self._files.values())) == 1 else {"splits": list(self._files.values())}
-        by_folders = names_of_columns(self._below_root(file) for file in self._files)
-        # which earlier versions did not read
-        more: dict[str, Any] = {"folder_columns": by_folders} if by_folders else {}
-        if self._class_names:
-            more["classes"] = self._class_names
-        if self._tables or self._within or self._texts:
-            more["elsewhere"] = [self._tables_digest, self._within, *self._facts_of_texts()]
-        return {"kind": "webdataset", "version": 2, "files": files, "times": times, **splits, **more}
+        told = {"kind": "webdataset", "version": 2, "files": files, "times": times}
+        more = {
+            "splits": list(self._files.values()) if len(set(self._files.values())) > 1 else [],
+            "folder_columns": names_of_columns(self._below_root(file) for file in self._files),
+            "classes": self._class_names,
+            "elsewhere": [self._tables_digest, self._within, *self._facts_of_texts()] if self._told_elsewhere else [],
+        }
+        return told | {name: value for name, value in more.items() if value}  # earlier versions read none of these
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(samples_of(Path(file))) for file, split in self._files.items() if split == "test")
         return dict(self._left_out + Counter({TEST_SPLIT: tests}) + self._elsewhere.left_out)
 
+    @property
+    def _told_elsewhere(self) -> bool:
+        return bool(self._tables or self._within or self._texts)
+
     @cached_property
     def _elsewhere(self) -> Elsewhere:
-        if not (self._tables or self._within or self._texts):
+        if not self._told_elsewhere:
             return Elsewhere()
         root = self.path if self.path.is_dir() else self.path.parent
         tars = {self._below_root(file): file for file in self._files}
@@ -145,7 +138,6 @@ class Tars:
         return Chunk(file, kept, split, known)
 
     def pictures(self, chunk: Chunk) -> Iterator[Item]:
-        by_folders = columns_of_folders(self._below_root(chunk.file))
         with Path(chunk.file).open("rb") as tar:
             for entry in chunk.entries:
                 name = f"{Path(chunk.file).name} {entry.key}"
@@ -153,11 +145,45 @@ class Tars:
                     yield LeftOut(name, TEST_SPLIT)
                     continue
                 try:
-                    told = chunk.elsewhere.get(entry.key) if chunk.elsewhere else None
-                    around = Around(chunk.split or entry.split, by_folders, told, self._class_names)
-                    yield from _read_sample(tar, entry, name, around)
+                    yield from self._read(tar, entry, name, chunk)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
+
+    def _read(self, tar: BinaryIO, entry: Entry, name: str, chunk: Chunk) -> Iterator[Item]:
+        """ValueError for a member that is too large, or JSON that cannot be read."""
+        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
+        image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
+        json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
+        row = decode(read_member(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
+        members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
+        texts = [decode(read_member(tar, member, MAX_TEXT_BYTES)) for member in members]
+        if not image and entry.members.keys() <= _TABLES:
+            yield LeftOut(name, "tables within a tar that name no picture in it")
+            return
+        if not image:
+            yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
+            return
+        if reason := no_reader(image):
+            yield LeftOut(name, reason)
+            return
+        known = about(texts, row)
+        yield from (Note(name, note) for note in known.notes)
+        told = chunk.elsewhere.get(entry.key, Described())
+        captions = known.captions or told.captions or known.row_captions
+        by_folders = columns_of_folders(self._below_root(chunk.file))
+        columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
+        if member := entry.members.get("cls"):
+            told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}
+            columns = {**_named(with_names(told_class, self._class_names)), **columns}
+        columns = overlaid(columns, told.columns)
+        if known.text:
+            columns["caption"] = known.text if len(captions) < 2 else captions[0]
+        if entry.folder and not columns:
+            columns["folder"] = entry.folder
+        columns["filename"] = f"{entry.key}.{suffix}"
+        several = tuple(captions) if len(captions) > 1 else ()
+        columns = with_names(columns, self._class_names)
+        yield Picture(image, columns, identity=image, name=name, captions=several, split=chunk.split or entry.split)
 
     def _below_root(self, file: str) -> str:
         return Path(file).relative_to(self.path if self.path.is_dir() else self.path.parent).as_posix()
@@ -170,20 +196,6 @@ class Tars:
         return default_template([name for name, value in known.items() if value])
 
 
-def _find(path: Path, listing: Listing | None) -> tuple[list[str], Counter[str]]:
-    """The tars at `path`, and what else was seen there."""
-    if path.is_file():
-        return [str(path)], Counter()
-    if not path.is_dir():
-        raise UserError(f"there is no {path}. Give a tar file or a folder of them: source.path=...")
-    assert listing is not None
-    files = listing.having({TAR_SUFFIX})
-    if not files:
-        raise UserError(f"{path} holds no .tar file{listing.told()}. Give the folder that does: source.path=...")
-    beside = {"pictures beside the tars": len(listing.pictures())}
-    return [str(path / file) for file in files], listing.left_out + Counter(beside)
-
-
 def _check_start(file: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(32)
@@ -191,42 +203,6 @@ def _check_start(file: Path) -> None:
         raise UserError(f"{file} is {other}.")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{file} is compressed, which pictures do not need. Decompress it first (gunzip, unxz).")
-
-
-def _read_sample(tar: BinaryIO, entry: Entry, name: str, around: Around) -> Iterator[Item]:
-    """ValueError for a member that is too large, or JSON that cannot be read."""
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
-    image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
-    json_member = entry.members.get("json") or entry.members.get(f"{suffix}.json")
-    row = decode(read_member(tar, json_member, MAX_TEXT_BYTES)) if json_member and json_member.bytes else None
-    members = [entry.members[suffix] for suffix in _caption_suffixes(entry.members, suffix)]
-    texts = [decode(read_member(tar, member, MAX_TEXT_BYTES)) for member in members]
-    if not image and entry.members.keys() <= _TABLES:
-        yield LeftOut(name, "tables within a tar that name no picture in it")
-        return
-    if not image:
-        yield BadPicture(name, f"no image among its members ({', '.join(sorted(entry.members))})")
-        return
-    if reason := no_reader(image):
-        yield LeftOut(name, reason)
-        return
-    known = about(texts, row)
-    yield from (Note(name, note) for note in known.notes)
-    told = around.told
-    captions = known.captions or (told.captions if told else []) or known.row_captions
-    columns = {**around.by_folders, **columns_of_folders(entry.key), **known.columns}
-    if member := entry.members.get("cls"):
-        told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}
-        columns = {**_named(with_names(told_class, around.class_names)), **columns}
-    columns = overlaid(columns, told.columns) if told else columns
-    if known.text:
-        columns["caption"] = known.text if len(captions) < 2 else captions[0]
-    if entry.folder and not columns:
-        columns["folder"] = entry.folder
-    columns["filename"] = f"{entry.key}.{suffix}"
-    several = tuple(captions) if len(captions) > 1 else ()
-    columns = with_names(columns, around.class_names)
-    yield Picture(image, columns, identity=image, name=name, captions=several, split=around.split)
 
 
 def _named(columns: dict[str, str]) -> dict[str, str]:

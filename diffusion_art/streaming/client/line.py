@@ -36,27 +36,6 @@ class OtherProtocol(UserError):
     """The server answers, but speaks none of our subprotocols: perhaps EIR's protocol, which has none."""
 
 
-def dial(
-    url: str,
-    *,
-    token: str | None,
-    ca: str | None,
-    open_within_s: float,
-    subprotocol: str | None = None,
-    max_bytes: int = MAX_FRAME_BYTES,
-) -> Connection:
-    """A WebSocket to `url`; `ca` as in client_context. LineError and UserError as from Line."""
-    with explained(url, token):
-        return Connection(
-            url,
-            subprotocol=subprotocol,
-            headers=headers_of(token),
-            max_bytes=max_bytes,
-            open_within_s=open_within_s,
-            tls=client_context(ca) if url.lower().startswith("wss:") else None,
-        )
-
-
 @contextmanager
 def explained(url: str, token: str | None) -> Iterator[None]:
     """What goes wrong while dialling `url` comes out as LineError or UserError."""
@@ -90,7 +69,15 @@ class Line:
         self.url = url
         self._timeout_s = timeout_s
         self._owner = os.getpid()
-        self._connection = dial(url, token=token, ca=ca, open_within_s=open_within_s, subprotocol=SUBPROTOCOL)
+        with explained(url, token):
+            self._connection = Connection(
+                url,
+                subprotocol=SUBPROTOCOL,
+                headers=headers_of(token),
+                max_bytes=MAX_FRAME_BYTES,
+                open_within_s=open_within_s,
+                tls=client_context(ca) if url.lower().startswith("wss:") else None,
+            )
         try:
             self.info = self._greet(open_within_s)
         except BaseException:

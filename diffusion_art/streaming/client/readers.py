@@ -19,7 +19,7 @@ import numpy as np
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
 from diffusion_art.shards.mixture import Shards, open_shards
-from diffusion_art.shards.payloads import give
+from diffusion_art.shards.pixels import give
 from diffusion_art.shards.places import ShardSpec, components_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
@@ -193,7 +193,7 @@ def _other(line: Line, known: StreamInfo) -> str | None:
 class ShardReader:
     """Reads as StreamClient does, straight from the shards that `spec` names, opened when first read.
 
-    A form that is not the stored one is made in the folder `cache` where that was not done before (payloads.py).
+    A form that is not the stored one is made in the folder `cache` where that was not done before (pixels.py).
     """
 
     def __init__(self, spec: ShardSpec, *, codec: str = "jpeg", cache: str | Path | None = None) -> None:

@@ -21,13 +21,14 @@ Validation samples are left out for good, on all connections, after any reset.
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import Shards
-from diffusion_art.shards.order import draws
+from diffusion_art.shards.order import by_group, draws
 from diffusion_art.streaming.eir.ledger import Ledger, cannot_keep
 
 SPLIT = "train"  # v1 clients choose their own validation samples from it; ours are sent to nobody
@@ -160,22 +161,15 @@ class EirPass:
     def numbers(self, positions: np.ndarray) -> np.ndarray:
         """The samples (int64, numbers within the split) at these positions."""
         epochs, places = np.divmod(positions, self.samples)
-        numbers = np.empty(len(positions), np.int64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            numbers[here] = self.shards.order(SPLIT, seed=self.seed, epoch=epoch)(places[here])
-        return numbers
+        return by_group(epochs, places, lambda epoch, here: self.shards.order(SPLIT, self.seed, epoch)(here))
 
     def draws(self, positions: np.ndarray) -> np.ndarray | None:
         """What chooses the captions at these positions: the same as for a v2 client that reads under our seed."""
         if not self.shards.tells_several(SPLIT):
             return None
         epochs, places = np.divmod(positions, self.samples)
-        found = np.empty(len(positions), np.uint64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            found[here] = draws(SPLIT, self.seed, epoch, places[here])
-        return found
+        told = partial(draws, SPLIT, self.seed)
+        return by_group(epochs, places, told, kind=np.uint64)
 
     def exclude(self, ids: Iterable[str]) -> None:
         """Never hand these samples out again. What is no key of ours (16 hex digits) cannot be one of them."""

@@ -79,7 +79,7 @@ class Entrance:
 class Settings:
     """`token`: what clients must know. `tls`: None for a server without encryption.
 
-    `decode` adds the forms that are made of the stored one, kept in the folder `cache` (payloads.py). EIR clients share
+    `decode` adds the forms that are made of the stored one, kept in the folder `cache` (pixels.py). EIR clients share
     one stream of the training split, shuffled under `eir_seed`, that ends after `eir_epochs` (None: never); `eir_state`
     is the file by which several processes, or a server and the one that replaces it, share its state (None: this
     process alone).
@@ -123,7 +123,7 @@ class Settings:
         """The shards, with the codecs they are to be served in. UserError as from `open_shards` and `give`."""
         shards = open_shards(components)
         if self.decode:
-            from diffusion_art.shards.payloads import PAYLOADS, give  # loads what a server can otherwise do without
+            from diffusion_art.shards.pixels import PAYLOADS, give  # loads what a server can otherwise do without
 
             for name in PAYLOADS:
                 give(shards, name, cache=self.cache, progress=progress)

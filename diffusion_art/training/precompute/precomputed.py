@@ -12,7 +12,7 @@ from diffusion_art.models.codec import Codec
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.shards.payloads import PAYLOADS
+from diffusion_art.shards.pixels import PAYLOADS
 from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, digest_of
 from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep

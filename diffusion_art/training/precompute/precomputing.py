@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 from torch import Tensor, nn
 
 from diffusion_art.config import build, class_of
@@ -42,6 +41,7 @@ from diffusion_art.shards.side_files import (
 )
 from diffusion_art.sizes import Size, named
 from diffusion_art.training.precompute.precomputed import codec_digest, features_digest, text_digest
+from diffusion_art.units import progress_bar
 
 PIECE = 64  # pictures or captions that a worker is given at a time
 _IN_PROCESS_UP_TO = 2 * PIECE  # starting worker processes takes longer than these
@@ -263,8 +263,7 @@ def _write(
     total: int | None,
     shown: bool,
 ) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with progress_bar(shown, MofNCompleteColumn()) as bar:
         task = bar.add_task(writer.folder.name, total=total, completed=len(writer))
         with closing(engine.map(function, pieces)) as results:
             for records in results:

@@ -1,4 +1,4 @@
-"""`shards/build/caption_rules.py`: shards of older rules, which lack captions, are told of."""
+"""`shards/build/out_folder.py`: shards of older rules, which lack captions, are told of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.caption_rules import CAPTION_RULES, KEY, of_older_rules
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, KEY, of_older_rules
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.sources.detect import open_source
 from tests.fakes_sources import captioned, jpegs, write_files

@@ -13,8 +13,8 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import split_of
-from diffusion_art.shards.lint.findings import NAMED, RULES, Findings
 from diffusion_art.shards.lint.lint import Report, lint
+from diffusion_art.shards.lint.shards import NAMED, RULES, Findings
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from tests.fakes_sources import encoded, picture
 from tests.sources.hostile import jpeg_of, write_hostile_tar

@@ -6,7 +6,8 @@ import unicodedata
 
 import pytest
 
-from diffusion_art.sources.paths.names import PictureNames, is_layout, painting, paintings, words
+from diffusion_art.sources.paths.folders import is_layout
+from diffusion_art.sources.paths.names import PictureNames, painting, paintings, words
 
 FILES = (
     "a.jpg",

@@ -1,4 +1,4 @@
-"""`sources/programs/iiif.py`: manifests of both versions."""
+"""`sources/programs/museums.py`: manifests of IIIF, of both versions."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_art.captions.values import strings
+from diffusion_art.captions.columns import strings
 from diffusion_art.sources.tables.texts import alternatives, as_text, decode, overlaid
 
 TEXT = "Édouard Manet’s “Olympia” – 1863 …"

@@ -12,8 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
-from diffusion_art.streaming.server.exposition import Exposition, read_metrics
-from diffusion_art.streaming.server.metrics import FAMILIES, Table
+from diffusion_art.streaming.server.metrics import FAMILIES, Exposition, Table, read_metrics
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.wire import SUBPROTOCOL, Read, StreamInfo, pack_message

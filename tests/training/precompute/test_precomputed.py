@@ -27,8 +27,7 @@ from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.vae import Vae
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine
-from diffusion_art.shards.payloads import payload_of
-from diffusion_art.shards.pixels import BadPicture
+from diffusion_art.shards.pixels import BadPicture, payload_of
 from diffusion_art.shards.places import Component
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, BadRecord, digest_of, read_record, record_of

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_art.sources.painter.brief import Brief
+from diffusion_art.sources.painter.brief import Brief, scatter, touches
 from diffusion_art.sources.painter.canvas import Canvas, Point, turned
 from diffusion_art.sources.painter.palette import CREAM, INK, Colour, mix, tint
-from diffusion_art.sources.painter.styles.brush import scatter, touches
 
 
 def pointillism(canvas: Canvas, brief: Brief) -> None:

@@ -60,8 +60,7 @@ def cubism(canvas: Canvas, brief: Brief) -> None:
         for k in range(shades):  # shrink towards one corner: a graded plane in four flat steps
             t = k / shades
             canvas.polygon(
-                [(px + (far[0] - px) * t, py + (far[1] - py) * t) for px, py in shape],
-                mix(low, high, k / (shades - 1)),
+                [(px + (far[0] - px) * t, py + (far[1] - py) * t) for px, py in shape], mix(low, high, k / (shades - 1))
             )
         canvas.line([*shape, shape[0]], line * brief.uniform(0.6, 1.3), INK, smooth=False)
     tilt = brief.uniform(-0.35, 0.35)
@@ -76,14 +75,10 @@ def cubism(canvas: Canvas, brief: Brief) -> None:
             )
     elif brief.subject == "Bottle":
         canvas.line(
-            turned([(-0.05, -0.42), (-0.05, -0.2), (-0.13, -0.05), (-0.13, 0.36)], x0, 0.52, tilt / 3),
-            line * 1.4,
-            INK,
+            turned([(-0.05, -0.42), (-0.05, -0.2), (-0.13, -0.05), (-0.13, 0.36)], x0, 0.52, tilt / 3), line * 1.4, INK
         )
         canvas.line(
-            turned([(0.05, -0.42), (0.05, -0.2), (0.13, -0.05), (0.13, 0.2)], x0, 0.52, tilt / 3),
-            line * 1.4,
-            INK,
+            turned([(0.05, -0.42), (0.05, -0.2), (0.13, -0.05), (0.13, 0.2)], x0, 0.52, tilt / 3), line * 1.4, INK
         )
     else:  # Portrait
         for k in (-1, 1):
@@ -106,10 +101,7 @@ def surrealism(canvas: Canvas, brief: Brief) -> None:
         bodies = [(x0, brief.uniform(0.46, 0.58), brief.uniform(0.29, 0.34))]
     elif brief.subject == "Dialogue":
         side = brief.sign()
-        bodies = [
-            (x0 - side * 0.22, brief.uniform(0.32, 0.42), 0.22),
-            (x0 + side * 0.2, brief.uniform(0.6, 0.7), 0.22),
-        ]
+        bodies = [(x0 - side * 0.22, brief.uniform(0.32, 0.42), 0.22), (x0 + side * 0.2, brief.uniform(0.6, 0.7), 0.22)]
     else:  # Constellation
         bodies = [
             (brief.uniform(0.1, 0.9), (k + brief.uniform(0.3, 0.7)) / 4, brief.uniform(0.13, 0.18)) for k in range(4)

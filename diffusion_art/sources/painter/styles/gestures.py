@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from diffusion_art.sources.painter.brief import Brief
+from diffusion_art.sources.painter.brief import Brief, scatter, touches
 from diffusion_art.sources.painter.canvas import Canvas, Point, spline
 from diffusion_art.sources.painter.palette import CREAM, INK, Colour, shade, tint
-from diffusion_art.sources.painter.styles.brush import scatter, touches
 
 
 def post_impressionism(canvas: Canvas, brief: Brief) -> None:
@@ -49,9 +48,7 @@ def post_impressionism(canvas: Canvas, brief: Brief) -> None:
     glow = ~land & (near < 0.42)
     band = np.floor(near * 5).astype(int) % 2
     pick = np.where(
-        land,
-        brief.grain.integers(0, 5, len(land)),
-        np.where(band == 1, brief.grain.integers(0, 3, len(land)), 4),
+        land, brief.grain.integers(0, 5, len(land)), np.where(band == 1, brief.grain.integers(0, 3, len(land)), 4)
     )
     sky_paint = touches(brief.first, light=0.38, dark=0.25)
     land_paint = touches(brief.second, light=0.25, dark=0.25)

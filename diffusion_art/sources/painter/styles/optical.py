@@ -125,10 +125,7 @@ def color_field(canvas: Canvas, brief: Brief) -> None:
     if brief.subject == "Window":
         width = brief.uniform(0.5, 0.6) if tall else brief.uniform(0.7, 0.82)
         height = brief.uniform(0.74, 0.84) if tall else brief.uniform(0.46, 0.58)
-        left, top = (
-            0.5 - width / 2 + brief.uniform(-0.04, 0.04),
-            0.5 - height / 2 + brief.uniform(-0.06, 0.06),
-        )
+        left, top = (0.5 - width / 2 + brief.uniform(-0.04, 0.04), 0.5 - height / 2 + brief.uniform(-0.06, 0.06))
         block(left, top, left + width, top + height, brief.second, 0.95)
         if brief.chance(0.6):
             k = brief.uniform(0.2, 0.3)

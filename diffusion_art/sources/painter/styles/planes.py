@@ -95,11 +95,7 @@ def suprematism(canvas: Canvas, brief: Brief) -> None:
     elif brief.subject == "Cross":
         canvas.beam(*at(0.0, 0.0), brief.uniform(0.85, 1.0), brief.uniform(0.22, 0.28), lean, brief.first)
         canvas.beam(
-            *at(brief.uniform(-0.2, 0.2), 0),
-            brief.uniform(0.2, 0.26),
-            brief.uniform(0.8, 0.95),
-            lean,
-            brief.second,
+            *at(brief.uniform(-0.2, 0.2), 0), brief.uniform(0.2, 0.26), brief.uniform(0.8, 0.95), lean, brief.second
         )
     elif brief.subject == "Wedge":
         x, y = at(side * 0.2, 0.0)

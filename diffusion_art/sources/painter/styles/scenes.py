@@ -109,12 +109,7 @@ def fauvism(canvas: Canvas, brief: Brief) -> None:
                 (b, a, b, b, a)[k],
             )
         outlined(
-            [
-                (x0 - w, foot - 0.16),
-                (x0 + w, foot - 0.16),
-                (x0 + 0.55 * w, foot + 0.02),
-                (x0 - 0.55 * w, foot + 0.02),
-            ],
+            [(x0 - w, foot - 0.16), (x0 + w, foot - 0.16), (x0 + 0.55 * w, foot + 0.02), (x0 - 0.55 * w, foot + 0.02)],
             CREAM,
         )
     else:
