@@ -52,24 +52,34 @@ OPTIMIZER = re.compile(r"torch\.optim\.\w+")
 PARTS = "DIFFUSION_ART_PARTS"  # packages and modules of one's own, with commas between them
 PARTS_GROUP = "diffusion_art.parts"  # entry points by which an installed package names those that it brings
 
+_MOVED = {  # modules of before, where their classes stand now, and those that older configs name
+    ("diffusion.objective", "experiments.soft_min_snr"): "SoftMinSNR",
+    ("diffusion.predictions", "experiments.edm"): "Edm",
+    ("evaluation.metrics.clip_score", "evaluation.metrics.clip"): "ClipScore",
+    ("evaluation.metrics.cmmd", "evaluation.metrics.clip"): "ClipDiscrepancy",
+    ("evaluation.metrics.coverage", "evaluation.metrics.by_neighbours"): "Coverage",
+    ("evaluation.metrics.density", "evaluation.metrics.by_neighbours"): "Density",
+    ("evaluation.metrics.precision", "evaluation.metrics.by_neighbours"): "Precision",
+    ("evaluation.metrics.recall", "evaluation.metrics.by_neighbours"): "Recall",
+    ("models.alignment", "training.terms.alignment"): "Alignment",
+    ("sources.folder", "sources.folder.folder"): "ImageFolder",
+    ("sources.hub", "sources.parquet.hub"): "WikiArt",
+    ("sources.parquet", "sources.parquet.parquet"): "Parquet",
+    ("sources.records", "sources.folder.records"): "Records",
+    ("sources.tars", "sources.tars.tars"): "Tars",
+    ("training.csv_logger", "training.run.csv_logger"): "RunCSVLogger",
+    ("training.ema", "training.averages.ema"): "Ema",
+    ("training.noise", "experiments.immiscible"): "Nearest Assigned",
+    ("training.trackers", "training.run.trackers"): "RunMLFlow RunTrackio RunWandb",
+}
 MOVED = {  # where a class stands that older configs name elsewhere
-    "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
     "diffusion_art.diffusion.samplers.Sampler": "diffusion_art.diffusion.samplers.by_name",
-    "diffusion_art.diffusion.predictions.Edm": "diffusion_art.experiments.edm.Edm",
     "diffusion_art.diffusion.objective.Edm": "diffusion_art.experiments.edm.EdmWeighting",
-    "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
-    "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
-    "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
-    "diffusion_art.sources.folder.ImageFolder": "diffusion_art.sources.folder.folder.ImageFolder",
-    "diffusion_art.sources.hub.WikiArt": "diffusion_art.sources.parquet.hub.WikiArt",
-    "diffusion_art.sources.parquet.Parquet": "diffusion_art.sources.parquet.parquet.Parquet",
-    "diffusion_art.sources.records.Records": "diffusion_art.sources.folder.records.Records",
-    "diffusion_art.sources.tars.Tars": "diffusion_art.sources.tars.tars.Tars",
-    "diffusion_art.training.csv_logger.RunCSVLogger": "diffusion_art.training.run.csv_logger.RunCSVLogger",
-    "diffusion_art.training.ema.Ema": "diffusion_art.training.averages.ema.Ema",
-    "diffusion_art.training.trackers.RunMLFlow": "diffusion_art.training.run.trackers.RunMLFlow",
-    "diffusion_art.training.trackers.RunTrackio": "diffusion_art.training.run.trackers.RunTrackio",
-    "diffusion_art.training.trackers.RunWandb": "diffusion_art.training.run.trackers.RunWandb",
+    **{
+        f"diffusion_art.{before}.{name}": f"diffusion_art.{now}.{name}"
+        for (before, now), names in _MOVED.items()
+        for name in names.split()
+    },
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, OSError)  # what constructors say of values

@@ -1,23 +1,25 @@
-"""What precision, recall, density and coverage share: both sides' features, and their neighbours."""
+"""Precision, recall, density and coverage: how two sets of pictures lie among each other in a network's features.
+
+Papers: Kynkaanniemi et al. 2019 (precision, recall), https://arxiv.org/abs/1904.06991; Naeem et al. 2020 (density,
+coverage), https://arxiv.org/abs/2002.09797
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
 
-from diffusion_art.evaluation.metrics.metric import AgainstReal, at_least
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.neighbours import Neighbours
-from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 HALVES = 10  # random halves of the pictures behind an error bar
 
 
-class ByNeighbours(AgainstReal):
-    """A share of pictures that lie among those of the other side, in a network's features.
+class ByNeighbours(InFeatures):
+    """A share of pictures that lie among those of the other side.
 
     `error` is the standard error by random halves: the spread of the figure over halves of both sides. Halves of one
     sample overlap, so they spread less than samples of their size do: as much as samples of the whole size.
@@ -32,17 +34,13 @@ class ByNeighbours(AgainstReal):
         self.features = features
         self.nearest = nearest
 
-    @abstractmethod
     def of(self, neighbours: Neighbours) -> float:
         """The figure itself."""
-
-    def check(self, networks: Networks) -> None:
-        networks.features(self.features)
+        return getattr(neighbours, self.key)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)
-        features = subject.networks.features(self.features)
-        sides = subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)
+        sides = self.sides(subject)
         value = self.of(Neighbours.of(*sides, nearest=self.nearest))
         generator, halves = torch.Generator().manual_seed(0), []
         for _ in range(HALVES):
@@ -52,3 +50,33 @@ class ByNeighbours(AgainstReal):
         error = float(torch.tensor(halves, dtype=torch.float64).std())
         shared = {"nearest": self.nearest, "features": self.features, "pictures": self.pictures}
         return {self.key: value, "error": error} | shared
+
+
+class Precision(ByNeighbours):
+    """How many painted pictures look like real ones: lie within reach of a real picture's neighbours."""
+
+    key = "precision"
+    figures = (Figure("precision", "precision", "higher", error="error", percent=True),)
+
+
+class Recall(ByNeighbours):
+    """How many real pictures look like something painted: whether all kinds of pictures are painted."""
+
+    key = "recall"
+    figures = (Figure("recall", "recall", "higher", error="error", percent=True),)
+
+
+class Density(ByNeighbours):
+    """How densely real pictures surround the painted ones: precision that outliers among the real do not inflate;
+    about 1 where both sides are alike.
+    """
+
+    key = "density"
+    figures = (Figure("density", "density", "higher", error="error"),)
+
+
+class Coverage(ByNeighbours):
+    """How many real pictures have a painted one among their neighbours: recall that outliers do not inflate."""
+
+    key = "coverage"
+    figures = (Figure("coverage", "coverage", "higher", error="error", percent=True),)

@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_art.evaluation.distances import kernel_distance, kernel_error, polynomial_kernels
-from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
-from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class KernelDistance(AgainstReal):
+class KernelDistance(InFeatures):
     """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
 
     `kid` is the mean over random subsets and `deviation` that of one subset's estimate, None where only one subset
@@ -35,12 +34,9 @@ class KernelDistance(AgainstReal):
         self.subset_size = subset_size
         self.subsets = subsets
 
-    def check(self, networks: Networks) -> None:
-        networks.features(self.features)
-
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)
-        result = self.between(*self._sides(subject))
+        result = self.between(*self.sides(subject))
         return result | {"features": self.features, "pictures": self.pictures}
 
     def between(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
@@ -55,9 +51,5 @@ class KernelDistance(AgainstReal):
         return super().summary(result) + alone
 
     def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
-        real, fake = (side[list(rows)] for side in self._sides(subject))
+        real, fake = (side[list(rows)] for side in self.sides(subject))
         return kernel_distance(real, fake, subset_size=len(rows), subsets=1)[0]
-
-    def _sides(self, subject: Subject) -> tuple[Tensor, Tensor]:
-        features = subject.networks.features(self.features)
-        return subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)

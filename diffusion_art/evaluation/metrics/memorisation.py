@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
-from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.neighbours import ROWS, nearest
 from diffusion_art.evaluation.networks import Networks, features_of
 from diffusion_art.evaluation.reference import check_there
@@ -23,7 +23,7 @@ FILE = "memorisation.png"
 SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
 
 
-class Memorisation(AgainstReal):
+class Memorisation(InFeatures):
     """How many painted pictures are nearer to a training picture than training pictures are to each other.
 
     Nearness is the angle between features of a network. The threshold is a low quantile of the distances from training
@@ -60,9 +60,6 @@ class Memorisation(AgainstReal):
         self.train_pictures = train_pictures
         self.calibrated_on = calibrated_on
         self.drawn = drawn
-
-    def check(self, networks: Networks) -> None:
-        networks.features(self.features)
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         if data.has_training_pictures:
@@ -121,7 +118,7 @@ class Memorisation(AgainstReal):
         count = there if self.train_pictures is None else min(self.train_pictures, there)
         if count < 3:
             raise UserError(f"memorisation takes at least 3 training pictures, and there are {count}.")
-        features = subject.networks.features(self.features)
+        features = self.network(subject.networks)
         return subject.remembered(f"train {self.features}", count, lambda: _unit(subject, features, count))
 
     def _threshold(self, train: Float[Tensor, "n d"]) -> float:
@@ -136,7 +133,7 @@ class Memorisation(AgainstReal):
         return float(apart.quantile(self.quantile))
 
     def _nearest(self, subject: Subject, train: Tensor) -> tuple[Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
-        features = subject.networks.features(self.features)
+        features = self.network(subject.networks)
         painted = F.normalize(subject.painted_features(features, self.pictures)).float()
         return nearest(painted, train, 2)
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.features import Features
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
@@ -96,6 +99,23 @@ class AgainstReal(Metric):
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         check_there(data.real(), self.pictures)
+
+
+class InFeatures(AgainstReal):
+    """Compares both sides in the `features` of a network."""
+
+    features: str
+
+    def network(self, networks: Networks) -> Features:
+        return networks.features(self.features)
+
+    def check(self, networks: Networks) -> None:
+        self.network(networks)
+
+    def sides(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        """The features of the real pictures and of the painted ones, n d each."""
+        network = self.network(subject.networks)
+        return subject.real_features(network, self.pictures), subject.painted_features(network, self.pictures)
 
 
 def metrics_of(nodes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Metric]:
