@@ -53,8 +53,11 @@ PARTS = "DIFFUSION_ART_PARTS"  # packages and modules of one's own, with commas 
 PARTS_GROUP = "diffusion_art.parts"  # entry points by which an installed package names those that it brings
 
 _MOVED = {  # modules of before, where their classes stand now, and those that older configs name
+    ("callbacks.agreement", "callbacks.peers"): "RankAgreement",
+    ("callbacks.rate", "callbacks.throughput"): "LearningRate",
     ("diffusion.objective", "experiments.soft_min_snr"): "SoftMinSNR",
     ("diffusion.predictions", "experiments.edm"): "Edm",
+    ("diffusion.reconstruction", "diffusion.objective"): "Reconstruction",
     ("evaluation.metrics.clip_score", "evaluation.metrics.clip"): "ClipScore",
     ("evaluation.metrics.cmmd", "evaluation.metrics.clip"): "ClipDiscrepancy",
     ("evaluation.metrics.coverage", "evaluation.metrics.by_neighbours"): "Coverage",
@@ -62,6 +65,7 @@ _MOVED = {  # modules of before, where their classes stand now, and those that o
     ("evaluation.metrics.precision", "evaluation.metrics.by_neighbours"): "Precision",
     ("evaluation.metrics.recall", "evaluation.metrics.by_neighbours"): "Recall",
     ("models.alignment", "training.terms.alignment"): "Alignment",
+    ("models.contrastive", "models.clip_to_train"): "Contrastive",
     ("sources.folder", "sources.folder.folder"): "ImageFolder",
     ("sources.hub", "sources.parquet.hub"): "WikiArt",
     ("sources.parquet", "sources.parquet.parquet"): "Parquet",

@@ -23,7 +23,7 @@ from diffusion_art.config import config_dir, unset_variable
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, given, holds, keys_of, meant, option, renamed, typed
-from diffusion_art.training.run.trial_runs import DECIDED
+from diffusion_art.training.run.limits import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
-from diffusion_art.diffusion.reconstruction import Reconstruction
+from diffusion_art.diffusion.objective import Reconstruction
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder

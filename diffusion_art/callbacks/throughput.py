@@ -1,4 +1,4 @@
-"""Pictures per second, and the share of time training stood waiting for them."""
+"""Pictures per second, and the share of time training stood waiting for them; the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -98,3 +98,12 @@ class Throughput(Callback):
     def _waited(trainer: Trainer) -> float:
         loader = trainer.datamodule.train_loader  # type: ignore[attr-defined]
         return loader.wait_s if loader is not None else 0.0
+
+
+class LearningRate(Callback):
+    """Logs `train/lr`, the rate that the step is taken with; the optimisers here have one for all their groups."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        # a tensor of the host: Lightning would send a plain number to the device and wait for it to arrive
+        rate = torch.tensor(trainer.optimizers[0].param_groups[0]["lr"], dtype=torch.float32)
+        pl_module.log("train/lr", rate, batch_size=len(batch))

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from diffusion_art.diagnosis.codecs import codecs
 from diffusion_art.diagnosis.devices import devices
 from diffusion_art.diagnosis.finding import Finding, without_names
 from diffusion_art.diagnosis.machine import disks, limits, network, trackers
-from diffusion_art.diagnosis.versions import versions
+from diffusion_art.diagnosis.versions import codecs, versions
 
 MARKS = {"ok": " ", "slow": "!", "missing": "-", "impossible": "X"}
 

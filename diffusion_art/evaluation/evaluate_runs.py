@@ -18,6 +18,7 @@ from diffusion_art.checkpoints import find_run
 from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import save_json
+from diffusion_art.evaluation.curves import folder_name, label, points, swept
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.measure import measured
 from diffusion_art.evaluation.metrics import Metric
@@ -25,7 +26,6 @@ from diffusion_art.evaluation.model_card import model_card, write_card
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.report import Entry, comparison_text, report
 from diffusion_art.evaluation.subject import Subject
-from diffusion_art.evaluation.sweep import folder_name, label, points, swept
 from diffusion_art.evaluation.work import Work
 from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage

@@ -21,8 +21,7 @@ from diffusion_art.config import config_dir, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.processes.peers import Lost, processes_started, said_of
-from diffusion_art.training.run.attempts import agreed, launchers_store
-from diffusion_art.training.run.resume import go_on_from
+from diffusion_art.training.run.resume import agreed, go_on_from, launchers_store
 from diffusion_art.training.run.run_folder import HELD_VARIABLE
 
 log = logging.getLogger(__name__)

@@ -27,9 +27,8 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.run.init_from import started_from
 from diffusion_art.training.run.length import settled_steps
-from diffusion_art.training.run.limits import check_limits
+from diffusion_art.training.run.limits import LASTING, check_limits, check_trial, trial, trial_steps
 from diffusion_art.training.run.run_shards import shards_of
-from diffusion_art.training.run.trial_runs import LASTING, check_trial, trial, trial_steps
 from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.units import counted
 

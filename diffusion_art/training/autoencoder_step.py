@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.data.precomputed import on_device
-from diffusion_art.diffusion.reconstruction import Reconstruction
+from diffusion_art.diffusion.objective import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.tensors import Batch
 from diffusion_art.training.noise import POSTERIOR, noise_at

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ProgressBar
@@ -25,10 +26,10 @@ from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.processes.sharded import NAME, FoldersToo
-from diffusion_art.training.run.limits import check_accelerator, interval, validation_interval
+from diffusion_art.training.run.limits import interval, validation_interval
 from diffusion_art.training.run.provenance import provenance
 from diffusion_art.training.run.run_shards import shards_of, without_shards
-from diffusion_art.training.run.timer import StepTimer
+from diffusion_art.training.run.stopping import StepTimer
 from diffusion_art.training.run.trackers import begin
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
@@ -150,6 +151,17 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         begin(logger, settings)
     hear_signals_alone(trainer)
     return trainer
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raises:
+    UserError: a GPU is asked for, and there is none.
+    """
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
+            "trainer=auto for the best device there is."
+        )
 
 
 def _callback(name: str, node: Any) -> Callback:

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.data.precomputed import on_device
-from diffusion_art.models.clip_to_train import TrainableClip
-from diffusion_art.models.contrastive import Contrastive
+from diffusion_art.models.clip_to_train import Contrastive, TrainableClip
 from diffusion_art.tensors import Batch
 from diffusion_art.training.step import Losses
 from diffusion_art.training.weights_alone import WeightsAlone
