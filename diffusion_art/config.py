@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -26,7 +26,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.extras import install_command
 
 OF_TRAINING = ("averages.ema", "muon", "noise", "optim", "run.csv_logger", "run.trackers", "step_profile", "terms")
@@ -157,7 +157,7 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
         if isinstance(cause, REFUSALS) or type(cause).__module__.startswith("lightning."):
             key = str(error).partition("full_key:")[2].strip()
             where = f" (in the config at `{key}`)" if key else ""
-            raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
+            raise UserError(f"{first_line(cause)}{where}. See the choices with `--cfg job`.") from error
         raise
 
 
@@ -173,7 +173,7 @@ def made(node: dict[str, Any], **objects: Any) -> Any:
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise UserError(f"{_first_line(error)}. See the choices with `--cfg job`.") from error
+        raise UserError(f"{first_line(error)}. See the choices with `--cfg job`.") from error
 
 
 def class_of(node: Any) -> type:
@@ -297,7 +297,7 @@ def _not_importable(target: str, error: Exception) -> UserError:
         )
     if isinstance(error, ModuleNotFoundError):  # Lightning's, for what its loggers need
         return UserError(
-            f"`{target}` needs a package that is not installed: {_first_line(error)}. "
+            f"`{target}` needs a package that is not installed: {first_line(error)}. "
             f"Install all trackers: {install_command('track')}"
         )
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -305,10 +305,10 @@ def _not_importable(target: str, error: Exception) -> UserError:
     package = [name for name in packages if name != "importlib"][-1]
     package = asked or package if package == "diffusion_art" else package
     if f"{package}.".startswith(_parts()):
-        return UserError(f"`{target}` cannot be imported: {type(error).__name__}: {_first_line(error)}.")
+        return UserError(f"`{target}` cannot be imported: {type(error).__name__}: {first_line(error)}.")
     return UserError(
         f"`{target}` cannot be imported, since `{package}` is broken here: {type(error).__name__}: "
-        f"{_first_line(error)}. Install it again: python -m pip install --force-reinstall "
+        f"{first_line(error)}. Install it again: python -m pip install --force-reinstall "
         f"{PIP_NAMES.get(package, package)}"
     )
 
@@ -327,7 +327,7 @@ def plain(node: Any) -> Any:
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
             raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
-        raise UserError(unset_variable(error) or f"{_first_line(error)} (at `{key}`).") from error
+        raise UserError(unset_variable(error) or f"{first_line(error)} (at `{key}`).") from error
 
 
 def unset_variable(error: Exception) -> str | None:
@@ -339,6 +339,15 @@ def unset_variable(error: Exception) -> str | None:
         f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
         f"to take without it, as in ${{oc.env:{name},default}}."
     )
+
+
+def value_at(node: Any, key: str, default: Any = None) -> Any:
+    """What stands at a dotted key of plain data; `default` where nothing does."""
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return default
+        node = node[name]
+    return node
 
 
 def literal(text: str) -> str:
@@ -360,7 +369,3 @@ def verbatim(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [verbatim(value) for value in node]
     return literal(node) if isinstance(node, str) else node
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
-from diffusion_art.config import literal
+from diffusion_art.config import literal, value_at
 from diffusion_art.elsewhere import ELSEWHERE
 from diffusion_art.errors import UserError
 
@@ -64,6 +64,7 @@ FLAGS = {
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False),
     **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc"), False),
 }
+_MISSING = object()
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -159,8 +160,7 @@ def refuse_renamed(config: Mapping[str, Any]) -> None:
 
 def holds(config: Any, key: str) -> bool:
     """Whether plain data has a dotted key, if only for null."""
-    name, _, rest = key.partition(".")
-    return isinstance(config, Mapping) and name in config and (not rest or holds(config[name], rest))
+    return value_at(config, key, _MISSING) is not _MISSING
 
 
 def _sets_nothing(word: str) -> bool:

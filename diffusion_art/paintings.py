@@ -16,8 +16,8 @@ from diffusion_art.accel.graphs import Captured
 from diffusion_art.diffusion.noise import seeds_from
 from diffusion_art.diffusion.samplers import Sampler
 from diffusion_art.images import save_grid, to_file
-from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
+from diffusion_art.sheets import INFOTEXT
 from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)

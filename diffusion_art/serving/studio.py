@@ -17,18 +17,16 @@ import numpy as np
 import torch
 
 from diffusion_art import __version__
-from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.serving.about import describe
-from diffusion_art.serving.api.errors import ApiError, internal, out_of_service, too_many
+from diffusion_art.serving.api.errors import ApiError, internal, invalid, out_of_service, too_many
 from diffusion_art.serving.api.metrics import Metrics
-from diffusion_art.serving.api.pictures import Size
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.files import Files
-from diffusion_art.serving.orders import Orders, Output
+from diffusion_art.serving.orders import Orders, Output, Size
 from diffusion_art.serving.settings import Rates, Settings
-from diffusion_art.sheets import encode
+from diffusion_art.sheets import INFOTEXT, encode
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +76,7 @@ class Studio:
         if not self.ready:
             raise out_of_service(_ENDING if self.draining else "The engine has died; its log says more.")
         if len(jobs) > self.engine.max_jobs:
-            raise ApiError(
-                400,
+            raise invalid(
                 f"{len(jobs)} pictures are more than the {self.engine.max_jobs} that may be on their way at a time.",
                 code="too_many_pictures",
             )

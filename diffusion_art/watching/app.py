@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from diffusion_art import __version__
 from diffusion_art.reports import document
 from diffusion_art.serving.api import pages
-from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http
+from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http, invalid
 from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.settings import Settings
 from diffusion_art.watching.folder import PAGE as REPORT_PAGE
@@ -134,7 +134,7 @@ def _report_key(request: Request, id: str) -> str:
 def _folders(runs: Runs, ids: list[str]) -> list[RunFolder]:
     """The runs of these ids, each once. ApiError 404 for one that is not there, 400 for too many."""
     if len(ids) > COMPARED:
-        raise ApiError(400, f"At most {COMPARED} runs at a time, not {len(ids)}.", param="run", code="too_many_runs")
+        raise invalid(f"At most {COMPARED} runs at a time, not {len(ids)}.", param="run", code="too_many_runs")
     found = [runs.get(id) for id in dict.fromkeys(ids)]
     if None in found:
         raise ApiError(404, "There is no such run here (any more).", param="run", code="no_run")

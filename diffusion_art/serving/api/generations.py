@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -16,7 +17,6 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from diffusion_art.serving.api.errors import ApiError, internal, not_here
-from diffusion_art.serving.api.pictures import MEDIA_TYPES, as_base64
 from diffusion_art.serving.api.schema import (
     CompletedImage,
     ErrorAnswer,
@@ -78,7 +78,7 @@ async def generate(body: ImageRequest, request: Request) -> Response:
             ticket.result.add_done_callback(partial(_on_result, loop, events, index))
         return EventStream(stream_of(studio, output, jobs, tickets, events), tickets)
     tickets = studio.order(jobs, customer=customer)
-    base_url = (studio.settings.public_url or str(request.base_url)) if studio.orders.answers_with_url(body) else None
+    base_url = (studio.settings.public_url or str(request.base_url)) if _by_url(body) else None
     pictures = await unless_gone(
         request,
         tickets,
@@ -92,14 +92,25 @@ async def generate(body: ImageRequest, request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
+def _by_url(request: ImageRequest) -> bool:
+    """As asked; where nothing is said, as OpenAI's: the dall-e models with a url, the others in base64."""
+    if request.response_format is not None or request.stream:
+        return request.response_format == "url"
+    return (request.model or "").startswith("dall-e")
+
+
 async def _picture(studio: Studio, output: Output, job: Job, ticket: Ticket, base_url: str | None) -> Picture:
     """In base64; with a `base_url`, as an address there."""
     pixels = await studio.picture(ticket)
     content = await studio.off_the_loop(studio.encoded, pixels, job, output)
     if base_url is not None:
-        name = studio.files.put(content, MEDIA_TYPES[output.format])
+        name = studio.files.put(content, f"image/{output.format}")
         return Picture(url=f"{base_url.rstrip('/')}/files/{name}", seed=job.seed)
     return Picture(b64_json=await studio.off_the_loop(as_base64, content), seed=job.seed)
+
+
+def as_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _about(studio: Studio, output: Output) -> dict[str, Any]:

@@ -18,10 +18,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from diffusion_art.diffusion.noise import seeds_from
-from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.serving.api.errors import ApiError
-from diffusion_art.serving.api.generations import unless_gone
-from diffusion_art.serving.api.pictures import Size, as_base64
+from diffusion_art.serving.api.errors import ApiError, invalid
+from diffusion_art.serving.api.generations import as_base64, unless_gone
 from diffusion_art.serving.api.sdapi_about import (
     GUARDED_ERRORS,
     PREFIX,
@@ -34,8 +32,9 @@ from diffusion_art.serving.api.sdapi_about import (
 )
 from diffusion_art.serving.api.sdapi_schema import Progress, State, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.orders import Output
+from diffusion_art.serving.orders import Output, Size
 from diffusion_art.serving.studio import Studio
+from diffusion_art.sheets import INFOTEXT
 from diffusion_art.sizes import named
 
 LOOKS = 3  # at the first picture, for /progress
@@ -83,7 +82,7 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
     count, most = body.batch_size * body.n_iter, studio.settings.limits.max_n
     if count > most:
         told = f"batch_size x n_iter is {count}" if count < 10**6 else "batch_size x n_iter is more"
-        raise ApiError(400, f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
+        raise invalid(f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
     studio.orders.check_prompt(body.prompt, "prompt")
     studio.orders.check_prompt(body.negative_prompt, "negative_prompt")
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from diffusion_art.config import value_at
 from diffusion_art.errors import UserError
 
 Check = tuple[Callable[[Any], bool], str]
@@ -23,7 +24,7 @@ def check_limits(settings: Mapping[str, Any]) -> None:
         UserError: a value of the wrong kind or out of range, by the key that gives it.
     """
     for key, (fits, wanted) in RANGES.items():
-        found = _look_up(settings, key)
+        found = value_at(settings, key, MISSING)
         if found is not MISSING and not fits(found):
             typed = "null" if found is None else found
             raise UserError(f"{key}={typed} is out of range: give {wanted}.")
@@ -46,14 +47,6 @@ def validation_interval(value: Any, *, max_steps: int) -> int | str | None:
 # ---------------------------------------------------------------------- the ranges
 
 MISSING = object()
-
-
-def _look_up(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(settings, Mapping) or name not in settings:
-            return MISSING
-        settings = settings[name]
-    return settings
 
 
 def _number(value: Any) -> bool:

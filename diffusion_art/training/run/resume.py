@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] -- documented there
 
 from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
+from diffusion_art.config import value_at
 from diffusion_art.errors import UserError
 from diffusion_art.record import Record
 
@@ -50,7 +51,7 @@ def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
     """
     before = Record.of(read_plain(checkpoint), origin=checkpoint).config
     for part, told in (("optim", "optimiser"), ("model.prediction", "prediction")):
-        was, now = (_target(_at(config, part)) for config in (before, settings))
+        was, now = (_target(value_at(config, part)) for config in (before, settings))
         if was and now and was != now:
             raise UserError(
                 f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
@@ -73,12 +74,6 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
         for name in now:
             if name in before and name != "_target_":  # of one name, wherever it stood
                 yield from _differences(before[name], now[name], f"{key}.{name}")
-
-
-def _at(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def _target(node: Any) -> str | None:
