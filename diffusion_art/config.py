@@ -56,6 +56,7 @@ _MOVED = {  # modules of before, where their classes stand now, and those that o
     ("callbacks.agreement", "callbacks.peers"): "RankAgreement",
     ("callbacks.rate", "callbacks.throughput"): "LearningRate",
     ("diffusion.objective", "experiments.soft_min_snr"): "SoftMinSNR",
+    ("diffusion.predictions", "diffusion.denoiser"): "Epsilon Flow V X0",
     ("diffusion.predictions", "experiments.edm"): "Edm",
     ("diffusion.reconstruction", "diffusion.objective"): "Reconstruction",
     ("evaluation.metrics.clip_score", "evaluation.metrics.clip"): "ClipScore",

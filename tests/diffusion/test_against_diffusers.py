@@ -18,10 +18,9 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.denoiser import X0, Denoiser, Epsilon, V
+from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import X0, Epsilon, V
-from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
 from diffusion_art.diffusion.samplers.euler import Euler

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_art.diffusion.denoiser import image_scales
-from diffusion_art.diffusion.predictions import X0, Prediction
+from diffusion_art.diffusion.denoiser import X0, Prediction, image_scales
 from diffusion_art.diffusion.schedules import LinearBeta, Schedule
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.x0_error import LOG_SNRS, x0_error

@@ -6,6 +6,7 @@ coverage), https://arxiv.org/abs/2002.09797
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from diffusion_art.evaluation.subject import Subject
 HALVES = 10  # random halves of the pictures behind an error bar
 
 
+@dataclass(kw_only=True, eq=False)
 class ByNeighbours(InFeatures):
     """A share of pictures that lie among those of the other side.
 
@@ -26,13 +28,11 @@ class ByNeighbours(InFeatures):
     """
 
     key: ClassVar[str]
+    nearest: int = 5
 
-    def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", nearest: int = 5) -> None:
-        at_least(1, nearest=nearest)
-        at_least(2 * nearest + 2, pictures=pictures)
-        self.pictures = pictures
-        self.features = features
-        self.nearest = nearest
+    def __post_init__(self) -> None:
+        at_least(1, nearest=self.nearest)
+        at_least(2 * self.nearest + 2, pictures=self.pictures)
 
     def of(self, neighbours: Neighbours) -> float:
         """The figure itself."""

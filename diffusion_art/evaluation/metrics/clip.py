@@ -5,6 +5,7 @@ real ones (CMMD)?
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from diffusion_art.evaluation.distances import kernel_error
 from diffusion_art.evaluation.features import Features
-from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
+from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
@@ -20,18 +21,16 @@ from diffusion_art.evaluation.subject import Subject
 WIDTH, SCALE = 10.0, 1000.0  # of CMMD's paper
 
 
-class ClipMetric(InFeatures):
+@dataclass(kw_only=True, eq=False)
+class ClipMetric(AgainstReal):
     """Looks at `pictures` with an open_clip model; `pretrained` is its tag or a file of weights."""
 
     fewest: ClassVar[int]  # pictures that it can be told of
+    model: str = "ViT-B-32"
+    pretrained: str | None = "laion2b_s34b_b79k"
 
-    def __init__(
-        self, *, pictures: int = 1024, model: str = "ViT-B-32", pretrained: str | None = "laion2b_s34b_b79k"
-    ) -> None:
-        at_least(self.fewest, pictures=pictures)
-        self.pictures = pictures
-        self.model = model
-        self.pretrained = pretrained
+    def __post_init__(self) -> None:
+        at_least(self.fewest, pictures=self.pictures)
 
     def network(self, networks: Networks) -> Features:
         return networks.clip_features(self.model, self.pretrained)

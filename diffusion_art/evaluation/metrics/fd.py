@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
+@dataclass(kw_only=True, eq=False)
 class FrechetDistance(InFeatures):
     """How far painted pictures are from real ones, as two Gaussians in a network's features.
 
@@ -27,11 +29,10 @@ class FrechetDistance(InFeatures):
 
     figures = (Figure("fd", "FD", "lower", error="deviation"),)
 
-    def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", resamples: int = 10) -> None:
-        at_least(2, pictures=pictures)
-        self.pictures = pictures
-        self.features = features
-        self.resamples = resamples
+    resamples: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(2, pictures=self.pictures)
 
     def check(self, networks: Networks) -> None:
         check_count(self.pictures, self.network(networks).dim)

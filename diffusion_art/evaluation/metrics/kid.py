@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
+@dataclass(kw_only=True, eq=False)
 class KernelDistance(InFeatures):
     """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
 
@@ -25,14 +27,11 @@ class KernelDistance(InFeatures):
     figures = (Figure("kid", "KID", "lower", error="error"),)
     sliced = (32, Figure("kid", "KID", "lower"))
 
-    def __init__(
-        self, *, pictures: int = 1024, features: str = "efficientnet_lite0", subset_size: int = 256, subsets: int = 100
-    ) -> None:
-        at_least(2, pictures=pictures)
-        self.pictures = pictures
-        self.features = features
-        self.subset_size = subset_size
-        self.subsets = subsets
+    subset_size: int = 256
+    subsets: int = 100
+
+    def __post_init__(self) -> None:
+        at_least(2, pictures=self.pictures)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ FILE = "memorisation.png"
 SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
 
 
+@dataclass(kw_only=True, eq=False)
 class Memorisation(InFeatures):
     """How many painted pictures are nearer to a training picture than training pictures are to each other.
 
@@ -40,26 +42,16 @@ class Memorisation(InFeatures):
     )
     sliced = (1, Figure("memorised", "memorised", "lower", percent=True))
 
-    def __init__(
-        self,
-        *,
-        pictures: int = 1024,
-        features: str = "efficientnet_lite0",
-        quantile: float = 0.01,
-        train_pictures: int | None = None,
-        calibrated_on: int = 2048,
-        drawn: int = 12,
-    ) -> None:
-        at_least(1, pictures=pictures, drawn=drawn)
-        at_least(3, calibrated_on=calibrated_on)
-        if not 0 < quantile < 1:
-            raise UserError(f"quantile={quantile} is not between 0 and 1: a usual one is 0.01.")
-        self.pictures = pictures
-        self.features = features
-        self.quantile = quantile
-        self.train_pictures = train_pictures
-        self.calibrated_on = calibrated_on
-        self.drawn = drawn
+    quantile: float = 0.01
+    train_pictures: int | None = None
+    calibrated_on: int = 2048
+    drawn: int = 12
+
+    def __post_init__(self) -> None:
+        at_least(1, pictures=self.pictures, drawn=self.drawn)
+        at_least(3, calibrated_on=self.calibrated_on)
+        if not 0 < self.quantile < 1:
+            raise UserError(f"quantile={self.quantile} is not between 0 and 1: a usual one is 0.01.")
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         if data.has_training_pictures:
