@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from inspect import isclass, isfunction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -95,6 +95,11 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "conf"
     return checkout if (checkout / "train.yaml").is_file() else package / "conf"
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """A yaml file of `conf/` as plain data: without what its groups add, and nothing in it resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config_dir() / f"{name}.yaml"), resolve=False))
 
 
 def allowed(target: str) -> bool:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.config import config_dir, unset_variable, value_at
+from diffusion_art.config import config_dir, shipped, unset_variable, value_at
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, given, holds, keys_of, meant, option, renamed, typed
@@ -59,8 +59,8 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
     dropped = [word for word in dropped if "none" not in _choices(word[1:])]
     if not (null or dropped):
         return words
-    defaults = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"), resolve=False)
-    empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
+    defaults = shipped(config_name)["defaults"]
+    empty = {key for one in defaults if isinstance(one, dict) for key in one if one[key] is None}
     for group in (word.partition("=")[0].lstrip("+") for word in null):
         if group not in empty:
             without = f", or ~{group} for none" if group in CAN_LACK else ""
@@ -110,7 +110,7 @@ def refuse_options(config_name: str) -> None:
 
 def own_keys(config_name: str) -> frozenset[str]:
     """The keys without a dot that `conf/` gives a command."""
-    return frozenset(map(str, OmegaConf.load(config_dir() / f"{config_name}.yaml"))) | groups()
+    return frozenset(map(str, shipped(config_name))) | groups()
 
 
 def refuse_added(job: Any, composed: Any, config_name: str) -> None:

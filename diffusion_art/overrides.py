@@ -81,7 +81,8 @@ def understood(
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
     before = ["", *words][: len(words)]
     for flag, word in zip(before, words, strict=True):
-        if not FLAGS.get(flag) and _sets_nothing(word):
+        sets = typed(word) is not None or word.startswith(("-", "~")) or _parsed(word) is not None
+        if not sets and not FLAGS.get(flag):
             raise UserError(_bare(word, before=flag))
     return [
         word if FLAGS.get(flag) else _there_already(_understood(word, groups, sweeping), groups, keys)
@@ -161,10 +162,6 @@ def refuse_renamed(config: Mapping[str, Any]) -> None:
 def holds(config: Any, key: str) -> bool:
     """Whether plain data has a dotted key, if only for null."""
     return value_at(config, key, _MISSING) is not _MISSING
-
-
-def _sets_nothing(word: str) -> bool:
-    return typed(word) is None and not word.startswith(("-", "~")) and _parsed(word) is None
 
 
 def _bare(word: str, *, before: str) -> str:

@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from diffusion_art.config import config_dir, verbatim
+from diffusion_art.config import shipped, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.processes.peers import Lost, processes_started, said_of
@@ -75,8 +75,7 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     """
     saved = (run_dir / "launch.yaml").resolve()
     saved.parent.mkdir(parents=True, exist_ok=True)
-    hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
-    hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
+    hydra = shipped("hydra/default") | {"run": {"dir": str(run_dir)}, "output_subdir": None}
     saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**verbatim(settings), "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
     os.environ[HELD_VARIABLE] = str(run_dir.resolve())
@@ -96,7 +95,7 @@ def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemEx
     """How a run ends whose processes failed. One that was killed is the reason, since the others end for its sake."""
     first = min(each.timestamp for each in error.failures.values())  # in seconds; the last ones torchrun itself kills
     failed = [(rank, each.exitcode) for rank, each in error.failures.items() if each.timestamp == first]
-    killed = next((each for each in failed if _is_kill(each[1])), None)
+    killed = next((each for each in failed if each[1] < 0 and not stop_signal(each[1])), None)
     if killed is not None:
         why = f"it was killed by {signal.Signals(-killed[1]).name}"
         return UserError(said_of(Lost(killed[0], why), world=processes, go_on=go_on_from(run_dir)))
@@ -104,10 +103,6 @@ def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemEx
     if stop_signal(status):
         return SystemExit(status)
     return UserError(f"the run of {processes} processes ended with status {status}; its messages are above.")
-
-
-def _is_kill(status: int) -> bool:
-    return status < 0 and not stop_signal(status)
 
 
 def join_again(strategy: Strategy) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.checkpoints import read_plain
 from diffusion_art.config import build, class_of, config_dir, is_a, plain
-from diffusion_art.devices import computes_in_bf16, precision_named
+from diffusion_art.devices import computes_in_bf16, device_of, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.launching.processes import processes_of
@@ -193,11 +193,7 @@ def settled_precision(asked: int | str, accelerator: str) -> int | str:
 
 def best_precision(accelerator: str) -> str:
     """`bf16-mixed` where the processor computes in bf16, else full precision."""
-    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-        return "bf16-mixed" if computes_in_bf16(torch.device("cuda")) else "32-true"
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return "32-true"
-    return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
+    return "bf16-mixed" if computes_in_bf16(torch.device(device_of(accelerator))) else "32-true"
 
 
 def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool | str:
@@ -208,7 +204,7 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
     """
     if asked not in (False, True, "whole", "auto"):
         raise UserError(f"compile={asked} is not known: choose auto, true (by region), whole (as one graph) or false.")
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    on_gpu = device_of(accelerator) == "cuda"
     if not asked or (asked == "auto" and not (on_gpu and (max_steps < 0 or max_steps >= WORTH_COMPILING_STEPS))):
         return False
     lacking = cannot_compile("cuda" if on_gpu else "cpu")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.config import build
+from diffusion_art.config import build, shipped
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.engine import usable_cores
 from diffusion_art.sources.parquet.hub import (
@@ -22,7 +22,7 @@ from diffusion_art.sources.parquet.hub import (
 )
 from diffusion_art.stages import estimate
 from diffusion_art.stages.marks import Marks, Stage, run
-from diffusion_art.stages.plan import Training, defaults_of, measurement, words_of
+from diffusion_art.stages.plan import Training, measurement, words_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _measure(stage: Stage, folder: Path) -> None:
 def _evaluated(asked: dict[str, Any]) -> int:
     """Pictures that the evaluation paints."""
     typed = [word.partition("=")[2] for word in words_of(asked["evaluate"]) if word.startswith("pictures=")]
-    return int(typed[-1] if typed else defaults_of("evaluate")["pictures"])
+    return int(typed[-1] if typed else shipped("evaluate")["pictures"])
 
 
 def _has_gpu() -> bool:
