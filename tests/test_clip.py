@@ -20,7 +20,7 @@ from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
-from diffusion_art.training.clip_step import ClipStep
+from diffusion_art.training.plain_steps import ClipStep
 from tests.fakes import toy_run
 
 CAPTIONS = ["a red house", "a blue house", "a green sea", "planes"]

@@ -33,9 +33,9 @@ from diffusion_art.models.clip_to_train import Contrastive
 from diffusion_art.record import KEY
 from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
 from diffusion_art.training.averages.ema import Ema
-from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.optim import Constant
+from diffusion_art.training.plain_steps import ClipStep
 from diffusion_art.training.processes.peers import Lost, speaks
 from diffusion_art.training.processes.sharded import ShardedStrategy
 from diffusion_art.training.run.resume import checked_resume, steps_done

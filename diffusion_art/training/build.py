@@ -22,9 +22,8 @@ from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
-from diffusion_art.training.autoencoder_step import AutoencoderStep
-from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.plain_steps import AnyStep, AutoencoderStep, ClipStep
 from diffusion_art.training.processes.sharded import NAME, FoldersToo
 from diffusion_art.training.run.limits import interval, validation_interval
 from diffusion_art.training.run.provenance import provenance
@@ -59,9 +58,7 @@ def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) ->
     )
 
 
-def build_step(
-    settings: dict[str, Any], *, checkpoint: Path | None = None
-) -> TrainingStep | AutoencoderStep | ClipStep:
+def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> AnyStep:
     if not is_a(settings["model"], TextToImage):
         return _plain_step(settings)
     teacher = settings.get("teacher")

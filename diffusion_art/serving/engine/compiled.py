@@ -38,7 +38,7 @@ from diffusion_art.accel.graphs import Captured
 from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours, newest_first
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.models.weights_hash import see_weights
+from diffusion_art.models.trainable import see_weights
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.tensors import Conditioning
