@@ -54,6 +54,7 @@ PARTS_GROUP = "diffusion_art.parts"  # entry points by which an installed packag
 
 _MOVED = {  # modules of before, where their classes stand now, and those that older configs name
     ("callbacks.agreement", "callbacks.peers"): "RankAgreement",
+    ("callbacks.progress", "callbacks.throughput"): "Progress",
     ("callbacks.rate", "callbacks.throughput"): "LearningRate",
     ("diffusion.objective", "experiments.soft_min_snr"): "SoftMinSNR",
     ("diffusion.predictions", "diffusion.denoiser"): "Epsilon Flow V X0",

@@ -25,8 +25,7 @@ from diffusion_art.evaluation.metrics import Metric
 from diffusion_art.evaluation.model_card import model_card, write_card
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.report import Entry, comparison_text, report
-from diffusion_art.evaluation.subject import Subject
-from diffusion_art.evaluation.work import Work
+from diffusion_art.evaluation.subject import Subject, Work
 from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.reports.document import page, write_part

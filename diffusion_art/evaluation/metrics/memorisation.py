@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.metrics.by_neighbours import ROWS, nearest
 from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
-from diffusion_art.evaluation.neighbours import ROWS, nearest
 from diffusion_art.evaluation.networks import Networks, features_of
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject

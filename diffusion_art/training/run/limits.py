@@ -158,6 +158,14 @@ DECIDED = {
     "limit_test_batches": (None, "the command `evaluate` when the run is over"),
     "limit_predict_batches": (None, "the command `sample` when the run is over"),
 }
+# those that count passes over the data, and why a run has none
+_LENGTH = "has no place here: a run is as long as trainer.max_steps or trainer.max_epochs says."
+OF_PASSES = {
+    "check_val_every_n_epoch": "counts passes over the data, and a run here is one pass, as long as its steps: give "
+    "trainer.val_check_interval=N steps, or a share of the run, such as 0.25.",
+    "min_steps": _LENGTH,
+    "min_epochs": _LENGTH,
+}
 # callbacks that a run to try the code has no use for
 LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
@@ -173,17 +181,9 @@ def check_trial(trainer: dict[str, Any]) -> None:
     strategy = str(trainer.get("strategy") or "auto")
     if strategy.startswith(("deepspeed", "fsdp", "xla_fsdp")) and strategy != "fsdp2":
         raise UserError(f"trainer.strategy={strategy} is not for runs here: trainer=fsdp shares weights out.")
-    if (every := trainer.get("check_val_every_n_epoch")) is not None:
-        raise UserError(
-            f"trainer.check_val_every_n_epoch={every} counts passes over the data, and a run here is one pass, as long "
-            "as its steps: give trainer.val_check_interval=N steps, or a share of the run, such as 0.25."
-        )
-    for name in ("min_steps", "min_epochs"):
-        if (least := trainer.get(name)) is not None:
-            raise UserError(
-                f"trainer.{name}={least} has no place here: a run is as long as trainer.max_steps or "
-                "trainer.max_epochs says."
-            )
+    for name, why in OF_PASSES.items():
+        if (found := trainer.get(name)) is not None:
+            raise UserError(f"trainer.{name}={found} {why}")
     limit = trainer.get("limit_train_batches")
     if limit is not None and (limit != 1 or isinstance(limit, int)):
         raise UserError(
