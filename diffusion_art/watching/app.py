@@ -71,7 +71,10 @@ def page_files() -> dict[str, tuple[bytes, str]]:
 @router.get("/api/runs")
 def list_runs(request: Request) -> Response:
     runs: Runs = request.app.state.runs
-    told = [asdict(run) | {"report": _report_link(request, run.id) if run.report else None} for run in runs.summaries()]
+    told = []
+    for run in runs.summaries():
+        link = f"report?{urlencode({'run': run.id, 'key': _report_key(request, run.id)})}" if run.report else None
+        told.append(asdict(run) | {"report": link})
     return _unless_known(request, {"root": runs.root.name, "runs": told})
 
 
@@ -121,10 +124,6 @@ def report(request: Request, id: Annotated[str, Query(alias="run")], key: str) -
         except OSError:
             pass
     raise ApiError(404, "There is no such report (any more): open it from the list of runs.", code="no_report")
-
-
-def _report_link(request: Request, id: str) -> str:
-    return f"report?{urlencode({'run': id, 'key': _report_key(request, id)})}"
 
 
 def _report_key(request: Request, id: str) -> str:

@@ -111,7 +111,11 @@ class Memorisation(InFeatures):
         if count < 3:
             raise UserError(f"memorisation takes at least 3 training pictures, and there are {count}.")
         features = self.network(subject.networks)
-        return subject.remembered(f"train {self.features}", count, lambda: _unit(subject, features, count))
+
+        def look() -> Tensor:
+            return F.normalize(features_of(subject.trained_on, count, features)).float()
+
+        return subject.remembered(f"train {self.features}", count, look)
 
     def _threshold(self, train: Float[Tensor, "n d"]) -> float:
         """The quantile of distances from training pictures to their nearest others; copies among them do not count."""
@@ -144,10 +148,6 @@ class Memorisation(InFeatures):
         title = f"{copies} of {self.pictures:,} painted pictures are within {threshold:.3f} of a training picture"
         assert subject.folder is not None
         save_grid(torch.stack(images), told, subject.folder / FILE, columns=6, title=title, metadata=subject.story)
-
-
-def _unit(subject: Subject, features: Any, count: int) -> Float[Tensor, "n d"]:
-    return F.normalize(features_of(subject.trained_on, count, features)).float()
 
 
 def _to_others(x: Float[Tensor, "m d"], train: Float[Tensor, "n d"]) -> Float[Tensor, " m"]:
