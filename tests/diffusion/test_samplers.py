@@ -15,8 +15,8 @@ from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, Tabular, by_name
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun
+from diffusion_art.diffusion.samplers.table import CLOSEST, SPACINGS, time_grid
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import CLOSEST, SPACINGS, time_grid
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork, shelf
 

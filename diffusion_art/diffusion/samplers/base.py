@@ -12,9 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, DenoiserAtOneTime, rows_at
-from diffusion_art.diffusion.samplers.table import NO_NOISE, Call, Callback, Noise, Step, follow, steps_of
+from diffusion_art.diffusion.samplers.table import (
+    NO_NOISE,
+    Call,
+    Callback,
+    Noise,
+    Step,
+    check_spacing,
+    check_times,
+    follow,
+    steps_of,
+    time_grid,
+)
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.time_grids import check_spacing, check_times, time_grid
 from diffusion_art.errors import UserError
 
 SAMPLERS: dict[str, type[Sampler]] = {}  # word -> class; a class that has a `name` enters itself
