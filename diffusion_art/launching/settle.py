@@ -114,7 +114,7 @@ def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
     else:
         if not is_a(data.get("source"), Painter):
             return
-        served = build_datamodule(plain(config)).served_name()
+        served = build_datamodule(plain(config)).origin.served_name()
         if served in (None, build(data["source"]).name):
             return
         log.info("the server at data.url=%s has `%s`, and not the painter's pictures", data["url"], served)
@@ -159,7 +159,7 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
         trainer,
         typed=typed,
         per_step=known["data"]["global_batch_size"] * trainer["accumulate_grad_batches"],
-        pictures=lambda: build_datamodule(known).training_samples(),
+        pictures=lambda: build_datamodule(known).origin.training_samples(),
     )
     config.trainer.max_epochs = -1
     if said:
