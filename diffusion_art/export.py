@@ -109,9 +109,7 @@ FORMATS: dict[str, Callable[[dict[str, Any], Run, Sampler], Path]] = {
 
 
 def check_path(form: str, path: str | None) -> None:
-    """Raises:
-    UserError: nothing of that format can be written there.
-    """
+    """UserError where nothing of that format can be written."""
     if path is None:
         return
     place = Path(path)

@@ -39,9 +39,7 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
 
 
 def check_processes(trainer: Mapping[str, Any]) -> None:
-    """Raises:
-    UserError: a launcher started other processes on this machine than the run is for; Lightning would not see it.
-    """
+    """UserError where a launcher started other processes here than the run is for; Lightning would not see it."""
     started, wanted = processes_started(), processes_of(trainer)
     if started in (None, wanted):
         return

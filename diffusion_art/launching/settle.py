@@ -81,9 +81,7 @@ def _kept(nodes: Mapping[Any, Any], group: str, typed: Sequence[str]) -> dict[An
 
 
 def check_same_data(checkpoint: Path, config: DictConfig) -> None:
-    """Raises:
-    UserError: shards of other pictures than the checkpoint was trained on would be built, and refused after that.
-    """
+    """UserError where shards of other pictures than those of the checkpoint would be built, and refused after that."""
     data, before = plain(config.data), Record.of(read_plain(checkpoint), origin=checkpoint).config["data"]
     if data.get("url") not in ("auto", "shards") or before.get("path") is None or _same(data, before):
         return

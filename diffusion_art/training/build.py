@@ -151,9 +151,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Raises:
-    UserError: a GPU is asked for, and there is none.
-    """
+    """UserError where a GPU is asked for, and there is none."""
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise UserError(
             f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
@@ -162,10 +160,7 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def _callback(name: str, node: Any) -> Callback:
-    """
-    Raises:
-        UserError: a node that makes none, or one that does not go with the way that steps are counted here.
-    """
+    """UserError for a node that makes none, or one that does not go with the way that steps are counted here."""
     callback = build(node)
     if not isinstance(callback, Callback):
         raise UserError(

@@ -171,10 +171,7 @@ LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
 
 def check_trial(trainer: dict[str, Any]) -> None:
-    """Raises:
-    UserError: what is decided elsewhere, or counts passes over the data in Lightning, or an `overfit_batches` that is
-        not a number.
-    """
+    """UserError for what is decided elsewhere, what counts passes over the data, or a wrong `overfit_batches`."""
     for name, (idle, instead) in DECIDED.items():
         if (found := trainer.get(name)) not in (None, idle):
             raise UserError(f"trainer.{name}={str(found).lower()} changes nothing here: give {instead}.")
