@@ -27,7 +27,7 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.run.init_from import started_from
 from diffusion_art.training.run.length import settled_steps
-from diffusion_art.training.run.limits import LASTING, check_limits, check_trial, trial, trial_steps
+from diffusion_art.training.run.limits import LASTING, check_limits, check_trial, trial
 from diffusion_art.training.run.run_shards import shards_of
 from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.units import counted
@@ -144,7 +144,7 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
     """`trainer.max_steps`, which all that depends on the run's length follows, whatever was given of it."""
     trainer = plain(config.trainer)
     check_trial(trainer)
-    if steps := trial_steps(trainer):
+    if steps := int(trainer.get("fast_dev_run") or 0):
         config.trainer = trial(trainer, steps)
         config.logger = {}
         config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}

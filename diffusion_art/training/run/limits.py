@@ -8,7 +8,7 @@ taken as far as a run that is counted in steps can have them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from diffusion_art.config import value_at
@@ -17,13 +17,14 @@ from diffusion_art.errors import UserError
 Check = tuple[Callable[[Any], bool], str]
 
 
-def check_limits(settings: Mapping[str, Any]) -> None:
-    """Settled settings.
+def check_limits(settings: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
+    """Settled settings; of some of them where `keys` says which.
 
     Raises:
         UserError: a value of the wrong kind or out of range, by the key that gives it.
     """
-    for key, (fits, wanted) in RANGES.items():
+    for key in RANGES if keys is None else keys:
+        fits, wanted = RANGES[key]
         found = value_at(settings, key, MISSING)
         if found is not MISSING and not fits(found):
             typed = "null" if found is None else found
@@ -110,6 +111,14 @@ RANGES: dict[str, Check] = {
     "trainer.num_nodes": _count(1),
     "trainer.gradient_clip_val": _or_null((_number, "a number, 0 for off")),
     "trainer.limit_val_batches": _or_null((_batches, "a whole number of batches, or a share up to 1.0")),
+    "trainer.overfit_batches": (
+        lambda value: not value or _batches(value),
+        "a number of batches, or a share of the data from 0.0 to 1.0",
+    ),
+    "trainer.fast_dev_run": (
+        lambda value: not value or (isinstance(value, int) and value > 0),
+        "true, or a number of steps",
+    ),
     "trainer.val_check_interval": _or_null(
         (_every_name, "a whole number of steps, a share of the run up to 1.0, 0 for off, or a time DD:HH:MM:SS")
     ),
@@ -171,7 +180,7 @@ LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
 
 
 def check_trial(trainer: dict[str, Any]) -> None:
-    """UserError for what is decided elsewhere, what counts passes over the data, or a wrong `overfit_batches`."""
+    """UserError for what is decided elsewhere, what counts passes over the data, or wrong numbers of batches to try."""
     for name, (idle, instead) in DECIDED.items():
         if (found := trainer.get(name)) not in (None, idle):
             raise UserError(f"trainer.{name}={str(found).lower()} changes nothing here: give {instead}.")
@@ -188,25 +197,7 @@ def check_trial(trainer: dict[str, Any]) -> None:
             "steps: give trainer.max_steps=N for a shorter run, or trainer.overfit_batches=N to train on the same N "
             "batches again and again."
         )
-    repeated = trainer.get("overfit_batches") or 0
-    whole = isinstance(repeated, int) and repeated >= 0
-    if isinstance(repeated, bool) or not (whole or (isinstance(repeated, float) and 0 <= repeated <= 1)):
-        raise UserError(
-            f"trainer.overfit_batches={repeated} is out of range: give a number of batches, or a share of the data "
-            "from 0.0 to 1.0."
-        )
-
-
-def trial_steps(trainer: dict[str, Any]) -> int:
-    """The steps of `fast_dev_run`, 0 where it is off.
-
-    Raises:
-        UserError: no such number.
-    """
-    asked = trainer.get("fast_dev_run") or 0
-    if not isinstance(asked, int) or asked < 0:
-        raise UserError(f"trainer.fast_dev_run={asked} is out of range: give true, or a number of steps.")
-    return int(asked)
+    check_limits({"trainer": trainer}, ("trainer.overfit_batches", "trainer.fast_dev_run"))
 
 
 def trial(trainer: dict[str, Any], steps: int) -> dict[str, Any]:
