@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.model_card import OURS, model_card, write_card
+from diffusion_art.evaluation.model_card import OURS, card_of, write_card
 from diffusion_art.files import written_folder
 from diffusion_art.models.tokenizer import END, SMALLEST, START, ClipTokenizer, first_merges
 from diffusion_art.sharing.painting import Painting
@@ -98,17 +98,7 @@ def _without_figures(painting: Painting) -> str:
         "sampler": painting.sampler.describe(),
         "guidance_scale": painting.guidance_scale,
     }
-    return model_card(
-        run.name,
-        run.config,
-        result,
-        {},
-        step=run.step,
-        parameters=sum(weight.numel() for weight in painting.model.trainable_state().values()),
-        provenance=run.provenance,
-        run=run.name,
-        folder=run.path,
-    )
+    return card_of(run, result, {}, called=run.name, folder=run.path)
 
 
 NAMES = {START: "<|startoftext|>", END: "<|endoftext|>"}  # of these tokens in CLIP's own files
