@@ -162,6 +162,9 @@ def _works(request: Request) -> Works:
     return request.app.state.works
 
 
+# ---------------------------------------------------------------------- what is on its way
+
+
 @dataclass(eq=False)
 class Work:
     """One request: its tickets, whose they are, and the latest look at its first picture."""

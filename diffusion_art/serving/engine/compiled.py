@@ -207,6 +207,9 @@ def kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+# ---------------------------------------------------------------------- opening
+
+
 def check_compile(asked: bool | str, device: str) -> None:
     """UserError where `compile` is not a choice, or is true where nothing can be compiled."""
     if asked not in (True, False, "auto"):

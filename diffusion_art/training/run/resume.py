@@ -186,6 +186,9 @@ def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, 
 COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say where there is no store
 
 
+# ---------------------------------------------------------------------- attempts of a launcher
+
+
 def launchers_store() -> Store | None:
     """That of the torchrun that started this process, if one did and lends it."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
