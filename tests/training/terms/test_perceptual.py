@@ -67,7 +67,7 @@ def test_equal_pictures_are_no_distance_apart_and_noisier_ones_further(precision
 def test_an_answer_that_hits_its_target_stands_for_the_picture(prediction, codec):
     step = step_with(
         backbone=JIT_CONFIG,
-        prediction={"_target_": f"diffusion_art.diffusion.denoiser.{prediction}"},
+        prediction={"_target_": f"diffusion_art.diffusion.predictions.{prediction}"},
         codec={"_target_": f"diffusion_art.models.codec.{codec}"},
     )
     asked = example(step, torch.tensor([0.1, 0.3, 0.5, 0.7]))
