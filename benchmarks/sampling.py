@@ -30,8 +30,7 @@ from serve_sides.model import EIR_SAMPLER as EIR
 from torch import Tensor
 
 from diffusion_art.config import build, config_dir, plain
-from diffusion_art.diffusion.denoiser import Denoiser
-from diffusion_art.diffusion.predictions import V
+from diffusion_art.diffusion.denoiser import Denoiser, V
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.diffusion.schedules import DiscreteSchedule

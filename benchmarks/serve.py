@@ -35,7 +35,7 @@ from stream_sides.running import SideError, run
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.runs import load_run
-from diffusion_art.serving.api.pictures import as_floats
+from diffusion_art.serving.api.predict import as_floats
 from diffusion_art.sheets import encode
 from diffusion_art.sources.base import Picture
 from diffusion_art.sources.painter import Painter

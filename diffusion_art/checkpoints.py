@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from diffusion_art.config import build, class_of
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.exported import SUFFIX, read_about, read_exported
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
@@ -154,7 +154,7 @@ def _read_ours(path: Path, *, tensors: bool = True) -> Any:
             "Checkpoints of this program never do."
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Copy it again.") from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({first_line(error)}). Copy it again.") from error
 
 
 def find_run(path: str | Path) -> Path:
@@ -309,7 +309,3 @@ def _called(described: Mapping[str, Any]) -> str:
     return (
         str(described["path"]) if "path" in described else f"{described.get('model')} / {described.get('pretrained')}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

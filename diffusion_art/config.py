@@ -13,20 +13,20 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from inspect import isclass, isfunction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.extras import install_command
 
 OF_TRAINING = ("averages.ema", "muon", "noise", "optim", "run.csv_logger", "run.trackers", "step_profile", "terms")
@@ -52,24 +52,40 @@ OPTIMIZER = re.compile(r"torch\.optim\.\w+")
 PARTS = "DIFFUSION_ART_PARTS"  # packages and modules of one's own, with commas between them
 PARTS_GROUP = "diffusion_art.parts"  # entry points by which an installed package names those that it brings
 
+_MOVED = {  # modules of before, where their classes stand now, and those that older configs name
+    ("callbacks.agreement", "callbacks.peers"): "RankAgreement",
+    ("callbacks.progress", "callbacks.throughput"): "Progress",
+    ("callbacks.rate", "callbacks.throughput"): "LearningRate",
+    ("diffusion.objective", "experiments.soft_min_snr"): "SoftMinSNR",
+    ("diffusion.predictions", "diffusion.denoiser"): "Epsilon Flow V X0",
+    ("diffusion.predictions", "experiments.edm"): "Edm",
+    ("diffusion.reconstruction", "diffusion.objective"): "Reconstruction",
+    ("evaluation.metrics.clip_score", "evaluation.metrics.clip"): "ClipScore",
+    ("evaluation.metrics.cmmd", "evaluation.metrics.clip"): "ClipDiscrepancy",
+    ("evaluation.metrics.coverage", "evaluation.metrics.by_neighbours"): "Coverage",
+    ("evaluation.metrics.density", "evaluation.metrics.by_neighbours"): "Density",
+    ("evaluation.metrics.precision", "evaluation.metrics.by_neighbours"): "Precision",
+    ("evaluation.metrics.recall", "evaluation.metrics.by_neighbours"): "Recall",
+    ("models.alignment", "training.terms.alignment"): "Alignment",
+    ("models.contrastive", "models.clip_to_train"): "Contrastive",
+    ("sources.folder", "sources.folder.folder"): "ImageFolder",
+    ("sources.hub", "sources.parquet.hub"): "WikiArt",
+    ("sources.parquet", "sources.parquet.parquet"): "Parquet",
+    ("sources.records", "sources.folder.records"): "Records",
+    ("sources.tars", "sources.tars.tars"): "Tars",
+    ("training.csv_logger", "training.run.csv_logger"): "RunCSVLogger",
+    ("training.ema", "training.averages.ema"): "Ema",
+    ("training.noise", "experiments.immiscible"): "Nearest Assigned",
+    ("training.trackers", "training.run.trackers"): "RunMLFlow RunTrackio RunWandb",
+}
 MOVED = {  # where a class stands that older configs name elsewhere
-    "diffusion_art.models.alignment.Alignment": "diffusion_art.training.terms.alignment.Alignment",
     "diffusion_art.diffusion.samplers.Sampler": "diffusion_art.diffusion.samplers.by_name",
-    "diffusion_art.diffusion.predictions.Edm": "diffusion_art.experiments.edm.Edm",
     "diffusion_art.diffusion.objective.Edm": "diffusion_art.experiments.edm.EdmWeighting",
-    "diffusion_art.diffusion.objective.SoftMinSNR": "diffusion_art.experiments.soft_min_snr.SoftMinSNR",
-    "diffusion_art.training.noise.Nearest": "diffusion_art.experiments.immiscible.Nearest",
-    "diffusion_art.training.noise.Assigned": "diffusion_art.experiments.immiscible.Assigned",
-    "diffusion_art.sources.folder.ImageFolder": "diffusion_art.sources.folder.folder.ImageFolder",
-    "diffusion_art.sources.hub.WikiArt": "diffusion_art.sources.parquet.hub.WikiArt",
-    "diffusion_art.sources.parquet.Parquet": "diffusion_art.sources.parquet.parquet.Parquet",
-    "diffusion_art.sources.records.Records": "diffusion_art.sources.folder.records.Records",
-    "diffusion_art.sources.tars.Tars": "diffusion_art.sources.tars.tars.Tars",
-    "diffusion_art.training.csv_logger.RunCSVLogger": "diffusion_art.training.run.csv_logger.RunCSVLogger",
-    "diffusion_art.training.ema.Ema": "diffusion_art.training.averages.ema.Ema",
-    "diffusion_art.training.trackers.RunMLFlow": "diffusion_art.training.run.trackers.RunMLFlow",
-    "diffusion_art.training.trackers.RunTrackio": "diffusion_art.training.run.trackers.RunTrackio",
-    "diffusion_art.training.trackers.RunWandb": "diffusion_art.training.run.trackers.RunWandb",
+    **{
+        f"diffusion_art.{before}.{name}": f"diffusion_art.{now}.{name}"
+        for (before, now), names in _MOVED.items()
+        for name in names.split()
+    },
 }
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, OSError)  # what constructors say of values
@@ -80,6 +96,11 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "conf"
     return checkout if (checkout / "train.yaml").is_file() else package / "conf"
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """A yaml file of `conf/` as plain data: without what its groups add, and nothing in it resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config_dir() / f"{name}.yaml"), resolve=False))
 
 
 def allowed(target: str) -> bool:
@@ -143,7 +164,7 @@ def build(node: DictConfig | ListConfig | dict | list, **overrides: Any) -> Any:
         if isinstance(cause, REFUSALS) or type(cause).__module__.startswith("lightning."):
             key = str(error).partition("full_key:")[2].strip()
             where = f" (in the config at `{key}`)" if key else ""
-            raise UserError(f"{_first_line(cause)}{where}. See the choices with `--cfg job`.") from error
+            raise UserError(f"{first_line(cause)}{where}. See the choices with `--cfg job`.") from error
         raise
 
 
@@ -159,7 +180,7 @@ def made(node: dict[str, Any], **objects: Any) -> Any:
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise UserError(f"{_first_line(error)}. See the choices with `--cfg job`.") from error
+        raise UserError(f"{first_line(error)}. See the choices with `--cfg job`.") from error
 
 
 def class_of(node: Any) -> type:
@@ -283,7 +304,7 @@ def _not_importable(target: str, error: Exception) -> UserError:
         )
     if isinstance(error, ModuleNotFoundError):  # Lightning's, for what its loggers need
         return UserError(
-            f"`{target}` needs a package that is not installed: {_first_line(error)}. "
+            f"`{target}` needs a package that is not installed: {first_line(error)}. "
             f"Install all trackers: {install_command('track')}"
         )
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -291,10 +312,10 @@ def _not_importable(target: str, error: Exception) -> UserError:
     package = [name for name in packages if name != "importlib"][-1]
     package = asked or package if package == "diffusion_art" else package
     if f"{package}.".startswith(_parts()):
-        return UserError(f"`{target}` cannot be imported: {type(error).__name__}: {_first_line(error)}.")
+        return UserError(f"`{target}` cannot be imported: {type(error).__name__}: {first_line(error)}.")
     return UserError(
         f"`{target}` cannot be imported, since `{package}` is broken here: {type(error).__name__}: "
-        f"{_first_line(error)}. Install it again: python -m pip install --force-reinstall "
+        f"{first_line(error)}. Install it again: python -m pip install --force-reinstall "
         f"{PIP_NAMES.get(package, package)}"
     )
 
@@ -313,7 +334,7 @@ def plain(node: Any) -> Any:
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
             raise UserError(f"`{key}` has no value. Give it on the command line: {key}=...") from error
-        raise UserError(unset_variable(error) or f"{_first_line(error)} (at `{key}`).") from error
+        raise UserError(unset_variable(error) or f"{first_line(error)} (at `{key}`).") from error
 
 
 def unset_variable(error: Exception) -> str | None:
@@ -325,6 +346,15 @@ def unset_variable(error: Exception) -> str | None:
         f"the environment variable {name} is not set, and ${{oc.env:{name}}} asks for it: set it, or give what "
         f"to take without it, as in ${{oc.env:{name},default}}."
     )
+
+
+def value_at(node: Any, key: str, default: Any = None) -> Any:
+    """What stands at a dotted key of plain data; `default` where nothing does."""
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return default
+        node = node[name]
+    return node
 
 
 def literal(text: str) -> str:
@@ -346,7 +376,3 @@ def verbatim(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [verbatim(value) for value in node]
     return literal(node) if isinstance(node, str) else node
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -25,9 +25,15 @@ def pick_device(name: str = "auto") -> str:
     if name != "auto":
         _check(name)
         return name
-    if torch.cuda.is_available():
+    return device_of("auto")
+
+
+def device_of(accelerator: str) -> str:
+    """`cuda`, `mps` or `cpu`: what Lightning computes on here where it is asked for this accelerator."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    mps = accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available())
+    return "mps" if mps else "cpu"
 
 
 def _check(name: str) -> None:

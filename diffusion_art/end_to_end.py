@@ -25,10 +25,8 @@ from diffusion_art.files import key_of
 from diffusion_art.hydra_errors import no_choice
 from diffusion_art.overrides import given
 from diffusion_art.shards.build.build import default_out
-from diffusion_art.stages import processes
-from diffusion_art.stages.collection import find
-from diffusion_art.stages.marks import Marks, Stage
-from diffusion_art.stages.measure import tell_estimate
+from diffusion_art.stages.marks import Marks, Stage, run
+from diffusion_art.stages.measure import find, tell_estimate
 from diffusion_art.stages.plan import NAMES, Training, composed, stages, training_words
 
 log = logging.getLogger(__name__)
@@ -84,9 +82,9 @@ def _run(asked: dict[str, Any], todo: list[Stage], folder: Path) -> None:
     for stage in todo[: NAMES.index(asked["until"]) + 1]:
         if stage.name == "serve":
             log.info("stage serve: %s", stage.line)
-            processes.run(stage)  # until it is stopped
+            run(stage)  # until it is stopped
         else:
-            marks.run(stage, processes.run)
+            marks.run(stage, run)
 
 
 if __name__ == "__main__":

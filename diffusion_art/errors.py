@@ -1,4 +1,4 @@
-"""The one exception type for mistakes that the person at the keyboard can put right."""
+"""The one exception type for mistakes that the person at the keyboard can put right, and what others say."""
 
 
 class UserError(Exception):
@@ -7,6 +7,11 @@ class UserError(Exception):
     Commands print it as `error: ...` and exit with status 1, without a traceback. Raise it for bad input
     (a missing folder, a truncated tar, a checkpoint of another format), never for a bug of ours.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, to stand in a sentence; the name of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def raised_in(error: BaseException, *modules: str) -> bool:

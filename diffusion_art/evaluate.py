@@ -21,10 +21,10 @@ from diffusion_art.cli import command
 from diffusion_art.config import plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.curves import AXES
 from diffusion_art.evaluation.evaluate_runs import check_pictures, evaluate_run, evaluate_runs
 from diffusion_art.evaluation.metrics import at_least, metrics_of
 from diffusion_art.evaluation.networks import Networks
-from diffusion_art.evaluation.sweep import AXES
 from diffusion_art.evaluation.train_judge import train_judge
 from diffusion_art.files import command_line
 from diffusion_art.overrides import given

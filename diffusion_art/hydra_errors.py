@@ -19,11 +19,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.config import config_dir, unset_variable
+from diffusion_art.config import config_dir, shipped, unset_variable, value_at
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, given, holds, keys_of, meant, option, renamed, typed
-from diffusion_art.training.run.trial_runs import DECIDED
+from diffusion_art.training.run.limits import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
 
@@ -59,8 +59,8 @@ def without_nulls(words: list[str], config_name: str) -> list[str]:
     dropped = [word for word in dropped if "none" not in _choices(word[1:])]
     if not (null or dropped):
         return words
-    defaults = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"), resolve=False)
-    empty = {key for one in cast(Any, defaults)["defaults"] if isinstance(one, dict) for key in one if one[key] is None}
+    defaults = shipped(config_name)["defaults"]
+    empty = {key for one in defaults if isinstance(one, dict) for key in one if one[key] is None}
     for group in (word.partition("=")[0].lstrip("+") for word in null):
         if group not in empty:
             without = f", or ~{group} for none" if group in CAN_LACK else ""
@@ -110,7 +110,7 @@ def refuse_options(config_name: str) -> None:
 
 def own_keys(config_name: str) -> frozenset[str]:
     """The keys without a dot that `conf/` gives a command."""
-    return frozenset(map(str, OmegaConf.load(config_dir() / f"{config_name}.yaml"))) | groups()
+    return frozenset(map(str, shipped(config_name))) | groups()
 
 
 def refuse_added(job: Any, composed: Any, config_name: str) -> None:
@@ -155,9 +155,9 @@ def _is_read(key: str, before: Any, composed: Any) -> bool:
         return True
     parts = key.split(".")
     above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
-    sections = [_at(composed, each) for each in (*above, key)]
+    sections = [value_at(composed, each) for each in (*above, key)]
     described = any("_target_" in section for section in sections if isinstance(section, dict))
-    return described or any(is_collection(_at(before, each)) for each in above)
+    return described or any(is_collection(value_at(before, each)) for each in above)
 
 
 def is_collection(section: Any) -> bool:
@@ -183,7 +183,7 @@ def check_sections(config_name: str) -> None:
     if not suspects or (config := _composed(config_name)) is None:  # composing takes as long as it took Hydra
         return
     for key in suspects:
-        if isinstance(section := _at(config, key), dict):
+        if isinstance(section := value_at(config, key), dict):
             raise UserError(_section(key, section))
 
 
@@ -226,13 +226,13 @@ def _unknown(key: str, config_name: str) -> str:
     config = _composed(config_name)
     if (now := renamed(key)) and holds(config, RENAMED[key].partition(".")[0]):
         return f"{now} in place of {key}=..."
-    section = None if config is None else _at(config, key)
+    section = None if config is None else value_at(config, key)
     if isinstance(section, dict):
         return _section(key, section)
     if section is not None:
         return f"`{key}` is a key, not a group of files: write `{key}: ...` in place of `override /{key}: ...`."
     parent = key.rpartition(".")[0]
-    within = None if config is None or not parent else _at(config, parent)
+    within = None if config is None or not parent else value_at(config, parent)
     if parent == "trainer" and within and (decided := DECIDED.get(key.removeprefix("trainer."))):
         return f"{key} changes nothing here: give {decided[1]}."
     if called_here(key, config):
@@ -276,13 +276,6 @@ def _composed(config_name: str) -> dict[str, Any] | None:
             continue
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
     return None
-
-
-def _at(config: Any, key: str) -> Any:
-    """What stands at a dotted key; None where nothing does."""
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config
 
 
 def _nearest(key: str, config: dict[str, Any] | None) -> str:

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
-from diffusion_art.config import literal
+from diffusion_art.config import literal, value_at
 from diffusion_art.elsewhere import ELSEWHERE
 from diffusion_art.errors import UserError
 
@@ -64,6 +64,7 @@ FLAGS = {
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False),
     **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc"), False),
 }
+_MISSING = object()
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -80,7 +81,8 @@ def understood(
     sweeping = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
     before = ["", *words][: len(words)]
     for flag, word in zip(before, words, strict=True):
-        if not FLAGS.get(flag) and _sets_nothing(word):
+        sets = typed(word) is not None or word.startswith(("-", "~")) or _parsed(word) is not None
+        if not sets and not FLAGS.get(flag):
             raise UserError(_bare(word, before=flag))
     return [
         word if FLAGS.get(flag) else _there_already(_understood(word, groups, sweeping), groups, keys)
@@ -159,12 +161,7 @@ def refuse_renamed(config: Mapping[str, Any]) -> None:
 
 def holds(config: Any, key: str) -> bool:
     """Whether plain data has a dotted key, if only for null."""
-    name, _, rest = key.partition(".")
-    return isinstance(config, Mapping) and name in config and (not rest or holds(config[name], rest))
-
-
-def _sets_nothing(word: str) -> bool:
-    return typed(word) is None and not word.startswith(("-", "~")) and _parsed(word) is None
+    return value_at(config, key, _MISSING) is not _MISSING
 
 
 def _bare(word: str, *, before: str) -> str:

@@ -29,10 +29,10 @@ from diffusion_art.config import build
 from diffusion_art.diffusion.guidance import tempering
 from diffusion_art.diffusion.samplers import Callback, Sampler, by_name
 from diffusion_art.errors import UserError
-from diffusion_art.infotext import infotext
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record, Weights
 from diffusion_art.reports.grids import grids_of
+from diffusion_art.sheets import infotext, model_hash
 from diffusion_art.sizes import Size, named, size_named
 
 if TYPE_CHECKING:
@@ -205,19 +205,18 @@ class Run:
         more: dict[str, Any] | None = None,
     ) -> str:
         """The same as the text that AUTOMATIC1111's tools read (see `infotext`)."""
-        return infotext(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            sampler=sampler.title,
-            num_steps=sampler.num_steps,
-            guidance_scale=guidance_scale,
-            size=named(size or self.size_of(None)),
-            model=model or self.name,
-            checkpoint=self.checkpoint_id,
-            software=f"diffusion_art {__version__}",
-            more=more,
-        )
+        fields = {
+            "Steps": sampler.num_steps,
+            "Sampler": sampler.title,
+            "CFG scale": f"{guidance_scale:g}",
+            "Seed": seed,
+            "Size": named(size or self.size_of(None)),
+            "Model hash": model_hash(self.checkpoint_id),
+            "Model": model or self.name,
+            **(more or {}),
+            "Version": f"diffusion_art {__version__}",
+        }
+        return infotext(prompt, negative_prompt, fields)
 
     def sample(
         self,

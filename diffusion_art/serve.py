@@ -20,7 +20,7 @@ from diffusion_art.config import plain
 from diffusion_art.devices import pick_device
 from diffusion_art.net import Tls
 from diffusion_art.runs import load_run
-from diffusion_art.serving.engine.opening import check_compile, open_engine
+from diffusion_art.serving.engine.compiled import check_compile, open_engine
 from diffusion_art.serving.listening import listen_at
 from diffusion_art.serving.server import Announcement, check_log_level, log_from, make_server, serve
 from diffusion_art.serving.settings import Settings, check_address

@@ -1,12 +1,20 @@
 """Contact sheets of 8-bit pictures, and files with their story: what paints without torch.
 
-Every picture we write says what was asked for, PNGs in their text chunks, from which `read_metadata` reads it back.
+Every picture we write says what was asked for, PNGs in their text chunks, from which `read_metadata` reads it back. One
+of these, `parameters`, is what AUTOMATIC1111's web UI writes, and its users' tools read:
+
+    a red house
+    Negative prompt: blurry
+    Steps: 20, Sampler: DPM++ 2M, CFG scale: 3, Seed: 7, Size: 64x64, Model hash: 3f9c21ab, Model: first, Version: 1
+
+Size is what was painted. A picture that was enlarged afterwards says so as theirs do: `Hires resize: 512x512`.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,7 +26,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from diffusion_art.files import written
-from diffusion_art.infotext import KEY as INFOTEXT
 
 TILE_PX = 144  # smaller pictures are enlarged to at least this, by a whole factor, without smoothing
 GAP_PX = 8
@@ -27,6 +34,7 @@ TITLE_PX = 16
 CAPTION_LINES = 4
 COMPRESSED_CHARS = 200  # a text chunk longer than this is compressed
 PAPER, INK, FADED = (255, 255, 255), (38, 38, 42), (128, 128, 134)
+INFOTEXT = "parameters"  # the text chunk's name
 QUALITY = 95  # of JPEG and WebP, when nobody says
 _IMAGE_DESCRIPTION, _EXIF, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # EXIF's tags
 _JPEG_EXIF_BYTES = 65_533  # the most that one has room for
@@ -132,6 +140,23 @@ def text_chunks(metadata: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
         else:
             chunks.add_itxt(key, text, zip=len(text) > COMPRESSED_CHARS)
     return chunks
+
+
+def infotext(prompt: str, negative_prompt: str, fields: Mapping[str, Any]) -> str:
+    """`parameters`: what a picture was painted from."""
+    negative = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
+    return f"{prompt}{negative}\n" + ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
+
+
+def model_hash(checkpoint: str) -> str:
+    """The hash in a checkpoint's id: 3f9c21ab of `step_00000500-3f9c21ab`, and of `step_00000500-3f9c21ab-bf16`."""
+    found = re.search(r"-([0-9a-f]{8})(?:-[a-z]+16)*$", checkpoint)
+    return found[1] if found else checkpoint.rpartition("-")[2]
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

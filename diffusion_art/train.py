@@ -95,7 +95,7 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
     checkpoint = checked_resume(config.ckpt_path, run_dir)
     if checkpoint is not None:
         check_same_data(checkpoint, config)
-    settings = settle(config, run_dir, typed=_typed())
+    settings = settle(config, run_dir, typed=[key_of(override) for override in given()])
     trainer = settings["trainer"]
     check_processes(trainer)
     if settings["find_batch_size"]:
@@ -115,11 +115,6 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
         launch(settings, run_dir, processes)
         return last_value(run_dir, settings["optimized_metric"])
     return fit(settings, run_dir, checkpoint)
-
-
-def _typed() -> list[str]:
-    """The keys given on the command line."""
-    return [key_of(override) for override in given()]
 
 
 def _relative(path: Path) -> Path:

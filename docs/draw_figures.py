@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
+from diffusion_art.diffusion.denoiser import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta, Schedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.shards.order import EpochOrder

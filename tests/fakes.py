@@ -32,7 +32,7 @@ MODEL_CONFIG: dict[str, Any] = {
         "norm_groups": 4,
     },
     "schedule": {"_target_": "diffusion_art.diffusion.schedules.Flow"},
-    "prediction": {"_target_": "diffusion_art.diffusion.predictions.Flow"},
+    "prediction": {"_target_": "diffusion_art.diffusion.denoiser.Flow"},
     "text_encoder": {
         "_target_": "diffusion_art.models.text_encoder.OpenClipScratch",
         "width": 16,

@@ -15,13 +15,12 @@ from torch.nn import functional as F
 from diffusion_art.callbacks.retrieval import recall_at_1
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.models.clip import Clip
-from diffusion_art.models.clip_to_train import TrainableClip
-from diffusion_art.models.contrastive import Contrastive
+from diffusion_art.models.clip_to_train import Contrastive, TrainableClip
 from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.record import KEY
 from diffusion_art.tensors import Batch
-from diffusion_art.training.clip_step import ClipStep
+from diffusion_art.training.plain_steps import ClipStep
 from tests.fakes import toy_run
 
 CAPTIONS = ["a red house", "a blue house", "a green sea", "planes"]

@@ -11,7 +11,7 @@ import torch
 
 from diffusion_art.diagnosis import devices, machine
 from diffusion_art.diagnosis.finding import Finding, without_names
-from diffusion_art.diagnosis.report import possible, text
+from diffusion_art.doctor import possible, text
 
 
 def test_it_tells_people_and_programs_the_same_and_nothing_private(run_here, monkeypatch, tmp_path):

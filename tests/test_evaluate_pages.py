@@ -15,7 +15,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
 from diffusion_art.evaluation import evaluate_runs as command
 from diffusion_art.evaluation.model_card import model_card
-from diffusion_art.evaluation.work import FOLDER
+from diffusion_art.evaluation.subject import FOLDER
 from diffusion_art.files import CACHE_VARIABLE
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, toy_model, write_checkpoint
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_checkpoint
-from diffusion_art.diffusion.reconstruction import Reconstruction
+from diffusion_art.diffusion.objective import Reconstruction
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
@@ -19,8 +19,8 @@ from diffusion_art.models.vae import Vae
 from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
 from diffusion_art.tensors import Batch
-from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.noise import POSTERIOR, noise_at
+from diffusion_art.training.plain_steps import AutoencoderStep
 from diffusion_art.training.terms.perceptual import Perceptual
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, SmallTower, toy_model, toy_vae, vae_config, write_checkpoint
 

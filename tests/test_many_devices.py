@@ -29,13 +29,13 @@ from diffusion_art.checkpoints import find_checkpoint, load_text_to_image, read_
 from diffusion_art.consolidate import consolidate
 from diffusion_art.errors import UserError
 from diffusion_art.launching.processes import check_processes
-from diffusion_art.models.contrastive import Contrastive
+from diffusion_art.models.clip_to_train import Contrastive
 from diffusion_art.record import KEY
 from diffusion_art.shared_checkpoint import SHARED, described, read_shared, write_shared
 from diffusion_art.training.averages.ema import Ema
-from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.module import DiffusionModule
 from diffusion_art.training.optim import Constant
+from diffusion_art.training.plain_steps import ClipStep
 from diffusion_art.training.processes.peers import Lost, speaks
 from diffusion_art.training.processes.sharded import ShardedStrategy
 from diffusion_art.training.run.resume import checked_resume, steps_done

@@ -445,7 +445,7 @@ def test_one_job_that_fails_leaves_the_others_and_is_named_at_the_end(tiny, run_
 @pytest.mark.slow
 def test_a_run_without_callbacks_keeps_those_that_were_typed(tiny, run_here, tmp_path):
     """The experiment has settings of callbacks, which are left out as well."""
-    monitor = "+callbacks.rate={_target_: diffusion_art.callbacks.rate.LearningRate}"
+    monitor = "+callbacks.rate={_target_: diffusion_art.callbacks.throughput.LearningRate}"
     words = [word for word in tiny if not word.startswith("callbacks.")]
     status, _, complaints = run_here("train", *words, "run=none", "trainer.max_steps=1", "~callbacks", monitor)
     assert status == 0, complaints

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
 from diffusion_art.checkpoints import load_text_to_image
-from diffusion_art.diffusion import predictions, schedules
+from diffusion_art.diffusion import denoiser, schedules
 from diffusion_art.diffusion.samplers import by_name
 from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.images import to_pil
@@ -40,7 +40,7 @@ class Pipeline:
     def __init__(self, model: TextToImage, *, dtype: torch.dtype = torch.bfloat16) -> None:
         assert isinstance(model.backbone, UNet)
         assert isinstance(model.schedule, schedules.Flow), "the scheduler below is set up for flow matching"
-        assert isinstance(model.prediction, predictions.Flow)
+        assert isinstance(model.prediction, denoiser.Flow)
         self.model, self.dtype = model, dtype
         self.unet = model.backbone.as_diffusers()
         self.unet.to(dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Pictures per second, and the share of time training stood waiting for them."""
+"""How fast a run trains: pictures per second, the wait for them, the rate of each step, and the progress bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import Tensor
 
+from diffusion_art.devices import Reading
 from diffusion_art.tensors import Batch
 from diffusion_art.training.run.limits import interval
 
@@ -98,3 +101,51 @@ class Throughput(Callback):
     def _waited(trainer: Trainer) -> float:
         loader = trainer.datamodule.train_loader  # type: ignore[attr-defined]
         return loader.wait_s if loader is not None else 0.0
+
+
+class LearningRate(Callback):
+    """Logs `train/lr`, the rate that the step is taken with; the optimisers here have one for all their groups."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        # a tensor of the host: Lightning would send a plain number to the device and wait for it to arrive
+        rate = torch.tensor(trainer.optimizers[0].param_groups[0]["lr"], dtype=torch.float32)
+        pl_module.log("train/lr", rate, batch_size=len(batch))
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich bar; its total is the run's number of batches, so the time left is that of the whole run.
+
+    On a CUDA device the loss shown is the newest that has arrived, some steps old: nothing waits for it.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._coming: dict[str, Reading] = {}
+        self._known: dict[str, float] = {}
+
+    @property
+    def total_train_batches(self) -> int | float:
+        return self.trainer.num_training_batches
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown = trainer.callback_metrics
+        items: dict[str, Any] = {}
+        for name, label in (("train/loss", "loss"), ("val/loss", "val")):
+            if name in shown and (value := self._newest(name, shown[name])) is not None:
+                items[label] = f"{value:.4f}"
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Throughput) and callback.images_per_s:
+                items["images/s"] = f"{callback.images_per_s:.0f}"
+                items["wait"] = f"{100 * callback.data_wait_share:.1f}%"
+        return items
+
+    def _newest(self, name: str, value: Tensor) -> float | None:
+        """The last value of that name that is on the host; `value` sets out for it if no other is on its way."""
+        if name not in self._coming:
+            self._coming[name] = Reading(value)
+        if self._coming[name].ready:
+            self._known[name] = float(self._coming.pop(name).values())
+        return self._known.get(name)
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "training"

@@ -141,14 +141,6 @@ class StreamDataModule(LightningDataModule):
             raise UserError(f"latents, text states and features are those of a model, and none is at hand: set {PLAIN}")
         return self.payload
 
-    def training_samples(self) -> int:
-        """Pictures of the training split, for which no server is started; shards that are missing are built.
-
-        Raises:
-            UserError: nobody can tell.
-        """
-        return self.origin.training_samples()
-
     def sizes(self) -> list[str]:
         """The sizes (`160x96`) that the run trains on where pictures keep their shape, the square among them; empty
         where all are squares. No server is started; shards that may hold other shapes and are missing are built.
@@ -180,10 +172,6 @@ class StreamDataModule(LightningDataModule):
                 yield ReadRequest(part.split, seed, part.start + row, part.start + row + 1)
 
         return self.origin.captions(chosen)
-
-    def served_name(self) -> str | None:
-        """What the data set of a server that runs already is called, if the server says so at once."""
-        return self.origin.served_name()
 
     def setup(self, stage: str | None = None) -> None:
         if self._open_reader is not None:

@@ -78,8 +78,9 @@ def _rates(device: torch.device) -> Finding:
     try:
         full = rate(device, torch.float32)
         if not computes_in_bf16(device):
-            told = f"{_flops(full)} in fp32; bf16 is emulated"
-            return Finding(name, told, "slow" if device.type == "cuda" else "ok", _without_bf16(device))
+            told, on_gpu = f"{_flops(full)} in fp32; bf16 is emulated", device.type == "cuda"
+            advice = "runs train in fp32 here: trainer.precision=auto sees to it" if on_gpu else ""
+            return Finding(name, told, "slow" if on_gpu else "ok", advice)
         return Finding(name, f"{_flops(full)} in float32, {_flops(rate(device, torch.bfloat16))} in bfloat16")
     except RuntimeError as error:
         return _not_measured(name, error)
@@ -91,10 +92,6 @@ def _not_measured(name: str, error: RuntimeError) -> Finding:
         return Finding(name, "no memory was free to measure", "slow", "end what else computes there, or wait for it")
     said = str(error).strip().partition("\n")[0]
     return Finding(name, f"could not be measured: {said}", "slow")
-
-
-def _without_bf16(device: torch.device) -> str:
-    return "runs train in fp32 here: trainer.precision=auto sees to it" if device.type == "cuda" else ""
 
 
 def rate(device: torch.device, dtype: torch.dtype) -> float:

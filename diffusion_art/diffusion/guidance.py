@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from diffusion_art.errors import UserError
 EDGE = 1e-6  # what rounding may take from a time that lies on an edge of the interval
 
 
+@dataclass(eq=False)
 class Guidance:
     """Steer the denoiser of a caption away from that of no caption (or of a negative one), or from a worse one.
 
@@ -45,35 +47,27 @@ class Guidance:
     or an earlier checkpoint that sees the same caption: Karras et al. 2024, https://arxiv.org/abs/2406.02507
     """
 
-    def __init__(
-        self,
-        cond: Denoiser,
-        null: Denoiser | None = None,
-        *,
-        guidance_scale: float | int,
-        doubled: Denoiser | None = None,
-        interval: tuple[float, float] | None = None,
-        rescale: float | int = 0.0,
-        threshold: float | int = 0.0,
-    ) -> None:
-        if not math.isfinite(guidance_scale):
-            raise UserError(f"guidance_scale must be a finite number, not {guidance_scale}; 1 is no guidance")
-        tempering(interval=interval, rescale=rescale, threshold=threshold)
-        if threshold and not cond.clip:
+    cond: Denoiser
+    null: Denoiser | None = None
+    _: KW_ONLY
+    guidance_scale: float | int
+    doubled: Denoiser | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float | int = 0.0
+    threshold: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance_scale):
+            raise UserError(f"guidance_scale must be a finite number, not {self.guidance_scale}; 1 is no guidance")
+        tempering(interval=self.interval, rescale=self.rescale, threshold=self.threshold)
+        if self.threshold and not self.cond.clip:
             raise UserError(
-                f"guidance threshold={threshold} needs latents that are pixels in [-1, 1], and these have no bounds; "
-                "use guidance.rescale=0.7 instead"
+                f"guidance threshold={self.threshold} needs latents that are pixels in [-1, 1], and these have no "
+                "bounds; use guidance.rescale=0.7 instead"
             )
-        if guidance_scale != 1 and (null is None) == (doubled is None):
+        if self.guidance_scale != 1 and (self.null is None) == (self.doubled is None):
             raise ValueError("guidance needs either null or doubled")
-        self.cond = cond
-        self.null = null
-        self.doubled = doubled
-        self.guidance_scale = guidance_scale
-        self.interval = interval
-        self.rescale = rescale
-        self.threshold = threshold
-        self.schedule = cond.schedule
+        self.schedule = self.cond.schedule
 
     def __call__(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         inside = None if self.interval is None else within(t, self.interval)  # which rows to guide; None: all

@@ -7,6 +7,8 @@
 A weighting by SNR is stated once, as the weight of the squared error in x_0, and carried into the
 prediction's own space by the square of `x0_error_scale`. So it asks for the same thing whether the network
 outputs epsilon, v, x_0 or flow; only `NoWeighting` leaves the choice to the prediction.
+
+An autoencoder's pictures are judged by `Reconstruction`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_art.diffusion.denoiser import Backbone, image_scales
-from diffusion_art.diffusion.predictions import Prediction
+from diffusion_art.diffusion.denoiser import Backbone, Prediction, image_scales
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.diffusion.times import Times
 from diffusion_art.errors import UserError
@@ -138,3 +139,29 @@ class Objective:
         error = out.float() - prediction.target(x_0, eps, alpha, sigma).float()
         mse = cast(Tensor, reduce(error**2, "b c h w -> b", "mean"))
         return self.weighting(t, schedule=schedule, prediction=prediction) * mse
+
+
+class Reconstruction:
+    """The mean absolute difference of pixels, and a light pull of latents to unit noise, of each picture.
+
+    A `kl_weight` near 1e-4 keeps latents from growing without limit; a larger one blurs pictures.
+
+    Papers: Kingma & Welling 2014, Eq. 10, https://arxiv.org/abs/1312.6114; Rombach et al. 2022, Sec. 3.1,
+    https://arxiv.org/abs/2112.10752
+    """
+
+    def __init__(self, *, kl_weight: float = 1e-4) -> None:
+        if not kl_weight >= 0:
+            raise UserError(f"objective.kl_weight={kl_weight} must be 0 or more; 1e-4 is usual.")
+        self.kl_weight = kl_weight
+
+    def __call__(
+        self,
+        decoded: Float[Tensor, "b 3 h w"],
+        images: Float[Tensor, "b 3 h w"],
+        *,
+        mean: Float[Tensor, "b c h2 w2"],
+        logvar: Float[Tensor, "b c h2 w2"],
+    ) -> Float[Tensor, " b"]:
+        kl = (mean.square() + logvar.exp() - 1 - logvar).flatten(1).mean(1) / 2
+        return (decoded - images).abs().flatten(1).mean(1) + self.kl_weight * kl

@@ -24,9 +24,8 @@ from diffusion_art.diffusion.denoiser import AnyDenoiser, rows_at
 from diffusion_art.diffusion.samplers import Sampler, Tabular
 from diffusion_art.diffusion.samplers.ddim import DDIM
 from diffusion_art.diffusion.samplers.euler import Heun
-from diffusion_art.diffusion.samplers.table import after, steps_of
+from diffusion_art.diffusion.samplers.table import SPACINGS, after, steps_of, time_grid
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.time_grids import SPACINGS, time_grid
 from diffusion_art.errors import UserError
 
 NEAREST = 1e-3  # candidates keep this distance in t

@@ -18,15 +18,14 @@ from diffusion_art.checkpoints import find_run
 from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import save_json
+from diffusion_art.evaluation.curves import folder_name, label, points, swept
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.measure import measured
 from diffusion_art.evaluation.metrics import Metric
-from diffusion_art.evaluation.model_card import model_card, write_card
+from diffusion_art.evaluation.model_card import card_of, write_card
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.report import Entry, comparison_text, report
-from diffusion_art.evaluation.subject import Subject
-from diffusion_art.evaluation.sweep import folder_name, label, points, swept
-from diffusion_art.evaluation.work import Work
+from diffusion_art.evaluation.subject import Subject, Work
 from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.reports.document import page, write_part
@@ -209,17 +208,6 @@ def _write_pages(
     log.info("written to %s and %s", folder / "evaluation.json", folder / "report.html")
     if axes:
         return
-    parameters = sum(weight.numel() for weight in run.model.trainable_state().values())
-    text = model_card(
-        run.name,
-        run.config,
-        entries[0].result,
-        metrics,
-        step=run.step,
-        parameters=parameters,
-        provenance=run.provenance,
-        run=path,
-        folder=folder,
-    )
+    text = card_of(run, entries[0].result, metrics, called=path, folder=folder)
     if not write_card(folder / "MODEL_CARD.md", without_home(text)):
         log.info("%s is yours, and was left as it is", folder / "MODEL_CARD.md")

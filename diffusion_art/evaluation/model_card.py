@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_art.evaluation.metrics import Metric
 from diffusion_art.evaluation.report import BEWARE, MEMORISATION, PAINTED, painted_with
+from diffusion_art.runs import Run
 from diffusion_art.shards.places import place_of
 
 LIES = ("path", "images")  # of a source: where its pictures lie
@@ -21,6 +22,13 @@ def write_card(path: Path, text: str) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return True
+
+
+def card_of(run: Run, result: Mapping[str, Any], metrics: Mapping[str, Metric], *, called: str, folder: Path) -> str:
+    """The card of a run that commands name `called`."""
+    parameters = sum(weight.numel() for weight in run.model.trainable_state().values())
+    told = {"step": run.step, "parameters": parameters, "provenance": run.provenance}
+    return model_card(run.name, run.config, result, metrics, **told, run=called, folder=folder)
 
 
 def model_card(

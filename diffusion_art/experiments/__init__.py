@@ -2,7 +2,7 @@
 
 Each module says what it gained when it was tried, or that it was not tried, and when it goes.
 
-    immiscible     noise near its picture: noise=immiscible, noise=assigned (assignment.py is their solver)
+    immiscible     noise near its picture: noise=immiscible, noise=assigned
     edm            EDM's preconditioning and loss: model/prediction=edm objective=edm
     soft_min_snr   a weighting: objective=soft_min_snr
 

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from diffusion_art.diffusion.denoiser import Prediction
 from diffusion_art.diffusion.objective import X0Weighting
-from diffusion_art.diffusion.predictions import Prediction
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 

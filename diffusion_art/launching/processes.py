@@ -17,12 +17,11 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from diffusion_art.config import config_dir, verbatim
+from diffusion_art.config import shipped, verbatim
 from diffusion_art.errors import UserError
 from diffusion_art.stop_signals import SIGNALS, exit_status, stop_signal
 from diffusion_art.training.processes.peers import Lost, processes_started, said_of
-from diffusion_art.training.run.attempts import agreed, launchers_store
-from diffusion_art.training.run.resume import go_on_from
+from diffusion_art.training.run.resume import agreed, go_on_from, launchers_store
 from diffusion_art.training.run.run_folder import HELD_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -40,9 +39,7 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
 
 
 def check_processes(trainer: Mapping[str, Any]) -> None:
-    """Raises:
-    UserError: a launcher started other processes on this machine than the run is for; Lightning would not see it.
-    """
+    """UserError where a launcher started other processes here than the run is for; Lightning would not see it."""
     started, wanted = processes_started(), processes_of(trainer)
     if started in (None, wanted):
         return
@@ -76,8 +73,7 @@ def launch(settings: dict[str, Any], run_dir: Path, processes: int) -> None:
     """
     saved = (run_dir / "launch.yaml").resolve()
     saved.parent.mkdir(parents=True, exist_ok=True)
-    hydra: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "default.yaml"), resolve=False)
-    hydra |= {"run": {"dir": str(run_dir)}, "output_subdir": None}
+    hydra = shipped("hydra/default") | {"run": {"dir": str(run_dir)}, "output_subdir": None}
     saved.write_text(OmegaConf.to_yaml(OmegaConf.create({**verbatim(settings), "hydra": hydra})))
     log.info("starting %d processes from %s", processes, saved)
     os.environ[HELD_VARIABLE] = str(run_dir.resolve())
@@ -97,7 +93,7 @@ def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemEx
     """How a run ends whose processes failed. One that was killed is the reason, since the others end for its sake."""
     first = min(each.timestamp for each in error.failures.values())  # in seconds; the last ones torchrun itself kills
     failed = [(rank, each.exitcode) for rank, each in error.failures.items() if each.timestamp == first]
-    killed = next((each for each in failed if _is_kill(each[1])), None)
+    killed = next((each for each in failed if each[1] < 0 and not stop_signal(each[1])), None)
     if killed is not None:
         why = f"it was killed by {signal.Signals(-killed[1]).name}"
         return UserError(said_of(Lost(killed[0], why), world=processes, go_on=go_on_from(run_dir)))
@@ -105,10 +101,6 @@ def ended(error: ChildFailedError, *, processes: int, run_dir: Path) -> SystemEx
     if stop_signal(status):
         return SystemExit(status)
     return UserError(f"the run of {processes} processes ended with status {status}; its messages are above.")
-
-
-def _is_kill(status: int) -> bool:
-    return status < 0 and not stop_signal(status)
 
 
 def join_again(strategy: Strategy) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.checkpoints import read_plain
 from diffusion_art.config import build, class_of, config_dir, is_a, plain
-from diffusion_art.devices import computes_in_bf16, precision_named
+from diffusion_art.devices import computes_in_bf16, device_of, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
 from diffusion_art.launching.processes import processes_of
@@ -27,9 +27,8 @@ from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
 from diffusion_art.training.run.init_from import started_from
 from diffusion_art.training.run.length import settled_steps
-from diffusion_art.training.run.limits import check_limits
+from diffusion_art.training.run.limits import LASTING, check_limits, check_trial, trial
 from diffusion_art.training.run.run_shards import shards_of
-from diffusion_art.training.run.trial_runs import LASTING, check_trial, trial, trial_steps
 from diffusion_art.training.terms.teacher import Teacher, student_of
 from diffusion_art.units import counted
 
@@ -82,9 +81,7 @@ def _kept(nodes: Mapping[Any, Any], group: str, typed: Sequence[str]) -> dict[An
 
 
 def check_same_data(checkpoint: Path, config: DictConfig) -> None:
-    """Raises:
-    UserError: shards of other pictures than the checkpoint was trained on would be built, and refused after that.
-    """
+    """UserError where shards of other pictures than those of the checkpoint would be built, and refused after that."""
     data, before = plain(config.data), Record.of(read_plain(checkpoint), origin=checkpoint).config["data"]
     if data.get("url") not in ("auto", "shards") or before.get("path") is None or _same(data, before):
         return
@@ -115,7 +112,7 @@ def _settle_source(config: DictConfig, typed: Sequence[str]) -> None:
     else:
         if not is_a(data.get("source"), Painter):
             return
-        served = build_datamodule(plain(config)).served_name()
+        served = build_datamodule(plain(config)).origin.served_name()
         if served in (None, build(data["source"]).name):
             return
         log.info("the server at data.url=%s has `%s`, and not the painter's pictures", data["url"], served)
@@ -147,7 +144,7 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
     """`trainer.max_steps`, which all that depends on the run's length follows, whatever was given of it."""
     trainer = plain(config.trainer)
     check_trial(trainer)
-    if steps := trial_steps(trainer):
+    if steps := int(trainer.get("fast_dev_run") or 0):
         config.trainer = trial(trainer, steps)
         config.logger = {}
         config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}
@@ -160,7 +157,7 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
         trainer,
         typed=typed,
         per_step=known["data"]["global_batch_size"] * trainer["accumulate_grad_batches"],
-        pictures=lambda: build_datamodule(known).training_samples(),
+        pictures=lambda: build_datamodule(known).origin.training_samples(),
     )
     config.trainer.max_epochs = -1
     if said:
@@ -194,11 +191,7 @@ def settled_precision(asked: int | str, accelerator: str) -> int | str:
 
 def best_precision(accelerator: str) -> str:
     """`bf16-mixed` where the processor computes in bf16, else full precision."""
-    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-        return "bf16-mixed" if computes_in_bf16(torch.device("cuda")) else "32-true"
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return "32-true"
-    return "bf16-mixed" if computes_in_bf16(torch.device("cpu")) else "32-true"
+    return "bf16-mixed" if computes_in_bf16(torch.device(device_of(accelerator))) else "32-true"
 
 
 def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool | str:
@@ -209,7 +202,7 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
     """
     if asked not in (False, True, "whole", "auto"):
         raise UserError(f"compile={asked} is not known: choose auto, true (by region), whole (as one graph) or false.")
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    on_gpu = device_of(accelerator) == "cuda"
     if not asked or (asked == "auto" and not (on_gpu and (max_steps < 0 or max_steps >= WORTH_COMPILING_STEPS))):
         return False
     lacking = cannot_compile("cuda" if on_gpu else "cpu")

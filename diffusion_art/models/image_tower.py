@@ -25,7 +25,7 @@ from diffusion_art.accel.frozen_convolutions import streamlined
 from diffusion_art.accel.maps import resized
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError
-from diffusion_art.models.weights_hash import see_weights
+from diffusion_art.models.trainable import see_weights
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map

@@ -11,10 +11,9 @@ from jaxtyping import Float
 from rich.progress import track
 from torch import Tensor, nn
 
-from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.denoiser import Denoiser, Prediction, check_prediction
 from diffusion_art.diffusion.guidance import Guidance
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import Prediction, check_prediction
 from diffusion_art.diffusion.samplers import Callback, Sampler
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError

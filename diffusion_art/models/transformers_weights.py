@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.extras import install_command, missing
 from diffusion_art.models.hub import on_hub
 from diffusion_art.models.tokenizer import REMEMBERED, report_truncation
@@ -149,7 +149,7 @@ def _told(place: str, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        reason = first_line(error)
         if not Path(place).exists() and not on_hub(place, [CONFIG]):
             reason = "no folder here, and no answer from the hub"
         raise UserError(f"{what} of {place} cannot be had: {reason}. {mends(place)}") from error

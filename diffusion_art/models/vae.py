@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.devices import computes_in_bf16
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.files import newest_first
 from diffusion_art.models.codec import Codec
-from diffusion_art.models.weights_hash import see_weights
+from diffusion_art.models.trainable import see_weights
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, AutoencoderDC)}
 WIDTHS = ("block_out_channels", "encoder_block_out_channels")  # of the levels, whose sides are halved in between
@@ -191,7 +191,7 @@ def _read(place: str | Path, where: dict[str, Any]) -> Any:
     try:
         config: Any = AutoencoderKL.load_config(place, **where)
     except (OSError, ValueError) as error:
-        reason = _first_line(error) if isinstance(place, Path) else "no folder here, and no answer from the hub"
+        reason = first_line(error) if isinstance(place, Path) else "no folder here, and no answer from the hub"
         raise UserError(f"the VAE of {place} cannot be had: {reason}. {MENDS}") from error
     if (kind := config.get("_class_name")) not in KINDS:
         raise UserError(f"{place} holds a {kind}, and a codec can be made of {', '.join(KINDS)}.")
@@ -200,8 +200,4 @@ def _read(place: str | Path, where: dict[str, Any]) -> Any:
     try:
         return KINDS[kind].from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False, **where)
     except Exception as error:  # diffusers, the hub and safetensors each raise their own
-        raise UserError(f"the VAE of {place} cannot be loaded ({_first_line(error)}). {MENDS}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise UserError(f"the VAE of {place} cannot be loaded ({first_line(error)}). {MENDS}") from error

@@ -87,15 +87,11 @@ class Announcement:
         studio, settings = self.studio, self.studio.settings
         at = settings.public_url or url
         log.info("%s (%s px, %s) is served at %s", studio.model.id, studio.model.size, studio.model.checkpoint, at)
-        log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", _age_s())
+        age_s = time.time() - psutil.Process().create_time()
+        log.info("a page at /, the API at /docs; ready after %.1f s; stop with Ctrl-C", age_s)
         warn_of_plain_tokens(settings.tokens, self.tls)
         if self.then is not None:
             self.then()
-
-
-def _age_s() -> float:
-    """Seconds since this process began."""
-    return time.time() - psutil.Process().create_time()
 
 
 def check_log_level(level: str) -> None:

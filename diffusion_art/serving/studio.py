@@ -2,33 +2,36 @@
 
 Pictures are encoded on threads of their own, so
 that neither the event loop nor the engine waits for it.
+
+Those that were answered as a url are kept in memory for a while, under names that cannot be guessed. Nothing touches
+the disk, so nothing is left behind by a server that dies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from diffusion_art import __version__
-from diffusion_art.infotext import KEY as INFOTEXT
 from diffusion_art.runs import Run
 from diffusion_art.serving.about import describe
-from diffusion_art.serving.api.errors import ApiError, internal, out_of_service, too_many
+from diffusion_art.serving.api.errors import ApiError, internal, invalid, out_of_service, too_many
 from diffusion_art.serving.api.metrics import Metrics
-from diffusion_art.serving.api.pictures import Size
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
-from diffusion_art.serving.files import Files
-from diffusion_art.serving.orders import Orders, Output
+from diffusion_art.serving.orders import Orders, Output, Size
 from diffusion_art.serving.settings import Rates, Settings
-from diffusion_art.sheets import encode
+from diffusion_art.sheets import INFOTEXT, encode
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +81,7 @@ class Studio:
         if not self.ready:
             raise out_of_service(_ENDING if self.draining else "The engine has died; its log says more.")
         if len(jobs) > self.engine.max_jobs:
-            raise ApiError(
-                400,
+            raise invalid(
                 f"{len(jobs)} pictures are more than the {self.engine.max_jobs} that may be on their way at a time.",
                 code="too_many_pictures",
             )
@@ -167,3 +169,47 @@ def post(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: 
         loop.call_soon_threadsafe(call, *arguments)
     except RuntimeError:
         log.debug("the event loop is closed already")
+
+
+@dataclass(frozen=True)
+class File:
+    content: bytes
+    media_type: str
+    expires: float  # on the clock of its `Files`
+
+
+class Files:
+    """Each file lives `lifetime_s`; when all of them exceed `max_bytes`, the oldest go before their time."""
+
+    def __init__(self, *, lifetime_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lifetime_s, self.max_bytes = lifetime_s, max_bytes
+        self.bytes = 0
+        self._clock = clock
+        self._files: OrderedDict[str, File] = OrderedDict()  # oldest first, so the first to expire
+
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._files)
+
+    def put(self, content: bytes, media_type: str) -> str:
+        """Keep a file. Returns its name, 128 random bits and an ending."""
+        name = f"{secrets.token_urlsafe(16)}.{media_type.partition('/')[2]}"
+        self._files[name] = File(content, media_type, self._clock() + self.lifetime_s)
+        self.bytes += len(content)
+        self._expire()
+        return name
+
+    def get(self, name: str) -> tuple[File, float] | None:
+        """The file and the seconds it has left, or None when there is none (any more)."""
+        self._expire()
+        file = self._files.get(name)
+        return None if file is None else (file, file.expires - self._clock())
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._files:
+            name, file = next(iter(self._files.items()))
+            if file.expires > now and self.bytes <= self.max_bytes:
+                return
+            del self._files[name]
+            self.bytes -= len(file.content)

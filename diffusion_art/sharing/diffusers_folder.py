@@ -2,11 +2,14 @@
 
     unet/           UNet2DConditionModel
     vae/            the VAE, of a model that paints latents
-    scheduler/      one of diffusers' (schedulers.py)
+    scheduler/      one of diffusers', that takes the steps of the run's sampler
     tokenizer/      transformers' CLIPTokenizer
     text_encoder/   transformers' CLIPTextModelWithProjection, or TextTower of the text_tower.py in it
     pipeline.py     DiffusionArtPipeline
     README.md       the model card
+
+In z = x_t / (alpha + sigma) every noise schedule is the straight path, and DDIM, DPM-Solver++ and UniPC take the same
+steps there. So one scheduler of diffusers for flow models serves all of ours (`pipeline.py` uses it so).
 
 Before it is written, the pipeline paints a picture beside the model itself, and both must be the same.
 """
@@ -23,7 +26,16 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
+from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers.consistency import Consistency
+from diffusion_art.diffusion.samplers.ddim import DDIM
+from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
+from diffusion_art.diffusion.samplers.euler import Euler
+from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.models.tokenizer import ClipTokenizer
@@ -31,12 +43,10 @@ from diffusion_art.models.unet import UNet
 from diffusion_art.models.vae import Vae
 from diffusion_art.sharing import pipeline, text_tower
 from diffusion_art.sharing.clip_text import clip_text_model
-from diffusion_art.sharing.folder import new_folder, told_in, write_cards
+from diffusion_art.sharing.folder import merges, new_folder, told_in, vocabulary, write_cards, write_tokenizer
 from diffusion_art.sharing.painting import Painting
 from diffusion_art.sharing.pipeline import DiffusionArtPipeline
-from diffusion_art.sharing.schedulers import scheduler_of
 from diffusion_art.sharing.text_tower import TextTower
-from diffusion_art.sharing.tokenizer_files import merges, vocabulary, write_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -187,3 +197,32 @@ def _how(painting: Painting, folder: str) -> list[str]:
         f'pipe("{prompt}", generator=torch.Generator().manual_seed(0)).images[0].save("picture.png")',
         "```",
     ]
+
+
+SOLVER: dict[str, Any] = {
+    "solver_order": 2,
+    "prediction_type": "sample",
+    "use_flow_sigmas": True,
+    "final_sigmas_type": "zero",
+}
+
+
+def scheduler_of(sampler: Sampler, schedule: Schedule) -> Any:
+    """A scheduler that takes the sampler's steps.
+
+    Raises:
+        UserError: diffusers has none.
+    """
+    if isinstance(sampler, DPMSolverPP2M):
+        return DPMSolverMultistepScheduler(**SOLVER)
+    if isinstance(sampler, UniPC):  # which has nothing to correct after a step from pure noise
+        return UniPCMultistepScheduler(**SOLVER, disable_corrector=[0] if schedule.zero_terminal_snr else [])
+    if isinstance(sampler, Euler) or (isinstance(sampler, DDIM) and sampler.eta == 0):
+        return FlowMatchEulerDiscreteScheduler()
+    if isinstance(sampler, Consistency):
+        return FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
+    eta = f" with eta={sampler.eta:g}" if isinstance(sampler, DDIM) else ""
+    raise UserError(
+        f"the run paints with {sampler.name}{eta}, which no scheduler of diffusers does in every noise schedule: "
+        "export it with another sampler, such as sampler=dpmpp_2m."
+    )

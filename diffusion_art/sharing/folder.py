@@ -1,4 +1,4 @@
-"""A folder to hand on, whole or not there, and the model card in it."""
+"""A folder to hand on, whole or not there, and the model card and the tokenizer's files in it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.model_card import OURS, model_card, write_card
+from diffusion_art.evaluation.model_card import OURS, card_of, write_card
 from diffusion_art.files import written_folder
+from diffusion_art.models.tokenizer import END, SMALLEST, START, ClipTokenizer, first_merges
 from diffusion_art.sharing.painting import Painting
 
 CARD = "README.md"  # where a model hub looks for it
@@ -97,14 +98,25 @@ def _without_figures(painting: Painting) -> str:
         "sampler": painting.sampler.describe(),
         "guidance_scale": painting.guidance_scale,
     }
-    return model_card(
-        run.name,
-        run.config,
-        result,
-        {},
-        step=run.step,
-        parameters=sum(weight.numel() for weight in painting.model.trainable_state().values()),
-        provenance=run.provenance,
-        run=run.name,
-        folder=run.path,
-    )
+    return card_of(run, result, {}, called=run.name, folder=run.path)
+
+
+NAMES = {START: "<|startoftext|>", END: "<|endoftext|>"}  # of these tokens in CLIP's own files
+
+
+def vocabulary(tokenizer: ClipTokenizer) -> dict[str, int]:
+    """Each part of a word and its id."""
+    return {NAMES.get(part, part): number for part, number in tokenizer.bpe.ids.items()}
+
+
+def merges(tokenizer: ClipTokenizer) -> list[tuple[str, str]]:
+    """The pairs that are joined, the first of them first."""
+    return first_merges(tokenizer.vocab_size - SMALLEST)
+
+
+def write_tokenizer(folder: Path, tokenizer: ClipTokenizer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = json.dumps(vocabulary(tokenizer), ensure_ascii=False)
+    (folder / "vocab.json").write_text(words, encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges(tokenizer)), ""]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")

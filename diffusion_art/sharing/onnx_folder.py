@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipPretrained
 from diffusion_art.models.tokenizer import mask_of
-from diffusion_art.sharing.folder import new_folder, told_in, write_cards
+from diffusion_art.sharing.folder import new_folder, told_in, write_cards, write_tokenizer
 from diffusion_art.sharing.painting import Painting
 from diffusion_art.sharing.table import painting_table
-from diffusion_art.sharing.tokenizer_files import write_tokenizer
 from diffusion_art.tensors import Conditioning
 
 log = logging.getLogger(__name__)

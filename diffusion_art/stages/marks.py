@@ -1,17 +1,26 @@
-"""Which stages of a chain are done: each leaves a mark, and is skipped while what made the mark is what it was."""
+"""Stages of a chain: each is the command that a person would type, in a process of its own.
+
+One that is done leaves a mark, and is skipped while what made the mark is what it was.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
 import logging
+import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+from diffusion_art.errors import UserError
 from diffusion_art.files import written
+from diffusion_art.stop_signals import handled, stop_signal
 
 log = logging.getLogger(__name__)
 
@@ -73,3 +82,29 @@ class Marks:
 
     def _file(self, stage: Stage) -> Path:
         return self.folder / f"{stage.name}.json"
+
+
+def run(stage: Stage) -> None:
+    """Run the stage to its end. A stop signal is passed on, and this process ends as the stage does.
+
+    Raises:
+        UserError: the stage failed; it has said why.
+    """
+    line = [sys.executable, "-m", f"diffusion_art.{stage.command}", *stage.words]
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}  # ours (cli.py)
+    child: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in child:
+            process.send_signal(number)
+
+    with handled(pass_on):
+        child.append(subprocess.Popen(line, env=environment))
+        status = child[0].wait()
+    if stop_signal(status):
+        raise SystemExit(status)
+    if status:
+        raise UserError(
+            f"the stage {stage.name} ended with status {status}; its message is above. "
+            "The same command goes on with this stage."
+        )

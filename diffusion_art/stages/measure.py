@@ -1,18 +1,28 @@
-"""A measurement of a few training steps on this machine, from which the stages are estimated."""
+"""The collection that the stages start from, and a measurement of a few steps, from which they are estimated."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.config import build, shipped
+from diffusion_art.errors import UserError
 from diffusion_art.shards.build.engine import usable_cores
-from diffusion_art.sources.parquet.hub import cache_folder
-from diffusion_art.stages import estimate, processes
-from diffusion_art.stages.collection import Collection
-from diffusion_art.stages.marks import Marks, Stage
-from diffusion_art.stages.plan import Training, defaults_of, measurement, words_of
+from diffusion_art.sources.parquet.hub import (
+    JPEG_BYTES,
+    WIKIART,
+    WIKIART_PICTURES,
+    cache_folder,
+    cached,
+    hub_bytes,
+    name_of,
+)
+from diffusion_art.stages import estimate
+from diffusion_art.stages.marks import Marks, Stage, run
+from diffusion_art.stages.plan import Training, measurement, words_of
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +59,39 @@ def tell_estimate(asked: dict[str, Any], training: Training, collection: Collect
 
 def _measure(stage: Stage, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    processes.run(stage)
+    run(stage)
 
 
 def _evaluated(asked: dict[str, Any]) -> int:
     """Pictures that the evaluation paints."""
     typed = [word.partition("=")[2] for word in words_of(asked["evaluate"]) if word.startswith("pictures=")]
-    return int(typed[-1] if typed else defaults_of("evaluate")["pictures"])
+    return int(typed[-1] if typed else shipped("evaluate")["pictures"])
 
 
 def _has_gpu() -> bool:
     from diffusion_art.devices import pick_device  # here: it needs torch
 
     return pick_device() != "cpu"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Its name, how many pictures there are (None: not known yet), and the bytes to download first."""
+
+    name: str
+    pictures: int | None
+    download_bytes: float
+
+
+def find(source: dict[str, Any]) -> Collection:
+    """That of a `source` node; nothing is downloaded. UserError where it is neither here nor on a hub that answers."""
+    repo = source.get("repo_id") if source.get("path") is None else None
+    if repo is not None and not cached(repo, revision=source["revision"]):
+        try:
+            count = hub_bytes(repo, revision=source["revision"])
+        except UserError as error:
+            raise UserError(f"{error} With a copy of its files give source.path=FOLDER here.") from error
+        name = source.get("name") or name_of(repo)
+        return Collection(name, WIKIART_PICTURES if repo == WIKIART else int(count / JPEG_BYTES), count)
+    here = build(source)
+    return Collection(here.name, here.count, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusion_art.config import config_dir, plain
 from diffusion_art.prompts import EXAMPLES, read_prompts
@@ -133,8 +133,3 @@ def stages(asked: dict[str, Any], training: Training, folder: Path, *, source: l
         Stage("export", "export", (f"run={run}", f"path={model}", *words_of(asked["export"])), model),
         Stage("serve", "serve", (f"run={model}", *words_of(asked["serve"]))),
     ]
-
-
-def defaults_of(command: str) -> dict[str, Any]:
-    """The yaml of a command, without what its groups add."""
-    return dict(OmegaConf.to_container(OmegaConf.load(config_dir() / f"{command}.yaml"), resolve=False))  # type: ignore[arg-type]

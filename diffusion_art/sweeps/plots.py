@@ -23,6 +23,7 @@ from diffusion_art.sweeps.study import finite
 from diffusion_art.sweeps.table import Row, Table, short, shown
 
 INK, FAINT, BEST = "#1d3557", "#c3c8cf", "#e63946"
+BEHIND_TEXT = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
 FEWEST = 4  # trials that came to their end, below which an importance says nothing
 
 
@@ -139,8 +140,4 @@ def _line(axes: Axes, row: Row, table: Table, scales: list[_Scale], values: _Sca
 def _axis(axes: Axes, place: int, name: str, scale: _Scale) -> None:
     axes.axvline(place, color=INK, linewidth=0.8, zorder=0)
     for tick in scale.ticks:
-        axes.text(place + 0.04, scale(tick), shown(tick), fontsize=8, color=INK, va="center", bbox=_paper())
-
-
-def _paper() -> dict[str, Any]:
-    return {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+        axes.text(place + 0.04, scale(tick), shown(tick), fontsize=8, color=INK, va="center", bbox=BEHIND_TEXT)

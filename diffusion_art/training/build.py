@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ProgressBar
@@ -21,14 +22,13 @@ from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
-from diffusion_art.training.autoencoder_step import AutoencoderStep
-from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.plain_steps import AnyStep, AutoencoderStep, ClipStep
 from diffusion_art.training.processes.sharded import NAME, FoldersToo
-from diffusion_art.training.run.limits import check_accelerator, interval, validation_interval
+from diffusion_art.training.run.limits import interval, validation_interval
 from diffusion_art.training.run.provenance import provenance
 from diffusion_art.training.run.run_shards import shards_of, without_shards
-from diffusion_art.training.run.timer import StepTimer
+from diffusion_art.training.run.stopping import StepTimer
 from diffusion_art.training.run.trackers import begin
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
@@ -58,9 +58,7 @@ def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) ->
     )
 
 
-def build_step(
-    settings: dict[str, Any], *, checkpoint: Path | None = None
-) -> TrainingStep | AutoencoderStep | ClipStep:
+def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> AnyStep:
     if not is_a(settings["model"], TextToImage):
         return _plain_step(settings)
     teacher = settings.get("teacher")
@@ -152,11 +150,17 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     return trainer
 
 
+def check_accelerator(accelerator: str) -> None:
+    """UserError where a GPU is asked for, and there is none."""
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
+            "trainer=auto for the best device there is."
+        )
+
+
 def _callback(name: str, node: Any) -> Callback:
-    """
-    Raises:
-        UserError: a node that makes none, or one that does not go with the way that steps are counted here.
-    """
+    """UserError for a node that makes none, or one that does not go with the way that steps are counted here."""
     callback = build(node)
     if not isinstance(callback, Callback):
         raise UserError(

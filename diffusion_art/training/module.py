@@ -18,9 +18,7 @@ from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
-from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.averages.ema import Ema
-from diffusion_art.training.clip_step import ClipStep
 from diffusion_art.training.optim import (
     Constant,
     attach,
@@ -29,9 +27,9 @@ from diffusion_art.training.optim import (
     lie_alike,
     renew_settings,
 )
+from diffusion_art.training.plain_steps import AnyStep
 from diffusion_art.training.processes.exchange import Exchange
 from diffusion_art.training.processes.sharded import ShardedStrategy, whole
-from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.validation import Validation
 
 
@@ -44,7 +42,7 @@ class DiffusionModule(LightningModule):
 
     def __init__(
         self,
-        step: TrainingStep | AutoencoderStep | ClipStep,
+        step: AnyStep,
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_schedule: Constant,

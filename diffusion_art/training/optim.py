@@ -47,10 +47,7 @@ def _outer(part: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
-    """
-    Raises:
-        UserError: the optimiser refuses its settings.
-    """
+    """UserError where the optimiser refuses its settings."""
     if isinstance(factory, partial) and (unknown := _unknown_settings(factory)):
         keys, dropped = ([mark + name for name in unknown] for mark in ("optim.", "~optim."))
         raise UserError(

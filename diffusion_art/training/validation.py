@@ -9,9 +9,8 @@ from torch import Tensor
 
 from diffusion_art.devices import widest
 from diffusion_art.tensors import Batch
-from diffusion_art.training.autoencoder_step import AutoencoderStep
 from diffusion_art.training.averages.ema import Ema
-from diffusion_art.training.clip_step import ClipStep
+from diffusion_art.training.plain_steps import AnyStep
 from diffusion_art.training.step import TrainingStep
 
 THIRDS = ("clean", "middle", "noisy")  # t in [0, 1/3), [1/3, 2/3), [2/3, 1]
@@ -23,7 +22,7 @@ class Validation:
     Losses are added up in the widest float of the device, those of each third of the times apart.
     """
 
-    def __init__(self, step: TrainingStep | AutoencoderStep | ClipStep, ema: Ema) -> None:
+    def __init__(self, step: AnyStep, ema: Ema) -> None:
         self._step = step
         self._by_thirds = isinstance(step, TrainingStep)
         device = step.model.device

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from diffusion_art import __version__
 from diffusion_art.reports import document
 from diffusion_art.serving.api import pages
-from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http
+from diffusion_art.serving.api.errors import ApiError, answer_api_error, answer_validation, answering_http, invalid
 from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.settings import Settings
 from diffusion_art.watching.folder import PAGE as REPORT_PAGE
@@ -71,7 +71,10 @@ def page_files() -> dict[str, tuple[bytes, str]]:
 @router.get("/api/runs")
 def list_runs(request: Request) -> Response:
     runs: Runs = request.app.state.runs
-    told = [asdict(run) | {"report": _report_link(request, run.id) if run.report else None} for run in runs.summaries()]
+    told = []
+    for run in runs.summaries():
+        link = f"report?{urlencode({'run': run.id, 'key': _report_key(request, run.id)})}" if run.report else None
+        told.append(asdict(run) | {"report": link})
     return _unless_known(request, {"root": runs.root.name, "runs": told})
 
 
@@ -123,10 +126,6 @@ def report(request: Request, id: Annotated[str, Query(alias="run")], key: str) -
     raise ApiError(404, "There is no such report (any more): open it from the list of runs.", code="no_report")
 
 
-def _report_link(request: Request, id: str) -> str:
-    return f"report?{urlencode({'run': id, 'key': _report_key(request, id)})}"
-
-
 def _report_key(request: Request, id: str) -> str:
     return hmac.digest(request.app.state.key, id.encode("utf-8", "surrogatepass"), "sha256").hex()
 
@@ -134,7 +133,7 @@ def _report_key(request: Request, id: str) -> str:
 def _folders(runs: Runs, ids: list[str]) -> list[RunFolder]:
     """The runs of these ids, each once. ApiError 404 for one that is not there, 400 for too many."""
     if len(ids) > COMPARED:
-        raise ApiError(400, f"At most {COMPARED} runs at a time, not {len(ids)}.", param="run", code="too_many_runs")
+        raise invalid(f"At most {COMPARED} runs at a time, not {len(ids)}.", param="run", code="too_many_runs")
     found = [runs.get(id) for id in dict.fromkeys(ids)]
     if None in found:
         raise ApiError(404, "There is no such run here (any more).", param="run", code="no_run")

@@ -15,9 +15,8 @@ import yaml
 from diffusion_art.cli import FAILED_FILE
 from diffusion_art.config import unescaped
 from diffusion_art.files import without_secrets
-from diffusion_art.reports.curves import CLOCK, STEP
+from diffusion_art.reports.curves import CLOCK, STEP, columns_of, row_of
 from diffusion_art.reports.grids import grids_of
-from diffusion_art.reports.metrics_file import columns_of, row_of
 from diffusion_art.training.run.run_folder import LOCK_FILE, is_held
 
 METRICS, CONFIG, LOG, REPORT, PAGE = "metrics.csv", "config.yaml", "train.log", "report.md", "report.html"

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
-from diffusion_art.callbacks.agreement import config_digest
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.forecast import Forecast
 from diffusion_art.callbacks.loss_plot import plot_losses
+from diffusion_art.callbacks.peers import config_digest
 from diffusion_art.callbacks.reconstructions import Reconstructions
 from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_art.diffusion.predictions import Epsilon, Prediction
+from diffusion_art.diffusion.denoiser import Epsilon, Prediction
 from diffusion_art.diffusion.schedules import CosineSchedule, Flow, LinearBeta, Schedule, SquaredCosCapV2
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -18,15 +18,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.denoiser import X0, Denoiser, Epsilon, V
+from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import X0, Epsilon, V
-from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
 from diffusion_art.diffusion.samplers.euler import Euler
+from diffusion_art.diffusion.samplers.table import time_grid
 from diffusion_art.diffusion.schedules import DiscreteSchedule, Flow, LinearBeta, SquaredCosCapV2
-from diffusion_art.diffusion.time_grids import time_grid
 from diffusion_art.experiments.edm import Edm
 from tests.diffusion.shelf import WavyNetwork
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser, DenoiserAtOneTime
-from diffusion_art.diffusion.predictions import V
+from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser, DenoiserAtOneTime, V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from tests.diffusion.shelf import PAIRS, PREDICTIONS, SCHEDULES, GaussianDenoiser, WavyNetwork, eps_of_x0
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.denoiser import X0, Denoiser
+from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
 from diffusion_art.diffusion.distillation import Distillation, lead
-from diffusion_art.diffusion.predictions import X0
-from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.diffusion.schedules import Flow

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser
+from diffusion_art.diffusion.denoiser import AnyDenoiser, Denoiser, V
 from diffusion_art.diffusion.guidance import Guidance, bounded, tempering
-from diffusion_art.diffusion.predictions import V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import WavyNetwork, eps_of_x0

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from diffusion_art.diffusion.denoiser import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.objective import FlowLoss, MinSNR, NoWeighting, Objective, Sigmoid
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.schedules import Flow as FlowSchedule
 from diffusion_art.diffusion.times import Stratified

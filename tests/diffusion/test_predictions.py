@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.predictions import X0, Epsilon, Flow, V, check_prediction
+from diffusion_art.diffusion.denoiser import X0, Epsilon, Flow, V, check_prediction
 from diffusion_art.diffusion.schedules import CosineSchedule, LinearBeta
 from diffusion_art.errors import UserError
 from diffusion_art.experiments.edm import Edm

@@ -9,14 +9,14 @@ import torch
 
 from diffusion_art.config import build
 from diffusion_art.diffusion.denoiser import Denoiser
+from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
 from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.predictions import Flow as FlowPrediction
 from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, Tabular, by_name
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun
+from diffusion_art.diffusion.samplers.table import CLOSEST, SPACINGS, time_grid
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import CLOSEST, SPACINGS, time_grid
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork, shelf
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.diffusion.samplers.table import SPACINGS
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import SPACINGS
 from diffusion_art.diffusion.time_search import error_of, fine_grid, fine_solution, search_times
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffusion_art.diffusion.samplers.table import time_grid
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.time_grids import time_grid
 from diffusion_art.diffusion.times import LogitNormal, LogNormal, Stops, Stratified, Uniform, resolution_shift
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES

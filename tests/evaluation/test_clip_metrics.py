@@ -9,8 +9,7 @@ import torch
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.distances import kernel_error
-from diffusion_art.evaluation.metrics.clip_score import ClipScore
-from diffusion_art.evaluation.metrics.cmmd import ClipDiscrepancy
+from diffusion_art.evaluation.metrics.clip import ClipDiscrepancy, ClipScore
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import painted
 from tests.evaluation.measured import noise, subject_of

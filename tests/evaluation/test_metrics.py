@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_art.config import class_of, config_dir, plain
 from diffusion_art.errors import UserError
+from diffusion_art.evaluation.measure import rows_by_column
 from diffusion_art.evaluation.metrics import Figure, metrics_of
 from diffusion_art.evaluation.metrics.kid import KernelDistance
-from diffusion_art.evaluation.slices import rows_by_column
 from diffusion_art.sources.painter import Painter
 from tests.evaluation.measured import noise, subject_of
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation import neighbours
-from diffusion_art.evaluation.metrics.by_neighbours import ByNeighbours
-from diffusion_art.evaluation.neighbours import Neighbours, near_duplicates, to_nearest_other
+from diffusion_art.evaluation.metrics import by_neighbours as neighbours
+from diffusion_art.evaluation.metrics.by_neighbours import ByNeighbours, Neighbours, near_duplicates, to_nearest_other
 from tests.evaluation.measured import noise, subject_of
 
 

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_art.diffusion.denoiser import image_scales
-from diffusion_art.diffusion.predictions import X0, Prediction
+from diffusion_art.diffusion.denoiser import X0, Prediction, image_scales
 from diffusion_art.diffusion.schedules import LinearBeta, Schedule
 from diffusion_art.errors import UserError
-from diffusion_art.evaluation.x0_error import LOG_SNRS, x0_error
+from diffusion_art.evaluation.metrics.val_x0 import LOG_SNRS, x0_error
 from diffusion_art.experiments.edm import EDM_SIGMA_MAX, EDM_SIGMA_MIN, Edm
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.codec import Codec, Pixel, Unshuffle2

@@ -11,8 +11,7 @@ import torch
 from diffusion_art.config import build
 from diffusion_art.diffusion.times import Uniform
 from diffusion_art.errors import UserError
-from diffusion_art.experiments.assignment import assignment
-from diffusion_art.experiments.immiscible import Assigned, Nearest
+from diffusion_art.experiments.immiscible import Assigned, Nearest, assignment
 from diffusion_art.tensors import Batch
 from diffusion_art.training.noise import NOISE, Iid, TrainingNoise, draw_step, generator
 from tests.diffusion.shelf import shelf

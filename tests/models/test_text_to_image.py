@@ -161,7 +161,7 @@ def test_an_odd_image_under_unshuffle_is_refused(model):
 
 
 def test_epsilon_under_zero_terminal_snr_is_refused_with_the_reason(model):
-    from diffusion_art.diffusion.predictions import Epsilon
+    from diffusion_art.diffusion.denoiser import Epsilon
 
     with pytest.raises(UserError, match="terminal SNR is zero"):
         rebuilt(model, schedule=CosineSchedule(), prediction=Epsilon())

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffusion_art.reports.curves import Curve, Curves
-from diffusion_art.reports.metrics_file import MetricsFile
+from diffusion_art.reports.curves import Curve, Curves, MetricsFile
 from diffusion_art.training.run.csv_logger import RunCSVLogger
 
 
@@ -60,7 +59,7 @@ def test_only_new_bytes_are_read_and_half_a_line_waits(tmp_path, monkeypatch):
     with path.open("ab") as file:
         file.write(b"5000,1.2\r\n5001,0.")
     parsed = []
-    parse = "diffusion_art.reports.metrics_file.row_of"
+    parse = "diffusion_art.reports.curves.row_of"
     monkeypatch.setattr(parse, lambda columns, line: parsed.append(line) or {"step": float(line.split(b",")[0])})
     assert reader.steps()[-2:] == [4999, 5000]
     assert len(parsed) == 2

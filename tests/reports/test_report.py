@@ -95,7 +95,7 @@ def test_grids_are_encoded_once_and_rows_are_read_once(run, monkeypatch):
     write(report)
     encoded = []
     monkeypatch.setattr("diffusion_art.reports.grids.small", lambda path, **_: encoded.append(path.name) or b"x" * 9999)
-    monkeypatch.setattr("diffusion_art.reports.metrics_file.MetricsFile._read_head", None)  # an error, if it began anew
+    monkeypatch.setattr("diffusion_art.reports.curves.MetricsFile._read_head", None)  # an error, if it began anew
     Image.new("RGB", (30, 20)).save(run / "samples" / "step_00005000.png")
     with (run / "metrics.csv").open("a") as file:
         file.write("5000,0.5,0.25\n")

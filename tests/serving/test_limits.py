@@ -18,8 +18,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.errors import ApiError
 from diffusion_art.serving.engine.jobs import Job
-from diffusion_art.serving.files import Files
 from diffusion_art.serving.settings import Limits, Rates, Settings, check_address
+from diffusion_art.serving.studio import Files
 from tests.serving.api.test_app import events_of
 from tests.serving.raw import connect, ended, eventually, post, read_head
 from tests.serving.running import serving

@@ -14,9 +14,9 @@ from PIL import Image
 from diffusion_art.diffusion.noise import NoiseSource
 from diffusion_art.models.tokenizer import _WORDS, ClipTokenizer, clean
 from diffusion_art.runs import load_run
+from diffusion_art.sharing.folder import merges, vocabulary, write_tokenizer
 from diffusion_art.sharing.onnx_folder import scale_once
 from diffusion_art.sharing.table import words
-from diffusion_art.sharing.tokenizer_files import merges, vocabulary, write_tokenizer
 from tests.conftest import ROOT
 from tests.fakes import JIT_CONFIG, tiny_clip, toy_run
 from tests.sharing.clean import clean_python, run_clean

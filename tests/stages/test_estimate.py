@@ -11,10 +11,9 @@ import torch
 from diffusion_art.errors import UserError
 from diffusion_art.files import key_of
 from diffusion_art.prompts import EXAMPLES
-from diffusion_art.stages.collection import find
 from diffusion_art.stages.estimate import Line, Measured, check_disk, lines, on_paper, tell
 from diffusion_art.stages.marks import Marks
-from diffusion_art.stages.measure import _has_gpu
+from diffusion_art.stages.measure import _has_gpu, find
 from diffusion_art.stages.plan import Training, composed, measurement
 from diffusion_art.units import duration, size
 from tests.fakes_sources import encoded, picture, wikiart_folder, write_files

@@ -18,9 +18,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.callbacks.guard import NonFiniteGuard
-from diffusion_art.callbacks.progress import Progress
-from diffusion_art.callbacks.rate import LearningRate
-from diffusion_art.callbacks.throughput import Throughput
+from diffusion_art.callbacks.throughput import LearningRate, Progress, Throughput
 from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.times import LogitNormal
 from diffusion_art.experiments.immiscible import Nearest

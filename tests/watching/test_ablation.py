@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from diffusion_art.watching.ablation import changes
 from diffusion_art.watching.folder import RunFolder
+from diffusion_art.watching.runs import changes
 
 
 def folder(path: Path, config: dict[str, Any]) -> RunFolder:

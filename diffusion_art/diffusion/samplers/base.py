@@ -12,9 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, DenoiserAtOneTime, rows_at
-from diffusion_art.diffusion.samplers.table import NO_NOISE, Call, Callback, Noise, Step, follow, steps_of
+from diffusion_art.diffusion.samplers.table import (
+    NO_NOISE,
+    Call,
+    Callback,
+    Noise,
+    Step,
+    check_spacing,
+    check_times,
+    follow,
+    steps_of,
+    time_grid,
+)
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.time_grids import check_spacing, check_times, time_grid
 from diffusion_art.errors import UserError
 
 SAMPLERS: dict[str, type[Sampler]] = {}  # word -> class; a class that has a `name` enters itself
@@ -71,7 +81,7 @@ class Sampler(ABC):
     def num_calls(self, schedule: Schedule) -> int:
         """How often it calls the network for a picture; where that depends on the picture, the most."""
 
-    @abstractmethod
+    @torch.no_grad()
     def sample(
         self,
         denoiser: AnyDenoiser,
@@ -88,6 +98,15 @@ class Sampler(ABC):
         Raises:
             ValueError: `times` that do not fall, or noise is needed and not given.
         """
+        schedule = denoiser.schedule
+        steps = list(steps_of(schedule, self.grid(schedule) if times is None else times))
+        return self._through(steps, denoiser, x_T, noise, callback)
+
+    @abstractmethod
+    def _through(
+        self, steps: Sequence[Step], denoiser: AnyDenoiser, x: Tensor, noise: Noise | None, callback: Callback | None
+    ) -> Tensor:
+        """From x at the start of the first step to x at the end of the last."""
 
 
 class Tabular(Sampler):
@@ -104,17 +123,10 @@ class Tabular(Sampler):
     def num_calls(self, schedule: Schedule) -> int:
         return len(self.calls(schedule))
 
-    def sample(
-        self,
-        denoiser: AnyDenoiser,
-        x_T: Float[Tensor, "b c h w"],
-        *,
-        times: Float[Tensor, " n1"] | None = None,
-        noise: Noise | None = None,
-        callback: Callback | None = None,
-    ) -> Float[Tensor, "b c h w"]:
-        steps = steps_of(denoiser.schedule, self.grid(denoiser.schedule) if times is None else times)
-        return follow(self.table(steps), denoiser, x_T, noise=noise, callback=callback)
+    def _through(
+        self, steps: Sequence[Step], denoiser: AnyDenoiser, x: Tensor, noise: Noise | None, callback: Callback | None
+    ) -> Tensor:
+        return follow(self.table(steps), denoiser, x, noise=noise, callback=callback)
 
 
 class Ask(NamedTuple):
@@ -143,19 +155,10 @@ class Loop(Sampler):
         """The walk from t = 1 to t = 0."""
         return self.walk(schedule, list(steps_of(schedule, self.grid(schedule))), x_T, noise)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        denoiser: AnyDenoiser,
-        x_T: Float[Tensor, "b c h w"],
-        *,
-        times: Float[Tensor, " n1"] | None = None,
-        noise: Noise | None = None,
-        callback: Callback | None = None,
-    ) -> Float[Tensor, "b c h w"]:
-        schedule = denoiser.schedule
-        steps = list(steps_of(schedule, self.grid(schedule) if times is None else times))
-        walk = self.walk(schedule, steps, x_T, noise or _no_noise)
+    def _through(
+        self, steps: Sequence[Step], denoiser: AnyDenoiser, x: Tensor, noise: Noise | None, callback: Callback | None
+    ) -> Tensor:
+        walk = self.walk(denoiser.schedule, steps, x, noise or _no_noise)
         at_one_time = denoiser if isinstance(denoiser, DenoiserAtOneTime) else None
         x_0_hat: Any = None  # which begins the walk
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.distances import check_count, frechet_distance, frechet_error, least_count
-from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class FrechetDistance(AgainstReal):
+@dataclass(kw_only=True, eq=False)
+class FrechetDistance(InFeatures):
     """How far painted pictures are from real ones, as two Gaussians in a network's features.
 
     `deviation` is that of the distance over `resamples` bootstrap samples of both sides. Few pictures make the
@@ -27,17 +29,16 @@ class FrechetDistance(AgainstReal):
 
     figures = (Figure("fd", "FD", "lower", error="deviation"),)
 
-    def __init__(self, *, pictures: int = 1024, features: str = "efficientnet_lite0", resamples: int = 10) -> None:
-        at_least(2, pictures=pictures)
-        self.pictures = pictures
-        self.features = features
-        self.resamples = resamples
+    resamples: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(2, pictures=self.pictures)
 
     def check(self, networks: Networks) -> None:
-        check_count(self.pictures, networks.features(self.features).dim)
+        check_count(self.pictures, self.network(networks).dim)
 
     def check_data(self, data: RunData, networks: Networks) -> None:
-        real, least = data.real(), least_count(networks.features(self.features).dim)
+        real, least = data.real(), least_count(self.network(networks).dim)
         there = real.there
         if there is not None and there < least:
             raise UserError(
@@ -48,11 +49,8 @@ class FrechetDistance(AgainstReal):
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         self.check_data(subject.data, subject.networks)
-        features = subject.networks.features(self.features)
-        result = self.between(
-            subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)
-        )
-        return result | {"features": features.name, "pictures": self.pictures}
+        told = {"features": self.network(subject.networks).name, "pictures": self.pictures}
+        return self.between(*self.sides(subject)) | told
 
     def between(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
         """{"fd": ..., "deviation": ...} of two sets of features, n d and m d."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from diffusion_art.evaluation.distances import kernel_distance, kernel_error, polynomial_kernels
-from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
-from diffusion_art.evaluation.networks import Networks
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 
 
-class KernelDistance(AgainstReal):
+@dataclass(kw_only=True, eq=False)
+class KernelDistance(InFeatures):
     """How far painted pictures are from real ones, by a kernel in a network's features; few pictures do not bias it.
 
     `kid` is the mean over random subsets and `deviation` that of one subset's estimate, None where only one subset
@@ -26,21 +27,15 @@ class KernelDistance(AgainstReal):
     figures = (Figure("kid", "KID", "lower", error="error"),)
     sliced = (32, Figure("kid", "KID", "lower"))
 
-    def __init__(
-        self, *, pictures: int = 1024, features: str = "efficientnet_lite0", subset_size: int = 256, subsets: int = 100
-    ) -> None:
-        at_least(2, pictures=pictures)
-        self.pictures = pictures
-        self.features = features
-        self.subset_size = subset_size
-        self.subsets = subsets
+    subset_size: int = 256
+    subsets: int = 100
 
-    def check(self, networks: Networks) -> None:
-        networks.features(self.features)
+    def __post_init__(self) -> None:
+        at_least(2, pictures=self.pictures)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         check_there(subject.real, self.pictures)
-        result = self.between(*self._sides(subject))
+        result = self.between(*self.sides(subject))
         return result | {"features": self.features, "pictures": self.pictures}
 
     def between(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
@@ -55,9 +50,5 @@ class KernelDistance(AgainstReal):
         return super().summary(result) + alone
 
     def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
-        real, fake = (side[list(rows)] for side in self._sides(subject))
+        real, fake = (side[list(rows)] for side in self.sides(subject))
         return kernel_distance(real, fake, subset_size=len(rows), subsets=1)[0]
-
-    def _sides(self, subject: Subject) -> tuple[Tensor, Tensor]:
-        features = subject.networks.features(self.features)
-        return subject.real_features(features, self.pictures), subject.painted_features(features, self.pictures)

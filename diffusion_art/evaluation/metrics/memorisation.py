@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
-from diffusion_art.evaluation.metrics.metric import AgainstReal, Figure, at_least
-from diffusion_art.evaluation.neighbours import ROWS, nearest
+from diffusion_art.evaluation.metrics.by_neighbours import ROWS, nearest
+from diffusion_art.evaluation.metrics.metric import Figure, InFeatures, at_least
 from diffusion_art.evaluation.networks import Networks, features_of
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
@@ -23,7 +24,8 @@ FILE = "memorisation.png"
 SAME = 1e-5  # two training pictures nearer than that are one picture, stored twice
 
 
-class Memorisation(AgainstReal):
+@dataclass(kw_only=True, eq=False)
+class Memorisation(InFeatures):
     """How many painted pictures are nearer to a training picture than training pictures are to each other.
 
     Nearness is the angle between features of a network. The threshold is a low quantile of the distances from training
@@ -40,29 +42,16 @@ class Memorisation(AgainstReal):
     )
     sliced = (1, Figure("memorised", "memorised", "lower", percent=True))
 
-    def __init__(
-        self,
-        *,
-        pictures: int = 1024,
-        features: str = "efficientnet_lite0",
-        quantile: float = 0.01,
-        train_pictures: int | None = None,
-        calibrated_on: int = 2048,
-        drawn: int = 12,
-    ) -> None:
-        at_least(1, pictures=pictures, drawn=drawn)
-        at_least(3, calibrated_on=calibrated_on)
-        if not 0 < quantile < 1:
-            raise UserError(f"quantile={quantile} is not between 0 and 1: a usual one is 0.01.")
-        self.pictures = pictures
-        self.features = features
-        self.quantile = quantile
-        self.train_pictures = train_pictures
-        self.calibrated_on = calibrated_on
-        self.drawn = drawn
+    quantile: float = 0.01
+    train_pictures: int | None = None
+    calibrated_on: int = 2048
+    drawn: int = 12
 
-    def check(self, networks: Networks) -> None:
-        networks.features(self.features)
+    def __post_init__(self) -> None:
+        at_least(1, pictures=self.pictures, drawn=self.drawn)
+        at_least(3, calibrated_on=self.calibrated_on)
+        if not 0 < self.quantile < 1:
+            raise UserError(f"quantile={self.quantile} is not between 0 and 1: a usual one is 0.01.")
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         if data.has_training_pictures:
@@ -121,8 +110,12 @@ class Memorisation(AgainstReal):
         count = there if self.train_pictures is None else min(self.train_pictures, there)
         if count < 3:
             raise UserError(f"memorisation takes at least 3 training pictures, and there are {count}.")
-        features = subject.networks.features(self.features)
-        return subject.remembered(f"train {self.features}", count, lambda: _unit(subject, features, count))
+        features = self.network(subject.networks)
+
+        def look() -> Tensor:
+            return F.normalize(features_of(subject.trained_on, count, features)).float()
+
+        return subject.remembered(f"train {self.features}", count, look)
 
     def _threshold(self, train: Float[Tensor, "n d"]) -> float:
         """The quantile of distances from training pictures to their nearest others; copies among them do not count."""
@@ -136,7 +129,7 @@ class Memorisation(AgainstReal):
         return float(apart.quantile(self.quantile))
 
     def _nearest(self, subject: Subject, train: Tensor) -> tuple[Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
-        features = subject.networks.features(self.features)
+        features = self.network(subject.networks)
         painted = F.normalize(subject.painted_features(features, self.pictures)).float()
         return nearest(painted, train, 2)
 
@@ -155,10 +148,6 @@ class Memorisation(AgainstReal):
         title = f"{copies} of {self.pictures:,} painted pictures are within {threshold:.3f} of a training picture"
         assert subject.folder is not None
         save_grid(torch.stack(images), told, subject.folder / FILE, columns=6, title=title, metadata=subject.story)
-
-
-def _unit(subject: Subject, features: Any, count: int) -> Float[Tensor, "n d"]:
-    return F.normalize(features_of(subject.trained_on, count, features)).float()
 
 
 def _to_others(x: Float[Tensor, "m d"], train: Float[Tensor, "n d"]) -> Float[Tensor, " m"]:

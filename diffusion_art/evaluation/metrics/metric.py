@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.features import Features
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
@@ -88,14 +91,37 @@ class Metric(ABC):
         return first if first.endswith(".") else f"{first}."
 
 
+@dataclass(kw_only=True, eq=False)
 class AgainstReal(Metric):
-    """Compares `pictures` painted ones with as many that a run is measured against."""
+    """Compares `pictures` painted ones, as a network sees them, with as many that a run is measured against."""
 
     against = "real"
-    pictures: int
+    pictures: int = 1024
+
+    @abstractmethod
+    def network(self, networks: Networks) -> Features:
+        """The network that looks at them."""
+
+    def check(self, networks: Networks) -> None:
+        self.network(networks)
 
     def check_data(self, data: RunData, networks: Networks) -> None:
         check_there(data.real(), self.pictures)
+
+    def sides(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        """The features of the real pictures and of the painted ones, n d each."""
+        network = self.network(subject.networks)
+        return subject.real_features(network, self.pictures), subject.painted_features(network, self.pictures)
+
+
+@dataclass(kw_only=True, eq=False)
+class InFeatures(AgainstReal):
+    """Compares both sides in the `features` of a network."""
+
+    features: str = "efficientnet_lite0"
+
+    def network(self, networks: Networks) -> Features:
+        return networks.features(self.features)
 
 
 def metrics_of(nodes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Metric]:

@@ -28,7 +28,7 @@ from diffusion_art.serving.api.errors import (
 from diffusion_art.serving.api.gate import Gate
 from diffusion_art.serving.api.generations import ERRORS
 from diffusion_art.serving.api.schema import ErrorAnswer, Health, Model, ModelList, Suggestions
-from diffusion_art.serving.api.sdapi_work import Works
+from diffusion_art.serving.api.sdapi import Works
 from diffusion_art.serving.api.suggestions import suggest
 from diffusion_art.serving.studio import Studio
 

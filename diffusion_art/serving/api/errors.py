@@ -103,6 +103,11 @@ class AsciiResponse(JSONResponse):
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
+def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """400: a value that means nothing here, or asks for more than there is."""
+    return ApiError(400, message, param=param, code=code)
+
+
 def out_of_service(message: str, *, retry_after_s: float = 5.0) -> ApiError:
     """503: the server is ending, or out of memory for a moment."""
     return ApiError(503, message, type="server_error", code="unavailable", retry_after_s=retry_after_s)
@@ -185,7 +190,7 @@ def _kind_of_body(kind: str) -> str:
 def of_mistake(error: UserError, *, param: str) -> ApiError:
     """400 for a value that the field's own rules allow and the maths does not."""
     text = str(error)
-    return ApiError(400, f"{text[:1].upper()}{text[1:]}.", param=param, code="invalid_value")
+    return invalid(f"{text[:1].upper()}{text[1:]}.", param=param)
 
 
 async def answer_api_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,23 +30,17 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
+@dataclass(eq=False)
 class Gate:
     """`app` behind the gate. Paths that begin with one of `guarded` take a token, where there is one; `answered` is
     told the route, status and seconds of each answer.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        settings: Settings,
-        guarded: tuple[str, ...],
-        answered: Callable[[str, int, float], None] | None = None,
-    ) -> None:
-        self.app = app
-        self.settings = settings
-        self.guarded = guarded
-        self.answered = answered
+    app: ASGIApp
+    _: KW_ONLY
+    settings: Settings
+    guarded: tuple[str, ...]
+    answered: Callable[[str, int, float], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -16,7 +17,6 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from diffusion_art.serving.api.errors import ApiError, internal, not_here
-from diffusion_art.serving.api.pictures import MEDIA_TYPES, as_base64
 from diffusion_art.serving.api.schema import (
     CompletedImage,
     ErrorAnswer,
@@ -73,12 +73,16 @@ async def generate(body: ImageRequest, request: Request) -> Response:
     if body.stream:
         events: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        tickets = studio.order(jobs, customer=customer, on_preview=partial(_on_preview, loop, events))
+
+        def tell(index: int, number: int | None, pixels: np.ndarray | None) -> None:
+            post(loop, events.put_nowait, (index, number, pixels))
+
+        tickets = studio.order(jobs, customer=customer, on_preview=tell)
         for index, ticket in enumerate(tickets):
-            ticket.result.add_done_callback(partial(_on_result, loop, events, index))
+            ticket.result.add_done_callback(lambda _, index=index: tell(index, None, None))
         return EventStream(stream_of(studio, output, jobs, tickets, events), tickets)
     tickets = studio.order(jobs, customer=customer)
-    base_url = (studio.settings.public_url or str(request.base_url)) if studio.orders.answers_with_url(body) else None
+    base_url = (studio.settings.public_url or str(request.base_url)) if _by_url(body) else None
     pictures = await unless_gone(
         request,
         tickets,
@@ -92,14 +96,25 @@ async def generate(body: ImageRequest, request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
+def _by_url(request: ImageRequest) -> bool:
+    """As asked; where nothing is said, as OpenAI's: the dall-e models with a url, the others in base64."""
+    if request.response_format is not None or request.stream:
+        return request.response_format == "url"
+    return (request.model or "").startswith("dall-e")
+
+
 async def _picture(studio: Studio, output: Output, job: Job, ticket: Ticket, base_url: str | None) -> Picture:
     """In base64; with a `base_url`, as an address there."""
     pixels = await studio.picture(ticket)
     content = await studio.off_the_loop(studio.encoded, pixels, job, output)
     if base_url is not None:
-        name = studio.files.put(content, MEDIA_TYPES[output.format])
+        name = studio.files.put(content, f"image/{output.format}")
         return Picture(url=f"{base_url.rstrip('/')}/files/{name}", seed=job.seed)
     return Picture(b64_json=await studio.off_the_loop(as_base64, content), seed=job.seed)
+
+
+def as_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _about(studio: Studio, output: Output) -> dict[str, Any]:
@@ -137,14 +152,6 @@ async def _gone(request: Request) -> None:
 Event = tuple[int, int | None, np.ndarray | None]  # which picture; which look at it and its pixels, or None: done
 
 
-def _on_preview(loop: asyncio.AbstractEventLoop, events: asyncio.Queue, index: int, number: int, pixels: Any) -> None:
-    post(loop, events.put_nowait, (index, number, pixels))
-
-
-def _on_result(loop: asyncio.AbstractEventLoop, events: asyncio.Queue, index: int, _: Any) -> None:
-    post(loop, events.put_nowait, (index, None, None))
-
-
 async def stream_of(
     studio: Studio, output: Output, jobs: Sequence[Job], tickets: Sequence[Ticket], events: asyncio.Queue
 ) -> AsyncIterator[bytes]:
@@ -162,7 +169,8 @@ async def stream_of(
         try:
             final = pixels is None
             pixels = studio.outcome(ticket.result) if pixels is None else pixels
-            content = await studio.off_the_loop(_base64_of, studio, pixels, job, output, final)
+            encoded = await studio.off_the_loop(partial(studio.encoded, story=final), pixels, job, output)
+            content = await studio.off_the_loop(as_base64, encoded)
         except Exception as error:
             told = error if isinstance(error, ApiError) else internal(error)
             yield event_of("error", {"type": "error", **told.body()})
@@ -178,10 +186,6 @@ async def stream_of(
                 **place,
             )
             yield event_of("image_generation.partial_image", look)
-
-
-def _base64_of(studio: Studio, pixels: np.ndarray, job: Job, output: Output, final: bool) -> str:
-    return as_base64(studio.encoded(pixels, job, output, story=final))
 
 
 def event_of(name: str, data: BaseModel | dict[str, Any]) -> bytes:

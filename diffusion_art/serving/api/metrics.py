@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -22,29 +23,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self._requests = Counter(
-            f"{PREFIX}_requests",
-            "Answers, by route and status; 499: the client went first.",
-            ["route", "status"],
-            registry=self.registry,
-        )
-        self._request_seconds = Histogram(
-            f"{PREFIX}_request_seconds",
-            "Time from a request to the end of its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._picture_seconds = Histogram(
-            f"{PREFIX}_picture_seconds",
-            "Time from a picture's order to its last step, waiting included.",
-            ["steps"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._sent_bytes = Counter(
-            f"{PREFIX}_picture_bytes", "Size of the encoded pictures.", ["format"], registry=self.registry
-        )
+        counter = partial(Counter, registry=self.registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=self.registry)
+        told = "Answers, by route and status; 499: the client went first."
+        self._requests = counter(f"{PREFIX}_requests", told, ["route", "status"])
+        told = "Time from a request to the end of its answer."
+        self._request_seconds = seconds(f"{PREFIX}_request_seconds", told, ["route"])
+        told = "Time from a picture's order to its last step, waiting included."
+        self._picture_seconds = seconds(f"{PREFIX}_picture_seconds", told, ["steps"])
+        self._sent_bytes = counter(f"{PREFIX}_picture_bytes", "Size of the encoded pictures.", ["format"])
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         PlatformCollector(registry=self.registry)
 

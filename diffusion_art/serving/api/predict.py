@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
+from jaxtyping import UInt8
 
 from diffusion_art.diffusion.noise import seeds_from
-from diffusion_art.serving.api.errors import ApiError
-from diffusion_art.serving.api.generations import ERRORS, unless_gone
-from diffusion_art.serving.api.pictures import as_base64, as_floats
+from diffusion_art.serving.api.errors import ApiError, invalid
+from diffusion_art.serving.api.generations import ERRORS, as_base64, unless_gone
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape
-from diffusion_art.serving.engine.jobs import Ticket
+from diffusion_art.serving.engine.jobs import Job, Ticket
 from diffusion_art.serving.studio import Studio
+from diffusion_art.sizes import Size
 
 router = APIRouter()
 
@@ -35,13 +37,9 @@ async def predict(
     studio: Studio = request.app.state.studio
     if len(items) > (most := studio.settings.limits.max_captions):
         raise ApiError(422, f"At most {most} captions at a time here, not {len(items)}.", code="too_many_pictures")
-    orders = studio.orders
     for item in items:
-        orders.check_prompt(item.caption, "caption")
-    jobs = [
-        orders.job(item.caption, seeds_from(item.seed, 1)[0], orders.sampler_of(), size=orders.painted_size(item.size))
-        for item in items
-    ]
+        studio.orders.check_prompt(item.caption, "caption")
+    jobs = [_job(studio, item) for item in items]
     tickets = studio.order(jobs, customer=request.scope.get("customer"))
     work = asyncio.gather(*(_floats(studio, ticket) for ticket in tickets))
     pictures: Any = await unless_gone(request, tickets, work)
@@ -59,6 +57,25 @@ async def info(request: Request) -> Info:
     return Info(inputs=picture, outputs=picture)
 
 
+def _job(studio: Studio, item: CaptionItem) -> Job:
+    orders, (seed,) = studio.orders, seeds_from(item.seed, 1)
+    return orders.job(item.caption, seed, orders.sampler_of(), size=_painted_size(studio, item.size))
+
+
+def _painted_size(studio: Studio, asked: str | None) -> Size:
+    """A size that the model paints, its square where none is asked for. ApiError 400 for another."""
+    size = studio.orders.size_of(asked, 1)
+    if size.enlarged:
+        paints = ", ".join(studio.model.painted_sizes)
+        raise invalid(f"This model paints {paints}, and floats are not enlarged.", param="size", code="invalid_size")
+    return size.painted
+
+
 async def _floats(studio: Studio, ticket: Ticket) -> FloatPicture:
     pixels = await studio.picture(ticket)
     return FloatPicture(image=await studio.off_the_loop(lambda: as_base64(as_floats(pixels))))
+
+
+def as_floats(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Little-endian float32 in [0, 1], channels first: what EIR's clients read."""
+    return np.ascontiguousarray(pixels.astype("<f4").transpose(2, 0, 1) / np.float32(255)).tobytes()

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from diffusion_art.diffusion.noise import seeds_from
-from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.serving.api.errors import ApiError
-from diffusion_art.serving.api.generations import unless_gone
-from diffusion_art.serving.api.pictures import Size, as_base64
+from diffusion_art.serving.api.errors import ApiError, invalid
+from diffusion_art.serving.api.generations import as_base64, unless_gone
 from diffusion_art.serving.api.sdapi_about import (
     GUARDED_ERRORS,
     PREFIX,
@@ -27,11 +30,11 @@ from diffusion_art.serving.api.sdapi_about import (
     hash_of,
     sampler_named,
 )
-from diffusion_art.serving.api.sdapi_schema import Progress, Txt2Img, Txt2ImgAnswer
-from diffusion_art.serving.api.sdapi_work import Work, Works
+from diffusion_art.serving.api.sdapi_schema import Progress, State, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.orders import Output
+from diffusion_art.serving.orders import Output, Size
 from diffusion_art.serving.studio import Studio
+from diffusion_art.sheets import INFOTEXT
 from diffusion_art.sizes import named
 
 LOOKS = 3  # at the first picture, for /progress
@@ -79,7 +82,7 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
     count, most = body.batch_size * body.n_iter, studio.settings.limits.max_n
     if count > most:
         told = f"batch_size x n_iter is {count}" if count < 10**6 else "batch_size x n_iter is more"
-        raise ApiError(400, f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
+        raise invalid(f"At most {most} pictures at a time here; {told}.", code="too_many_pictures")
     studio.orders.check_prompt(body.prompt, "prompt")
     studio.orders.check_prompt(body.negative_prompt, "negative_prompt")
     check_checkpoint(studio, (body.override_settings or {}).get("sd_model_checkpoint"))
@@ -157,3 +160,77 @@ def _studio(request: Request) -> Studio:
 
 def _works(request: Request) -> Works:
     return request.app.state.works
+
+
+# ---------------------------------------------------------------------- what is on its way
+
+
+@dataclass(eq=False)
+class Work:
+    """One request: its tickets, whose they are, and the latest look at its first picture."""
+
+    jobs: Sequence[Job]
+    customer: str | None
+    tickets: Sequence[Ticket] = ()
+    began: float = field(default_factory=time.monotonic)
+    look: np.ndarray | None = None
+    interrupted: bool = False
+
+    def on_preview(self, index: int, number: int, pixels: np.ndarray) -> None:
+        """Called on the engine's thread."""
+        if index == 0:
+            self.look = pixels
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Network calls done, and to do in all."""
+        return sum(ticket.calls_done for ticket in self.tickets), sum(ticket.calls for ticket in self.tickets)
+
+
+class Works:
+    """Those of a server. A customer sees and interrupts its own only."""
+
+    def __init__(self) -> None:
+        self._works: list[Work] = []
+
+    @contextmanager
+    def going(self, work: Work) -> Iterator[Work]:
+        """Inside the block the work is on its way."""
+        self._works.append(work)
+        try:
+            yield work
+        finally:
+            self._works.remove(work)
+
+    def of(self, customer: str | None) -> list[Work]:
+        return [work for work in self._works if work.customer == customer]
+
+    def interrupt(self, customer: str | None) -> None:
+        """End what is unfinished; its requests are answered with what is finished."""
+        for work in self.of(customer):
+            work.interrupted = True
+            for ticket in work.tickets:
+                ticket.cancel()
+
+    def progress(self, customer: str | None) -> tuple[Progress, Work | None]:
+        """That of a customer's works together, and the oldest of them."""
+        works = self.of(customer)
+        if not works:
+            return Progress(), None
+        done, calls = (sum(each) for each in zip(*(work.calls for work in works)))
+        share = done / max(1, calls)
+        first, taken_s = works[0], time.monotonic() - works[0].began
+        steps = first.jobs[0].sampler.num_steps
+        finished = sum(ticket.result.done() for ticket in first.tickets)
+        running = next((ticket for ticket in first.tickets if not ticket.result.done()), None)
+        step = steps if running is None else steps * running.calls_done // max(1, running.calls)
+        state = State(
+            interrupted=first.interrupted,
+            job="txt2img",
+            job_count=sum(len(work.jobs) for work in works),
+            job_no=min(finished, len(first.jobs) - 1),
+            sampling_step=step,
+            sampling_steps=steps,
+        )
+        eta_s = taken_s * (1 - share) / share if share else 0.0
+        return Progress(progress=round(share, 4), eta_relative=round(eta_s, 2), state=state), first

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from PIL import Image
 
 from diffusion_art.diffusion.samplers import SAMPLERS
-from diffusion_art.infotext import KEY as INFOTEXT
-from diffusion_art.infotext import model_hash
-from diffusion_art.serving.api.errors import ApiError, not_here, shown
+from diffusion_art.serving.api.errors import ApiError, invalid, not_here, shown
 from diffusion_art.serving.api.generations import ERRORS
 from diffusion_art.serving.api.sdapi_schema import (
     ModelItem,
@@ -25,6 +24,7 @@ from diffusion_art.serving.api.sdapi_schema import (
     UpscalerItem,
 )
 from diffusion_art.serving.studio import Studio
+from diffusion_art.sheets import INFOTEXT, model_hash
 
 PREFIX = "/sdapi/v1"
 TAG = "AUTOMATIC1111's API"
@@ -51,6 +51,19 @@ def among(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 GUARDED_ERRORS = among(401, 421)
+# what front ends list at their start, and what we do not have; what is said of the web UI's process, and not of ours
+NOTHING: dict[str, Any] = {
+    **{key: [] for key in ("/latent-upscale-modes", "/sd-vae", "/sd-modules", "/loras", "/hypernetworks")},
+    **{key: [] for key in ("/prompt-styles", "/face-restorers", "/realesrgan-models", "/script-info", "/extensions")},
+    "/scripts": {"txt2img": [], "img2img": []},
+    "/embeddings": {"loaded": {}, "skipped": {}},
+    **{key: {} for key in ("/cmd-flags", "/memory")},
+}
+# taken, and nothing to do
+TAKEN = (
+    *(f"/refresh-{kind}" for kind in ("checkpoints", "embeddings", "loras", "vae")),
+    *("/reload-checkpoint", "/unload-checkpoint", "/skip"),
+)
 _CHECKPOINT = re.compile(r"(.*?)(?:\.safetensors|\.ckpt)?(?: \[([0-9a-f]+)\])?", re.DOTALL)
 
 router = APIRouter(prefix=PREFIX, tags=[TAG])
@@ -78,36 +91,17 @@ async def upscalers() -> list[UpscalerItem]:
     return [UpscalerItem(name="None")]
 
 
-@router.get("/latent-upscale-modes", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/sd-vae", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/sd-modules", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/loras", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/hypernetworks", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/prompt-styles", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/face-restorers", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/realesrgan-models", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/script-info", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/extensions", responses=GUARDED_ERRORS, include_in_schema=False)
-async def nothing() -> list[str]:
-    """What front ends list at their start, and what we do not have."""
-    return []
+def _always(answer: Any) -> Callable[[], Awaitable[Any]]:
+    async def told() -> Any:
+        return answer
+
+    return told
 
 
-@router.get("/scripts", responses=GUARDED_ERRORS, include_in_schema=False)
-async def scripts() -> dict[str, list[str]]:
-    return {"txt2img": [], "img2img": []}
-
-
-@router.get("/embeddings", responses=GUARDED_ERRORS, include_in_schema=False)
-async def embeddings() -> dict[str, dict[str, Any]]:
-    return {"loaded": {}, "skipped": {}}
-
-
-@router.get("/cmd-flags", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.get("/memory", responses=GUARDED_ERRORS, include_in_schema=False)
-async def untold() -> dict[str, Any]:
-    """What is said of the web UI's process, and not of ours."""
-    return {}
+for _path, _answer in NOTHING.items():
+    router.get(_path, responses=GUARDED_ERRORS, include_in_schema=False)(_always(_answer))
+for _path in TAKEN:
+    router.post(_path, responses=GUARDED_ERRORS, include_in_schema=False)(_always(None))
 
 
 @router.get("/options", responses=GUARDED_ERRORS, summary="The settings that front ends read")
@@ -132,17 +126,6 @@ async def set_options(body: Annotated[dict[str, Any], Body()], request: Request)
     check_checkpoint(_studio(request), body.get("sd_model_checkpoint"))
 
 
-@router.post("/refresh-checkpoints", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/refresh-embeddings", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/refresh-loras", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/refresh-vae", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/reload-checkpoint", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/unload-checkpoint", responses=GUARDED_ERRORS, include_in_schema=False)
-@router.post("/skip", responses=GUARDED_ERRORS, include_in_schema=False)
-async def done() -> None:
-    """Taken, and nothing to do."""
-
-
 @router.post(
     "/png-info",
     responses=among(400, 401, 408, 413, 421, 422),
@@ -154,7 +137,7 @@ async def png_info(body: PngInfoRequest) -> PngInfo:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:  # its head is read, no pixel is decoded
             items = {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ApiError(400, "This is no PNG in base64.", param="image", code="invalid_value") from None
+        raise invalid("This is no PNG in base64.", param="image") from None
     return PngInfo(info=items.pop(INFOTEXT, ""), items=items)
 
 

@@ -23,18 +23,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
 from diffusion_art import __version__, accel, models
+from diffusion_art.accel import switch
 from diffusion_art.accel.ahead_of_time import CompiledNetwork
+from diffusion_art.accel.graphs import Captured
 from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours, newest_first
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.models.weights_hash import see_weights
+from diffusion_art.models.trainable import see_weights
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.tensors import Conditioning
@@ -201,3 +205,35 @@ def kill(process: subprocess.Popen[str]) -> None:
     """End it and the compilers it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+# ---------------------------------------------------------------------- opening
+
+
+def check_compile(asked: bool | str, device: str) -> None:
+    """UserError where `compile` is not a choice, or is true where nothing can be compiled."""
+    if asked not in (True, False, "auto"):
+        raise UserError(f"compile={asked} is not one of auto, true, false")
+    if asked is True:
+        check_compiler(device)
+
+
+def open_engine(
+    run: Run, settings: Mapping[str, Any], *, cores: int | None, compiling: bool | str
+) -> tuple[Engine, Compilation | None]:
+    """The engine, to be started, and the compilation of its network, to be started when the server answers.
+
+    `compiling` is true, false or auto: where it pays. A GPU records the network's kernels unless it is false.
+
+    Raises:
+        UserError: settings that no engine can have.
+    """
+    try:
+        engine = Engine(run.model, cores=cores, **settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the engine cannot be made: {error} (in the config at `engine`)") from error
+    if engine.model.device.type == "cuda" and compiling is not False and switch.ACCELERATES:
+        engine.use(Captured.of(engine.model.backbone, dtype=engine.precision))
+    if compiling is True or (compiling == "auto" and worth_trying(run.device)):
+        return engine, Compilation(run, engine, after_s=0.0 if compiling is True else WORTH_S)
+    return engine, None

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 import diffusion_art
 from diffusion_art.config import build
+from diffusion_art.devices import device_of
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
 from diffusion_art.training.build import build_module, trainer_node
@@ -122,9 +123,9 @@ class Attempts:
     peaks: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        accelerator = str(self.settings["trainer"]["accelerator"])
-        self.on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-        if accelerator == "mps" or (accelerator == "auto" and not self.on_gpu and torch.backends.mps.is_available()):
+        device = device_of(str(self.settings["trainer"]["accelerator"]))
+        self.on_gpu = device == "cuda"
+        if device == "mps":
             raise UserError("find_batch_size measures CUDA devices and CPUs, not MPS: give data.global_batch_size.")
         free, share = (
             (torch.cuda.mem_get_info()[0], GPU_SHARE) if self.on_gpu else (psutil.virtual_memory().available, CPU_SHARE)

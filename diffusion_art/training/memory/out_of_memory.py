@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from diffusion_art.devices import computes_in_bf16
+from diffusion_art.devices import computes_in_bf16, device_of
 from diffusion_art.errors import UserError
 
 PHRASES = ("out of memory", "DefaultCPUAllocator", "not enough memory", "bad_alloc")  # of allocators without a class
@@ -45,16 +45,17 @@ def overrides(settings: dict[str, Any], *, world: int) -> list[tuple[str, str]]:
 
 def _all(settings: dict[str, Any], *, world: int) -> list[tuple[str, str] | None]:
     network, trainer = settings["model"].get("backbone") or {}, settings["trainer"]
+    side = settings["data"]["image_size_px"]
     return [
         _smaller_parts(settings["data"]["global_batch_size"], trainer["accumulate_grad_batches"], world),
         ("model.backbone.gradient_checkpointing=true", "the same result, a third slower")
         if network.get("gradient_checkpointing") is False
         else None,
         ("trainer.precision=bf16-mixed", f"activations in half the memory of {trainer['precision']}")
-        if "32" in str(trainer["precision"]) and computes_in_bf16(_device(trainer["accelerator"]))
+        if "32" in str(trainer["precision"]) and computes_in_bf16(torch.device(device_of(trainer["accelerator"])))
         else None,
         _narrower(network),
-        _smaller_pictures(settings["data"]["image_size_px"]),
+        (f"data.image_size_px={side // 2}", "pictures of a quarter of the size") if side % 16 == 0 else None,
     ]
 
 
@@ -74,12 +75,3 @@ def _narrower(network: dict[str, Any]) -> tuple[str, str] | None:
         return None
     half = ",".join(str(width // 2) for width in widths)
     return f"'model.backbone.block_channels=[{half}]'", "a network of half the width, a quarter of the weights"
-
-
-def _smaller_pictures(side: int) -> tuple[str, str] | None:
-    return (f"data.image_size_px={side // 2}", "pictures of a quarter of the size") if side % 16 == 0 else None
-
-
-def _device(accelerator: str) -> torch.device:
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    return torch.device("cuda" if on_gpu else "cpu")

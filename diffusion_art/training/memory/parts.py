@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from diffusion_art.config import build, class_of, is_a
+from diffusion_art.devices import device_of
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.text_to_image import TextToImage
@@ -33,7 +34,7 @@ def memory_limit(settings: dict[str, Any]) -> int | None:
     """Bytes that a run may fill on its device; None where neither a limit nor a GPU says."""
     if settings["memory_limit_gb"] is not None:
         return int(settings["memory_limit_gb"] * 1e9)
-    if torch.cuda.is_available() and str(settings["trainer"]["accelerator"]) in ("auto", "gpu", "cuda"):
+    if device_of(str(settings["trainer"]["accelerator"])) == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(0).total_memory)
     return None
 

@@ -14,15 +14,11 @@ from diffusion_art.models.text_encoder import TextEncoder
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.shards.pixels import PAYLOADS
 from diffusion_art.shards.side_files import FEATURES, LATENTS, TEXT, digest_of
-from diffusion_art.training.autoencoder_step import AutoencoderStep
-from diffusion_art.training.clip_step import ClipStep
-from diffusion_art.training.step import TrainingStep
+from diffusion_art.training.plain_steps import AnyStep
 from diffusion_art.training.terms.term import Term
 
 
-def wanted(
-    settings: Mapping[str, Any], step: TrainingStep | AutoencoderStep | ClipStep, *, command: str
-) -> Wanted | None:
+def wanted(settings: Mapping[str, Any], step: AnyStep, *, command: str) -> Wanted | None:
     """What a settled run asks for by `data.payload`, `data.text_states` and `data.image_features`; None: nothing of any
     encoder.
 
@@ -76,7 +72,7 @@ def features_digest(tower: ImageTower) -> str:
     return digest_of(tower.describe())
 
 
-def _tower_of(step: TrainingStep | AutoencoderStep | ClipStep) -> ImageTower:
+def _tower_of(step: AnyStep) -> ImageTower:
     for term in _terms(step):
         if (tower := term.features_of) is not None:
             return tower
@@ -86,7 +82,7 @@ def _tower_of(step: TrainingStep | AutoencoderStep | ClipStep) -> ImageTower:
     )
 
 
-def _terms(step: TrainingStep | AutoencoderStep | ClipStep) -> list[Term]:
+def _terms(step: AnyStep) -> list[Term]:
     terms: Any = step.terms
     return [term for term in terms.values() if isinstance(term, Term)]
 
@@ -102,7 +98,7 @@ def _check_pictures_stay_as_they_are(data: Mapping[str, Any], asked: str) -> Non
         raise UserError(f"{asked} brings what was made of pictures of one size: set curriculum=none, or {PLAIN}.")
 
 
-def _check_pictures_are_not_needed(step: TrainingStep | AutoencoderStep | ClipStep, *, features: bool) -> None:
+def _check_pictures_are_not_needed(step: AnyStep, *, features: bool) -> None:
     for term in _terms(step):
         if not term.sees_pixels or (features and term.features_of is not None):
             continue

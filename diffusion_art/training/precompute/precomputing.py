@@ -188,8 +188,9 @@ def chosen(
                     "that has one."
                 )
         return kinds
-    seen = features and tower is not None
-    able = (_has_weights(node.get("codec")), _is_frozen(node.get("text_encoder")), seen)
+    codec, seen = node.get("codec"), features and tower is not None
+    has_weights = codec is not None and issubclass(class_of(dict(codec)), nn.Module)
+    able = (has_weights, _is_frozen(node.get("text_encoder")), seen)
     if found := tuple(kind for kind, can in zip(KINDS, able, strict=True) if can):
         return found
     raise UserError(
@@ -222,10 +223,12 @@ def precompute(component: Component, encoders: Encoders, engine: Engine, *, prog
             continue
         with writer:
             if kind == TEXT:
-                _write_states(shards, encoders, writer, engine, progress)
+                function = StatesOf(encoders.node["text_encoder"], encoders.device)
+                _write(function, _captions(shards, writer), writer, engine, total=None, shown=progress)
             else:
                 node = encoders.node["codec"] if kind == LATENTS else encoders.tower or {}
-                _write_seen(shards, SeenBy(node, shards.folder, encoders.device), writer, engine, progress)
+                function, total = SeenBy(node, shards.folder, encoders.device), sum(shards.splits.values())
+                _write(function, _pieces(shards, writer), writer, engine, total=total, shown=progress)
             if not len(writer):
                 raise UserError(f"no {kind} could be made of {shards.place}: none can be read.")
             writer.finish()
@@ -243,15 +246,6 @@ def _check_whole(shards: ShardSet, codec: Codec) -> None:
                 f"sides that are multiples of {step} px: build the shards with such a {key} "
                 f"(`python -m diffusion_art.prepare ... {key}=N`)."
             )
-
-
-def _write_seen(shards: ShardSet, function: SeenBy, writer: SideWriter, engine: Engine, shown: bool) -> None:
-    _write(function, _pieces(shards, writer), writer, engine, total=sum(shards.splits.values()), shown=shown)
-
-
-def _write_states(shards: ShardSet, encoders: Encoders, writer: SideWriter, engine: Engine, shown: bool) -> None:
-    function = StatesOf(encoders.node["text_encoder"], encoders.device)
-    _write(function, _captions(shards, writer), writer, engine, total=None, shown=shown)
 
 
 def _write(
@@ -305,10 +299,6 @@ def _key(caption: str) -> int:
 def _bytes(numbers: Tensor) -> bytes:
     """As bfloat16."""
     return numbers.to(torch.bfloat16).contiguous().cpu().view(torch.uint8).numpy().tobytes()
-
-
-def _has_weights(codec: Mapping[str, Any] | None) -> bool:
-    return codec is not None and issubclass(class_of(dict(codec)), nn.Module)
 
 
 def _is_frozen(encoder: Mapping[str, Any] | None) -> bool:

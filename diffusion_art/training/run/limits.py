@@ -1,44 +1,34 @@
 """Which values a run's settings may have: what is out of range is refused before anything is built.
 
 A limit or an interval of zero or less is off, as it is to Lightning's users. Classes of ours that check their own
-arguments are not repeated here.
+arguments are not repeated here. Some of Lightning's switches are otherwise here, and those for trying a run out are
+taken as far as a run that is counted in steps can have them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from diffusion_art.config import value_at
 from diffusion_art.errors import UserError
 
 Check = tuple[Callable[[Any], bool], str]
 
 
-def check_limits(settings: Mapping[str, Any]) -> None:
-    """Settled settings.
+def check_limits(settings: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
+    """Settled settings; of some of them where `keys` says which.
 
     Raises:
         UserError: a value of the wrong kind or out of range, by the key that gives it.
     """
-    for key, (fits, wanted) in RANGES.items():
-        found = _look_up(settings, key)
+    for key in RANGES if keys is None else keys:
+        fits, wanted = RANGES[key]
+        found = value_at(settings, key, MISSING)
         if found is not MISSING and not fits(found):
             typed = "null" if found is None else found
             raise UserError(f"{key}={typed} is out of range: give {wanted}.")
-
-
-def check_accelerator(accelerator: str) -> None:
-    """Raises:
-    UserError: a GPU is asked for, and there is none.
-    """
-    import torch  # here: who only asks for an interval does without
-
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        raise UserError(
-            f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
-            "trainer=auto for the best device there is."
-        )
 
 
 def interval(value: Any) -> int | None:
@@ -58,14 +48,6 @@ def validation_interval(value: Any, *, max_steps: int) -> int | str | None:
 # ---------------------------------------------------------------------- the ranges
 
 MISSING = object()
-
-
-def _look_up(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(settings, Mapping) or name not in settings:
-            return MISSING
-        settings = settings[name]
-    return settings
 
 
 def _number(value: Any) -> bool:
@@ -129,6 +111,14 @@ RANGES: dict[str, Check] = {
     "trainer.num_nodes": _count(1),
     "trainer.gradient_clip_val": _or_null((_number, "a number, 0 for off")),
     "trainer.limit_val_batches": _or_null((_batches, "a whole number of batches, or a share up to 1.0")),
+    "trainer.overfit_batches": (
+        lambda value: not value or _batches(value),
+        "a number of batches, or a share of the data from 0.0 to 1.0",
+    ),
+    "trainer.fast_dev_run": (
+        lambda value: not value or (isinstance(value, int) and value > 0),
+        "true, or a number of steps",
+    ),
     "trainer.val_check_interval": _or_null(
         (_every_name, "a whole number of steps, a share of the run up to 1.0, 0 for off, or a time DD:HH:MM:SS")
     ),
@@ -163,3 +153,60 @@ RANGES: dict[str, Check] = {
     "callbacks.caption_following.batch_size": _count(1),
     "sampler.num_steps": _count(1),
 }
+
+
+# arguments of Lightning's Trainer that something else here decides: the value that changes nothing, and what to give
+DECIDED = {
+    "callbacks": (None, "callbacks.NAME=null to leave one out, or +callbacks.NAME={_target_: ...} for another"),
+    "logger": (True, "~logger for none, or logger=wandb"),
+    "enable_checkpointing": (True, "callbacks.checkpoints=null"),
+    "enable_progress_bar": (True, "callbacks.progress=null"),
+    "default_root_dir": (None, "paths.log_dir=FOLDER"),
+    "gradient_clip_algorithm": ("norm", "trainer.gradient_clip_val, which limits the 2-norm of all gradients together"),
+    "reload_dataloaders_every_n_epochs": (0, "nothing: pictures are shuffled anew in each pass as it is"),
+    "limit_test_batches": (None, "the command `evaluate` when the run is over"),
+    "limit_predict_batches": (None, "the command `sample` when the run is over"),
+}
+# those that count passes over the data, and why a run has none
+_LENGTH = "has no place here: a run is as long as trainer.max_steps or trainer.max_epochs says."
+OF_PASSES = {
+    "check_val_every_n_epoch": "counts passes over the data, and a run here is one pass, as long as its steps: give "
+    "trainer.val_check_interval=N steps, or a share of the run, such as 0.25.",
+    "min_steps": _LENGTH,
+    "min_epochs": _LENGTH,
+}
+# callbacks that a run to try the code has no use for
+LASTING = ("checkpoints", "snapshots", "caption_following", "forecast")
+
+
+def check_trial(trainer: dict[str, Any]) -> None:
+    """UserError for what is decided elsewhere, what counts passes over the data, or wrong numbers of batches to try."""
+    for name, (idle, instead) in DECIDED.items():
+        if (found := trainer.get(name)) not in (None, idle):
+            raise UserError(f"trainer.{name}={str(found).lower()} changes nothing here: give {instead}.")
+    strategy = str(trainer.get("strategy") or "auto")
+    if strategy.startswith(("deepspeed", "fsdp", "xla_fsdp")) and strategy != "fsdp2":
+        raise UserError(f"trainer.strategy={strategy} is not for runs here: trainer=fsdp shares weights out.")
+    for name, why in OF_PASSES.items():
+        if (found := trainer.get(name)) is not None:
+            raise UserError(f"trainer.{name}={found} {why}")
+    limit = trainer.get("limit_train_batches")
+    if limit is not None and (limit != 1 or isinstance(limit, int)):
+        raise UserError(
+            f"trainer.limit_train_batches={limit} counts batches of a pass over the data, and a run here is counted in "
+            "steps: give trainer.max_steps=N for a shorter run, or trainer.overfit_batches=N to train on the same N "
+            "batches again and again."
+        )
+    check_limits({"trainer": trainer}, ("trainer.overfit_batches", "trainer.fast_dev_run"))
+
+
+def trial(trainer: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The trainer of `fast_dev_run`: so many steps, then as many batches of validation."""
+    return trainer | {
+        "fast_dev_run": False,
+        "max_steps": steps,
+        "max_epochs": -1,
+        "limit_val_batches": steps,
+        "val_check_interval": steps,
+        "log_every_n_steps": 1,
+    }

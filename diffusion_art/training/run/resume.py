@@ -1,18 +1,28 @@
-"""Which checkpoint a run goes on from, and where in the run that is."""
+"""Which checkpoint a run goes on from, where in the run that is, and whether its launcher started it again.
+
+Each machine's torchrun counts the restarts that it began itself, and not those that another one's failure began. So its
+TORCHELASTIC_RESTART_COUNT differs between the processes of one attempt; also, attempts that were refused count. The
+store of the launchers can be relied on: it outlives attempts, and what dead processes wrote is still in it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] -- documented there
 
 from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
+from diffusion_art.config import value_at
 from diffusion_art.errors import UserError
 from diffusion_art.record import Record
-from diffusion_art.training.run.attempts import beginning
 
 
 def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
@@ -41,7 +51,7 @@ def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
     """
     before = Record.of(read_plain(checkpoint), origin=checkpoint).config
     for part, told in (("optim", "optimiser"), ("model.prediction", "prediction")):
-        was, now = (_target(_at(config, part)) for config in (before, settings))
+        was, now = (_target(value_at(config, part)) for config in (before, settings))
         if was and now and was != now:
             raise UserError(
                 f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
@@ -64,12 +74,6 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
         for name in now:
             if name in before and name != "_target_":  # of one name, wherever it stood
                 yield from _differences(before[name], now[name], f"{key}.{name}")
-
-
-def _at(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def _target(node: Any) -> str | None:
@@ -177,3 +181,54 @@ def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, 
     counters = {name: counts.get(name, 0) for name in ("ready", "completed", "started", "processed")}
     last = {} if is_last_batch is None else {"is_last_batch": is_last_batch}
     return {"total": dict(counters), "current": dict(counters), **last}
+
+
+COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say where there is no store
+
+
+# ---------------------------------------------------------------------- attempts of a launcher
+
+
+def launchers_store() -> Store | None:
+    """That of the torchrun that started this process, if one did and lends it."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _counted(name: str) -> bool:
+    """Whether a launcher counts restarts in this variable."""
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+@contextmanager
+def beginning() -> Iterator[bool]:
+    """A block that looks for what the run begins from; it is given whether the run began before, and was started again.
+    A block that raises has not begun.
+    """
+    store, key = launchers_store(), f"begun/{os.environ.get('RANK')}"
+    if store is None:
+        yield any(map(_counted, COUNTS))
+        return
+    yield _counted("SLURM_RESTART_COUNT") or store.check([key])
+    store.set(key, "")
+
+
+def agreed(store: Store, *, rank: int, world_size: int) -> str:
+    """A word that all living processes of a group get and none before them had. Each asks in a name of its own; the
+    first process answers until all have thanked it.
+    """
+    name = uuid.uuid4().hex
+    if rank != 0:
+        store.set(f"asks/{rank}", name)
+        word = store.get(f"answer/{name}").decode()
+        store.set(f"thanks/{word}/{rank}", "")
+        return word
+    waiting = set(range(1, world_size))
+    while waiting:
+        for other in [other for other in waiting if store.check([f"asks/{other}"])]:
+            store.set(f"answer/{store.get(f'asks/{other}').decode()}", name)
+            if store.check([f"thanks/{name}/{other}"]):
+                waiting.remove(other)
+        time.sleep(0.02)
+    return name

@@ -1,4 +1,7 @@
-"""What a run does when it is asked to stop: before it trains it leaves at once, and in training after the step."""
+"""What a run does when it is asked to stop: before it trains it leaves at once, and in training after the step.
+
+`trainer.max_time` ends it so, too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from diffusion_art.stop_signals import AGAIN_S, exit_status, handled
 
@@ -80,3 +85,15 @@ def stop_after_step(trainer: Trainer) -> None:
     every = trainer.val_check_batch
     if not every or (trainer.fit_loop.total_batch_idx + 1) % every:
         trainer.limit_val_batches = 0
+
+
+class StepTimer(Timer):
+    """Lightning's Timer, which looks at the clock after a whole step and never between its parts."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            if trainer.should_stop:
+                stop_after_step(trainer)

@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.extras import install_command
 from diffusion_art.files import without_secrets
 from diffusion_art.training.run.csv_logger import RunCSVLogger
@@ -172,7 +172,7 @@ def begin(logger: Logger, settings: dict[str, Any]) -> None:
         raise
     except Exception as error:  # each tracker has errors of its own
         raise UserError(
-            f"{_called(logger)} cannot begin its record: {_first_line(error)}. Look at the keys of `logger`, or train "
+            f"{_called(logger)} cannot begin its record: {first_line(error)}. Look at the keys of `logger`, or train "
             "with logger=csv."
         ) from error
     if not isinstance(logger, RunCSVLogger):  # whose folder is the run's: without it nothing is saved
@@ -203,7 +203,7 @@ class Patience:
             result = action(*args, **kwargs)
         except Exception as error:  # each tracker has errors of its own
             if self._failed_at is None:
-                said = _first_line(error)
+                said = first_line(error)
                 log.warning("%s fails: %s. The run goes on, and metrics.csv has what is lost there.", self.name, said)
             self._failed_at = time.monotonic()
             return None
@@ -273,10 +273,6 @@ def _(logger: RunTrackio, grid: Image.Image, pictures: Sequence[Image.Image], ca
 
 def _called(logger: Logger) -> str:
     return type(logger).__name__.removeprefix("Run")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _ids(folder: str) -> dict[str, str]:

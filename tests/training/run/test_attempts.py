@@ -8,7 +8,7 @@ import pytest
 from torch.distributed import HashStore, TCPStore
 
 from diffusion_art.errors import UserError
-from diffusion_art.training.run.attempts import agreed, beginning
+from diffusion_art.training.run.resume import agreed, beginning
 
 
 def _words(store, world_size: int) -> list[str]:

@@ -21,7 +21,7 @@ from diffusion_art.launching.settle import settle
 from diffusion_art.training.build import build_trainer
 from diffusion_art.training.optim import Constant, Cosine, WarmupStableDecay, build_optimizer
 from diffusion_art.training.run.limits import check_limits
-from diffusion_art.training.run.timer import StepTimer
+from diffusion_art.training.run.stopping import StepTimer
 
 
 def _settled(*overrides: str) -> dict:
