@@ -44,6 +44,15 @@ def test_frechet_distance_is_torchmetrics():
     assert frechet_distance(real, fake) == pytest.approx(expected.item(), rel=1e-8)
 
 
+@pytest.mark.parametrize("fall", [1.0, 1.5, 2.0])
+def test_many_small_directions_count_in_a_frechet_distance(fall):
+    """Features have steep spectra: elsewhere these are 1 to 11 from themselves (findings/piq_fid.sh)."""
+    variances = torch.arange(1, 257).double() ** -fall
+    real = gaussian(1200, 256, seed=0) * (150 * variances / variances.sum()).sqrt()
+    assert abs(frechet_distance(real, real)) < 1e-5
+    assert frechet_distance(real, 1.1 * real) == pytest.approx(0.01 * real.square().sum().item() / 1199, rel=0.01)
+
+
 def test_frechet_distance_is_a_distance_and_holds_where_features_are_constant():
     real, fake = gaussian(1000, 8, seed=0), gaussian(1000, 8, seed=1) * 2
     real[:, 5] = fake[:, 5] = 3.0  # a feature that never moves: both covariances are singular

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from diffusion_art.config import build
+from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.predictions import Epsilon
+from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.times import Uniform
 from diffusion_art.errors import UserError
 from diffusion_art.experiments.immiscible import Assigned, Nearest, assignment
@@ -90,6 +93,23 @@ def test_a_step_draws_the_noise_it_is_told_to():
         noise=lambda positions: Nearest()(PICTURES, positions, seed=0),
     )
     assert torch.equal(draw.eps, Nearest()(PICTURES, list(range(32, 48)), seed=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_asked_for_the_noise_it_is_mixed_with(kind):
+    """Elsewhere the right answer has twice the loss of silence (findings/ddpm_immiscible.sh)."""
+    t, schedule = torch.full((16,), 0.5), CosineSchedule()
+    alpha, sigma = (scale[:, None, None, None] for scale in schedule.alpha_sigma(t))
+    objective = Objective(times=Uniform(), weighting=NoWeighting())
+    loss = objective(
+        lambda x_t, _: (x_t - alpha * PICTURES) / sigma,
+        schedule=schedule,
+        prediction=Epsilon(),
+        x_0=PICTURES,
+        eps=KINDS[kind](PICTURES, POSITIONS, seed=1),
+        t=t,
+    )
+    assert loss.max() < 1e-6
 
 
 def test_every_yaml_is_training_noise():
