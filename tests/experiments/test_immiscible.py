@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from diffusion_art.config import build
+from diffusion_art.diffusion.denoiser import Epsilon
 from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.predictions import Epsilon
 from diffusion_art.diffusion.schedules import CosineSchedule
 from diffusion_art.diffusion.times import Uniform
 from diffusion_art.errors import UserError
