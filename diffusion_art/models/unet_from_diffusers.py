@@ -88,9 +88,11 @@ def _has_tower(folder: Path) -> bool:
 
 def _helps(folder: Path, error: Exception) -> str:
     """The end of a sentence about a folder that is none, and where it is a run or a model of ours, what to do."""
-    if folder.suffix == ".safetensors" or any(folder.glob("checkpoints/*.ckpt")):
+    if folder.suffix in (".safetensors", ".ckpt") or any(folder.glob("checkpoints/*.ckpt")):
         first = f"python -m diffusion_art.export run={folder} format=diffusers path=PIPELINE"
         return f". Make one of it first: {first}, then init_from=PIPELINE"
+    if not folder.exists():
+        return ": there is none. One of the hub is downloaded first: hf download NAME --local-dir FOLDER"
     return f": its config.json cannot be read ({error})."
 
 

@@ -119,6 +119,10 @@ def test_what_does_not_fit_is_named_with_both_values(tmp_path, changes, complain
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"is no folder of diffusers: its config\.json cannot be read"):
         unet_arguments(tmp_path, sample_size=8)
+    with pytest.raises(UserError, match="of the hub is downloaded first: hf download NAME --local-dir FOLDER"):
+        unet_arguments(Path("runwayml/stable-diffusion-v1-5"), sample_size=8)
+    with pytest.raises(UserError, match=r"export run=last\.ckpt format=diffusers path=PIPELINE"):
+        unet_arguments(Path("last.ckpt"), sample_size=8)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
     with pytest.raises(UserError, match="describes _class_name=AutoencoderKL, and a run can start from UNet2D"):
         unet_arguments(tmp_path, sample_size=8)
