@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ from diffusion_art.hydra_errors import (
 from diffusion_art.overrides import given, refuse_renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
+from diffusion_art.training.run.run_folder import drop_if_bare, is_new
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +75,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def guarded(config: DictConfig) -> Any:
             keep_memory()
             try:
-                _refuse_keys(config, config_name)
-                _refuse_secret_address(config)
+                _check(config, config_name)
                 return task(config)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in OF_THE_DISK and not wants_traceback:
-                    error = UserError(_of_the_disk(error))
+                if (told := _of_the_disk(error)) and not wants_traceback:
+                    error = UserError(told)
                 if isinstance(error, OmegaConfBaseException) and not wants_traceback:  # a value that cannot be resolved
                     error = UserError(explain(error, config_name))
                 job = HydraConfig.get() if HydraConfig.initialized() else None
@@ -113,7 +114,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             except KeyboardInterrupt as error:
                 _fail(str(error) or "stopped by Ctrl-C", status=exit_status(signal.SIGINT))
             except JobFailed as error:
-                failures = failed_jobs(error.sweep_dir, since=began)
+                failures = failed_jobs(error.sweep_dir, since=began) or [str(error)]  # the clock was set back meanwhile
                 jobs = "".join(f"\n  {failure}" for failure in failures)
                 _fail(f"{len(failures)} of the jobs failed:{jobs}")
             except UserError as error:
@@ -130,9 +131,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
                 )
             except OSError as error:  # Hydra makes the folder of a run
-                if error.errno not in OF_THE_DISK:
+                if (told := _of_the_disk(error)) is None:
                     raise
-                _fail(_of_the_disk(error))
+                _fail(told)
             finally:
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -142,8 +143,26 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
-def _of_the_disk(error: OSError) -> str:
-    return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
+def _of_the_disk(error: BaseException) -> str | None:
+    """What to say of one of `OF_THE_DISK`, also where a library has put it in words of its own; None of others."""
+    cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save, of a file that was cut short
+    if isinstance(cause, OSError) and cause.errno in OF_THE_DISK:
+        return f"{cause.filename or 'a file'} cannot be {'used' if cause.filename else 'written'}: {cause.strerror}."
+    if (found := re.search(r"\(os error (\d+)\)$", str(error))) and int(found[1]) in OF_THE_DISK:  # of safetensors
+        return f"a file cannot be written: {os.strerror(int(found[1]))}."
+    return None
+
+
+def _check(config: DictConfig, config_name: str) -> None:
+    """UserError for what is refused before anything is done. It leaves no folder of a run."""
+    try:
+        _refuse_keys(config, config_name)
+        _refuse_secret_address(config)
+    except UserError:
+        job = HydraConfig.get() if HydraConfig.initialized() else None
+        if job is not None and job.mode is RunMode.RUN and is_new(folder := Path(job.runtime.output_dir)):
+            drop_if_bare(folder)
+        raise
 
 
 def _refuse_keys(config: DictConfig, config_name: str) -> None:
