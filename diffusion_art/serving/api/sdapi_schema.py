@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from diffusion_art.diffusion.noise import ASKED_LIMIT
-from diffusion_art.serving.api.schema import asked_for
+from diffusion_art.serving.api.schema import Seed, asked_for
 
 
 def _whole(text: str) -> str:
@@ -31,7 +30,7 @@ class Txt2Img(BaseModel):
 
     prompt: Text = Field("", description="The caption to paint.")
     negative_prompt: Text = Field("", description="What to steer away from, with cfg_scale above 1.")
-    seed: Annotated[int, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(
+    seed: Seed | None = Field(
         None, description="Of the first picture; the next ones count up. Its low 32 bits count. Null or -1: any."
     )
     steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Null: as the run's own sample grids.")
