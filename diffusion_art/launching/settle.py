@@ -35,6 +35,7 @@ from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
+TINY_PARTS = (("model", "backbone"), ("model", "text_encoder"), ("callbacks", "samples"))
 TINY_TEXT = ("width", "layers", "heads", "vocab_size")  # what conf/debug/tiny.yaml gives a text encoder
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
@@ -222,7 +223,13 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
 
 
 def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
-    """`+debug=tiny` makes the text tower that is trained along small; an encoder of another kind keeps its own size."""
+    """`+debug=tiny` makes the network and the text tower that is trained along small; an encoder of another kind keeps
+    its own size. What it says of a part that a run does not have, as an autoencoder has no text tower, goes.
+    """
+    for section, name in TINY_PARTS:
+        node = config[section].get(name)
+        if node is not None and "_target_" not in node and not any(_below(key, section, name) for key in typed):
+            del config[section][name]
     encoder = config.model.get("text_encoder")
     if encoder is None or "_target_" not in encoder:
         return
@@ -230,6 +237,10 @@ def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
     for name in TINY_TEXT:
         if name in encoder and name not in known and f"model.text_encoder.{name}" not in typed:
             del encoder[name]
+
+
+def _below(key: str, *parts: str) -> bool:
+    return key.split(".")[: len(parts)] == list(parts)
 
 
 def _settle_text_encoder(config: DictConfig) -> None:
