@@ -143,9 +143,10 @@ def _plain(value: Any) -> Any:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of one file or of several that were split."""
-    whole = folder / f"{WEIGHTS}.safetensors"
-    files = [whole] if whole.is_file() else sorted(folder.glob(f"{WEIGHTS}-*-of-*.safetensors"))
+    """The tensors of one file or of several that were split; of a variant (`fp16`), where that is all there is."""
+    found = [sorted(folder.glob(f"{WEIGHTS}{more}.safetensors")) for more in ("", "-*-of-*", ".*")]
+    files = next(filter(None, found), [])
+    files = [file for file in files if file.name.partition("-")[0] == files[0].name.partition("-")[0]]  # of one variant
     if not files:
         there = ", ".join(sorted(file.name for file in folder.glob("*.*") if file.suffix != ".json")) or "nothing"
         raise UserError(

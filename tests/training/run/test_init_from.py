@@ -69,19 +69,21 @@ def test_any_shape_of_ours_is_found_again_and_answers_the_same(tmp_path):
         )
 
 
-def test_weights_in_several_files_are_read_and_pickles_are_not(tmp_path):
+def test_weights_in_several_files_and_of_a_variant_are_read_and_pickles_are_not(tmp_path):
     folder = folder_of(tmp_path / "unet")
     whole = folder / "diffusion_pytorch_model.safetensors"
     weights = load_file(whole)
     names = sorted(weights)
-    for number, part in enumerate((names[:40], names[40:]), 1):
-        split = folder / f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
-        save_file({name: weights[name] for name in part}, split)
     whole.rename(folder / "diffusion_pytorch_model.bin")
-    model = model_from(folder)
-    assert torch.equal(model.backbone.net.conv_in.weight, weights["conv_in.weight"])
-    for split in folder.glob("*-of-*"):
-        split.unlink()
+    for variant in ("", ".fp16"):
+        for number, part in enumerate((names[:40], names[40:]), 1):
+            split = folder / f"diffusion_pytorch_model{variant}-0000{number}-of-00002.safetensors"
+            save_file({name: weights[name] for name in part}, split)
+        save_file({}, folder / "diffusion_pytorch_model.non_ema.safetensors")
+        model = model_from(folder)
+        assert torch.equal(model.backbone.net.conv_in.weight, weights["conv_in.weight"])
+        for split in folder.glob("*.safetensors"):
+            split.unlink()
     with pytest.raises(UserError, match=r"but diffusion_pytorch_model\.bin, and only safetensors are read"):
         model_from(folder)
 
