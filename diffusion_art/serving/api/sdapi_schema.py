@@ -39,6 +39,8 @@ class Txt2Img(BaseModel):
     )
     width: Annotated[int, Field(ge=1)] | None = Field(None, description="To which the picture is enlarged. Null: own.")
     height: Annotated[int, Field(ge=1)] | None = Field(None, description="To which it is enlarged. Null: own.")
+    enable_hr: bool = Field(False, description="Enlarge it by hr_scale, as a picture of that size is.")
+    hr_scale: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False)] = 2
     sampler_name: Text | None = Field(None, description="See /sdapi/v1/samplers. Null: the run's own.")
     sampler_index: Text | None = Field(None, description="The older name of sampler_name.")
     batch_size: Annotated[int, Field(ge=1)] = Field(1, description="Pictures, times n_iter.")
