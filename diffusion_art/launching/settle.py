@@ -40,11 +40,13 @@ TINY_TEXT = ("width", "layers", "heads", "vocab_size")  # what conf/debug/tiny.y
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
 
-def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> dict[str, Any]:
+def settle(
+    config: DictConfig, run_dir: Path, *, typed: Sequence[str] = (), checkpoint: Path | None = None
+) -> dict[str, Any]:
     """The config as plain data with every choice made: run folder, length, precision, compiling, teacher, text encoder.
 
-    `typed` are the keys that were given on the command line. What it returns rides in the checkpoint and builds the
-    same run anywhere.
+    `typed` are the keys that were given on the command line, `checkpoint` what the run goes on from. What it returns
+    rides in the checkpoint and builds the same run anywhere.
 
     Raises:
         UserError: a value out of range, or no length.
@@ -65,7 +67,7 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
         else:
             _settle_text_encoder(config)
         if config.get("init_from"):
-            _settle_start(config, typed)
+            _settle_start(config, typed, checkpoint)
     settings = plain(config)
     check_limits(settings)
     _settle_prompts(settings)
@@ -272,9 +274,15 @@ def _unreachable(encoder: dict[str, Any]) -> list[str]:
     return [] if kind.reachable(encoder) else [kind.called(encoder)]
 
 
-def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
-    """The shape of the model, where the run starts from a UNet of diffusers."""
+def _settle_start(config: DictConfig, typed: Sequence[str], checkpoint: Path | None) -> None:
+    """The shape of the model, where the run starts from a UNet of diffusers; that of the checkpoint of a run that goes
+    on, where the folder has gone.
+    """
     folder = Path(config.init_from).expanduser()
+    if checkpoint is not None and not folder.exists():
+        before = Record.of(read_plain(checkpoint), origin=checkpoint).config["model"]
+        config.model.update({part: before[part] for part in ("backbone", "text_encoder")})
+        return
     if not is_a(config.model, TextToImage):
         kind = class_of(config.model).called
         raise UserError(f"init_from={folder} is for text-to-image models, and this run trains {kind}: drop it.")

@@ -91,7 +91,7 @@ def build_step(
     teacher = settings.get("teacher")
     held = teacher["run"] if teacher else checkpoint
     model = build_model(settings["model"], codec=held_codec(held, settings["model"]) if held else None)
-    if settings.get("init_from"):
+    if settings.get("init_from") and checkpoint is None:
         load_from_diffusers(model, Path(settings["init_from"]))
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:

@@ -90,7 +90,7 @@ class DiffusionModule(LightningModule):
         if not checkpoint["state_dict"]:
             raise UserError(f"{path} holds averaged weights to paint with, and no module: load_text_to_image(path).")
         try:
-            module = build_module({**Record.of(checkpoint).config, "init_from": None}, checkpoint=path)
+            module = build_module(Record.of(checkpoint).config, checkpoint=path)
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is of an earlier version, whose settings this one cannot train with ({error}); "

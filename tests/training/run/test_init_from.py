@@ -156,6 +156,11 @@ def test_a_run_starts_where_an_exported_pipeline_ended(train, run_here, tmp_path
     backbone = saved["diffusion_art"]["config"]["model"]["backbone"]
     assert backbone["block_channels"] == [8, 16]
     assert build(saved["diffusion_art"]["config"]["model"]).text_encoder.tokenizer.vocab_size == 600
+    shared.rename(tmp_path / "gone")
+    status, said, complaints = train(f"init_from={shared}", "ckpt_path=last", "trainer.max_steps=2")
+    assert status == 0, said + complaints
+    last = torch.load(tmp_path / "logs" / "tiny" / "from" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["global_step"], last["diffusion_art"]["config"]["model"]["backbone"]) == (2, backbone)
 
 
 def test_what_a_run_says_to_a_folder_that_is_not_its_own(train, tmp_path):
