@@ -182,7 +182,10 @@ def find_run(path: str | Path) -> Path:
 def _is_no_run(path: Path) -> str:
     """What to say of a file or folder that holds no checkpoint of a run."""
     if (path / "model_index.json").is_file():
-        return f"{path} is a pipeline of diffusers, and no run: paint with it by DiffusionPipeline (docs/sharing.md)."
+        return (
+            f"{path} is a pipeline of diffusers, and no run: paint with it by DiffusionPipeline, or begin a run with "
+            "its weights by init_from (docs/sharing.md)."
+        )
     if (path / "painting.json").is_file():
         return f"{path} is a model for onnxruntime, and no run: python examples/onnx_paint.py {path} 'a caption'"
     if models := sorted(path.glob(f"*{SUFFIX}")):
@@ -206,7 +209,9 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
     if _is_one(path):
         return path
     if path.suffix == ".ckpt":
-        raise UserError(f"there is no checkpoint at {path}. Give a run folder for its newest one.")
+        there = ", ".join(file.stem for file in _named_files(path.parent.parent))
+        more = f"Its run has {there}." if there else "Give a run folder for its newest one."
+        raise UserError(f"there is no checkpoint at {path}. {more}")
     run = find_run(path)
     if which != "last":
         named = run / "checkpoints" / f"{step_named(which) or which.removesuffix('.ckpt')}.ckpt"

@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ from diffusion_art.hydra_errors import (
 from diffusion_art.overrides import given, refuse_renamed, typed, understood
 from diffusion_art.shards.places import refuse_secrets
 from diffusion_art.stop_signals import exit_status
+from diffusion_art.training.run.run_folder import drop_if_bare, is_new
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +96,7 @@ def _guarded(task: Callable[[DictConfig], Any], config_name: str, *, wants_trace
     def guarded(config: DictConfig) -> Any:
         keep_memory()
         try:
-            _refuse_keys(config, config_name)
-            _refuse_secret_address(config)
+            _check(config, config_name)
             return task(config)
         except Exception as error:
             error = error if wants_traceback else _as_sentence(error, config_name)
@@ -111,8 +112,8 @@ def _guarded(task: Callable[[DictConfig], Any], config_name: str, *, wants_trace
 
 def _as_sentence(error: Exception, config_name: str) -> Exception:
     """Errors of the disk, and values that cannot be resolved, as a `UserError`; others as they are."""
-    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-        return UserError(_of_the_disk(error))
+    if told := _of_the_disk(error):
+        return UserError(told)
     if isinstance(error, OmegaConfBaseException):
         return UserError(explain(error, config_name))
     return error
@@ -157,7 +158,7 @@ def _sentence(error: Exception, config_name: str, *, since: float) -> str | None
         case HydraException() | OmegaConfBaseException():
             return explain(error, config_name)
         case JobFailed():
-            failures = failed_jobs(error.sweep_dir, since=since)
+            failures = failed_jobs(error.sweep_dir, since=since) or [str(error)]  # the clock was set back meanwhile
             return "\n  ".join([f"{len(failures)} of the jobs failed:", *failures])
         case UserError():
             return str(error)
@@ -168,13 +169,31 @@ def _sentence(error: Exception, config_name: str, *, since: float) -> str | None
                 "a config file chooses a list of files (`- GROUP: [a, b]`) after an override of another group: in "
                 "`defaults`, overrides stand last, those of chosen groups too (`override /logger: [a]`)."
             )
-        case OSError() if error.errno in OF_THE_DISK:  # Hydra makes the folder of a run
+        case OSError():  # Hydra makes the folder of a run
             return _of_the_disk(error)
     return None
 
 
-def _of_the_disk(error: OSError) -> str:
-    return f"{error.filename or 'a file'} cannot be used: {error.strerror}."
+def _of_the_disk(error: BaseException) -> str | None:
+    """What to say of one of `OF_THE_DISK`, also where a library has put it in words of its own; None of others."""
+    cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save, of a file that was cut short
+    if isinstance(cause, OSError) and cause.errno in OF_THE_DISK:
+        return f"{cause.filename or 'a file'} cannot be {'used' if cause.filename else 'written'}: {cause.strerror}."
+    if (found := re.search(r"\(os error (\d+)\)$", str(error))) and int(found[1]) in OF_THE_DISK:  # of safetensors
+        return f"a file cannot be written: {os.strerror(int(found[1]))}."
+    return None
+
+
+def _check(config: DictConfig, config_name: str) -> None:
+    """UserError for what is refused before anything is done. It leaves no folder of a run."""
+    try:
+        _refuse_keys(config, config_name)
+        _refuse_secret_address(config)
+    except UserError:
+        job = HydraConfig.get() if HydraConfig.initialized() else None
+        if job is not None and job.mode is RunMode.RUN and is_new(folder := Path(job.runtime.output_dir)):
+            drop_if_bare(folder)
+        raise
 
 
 def _refuse_keys(config: DictConfig, config_name: str) -> None:

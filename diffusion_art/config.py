@@ -12,7 +12,6 @@ import importlib
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +25,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_art.errors import UserError, first_line
+from diffusion_art.errors import UserError, first_line, passed_through
 from diffusion_art.extras import install_command
 
 OF_TRAINING = ("averages.ema", "muon", "noise", "optim", "run.csv_logger", "run.trackers", "step_profile", "terms")
@@ -307,8 +306,7 @@ def _not_importable(target: str, error: Exception) -> UserError:
             f"`{target}` needs a package that is not installed: {first_line(error)}. "
             f"Install all trackers: {install_command('track')}"
         )
-    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
-    packages = (module.partition(".")[0] for module in modules)
+    packages = (module.partition(".")[0] for module in passed_through(error))
     package = [name for name in packages if name != "importlib"][-1]
     package = asked or package if package == "diffusion_art" else package
     if f"{package}.".startswith(_parts()):

@@ -36,8 +36,8 @@ def consolidate(config: DictConfig) -> Path:
         out = folder
     elif out.is_dir():
         raise UserError(f"out={out} is a folder: give the name of a file.")
-    with written_file(out) as partial:
-        torch.save(read_checkpoint(folder), partial)
+    with written_file(out) as partial, partial.open("wb") as file:
+        torch.save(read_checkpoint(folder), file)
     log.info("%s: one file of %.3g GB", out, out.stat().st_size / 1e9)
     return out
 

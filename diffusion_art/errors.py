@@ -1,5 +1,7 @@
 """The one exception type for mistakes that the person at the keyboard can put right, and what others say."""
 
+import traceback
+
 
 class UserError(Exception):
     """What happened, with the value, and what helps: one or two plain sentences.
@@ -14,9 +16,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def passed_through(error: BaseException) -> list[str]:
+    """The names of the modules that an error came through, that which raised it last."""
+    return [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
 def raised_in(error: BaseException, *modules: str) -> bool:
     """Whether a module whose name begins so raised it itself."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith(modules)
+    modules_passed = passed_through(error)
+    return bool(modules_passed) and modules_passed[-1].startswith(modules)

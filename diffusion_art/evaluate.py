@@ -54,7 +54,7 @@ def _checked(asked: dict[str, Any]) -> dict[str, Any]:
     for name in ("run", "metrics", "slices"):
         asked[name] = list(asked[name] or []) if not isinstance(asked[name], str) else [asked[name]]
     asked["sampler"] = _several_samplers() or asked.get("sampler")
-    if empty := [axis for axis in AXES if asked[axis] == []]:
+    if empty := [axis for axis in (*AXES, "metrics") if asked[axis] == [] and asked["judge"] == "use"]:
         raise UserError(f"{empty[0]}=[] holds nothing to measure with: give one value or more.")
     at_least(1, batch_size=asked["batch_size"])
     at_least(0, seed=asked["seed"])

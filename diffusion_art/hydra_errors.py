@@ -22,10 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_art.config import config_dir, shipped, unset_variable, value_at
 from diffusion_art.elsewhere import choice
 from diffusion_art.errors import UserError
+from diffusion_art.files import key_of
 from diffusion_art.overrides import FLAGS, RENAMED, called_here, given, holds, keys_of, meant, option, renamed, typed
 from diffusion_art.training.run.limits import DECIDED
 
 CAN_LACK = ("logger", "callbacks")  # groups of a run without which it trains too
+ADDED = ("experiment", "debug", "sweep")  # groups that no run has by default
+OWN_FILES = "--config-dir=FOLDER adds yaml files to those that are here, and --config-path would replace all of them."
 
 
 def groups() -> frozenset[str]:
@@ -193,8 +196,11 @@ def explain(error: Exception, config_name: str) -> str:
     if misspelt := re.search(r"Could not override '([^']+)'", text):
         return _unknown(misspelt.group(1), config_name)
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"Could not load '([^']+)'", text):
+        if any(word.startswith(("--config-path", "-cp")) for word in sys.argv[1:]):
+            return f"there is no {missing.group(1)}.yaml among your own: {OWN_FILES}"
         group, _, name = missing.group(1).rpartition("/")
-        return no_choice(group, name, re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE))
+        found = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return _as_path(missing.group(1)) or no_choice(group, name, found)
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several.group(1).partition("=")
         return f"{key}={values} are several values. Add -m for a run with each, or give a list: '{key}=[{values}]'."
@@ -211,19 +217,36 @@ def explain(error: Exception, config_name: str) -> str:
             return f"{twice.group(1)} is chosen already: give {words[0].lstrip('+')}, without a plus sign."
         return f"{twice.group(1)}=... stands there more than once: give one of them."
     if primary := re.search(r"Cannot find primary config '([^']+)'", text):
-        return (
-            f"there is no {primary.group(1)}.yaml to begin with. --config-dir=FOLDER adds a folder of yaml files to "
-            "those that are here, and --config-path would replace all of them."
-        )
+        return f"there is no {primary.group(1)}.yaml to begin with. {OWN_FILES}"
     if (unset := unset_variable(error)) is not None:
         return unset
     first = " ".join(line.strip() for line in text.splitlines()[:2])
     return f"{first} (HYDRA_FULL_ERROR=1 shows where)"
 
 
+def _as_path(choice: str) -> str | None:
+    """What to say of a choice, as `experiment/conf/experiment/mine.yaml`, that is given as a path; None of a name."""
+    group = next((name for name in sorted(groups(), reverse=True) if choice.startswith(f"{name}/")), "")
+    file = Path(choice.removeprefix(f"{group}/"))
+    if not group or file.name == str(file):
+        return None
+    sign = "+" if group in ADDED else ""
+    if file.stem in _choices(group):
+        return f"{group}={file} is a path, and a file is chosen by its name: {sign}{group}={file.stem}."
+    if not file.with_suffix(".yaml").is_file():
+        return f"there is no {file.with_suffix('.yaml')} to choose for {group}. {OWN_FILES}"
+    beside = file.parent.parts[-group.count("/") - 1 :] == tuple(group.split("/"))
+    folder = file.parents[group.count("/") + 1] if beside else "FOLDER"
+    where = "" if beside else f", where it lies as FOLDER/{group}/{file.stem}.yaml"
+    return f"{group}={file} is a path: give --config-dir={folder} {sign}{group}={file.stem}{where}."
+
+
 def _unknown(key: str, config_name: str) -> str:
     """What to say of a key that this command does not have."""
     config = _composed(config_name)
+    if key in ADDED and holds(config, "trainer"):
+        word = next((word for word in sys.argv[1:] if key_of(word) == key), f"{key}=...")
+        return f"no run has `{key}` by default, so it is added with a plus sign: +{word}"
     if (now := renamed(key)) and holds(config, RENAMED[key].partition(".")[0]):
         return f"{now} in place of {key}=..."
     section = None if config is None else value_at(config, key)
@@ -281,5 +304,6 @@ def _composed(config_name: str) -> dict[str, Any] | None:
 def _nearest(key: str, config: dict[str, Any] | None) -> str:
     """'; did you mean ...?' from the keys of a config."""
     plain = [known for known in keys_of(config) if not known.endswith("_")]  # no _target_
+    plain += ADDED if holds(config, "trainer") else ()
     near = meant(key, config)[:3] or get_close_matches(key, plain, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "."

@@ -186,7 +186,7 @@ class Run:
         if asked is None:
             return own
         try:
-            size = size_named(str(asked))
+            size = size_named(str(asked).lower())
         except ValueError:
             raise UserError(f"size={asked} is no size: write it as WIDTHxHEIGHT, such as size={named(own)}.") from None
         self.model.latent_shape_of(size)

@@ -95,7 +95,8 @@ def _train(config: DictConfig, run_dir: Path) -> float | None:
     checkpoint = checked_resume(config.ckpt_path, run_dir)
     if checkpoint is not None:
         check_same_data(checkpoint, config)
-    settings = settle(config, run_dir, typed=[key_of(override) for override in given()])
+    words = [key_of(override) for override in given()]
+    settings = settle(config, run_dir, typed=words, checkpoint=checkpoint)
     trainer = settings["trainer"]
     check_processes(trainer)
     if settings["find_batch_size"]:

@@ -196,6 +196,8 @@ def test_best_and_names(run):
         find_checkpoint(run, which="best")
     (run / "checkpoints" / "best.ckpt").symlink_to("step_00000005.ckpt")
     assert find_checkpoint(run, which="best").resolve().name == "step_00000005.ckpt"
+    with pytest.raises(UserError, match=r"there is no checkpoint at .*step_7\.ckpt\. Its run has .*step_00000005"):
+        find_checkpoint(run / "checkpoints/step_7.ckpt")
 
 
 def test_a_folder_of_runs_means_the_newest(run, model):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
 from diffusion_art import hydra_errors
+from diffusion_art.cli import command
 from diffusion_art.config import config_dir
 from diffusion_art.elsewhere import CHOICES, ELSEWHERE
 from diffusion_art.hydra_errors import check_sections, explain
 from diffusion_art.overrides import RENAMED, holds
+from tests.training.run.test_resume import FullDisk
 
 
 def composed(run_here, name: str, *words: str):
@@ -82,6 +89,14 @@ def test_prompts_are_a_key_like_any_other(run_here):
         (("sample", "run=x", "promts=red"), "there is no config key `promts`; did you mean `prompts`?"),
         (("train", "data=panter"), "there is no `panter` in the config group `data`. Choose one of: "),
         (("stream", "data.path=My", "Pictures"), "put both in quotes: 'data.path=My Pictures'"),
+        (("train", "experiment=quickstart32"), "so it is added with a plus sign: +experiment=quickstart32"),
+        (("train", "+experiments=quickstart32"), "nothing would read it; did you mean `experiment`?"),
+        (
+            ("train", "+experiment=conf/experiment/quickstart32.yaml"),
+            "is a path, and a file is chosen by its name: +experiment=quickstart32.",
+        ),
+        (("train", "+experiment=/nowhere/own.yaml"), "there is no /nowhere/own.yaml to choose for experiment."),
+        (("evaluate", "run=x", "metrics=[]"), "metrics=[] holds nothing to measure with"),
         (("train", "optim.lr=1e-3,1e-4"), "optim.lr=1e-3,1e-4 are several values. Add -m for a run with each"),
     ],
 )
@@ -92,6 +107,7 @@ def test_errors_name_what_was_typed(words, said, run_here):
     assert said in complaints
     assert "asked" not in complaints
     assert "Traceback" not in complaints
+    assert not [*Path("logs").glob("*/*")]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +176,7 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
         (("train", "seed=choice(1,2)"), "seed=choice(1,2) are several values. Add -m for a run with each."),
         (("train", "-m", "seed=interval(1,2)"), "add +sweep=optuna"),
         (("train", "+experiment=clip", "+experiment=wikiart"), "experiment=... stands there more than once"),
-        (("train", "seed=1", "--config-path=/", "run=x"), "--config-dir=FOLDER adds a folder of yaml files"),
+        (("train", "seed=1", "--config-path=/", "run=x"), "--config-dir=FOLDER adds yaml files to those"),
         (("train", "seed=1", "--experimental-rerun", "no.pickle"), "there is no no.pickle to run again"),
         (("train", "hydra.job.chdir=true"), "would move all relative paths"),
     ],
@@ -244,6 +260,44 @@ def test_groups_and_keys_of_own_yaml_files(run_here, tmp_path):
             status, _, complaints = run_here("train", place, *words[1:])
             assert status == 1
             assert said in complaints
+
+
+def test_a_yaml_file_that_is_given_by_its_path(run_here, tmp_path):
+    own = tmp_path / "mine/experiment/own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\nseed: 3\n")
+    (tmp_path / "own.yaml").write_text("defaults: [train, _self_]\n")
+    for words, told in (
+        ([f"+experiment={own}"], f"is a path: give --config-dir={tmp_path / 'mine'} +experiment=own."),
+        ([f"+experiment={tmp_path / 'own'}"], "where it lies as FOLDER/experiment/own.yaml."),
+        (["--config-path", str(tmp_path), "--config-name", "own"], "no train.yaml among your own: --config-dir=FOLDER"),
+    ):
+        status, _, complaints = run_here("train", *words)
+        assert status == 1
+        assert told in complaints
+
+
+def test_jobs_that_failed_are_told_though_the_clock_is_set_back(run_here, monkeypatch):
+    began = time.time()
+    monkeypatch.setattr("diffusion_art.cli.time", SimpleNamespace(time=lambda: began + 3600))
+    status, _, complaints = run_here("train", "-m", "ckpt_path=nowhere.ckpt", "seed=0,1")
+    assert status == 1
+    assert "error: 1 of the jobs failed:\n  there is no checkpoint at nowhere.ckpt" in complaints
+
+
+@pytest.mark.parametrize("way", ["safetensors", "torch", "plain"])
+def test_a_full_disk_ends_a_command_in_a_sentence(way, monkeypatch, capfd):
+    def write(config: object) -> None:
+        if way == "safetensors":  # its words, as the Rust of it puts them
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        if way == "torch":
+            torch.save({"weights": torch.zeros(1000)}, FullDisk())
+        FullDisk().write(b"")
+
+    monkeypatch.setattr("sys.argv", ["export", "run=x"])
+    with pytest.raises(SystemExit):
+        command("export")(write)()
+    assert capfd.readouterr().err == "error: a file cannot be written: No space left on device.\n"
 
 
 def test_what_a_plus_sign_adds_and_something_reads_goes_on(run_here):

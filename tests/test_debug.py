@@ -99,6 +99,15 @@ def _captions_of_training(asked: list[str], tmp_path: Path) -> set[str]:
     return set(batch.captions)
 
 
+@pytest.mark.parametrize("experiment", ["autoencoder", "clip"])
+def test_tiny_goes_with_models_that_have_no_network_or_text_tower_of_that_kind(asked, run_here, experiment):
+    words = [word for word in asked if not word.startswith(("+debug=", "+experiment="))]
+    words += [f"+experiment={experiment}", "+debug=[tiny,one_batch]", "data.val_samples=2"]
+    status, said, complaints = run_here("train", *words)
+    assert status == 0, said + complaints
+    assert "one step and its validation ran: train/loss " in said
+
+
 def test_one_batch_goes_through_and_leaves_nothing(asked, run_here, tmp_path):
     words = [word for word in asked if word != "+debug=tiny"]
     status, said, complaints = run_here("train", *words, "+debug=[tiny,one_batch]", "run=b")

@@ -21,6 +21,8 @@ from tests.sharing.toys import checkpoint_of
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+EXPLORED = nbformat.read(NOTEBOOKS[0].with_name("explore_checkpoint.ipynb"), as_version=4).cells
+
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request):
@@ -107,12 +109,28 @@ def test_ways_between_pictures_work_with_samplers_that_draw_noise_at_each_step(t
     assert (tmp_path / "run" / "interpolation.gif").is_file()
 
 
-def test_a_run_without_prompts_is_asked_for_captions_to_walk_between(tmp_path, monkeypatch):
+@pytest.mark.parametrize("columns", ["step,train/loss\n1,1.5\n", None], ids=["no validation", "no metrics"])
+def test_a_run_without_validation_grids_or_metrics_is_looked_at_all_the_same(tmp_path, monkeypatch, columns):
+    file = write_checkpoint(tmp_path / "checkpoints/last.ckpt", toy_model())
+    if columns:
+        (tmp_path / "metrics.csv").write_text(columns)
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(file))
+    plt.switch_backend("agg")
+    names = {}
+    with plt.rc_context():
+        for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "4")):
+            exec(source, names)
+        assert len(plt.gcf().axes[0].lines) == (1 if columns else 0)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["interpolate", "explore_checkpoint"])
+def test_a_run_without_prompts_is_asked_for_captions(tmp_path, monkeypatch, name):
     config = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG}
     write_checkpoint(tmp_path / "last.ckpt", toy_model(), config=config)
     monkeypatch.setenv("DIFFUSION_ART_RUN", str(tmp_path / "last.ckpt"))
     with pytest.raises(UserError, match="has no prompts of its own: set CAPTIONS above"):
-        run_here("interpolate")
+        run_here(name)
 
 
 PAIR = {
@@ -125,12 +143,11 @@ PAIR = {
 def test_where_the_model_looks_is_drawn_for_short_words_too_and_left_out_of_other_encoders(
     tmp_path, monkeypatch, capsys, parts, drawn
 ):
-    cells = nbformat.read(NOTEBOOKS[0].with_name("explore_checkpoint.ipynb"), as_version=4).cells
     monkeypatch.setenv("DIFFUSION_ART_RUN", str(checkpoint_of(tmp_path, parts, prompts=["a cat, a dog"])))
     plt.switch_backend("agg")
     names = {}
     with plt.rc_context():
-        for source in (cell.source for cell in cells if cell.id in ("1", "2", "12", "13", "15")):
+        for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "12", "13", "15")):
             exec(source, names)
     assert len(plt.get_fignums()) == drawn
     plt.close("all")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.build import build_datamodule
+from diffusion_art.training.module import DiffusionModule
 from diffusion_art.watching.folder import RunFolder
 from tests.commands import COMMON, Command
 from tests.fakes import tiny_clip
@@ -391,6 +393,18 @@ SLOW = pytest.mark.slow  # it waits for the server for ten seconds
             ],
             ["callbacks.a would change the batches of a step", "trainer.accumulate_grad_batches=N"],
         ),
+        (
+            ["+callbacks.a={_target_: lightning.pytorch.callbacks.OnExceptionCheckpoint, dirpath: x}"],
+            ["callbacks.a would begin a new run from the file of an earlier one", "ckpt_path=auto"],
+        ),
+        (
+            ["+callbacks.a._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
+            ["callbacks.a would put its averages", "ema.decay=0.999"],
+        ),
+        (
+            ["+callbacks.a._target_=lightning.pytorch.callbacks.BackboneFinetuning", "data.url=shards"],
+            ["Lightning's finetuning cannot go on: 'DiffusionModule' object has no attribute 'backbone'"],
+        ),
         (["model.text_encoder.heads=7"], ["embed_dim must be divisible by num_heads"]),
         (["data.curriculum.stages=[{until: 0.5, shrink: 8}]"], ["2 px", "multiples of 4 px", "data.curriculum.stages"]),
     ],
@@ -482,6 +496,11 @@ def test_a_run_that_goes_on_otherwise_says_so_and_does_it(tiny, run_here, tmp_pa
     """
     settings = [*tiny, "callbacks.samples=null", "callbacks.loss_plot=null", "data.num_workers=0", "alignment=none"]
     assert run_here("train", *settings, "trainer.max_steps=2", "run=first")[0] == 0
+    module = DiffusionModule.load_from_checkpoint(tmp_path / "logs/tiny/first")
+    for weights, held in (("raw", nullcontext()), ("ema", module.ema.averaged())):
+        expected = load_text_to_image(tmp_path / "logs/tiny/first", weights=weights).trainable_state()
+        with held:
+            torch.testing.assert_close(module.model.trainable_state(), expected, rtol=0, atol=0)
     settings += ["ckpt_path=logs/tiny/first", "run=second"]
     for words, told in (
         (["trainer.max_steps=2"], "has done 2 steps, and nothing is left to train: give trainer.max_steps=4."),

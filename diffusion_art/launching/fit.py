@@ -66,7 +66,7 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except Stopped:
         raise verdict_of(trainer) or Stopped(stop_request.number) from None
-    except (RuntimeError, MemoryError, ValueError, MisconfigurationException) as error:
+    except (RuntimeError, MemoryError, ValueError, AttributeError, TypeError, MisconfigurationException) as error:
         if (verdict := verdict_of(trainer)) is not None:
             raise verdict from None
         if is_out_of_memory(error):
@@ -155,5 +155,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
     warnings.filterwarnings("ignore", message=".*Dynamo detected a call to a `functools.lru_cache`.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings(
+        "ignore", message=".*broadcast_buffers.*is deprecated.*"
+    )  # by torch 2.14, which says: keep it
     for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

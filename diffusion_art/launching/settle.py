@@ -34,15 +34,18 @@ from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
+TINY_PARTS = (("model", "backbone"), ("model", "text_encoder"), ("callbacks", "samples"))
 TINY_TEXT = ("width", "layers", "heads", "vocab_size")  # what conf/debug/tiny.yaml gives a text encoder
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
 
-def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> dict[str, Any]:
+def settle(
+    config: DictConfig, run_dir: Path, *, typed: Sequence[str] = (), checkpoint: Path | None = None
+) -> dict[str, Any]:
     """The config as plain data with every choice made: run folder, length, precision, compiling, teacher, text encoder.
 
-    `typed` are the keys that were given on the command line. What it returns rides in the checkpoint and builds the
-    same run anywhere.
+    `typed` are the keys that were given on the command line, `checkpoint` what the run goes on from. What it returns
+    rides in the checkpoint and builds the same run anywhere.
 
     Raises:
         UserError: a value out of range, or no length.
@@ -63,7 +66,7 @@ def settle(config: DictConfig, run_dir: Path, *, typed: Sequence[str] = ()) -> d
         else:
             _settle_text_encoder(config)
         if config.get("init_from"):
-            _settle_start(config, typed)
+            _settle_start(config, typed, checkpoint)
     settings = plain(config)
     check_limits(settings)
     _settle_prompts(settings)
@@ -215,7 +218,13 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
 
 
 def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
-    """`+debug=tiny` makes the text tower that is trained along small; an encoder of another kind keeps its own size."""
+    """`+debug=tiny` makes the network and the text tower that is trained along small; an encoder of another kind keeps
+    its own size. What it says of a part that a run does not have, as an autoencoder has no text tower, goes.
+    """
+    for section, name in TINY_PARTS:
+        node = config[section].get(name)
+        if node is not None and "_target_" not in node and not any(_below(key, section, name) for key in typed):
+            del config[section][name]
     encoder = config.model.get("text_encoder")
     if encoder is None or "_target_" not in encoder:
         return
@@ -223,6 +232,10 @@ def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
     for name in TINY_TEXT:
         if name in encoder and name not in known and f"model.text_encoder.{name}" not in typed:
             del encoder[name]
+
+
+def _below(key: str, *parts: str) -> bool:
+    return key.split(".")[: len(parts)] == list(parts)
 
 
 def _settle_text_encoder(config: DictConfig) -> None:
@@ -254,9 +267,15 @@ def _unreachable(encoder: dict[str, Any]) -> list[str]:
     return [] if kind.reachable(encoder) else [kind.called(encoder)]
 
 
-def _settle_start(config: DictConfig, typed: Sequence[str]) -> None:
-    """The shape of the model, where the run starts from a UNet of diffusers."""
+def _settle_start(config: DictConfig, typed: Sequence[str], checkpoint: Path | None) -> None:
+    """The shape of the model, where the run starts from a UNet of diffusers; that of the checkpoint of a run that goes
+    on, where the folder has gone.
+    """
     folder = Path(config.init_from).expanduser()
+    if checkpoint is not None and not folder.exists():
+        before = Record.of(read_plain(checkpoint), origin=checkpoint).config["model"]
+        config.model.update({part: before[part] for part in ("backbone", "text_encoder")})
+        return
     if not is_a(config.model, TextToImage):
         kind = class_of(config.model).called
         raise UserError(f"init_from={folder} is for text-to-image models, and this run trains {kind}: drop it.")

@@ -88,9 +88,11 @@ def _has_tower(folder: Path) -> bool:
 
 def _helps(folder: Path, error: Exception) -> str:
     """The end of a sentence about a folder that is none, and where it is a run or a model of ours, what to do."""
-    if folder.suffix == ".safetensors" or any(folder.glob("checkpoints/*.ckpt")):
+    if folder.suffix in (".safetensors", ".ckpt") or any(folder.glob("checkpoints/*.ckpt")):
         first = f"python -m diffusion_art.export run={folder} format=diffusers path=PIPELINE"
         return f". Make one of it first: {first}, then init_from=PIPELINE"
+    if not folder.exists():
+        return ": there is none. One of the hub is downloaded first: hf download NAME --local-dir FOLDER"
     return f": its config.json cannot be read ({error})."
 
 
@@ -141,9 +143,10 @@ def _plain(value: Any) -> Any:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of one file or of several that were split."""
-    whole = folder / f"{WEIGHTS}.safetensors"
-    files = [whole] if whole.is_file() else sorted(folder.glob(f"{WEIGHTS}-*-of-*.safetensors"))
+    """The tensors of one file or of several that were split; of a variant (`fp16`), where that is all there is."""
+    found = [sorted(folder.glob(f"{WEIGHTS}{more}.safetensors")) for more in ("", "-*-of-*", ".*")]
+    files = next(filter(None, found), [])
+    files = [file for file in files if file.name.partition("-")[0] == files[0].name.partition("-")[0]]  # of one variant
     if not files:
         there = ", ".join(sorted(file.name for file in folder.glob("*.*") if file.suffix != ".json")) or "nothing"
         raise UserError(

@@ -235,6 +235,7 @@ def size_of(
     """
     refusal, square = partial(invalid, param="size", code="invalid_size"), (painted_px, painted_px)
     own = {named(size): Size(*size, size) for size in (square, *others)}
+    asked = asked and asked.lower()
     if asked in (None, "", "auto"):
         return own[named(square)]
     if asked in own:

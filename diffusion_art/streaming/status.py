@@ -55,7 +55,8 @@ class Scraper:
         self.url = url
         parts = _parts_of(url)
         scheme = "http" if parts.scheme == "ws" else "https"
-        self._request = urllib.request.Request(f"{scheme}://{parts.netloc}/metrics", headers=headers_of(token))
+        above = parts.path.rstrip("/").removesuffix("/ws").rstrip("/")  # what a proxy puts before it
+        self._request = urllib.request.Request(f"{scheme}://{parts.netloc}{above}/metrics", headers=headers_of(token))
         context = client_context(ca) if scheme == "https" else None
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)

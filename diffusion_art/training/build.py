@@ -9,13 +9,22 @@ from typing import Any, cast
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    OnExceptionCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffusion_art.checkpoints import build_model, held_codec
 from diffusion_art.config import build, class_of, is_a, made
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.errors import UserError, raised_in
+from diffusion_art.errors import UserError, passed_through, raised_in
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
 from diffusion_art.models.image_tower import ImageTower
@@ -33,6 +42,22 @@ from diffusion_art.training.run.trackers import begin
 from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
+
+# callbacks of Lightning that do not go with a run, and why
+AVERAGES = (
+    "put its averages in a checkpoint in the place of the weights that a run goes on with. Every run keeps averages: "
+    "ema.decay=0.999"
+)
+REFUSED: dict[type[Callback], str] = {
+    GradientAccumulationScheduler: "change the batches of a step within a run, whose place in the data is counted in "
+    "them: give trainer.accumulate_grad_batches=N for all of it",
+    WeightAveraging: AVERAGES,
+    StochasticWeightAveraging: AVERAGES,
+    OnExceptionCheckpoint: "begin a new run from the file of an earlier one, without a word. A run that is stopped "
+    "saves its last step, and ckpt_path=auto goes on from there",
+    LearningRateFinder: "change the rate of a run that has begun: compare some, as in -m optim.lr=3e-4,1e-3",
+    BatchSizeFinder: "change the batches of a run that has begun: give find_batch_size=true",
+}
 
 
 def build_datamodule(settings: dict[str, Any]) -> StreamDataModule:
@@ -64,7 +89,7 @@ def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> A
     teacher = settings.get("teacher")
     held = teacher["run"] if teacher else checkpoint
     model = build_model(settings["model"], codec=held_codec(held, settings["model"]) if held else None)
-    if settings.get("init_from"):
+    if settings.get("init_from") and checkpoint is None:
         load_from_diffusers(model, Path(settings["init_from"]))
     sizes_px = build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"])
     for size_px in sizes_px:
@@ -167,11 +192,9 @@ def _callback(name: str, node: Any) -> Callback:
             f"callbacks.{name} names no callback to make: give it a `_target_` too, as in "
             f"'+callbacks.{name}._target_=lightning.pytorch.callbacks.EarlyStopping'."
         )
-    if isinstance(callback, GradientAccumulationScheduler):
-        raise UserError(
-            f"callbacks.{name} would change the batches of a step within a run, whose place in the data is counted in "
-            "them: give trainer.accumulate_grad_batches=N for all of it."
-        )
+    for kind, reason in REFUSED.items():
+        if isinstance(callback, kind):
+            raise UserError(f"callbacks.{name} would {reason}.")
     return callback
 
 
@@ -197,14 +220,23 @@ def trainer_node(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused(error: Exception) -> UserError:
-    """What Lightning says of a trainer's settings, as one sentence."""
+    """What Lightning says of a trainer's settings, or of a callback's, as one sentence."""
     said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return UserError(f"Lightning refuses the trainer: {said}. See its settings with `--cfg job --package trainer`.")
+    if (name := _callback_of(error)) is None:
+        return UserError(f"Lightning refuses the trainer: {said}. See its settings with `--cfg job --package trainer`.")
+    return UserError(f"Lightning's {name} cannot go on: {said}. Leave it out, or see `--cfg job --package callbacks`.")
 
 
 def is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning itself raised it, to tell the user something."""
-    return raised_in(error, "lightning.")
+    """Whether Lightning itself raised it, to tell the user something, or one of its callbacks, whatever for."""
+    told = raised_in(error, "lightning.") and not isinstance(error, AttributeError | TypeError)  # mistakes of a program
+    return told or _callback_of(error) is not None
+
+
+def _callback_of(error: BaseException) -> str | None:
+    """The module of Lightning's callbacks that an error came through; None where it came through none."""
+    modules = [name for name in passed_through(error) if name.startswith("lightning.pytorch.callbacks.")]
+    return modules[0].rpartition(".")[2] if modules else None
 
 
 def _timer(duration: Any) -> StepTimer:

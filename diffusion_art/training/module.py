@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.errors import UserError
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
@@ -71,16 +72,31 @@ class DiffusionModule(LightningModule):
             self.ema.gathering = partial(whole, self.step)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **settings: Any) -> Any:
+        """The module of a run as a checkpoint of it left it, with its averages; the config in it says what to build.
+
         Raises:
-            UserError: always; a module is built from its run's config (`training/build.py`).
+            UserError: no checkpoint of a run there, one of an earlier version, or `settings`, which the config has.
         """
-        raise UserError(
-            f"{checkpoint_path} brings no arguments of the module, but the config of its run: "
-            "diffusion_art.load_text_to_image(path) gives the model, diffusion_art.load_run(path) paints, and "
-            "`ckpt_path=` of the command `train` goes on."
-        )
+        from diffusion_art.training.build import build_module  # which imports this module
+
+        if args or settings:
+            given = ", ".join([*map(str, args), *settings])
+            raise UserError(f"{given}: a module is built as the config in {checkpoint_path} has it.")
+        path = find_checkpoint(checkpoint_path)
+        checkpoint = read_checkpoint(path)
+        if not checkpoint["state_dict"]:
+            raise UserError(f"{path} holds averaged weights to paint with, and no module: load_text_to_image(path).")
+        try:
+            module = build_module(Record.of(checkpoint).config, checkpoint=path)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is of an earlier version, whose settings this one cannot train with ({error}); "
+                "load_text_to_image(path) gives the model."
+            ) from error
+        module.load_state_dict(checkpoint["state_dict"])
+        module.on_load_checkpoint(checkpoint)
+        return module.to(map_location or "cpu")
 
     @property
     def model(self) -> TextToImage | Autoencoder | TrainableClip:

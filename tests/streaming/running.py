@@ -5,9 +5,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.server.metrics import Figures, read_metrics
@@ -16,26 +18,57 @@ from diffusion_art.streaming.server.settings import Settings
 
 
 @contextmanager
-def running(folder: Path | ShardSet, settings: Settings | None = None) -> Iterator[str]:
-    """The address of a server of `folder`, or of shards that are open."""
-    settings = settings or Settings()
-    shards = folder if isinstance(folder, ShardSet) else ShardSet.open(folder)
+def _on_a_thread(opening: Coroutine[Any, Any, Any]) -> Iterator[int]:
+    """The port of the server that `opening` opens."""
     loop = asyncio.new_event_loop()
     try:
-        server = loop.run_until_complete(open_server(shards, settings=settings))
+        server = loop.run_until_complete(opening)
     except BaseException:
         loop.close()
         raise
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield f"{settings.scheme}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/ws"
+        yield next(iter(server.sockets)).getsockname()[1]
     finally:
         loop.call_soon_threadsafe(server.close)
         asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def running(folder: Path | ShardSet, settings: Settings | None = None) -> Iterator[str]:
+    """The address of a server of `folder`, or of shards that are open."""
+    settings = settings or Settings()
+    shards = folder if isinstance(folder, ShardSet) else ShardSet.open(folder)
+    with _on_a_thread(open_server(shards, settings=settings)) as port:
+        yield f"{settings.scheme}://127.0.0.1:{port}/ws"
+
+
+@contextmanager
+def proxied(url: str, *changes: tuple[bytes, bytes]) -> Iterator[str]:
+    """The address of the server at `url` below /art/ of a proxy, which makes changes to what is asked."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        for before, after in ((b" /art/", b" /"), *changes):
+            asked = asked.replace(before, after)
+        answers, asking = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        asking.write(asked)
+        await asyncio.gather(_pump(reader, asking), _pump(answers, writer))
+
+    with _on_a_thread(asyncio.start_server(pass_on, "127.0.0.1", 0)) as port:
+        yield f"ws://127.0.0.1:{port}/art/ws"
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 def http(url: str, path: str, **headers: str) -> tuple[int, str, str]:

@@ -20,7 +20,7 @@ from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.status import Reading, Scraper, draw, main, quantile
 from tests.conftest import ROOT
-from tests.streaming.running import running
+from tests.streaming.running import proxied, running
 
 
 def reading(at: float, **figures: float) -> Reading:
@@ -49,6 +49,12 @@ def test_quantiles_are_interpolated_within_their_bucket():
     assert quantile(before, now, 0.75) == pytest.approx(0.3)
     assert quantile(before, counts(1, 10, 10, 20), 0.99) == 0.5  # beyond the last bound
     assert quantile(before, before, 0.5) is None
+
+
+def test_figures_lie_beside_the_stream(server: ServerProcess):
+    with proxied(server.url) as url:
+        for address in (url, url.replace("/ws", "/ws/"), server.url, server.url.replace("/ws", "")):
+            assert not Scraper(address, token=None, ca=None)().trouble
 
 
 def test_once_prints_every_server_and_says_which_does_not_answer(

@@ -160,6 +160,8 @@ def test_a_batch_as_a_loader_gives_it_is_one_in_floats():
         assert one.images.abs().max() <= 1
 
 
-def test_a_module_is_not_made_of_a_checkpoint_alone():
-    with pytest.raises(UserError, match=r"old/last.ckpt brings no arguments.*load_text_to_image\(path\)"):
+def test_a_module_is_made_of_a_checkpoint_as_its_config_has_it():
+    with pytest.raises(UserError, match="strict: a module is built as the config in"):
+        DiffusionModule.load_from_checkpoint(OLD, strict=False)
+    with pytest.raises(UserError, match=r"last\.ckpt is of an earlier version, whose .*; load_text_to_image\(path\)"):
         DiffusionModule.load_from_checkpoint(OLD)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from diffusion_art.diffusion.noise import ASKED_LIMIT
 
-Format = Literal["png", "jpeg", "webp"]
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ignored = Annotated[Any, Field(description="OpenAI's clients send it; it is ignored.")]
 
@@ -24,7 +23,15 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _format(value: Any) -> Any:
+    """`jpeg` for JPG, as files are called."""
+    name = value.lower() if isinstance(value, str) else value
+    return "jpeg" if name == "jpg" else name
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=-1, lt=ASKED_LIMIT), BeforeValidator(_whole)]
+Format = Annotated[Literal["png", "jpeg", "webp"], BeforeValidator(_format)]
 
 
 def asked_for(fields: Any, *, kept: Collection[str] = ()) -> Any:
@@ -99,7 +106,7 @@ class ImageRequest(BaseModel):
         description="Dynamic thresholding: the share of values that must fit the range before clipping, 0.995 is "
         "usual; 0: only clip. Null: the run's own.",
     )
-    seed: Annotated[Whole, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(
+    seed: Seed | None = Field(
         None, description="Of the first picture; the next ones count up. Its low 32 bits count. Null or -1: any."
     )
     sampler: str | None = Field(None, description="See /v1/models for the choices. Null: the run's own.")
@@ -241,7 +248,7 @@ class CaptionItem(BaseModel):
 
     caption: str
     image: str | None = None
-    seed: Annotated[Whole, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(None, description="Null or -1: any.")
+    seed: Seed | None = Field(None, description="Null or -1: any.")
     size: str | None = Field(None, description="One of the model's `painted_sizes`. Null: its square.")
 
     @model_validator(mode="before")

@@ -37,6 +37,7 @@ from diffusion_art.serving.studio import Studio
 from diffusion_art.sheets import INFOTEXT
 from diffusion_art.sizes import named
 
+_HUGE = 10**5  # more than any side, and no number too large for a float
 LOOKS = 3  # at the first picture, for /progress
 router = APIRouter(prefix=PREFIX, tags=[TAG])
 
@@ -96,8 +97,9 @@ def _jobs_of(studio: Studio, body: Txt2Img) -> list[Job]:
 
 
 def _output_of(studio: Studio, body: Txt2Img) -> Output:
-    own = studio.run.model.image_size_px
-    asked = None if body.width is body.height is None else f"{body.width or own}x{body.height or own}"
+    own, scale = studio.run.model.image_size_px, body.hr_scale if body.enable_hr else 1
+    sides = [round(min(side or own, _HUGE) * scale) for side in (body.width, body.height)]
+    asked = None if body.width is body.height is None and scale == 1 else f"{sides[0]}x{sides[1]}"
     return Output(studio.orders.size_of(asked, body.batch_size * body.n_iter))
 
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from diffusion_art.diffusion.noise import ASKED_LIMIT
-from diffusion_art.serving.api.schema import asked_for
+from diffusion_art.serving.api.schema import Seed, asked_for
 
 
 def _whole(text: str) -> str:
@@ -31,7 +30,7 @@ class Txt2Img(BaseModel):
 
     prompt: Text = Field("", description="The caption to paint.")
     negative_prompt: Text = Field("", description="What to steer away from, with cfg_scale above 1.")
-    seed: Annotated[int, Field(ge=-1, lt=ASKED_LIMIT)] | None = Field(
+    seed: Seed | None = Field(
         None, description="Of the first picture; the next ones count up. Its low 32 bits count. Null or -1: any."
     )
     steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Null: as the run's own sample grids.")
@@ -40,6 +39,8 @@ class Txt2Img(BaseModel):
     )
     width: Annotated[int, Field(ge=1)] | None = Field(None, description="To which the picture is enlarged. Null: own.")
     height: Annotated[int, Field(ge=1)] | None = Field(None, description="To which it is enlarged. Null: own.")
+    enable_hr: bool = Field(False, description="Enlarge it by hr_scale, as a picture of that size is.")
+    hr_scale: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False)] = 2
     sampler_name: Text | None = Field(None, description="See /sdapi/v1/samplers. Null: the run's own.")
     sampler_index: Text | None = Field(None, description="The older name of sampler_name.")
     batch_size: Annotated[int, Field(ge=1)] = Field(1, description="Pictures, times n_iter.")

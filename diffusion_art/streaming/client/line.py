@@ -126,6 +126,11 @@ def _explain(url: str, status: int, token: str | None) -> UserError | LineError:
     if status in (401, 403):
         what = "asks for a token; set data.token" if token is None else "does not accept our token; check data.token"
         return UserError(f"the stream server at {url} {what}")
+    if status in (426, 505):  # what a WebSocket server says of a plain request, or one of HTTP/1.0
+        return UserError(
+            f"{url} answers with HTTP status {status}: a proxy before it passes the request on, and not that it is for "
+            "a WebSocket. In nginx, set proxy_http_version 1.1 and the headers Upgrade and Connection."
+        )
     if status >= 500:
         return LineError(f"{url}: HTTP status {status}{', it has all the clients it takes' * (status == 503)}")
     return UserError(

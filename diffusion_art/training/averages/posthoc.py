@@ -214,8 +214,8 @@ def _write(
     )
     checkpoint: dict[str, Any] = {"state_dict": {}}
     record.write_to(checkpoint)
-    with written(path) as partial:
-        torch.save(checkpoint, partial)
+    with written(path) as partial, partial.open("wb") as file:
+        torch.save(checkpoint, file)
 
 
 def _tell(path: Path, *, width: float, snapshots: list[Snapshot], mixture: Mixture) -> None:

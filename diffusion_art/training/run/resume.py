@@ -33,14 +33,18 @@ def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
         found = resume_from("last" if again and has_checkpoints(run_dir) else wanted, run_dir)
         if found is not None and "optimizer_states" not in read_plain(found):
             raise UserError(
-                f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed."
+                f"{found} holds averaged weights to paint with, not the state of a run: it cannot be resumed. A new "
+                "run may begin with them, by init_from (docs/sharing.md)."
             )
     return found
 
 
 # what a run that goes on trains with; the rest changes no weight, or is refused where it is read
-TRAINS = ("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema")
-FOLLOWS = ("lr_schedule.total_steps",)  # what follows from the length of the run
+TRAINS = (
+    *("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema"),
+    *("data.curriculum", "data.augmentation", "trainer.gradient_clip_val"),
+)
+FOLLOWS = ".total_steps"  # follows from the length of the run, in whichever part it stands
 
 
 def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
@@ -57,14 +61,14 @@ def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
                 f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
                 f"{part.replace('.', '/')} as it was, or begin a new run."
             )
-    pairs = (_differences(before.get(part), settings.get(part), part) for part in TRAINS)
+    pairs = (_differences(value_at(before, part), value_at(settings, part), part) for part in TRAINS)
     found = [difference for pair in pairs for difference in pair]
     return f"other settings than in the checkpoint: {', '.join(found)}" if found else None
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
     """`key=NOW (BEFORE)` of the keys that both have, and whose values differ; of another class, its name alone."""
-    if key in FOLLOWS or before is None or now is None or before == now:
+    if key.endswith(FOLLOWS) or before is None or now is None or before == now:
         return
     if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
         yield f"{key}={now} ({before})"

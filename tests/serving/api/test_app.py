@@ -166,6 +166,20 @@ def test_pictures_are_not_edited_here(client, path):
     assert client.get("/health").status_code == 200
 
 
+def test_a_seed_out_of_range_is_told_with_the_whole_limit_and_1e19_is_none(client):
+    """At both addresses: 2^64 in floats is another number."""
+    for path in (GENERATIONS, "/sdapi/v1/txt2img"):
+        refused = client.post(path, json={"prompt": "red", "seed": 2**64})
+        assert "should be less than 18446744073709551616." in refused.text
+        assert client.post(path, json={"prompt": "red", "seed": 1e19}).status_code == 200
+
+
+@pytest.mark.parametrize("asked", [{"output_format": "JPG", "size": "16X16"}, {"output_format": "jpg"}])
+def test_formats_and_sizes_are_taken_as_files_and_people_write_them(client, asked):
+    answer = client.post(GENERATIONS, json={"prompt": "red", **asked}).json()
+    assert (answer["output_format"], answer["size"]) == ("jpeg", "16x16")
+
+
 def test_seeds_begin_again_after_the_last(client):
     for first in (2**32 - 1, 2**53 - 1, 2**64 - 1):
         data = client.post(GENERATIONS, json={"prompt": "red", "seed": first, "n": 2}).json()["data"]

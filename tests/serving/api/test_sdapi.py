@@ -103,6 +103,19 @@ def test_what_a_front_end_leaves_unset_is_the_runs_own(client):
     assert answer.json()["parameters"]["negative_prompt"] == ""
 
 
+def test_a_picture_is_enlarged_by_the_scale_that_is_asked_for(client):
+    for asked, side in (({}, 32), ({"width": 32, "height": 32, "hr_scale": 1.5}, 48), ({"enable_hr": False}, 16)):
+        answer = client.post(TXT2IMG, json={"prompt": "x", "steps": 1, "enable_hr": True, **asked})
+        assert pixels_of(answer.json()["images"][0]).shape[:2] == (side, side)
+    for asked, status in (
+        ({"hr_scale": 1e308}, 422),
+        ({"hr_scale": 64, "width": 10**400}, 400),
+        ({"hr_scale": 64}, 200),
+    ):
+        answer = client.post(TXT2IMG, json={"prompt": "x", "steps": 1, "enable_hr": True, **asked})
+        assert answer.status_code == status, answer.text
+
+
 def test_any_seed_is_another_picture_and_can_be_painted_again(client):
     seeds = [json.loads(client.post(TXT2IMG, json={"prompt": "red", "seed": -1}).json()["info"])["seed"] for _ in "ab"]
     assert seeds[0] != seeds[1]

@@ -24,7 +24,7 @@ from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Limits, Settings
 from tests.conftest import ROOT
 from tests.shards.toy import toy_caption, toy_image, toy_key, write_toy
-from tests.streaming.running import wait_until
+from tests.streaming.running import proxied, wait_until
 
 
 def batches(size: int, count: int, *, split: str = "train", seed: int | None = 0, first: int = 0) -> list[ReadRequest]:
@@ -266,6 +266,14 @@ def test_a_wrong_path_is_an_error_at_once(server: ServerProcess):
     with pytest.raises(UserError, match="HTTP status 404"):
         StreamClient(server.url.replace("/ws", "/")).info()
     assert StreamClient(server.url.replace("/ws", "//ws/")).info() == StreamClient(server.url).info()
+
+
+def test_a_proxy_that_does_not_ask_for_a_websocket_is_told_of_at_once(server: ServerProcess):
+    with proxied(server.url) as url:
+        assert StreamClient(url).info() == StreamClient(server.url).info()
+    for change in ((b"HTTP/1.1", b"HTTP/1.0"), (b"Upgrade: websocket\r\n", b"")):
+        with proxied(server.url, change) as url, pytest.raises(UserError, match=r"set proxy_http_version 1\.1"):
+            StreamClient(url).info()
 
 
 def test_another_data_set_after_a_restart_is_an_error_naming_both(toy: Path, tmp_path: Path):

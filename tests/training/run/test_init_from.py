@@ -69,19 +69,21 @@ def test_any_shape_of_ours_is_found_again_and_answers_the_same(tmp_path):
         )
 
 
-def test_weights_in_several_files_are_read_and_pickles_are_not(tmp_path):
+def test_weights_in_several_files_and_of_a_variant_are_read_and_pickles_are_not(tmp_path):
     folder = folder_of(tmp_path / "unet")
     whole = folder / "diffusion_pytorch_model.safetensors"
     weights = load_file(whole)
     names = sorted(weights)
-    for number, part in enumerate((names[:40], names[40:]), 1):
-        split = folder / f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
-        save_file({name: weights[name] for name in part}, split)
     whole.rename(folder / "diffusion_pytorch_model.bin")
-    model = model_from(folder)
-    assert torch.equal(model.backbone.net.conv_in.weight, weights["conv_in.weight"])
-    for split in folder.glob("*-of-*"):
-        split.unlink()
+    for variant in ("", ".fp16"):
+        for number, part in enumerate((names[:40], names[40:]), 1):
+            split = folder / f"diffusion_pytorch_model{variant}-0000{number}-of-00002.safetensors"
+            save_file({name: weights[name] for name in part}, split)
+        save_file({}, folder / "diffusion_pytorch_model.non_ema.safetensors")
+        model = model_from(folder)
+        assert torch.equal(model.backbone.net.conv_in.weight, weights["conv_in.weight"])
+        for split in folder.glob("*.safetensors"):
+            split.unlink()
     with pytest.raises(UserError, match=r"but diffusion_pytorch_model\.bin, and only safetensors are read"):
         model_from(folder)
 
@@ -119,6 +121,10 @@ def test_what_does_not_fit_is_named_with_both_values(tmp_path, changes, complain
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"is no folder of diffusers: its config\.json cannot be read"):
         unet_arguments(tmp_path, sample_size=8)
+    with pytest.raises(UserError, match="of the hub is downloaded first: hf download NAME --local-dir FOLDER"):
+        unet_arguments(Path("runwayml/stable-diffusion-v1-5"), sample_size=8)
+    with pytest.raises(UserError, match=r"export run=last\.ckpt format=diffusers path=PIPELINE"):
+        unet_arguments(Path("last.ckpt"), sample_size=8)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
     with pytest.raises(UserError, match="describes _class_name=AutoencoderKL, and a run can start from UNet2D"):
         unet_arguments(tmp_path, sample_size=8)
@@ -150,6 +156,11 @@ def test_a_run_starts_where_an_exported_pipeline_ended(train, run_here, tmp_path
     backbone = saved["diffusion_art"]["config"]["model"]["backbone"]
     assert backbone["block_channels"] == [8, 16]
     assert build(saved["diffusion_art"]["config"]["model"]).text_encoder.tokenizer.vocab_size == 600
+    shared.rename(tmp_path / "gone")
+    status, said, complaints = train(f"init_from={shared}", "ckpt_path=last", "trainer.max_steps=2")
+    assert status == 0, said + complaints
+    last = torch.load(tmp_path / "logs" / "tiny" / "from" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["global_step"], last["diffusion_art"]["config"]["model"]["backbone"]) == (2, backbone)
 
 
 def test_what_a_run_says_to_a_folder_that_is_not_its_own(train, tmp_path):

@@ -14,7 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.record import KEY
 from diffusion_art.training.processes.sharded import FoldersToo
 from diffusion_art.training.run.resume import changed, place_loops, resume_from
-from tests.fakes import toy_run
+from tests.fakes import MODEL_CONFIG, toy_model, toy_run, write_checkpoint
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -80,7 +80,7 @@ def test_settings_that_differ_are_told_and_those_that_cannot_go_on_are_refused(r
         changed(checkpoint, now)
 
 
-class _FullDisk:
+class FullDisk:
     """What torch is given to write to: a disk that is full."""
 
     def write(self, content: bytes) -> int:
@@ -89,10 +89,20 @@ class _FullDisk:
     def flush(self) -> None: ...
 
 
+def test_what_follows_from_the_length_of_a_run_is_not_told_and_other_sizes_of_pictures_are(tmp_path):
+    before = {"alignment": {"total_steps": 4}, "data": {"curriculum": {"stages": []}, "num_workers": 1}}
+    now = {"alignment": {"total_steps": 8}, "data": {"curriculum": {"stages": []}, "num_workers": 2}}
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(), config={"model": MODEL_CONFIG, **before})
+    assert changed(checkpoint, now) is None
+    now["data"]["curriculum"]["stages"] = [{"until": 0.5, "shrink": 2}]
+    told = changed(checkpoint, now)
+    assert told == "other settings than in the checkpoint: data.curriculum.stages=[{'until': 0.5, 'shrink': 2}] ([])"
+
+
 def test_a_checkpoint_that_a_full_disk_cuts_short_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     save = torch.save
     monkeypatch.setattr(
-        "diffusion_art.training.processes.sharded.torch.save", lambda content, file: save(content, _FullDisk())
+        "diffusion_art.training.processes.sharded.torch.save", lambda content, file: save(content, FullDisk())
     )
     path = tmp_path / "first/checkpoints/step_00000015.ckpt"
     path.parent.mkdir(parents=True)
