@@ -12,7 +12,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,18 +46,15 @@ log = logging.getLogger(__name__)
 
 ADDRESSES = ("path", "real")  # keys whose values may be the address of shards
 # errors of the system that are no mistake of the program: no place, no permission, a folder in place of a file
-OF_THE_DISK = frozenset(
-    (
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-    )
-)
+OF_A_FULL_DISK = frozenset((errno.ENOSPC, errno.EDQUOT))
+OF_THE_DISK = OF_A_FULL_DISK | {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 FAILED_FILE = "failed.txt"  # in the folder of a job that failed
 
 
@@ -176,22 +174,34 @@ def _sentence(error: Exception, config_name: str, *, since: float) -> str | None
 
 def _of_the_disk(error: BaseException) -> str | None:
     """What to say of one of `OF_THE_DISK`, also where a library has put it in words of its own; None of others."""
-    cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save, of a file that was cut short
-    if isinstance(cause, OSError) and cause.errno in OF_THE_DISK:
-        return f"{cause.filename or 'a file'} cannot be {'used' if cause.filename else 'written'}: {cause.strerror}."
-    if (found := re.search(r"\(os error (\d+)\)$", str(error))) and int(found[1]) in OF_THE_DISK:  # of safetensors
-        return f"a file cannot be written: {os.strerror(int(found[1]))}."
-    return None
+    cut_short = isinstance(error, RuntimeError) and raised_in(error, "torch.serialization")  # by torch.save
+    cause = error.__context__ if cut_short else error
+    of_safetensors = re.search(r"\(os error (\d+)\)$", str(error))
+    if isinstance(cause, OSError):
+        file, number = cause.filename or "a file", cause.errno
+    else:
+        file, number = "a file", int(of_safetensors[1]) if of_safetensors else None
+    if number not in OF_THE_DISK:
+        return None
+    return f"{file} cannot be {'written' if number in OF_A_FULL_DISK else 'used'}: {os.strerror(number)}."
 
 
 def _check(config: DictConfig, config_name: str) -> None:
     """UserError for what is refused before anything is done. It leaves no folder of a run."""
-    try:
+    job = HydraConfig.get() if HydraConfig.initialized() else None
+    with nullcontext() if job is None else left_bare(Path(job.runtime.output_dir)):
         _refuse_keys(config, config_name)
         _refuse_secret_address(config)
+
+
+@contextmanager
+def left_bare(folder: Path) -> Iterator[None]:
+    """A new run that is refused within leaves no folder; a job of a multi-run does, with what was wrong in it."""
+    new = is_new(folder)
+    try:
+        yield
     except UserError:
-        job = HydraConfig.get() if HydraConfig.initialized() else None
-        if job is not None and job.mode is RunMode.RUN and is_new(folder := Path(job.runtime.output_dir)):
+        if new and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN:
             drop_if_bare(folder)
         raise
 

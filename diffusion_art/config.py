@@ -65,6 +65,7 @@ _MOVED = {  # modules of before, where their classes stand now, and those that o
     ("evaluation.metrics.density", "evaluation.metrics.by_neighbours"): "Density",
     ("evaluation.metrics.precision", "evaluation.metrics.by_neighbours"): "Precision",
     ("evaluation.metrics.recall", "evaluation.metrics.by_neighbours"): "Recall",
+    ("experiments.perceptual", "training.terms.perceptual"): "Perceptual",
     ("models.alignment", "training.terms.alignment"): "Alignment",
     ("models.contrastive", "models.clip_to_train"): "Contrastive",
     ("sources.folder", "sources.folder.folder"): "ImageFolder",

@@ -32,7 +32,7 @@ def device_of(accelerator: str) -> str:
     """`cuda`, `mps` or `cpu`: what Lightning computes on here where it is asked for this accelerator."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "cuda"
-    mps = accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available())
+    mps = accelerator == "mps" or (accelerator in ("auto", "gpu") and torch.backends.mps.is_available())
     return "mps" if mps else "cpu"
 
 

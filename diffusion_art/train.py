@@ -12,17 +12,15 @@ from diffusion_art.extras import check_extra
 check_extra("train")
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.checkpoints import has_checkpoints
-from diffusion_art.cli import command
+from diffusion_art.cli import command, left_bare
 from diffusion_art.errors import UserError
 from diffusion_art.files import key_of
 from diffusion_art.launching import names
@@ -32,7 +30,7 @@ from diffusion_art.launching.processes import check_processes, launch, processes
 from diffusion_art.launching.settle import check_same_data, settle
 from diffusion_art.overrides import given
 from diffusion_art.training.run.resume import changed, checked_resume, steps_done
-from diffusion_art.training.run.run_folder import drop_if_bare, held, is_new
+from diffusion_art.training.run.run_folder import held
 from diffusion_art.training.run.stopping import Stopped, stop_request
 from diffusion_art.units import counted
 
@@ -49,7 +47,7 @@ def train(config: DictConfig) -> float | None:
         logging.getLogger().setLevel(logging.WARNING)
     if run_dir.name.startswith(f"{config.run}-"):  # the name was taken (fresh_folder)
         config.run = run_dir.name
-    with stop_request.heard(), _left_bare(run_dir, rank), errors_logged():
+    with stop_request.heard(), left_bare(run_dir) if rank == 0 else nullcontext(), errors_logged():
         _refuse_saved(config, run_dir)
         try:
             with held(run_dir) if rank == 0 else nullcontext():
@@ -64,18 +62,6 @@ def train(config: DictConfig) -> float | None:
                 f"{run_dir} has gone while the run wrote there. If it was moved, go on from its last checkpoint with "
                 "ckpt_path=WHERE_IT_IS_NOW run=NAME."
             ) from error
-
-
-@contextmanager
-def _left_bare(run_dir: Path, rank: int) -> Iterator[None]:
-    """A run that is refused at its start leaves no folder; a job of a multi-run does, with what was wrong in it."""
-    new = is_new(run_dir)
-    try:
-        yield
-    except UserError:
-        if new and rank == 0 and HydraConfig.get().mode is RunMode.RUN:
-            drop_if_bare(run_dir)
-        raise
 
 
 def _refuse_saved(config: DictConfig, run_dir: Path) -> None:

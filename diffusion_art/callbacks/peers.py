@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_art.errors import UserError
+from diffusion_art.errors import UserError, first_line
 from diffusion_art.training.processes.peers import Lost, Peers, leave_at_once, said_of, speaks
 from diffusion_art.training.run.resume import go_on_from
 from diffusion_art.training.run.run_folder import HELD_VARIABLE
@@ -44,7 +44,7 @@ class WatchPeers(Callback):
         if suffers:
             stop_request.leave()
         elif not isinstance(exception, SystemExit):
-            first = str(exception).strip().partition("\n")[0]
+            first = first_line(exception)
             name = "" if isinstance(exception, UserError) else f"{type(exception).__name__}: "
             self.peers.close(f"{name}{first}")
 

@@ -12,6 +12,7 @@ import torch
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.devices import computes_in_bf16
 from diffusion_art.diagnosis.finding import Finding
+from diffusion_art.errors import first_line
 
 SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices
 ENOUGH_S = 0.25  # of multiplying; the fastest of the products counts
@@ -90,8 +91,7 @@ def _not_measured(name: str, error: RuntimeError) -> Finding:
     """Of a device that is full, most likely with what others compute there."""
     if FULL.search(str(error)):
         return Finding(name, "no memory was free to measure", "slow", "end what else computes there, or wait for it")
-    said = str(error).strip().partition("\n")[0]
-    return Finding(name, f"could not be measured: {said}", "slow")
+    return Finding(name, f"could not be measured: {first_line(error)}", "slow")
 
 
 def rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -56,6 +56,8 @@ def _version(name: str) -> str | None:
         return None
 
 
+# ---------------------------------------------------------------------- codecs of pictures
+
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF")
 LIBRARIES = {"simplejpeg": "decodes JPEGs for training", "isal": "unpacks gzip"}
 

@@ -105,6 +105,8 @@ def _plain(axes: Any, title: str, across: str) -> None:
         axes.spines[side].set_visible(False)
 
 
+# ---------------------------------------------------------------------- sweeps
+
 AXES = ("checkpoint", "sampler", "num_steps", "guidance_scale")  # what may be given as a list
 
 

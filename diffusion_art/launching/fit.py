@@ -155,8 +155,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what we log there is reduced already
     warnings.filterwarnings("ignore", message=".*Dynamo detected a call to a `functools.lru_cache`.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    warnings.filterwarnings(
-        "ignore", message=".*broadcast_buffers.*is deprecated.*"
-    )  # by torch 2.14, which says: keep it
+    # torch 2.14 deprecates what DDP needs here (training/build.py)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*is deprecated.*")
     for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

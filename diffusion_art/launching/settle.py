@@ -219,11 +219,13 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
 
 def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
     """`+debug=tiny` makes the network and the text tower that is trained along small; an encoder of another kind keeps
-    its own size. What it says of a part that a run does not have, as an autoencoder has no text tower, goes.
+    its own size. What it says of a part that a run does not have goes: an autoencoder has no text tower. Such a part
+    has no class.
     """
     for section, name in TINY_PARTS:
         node = config[section].get(name)
-        if node is not None and "_target_" not in node and not any(_below(key, section, name) for key in typed):
+        given = any(_below(key, section, name) for key in typed)
+        if isinstance(node, DictConfig) and "_target_" not in node and not given:
             del config[section][name]
     encoder = config.model.get("text_encoder")
     if encoder is None or "_target_" not in encoder:
@@ -272,15 +274,17 @@ def _settle_start(config: DictConfig, typed: Sequence[str], checkpoint: Path | N
     on, where the folder has gone.
     """
     folder = Path(config.init_from).expanduser()
-    if checkpoint is not None and not folder.exists():
-        before = Record.of(read_plain(checkpoint), origin=checkpoint).config["model"]
-        config.model.update({part: before[part] for part in ("backbone", "text_encoder")})
-        return
     if not is_a(config.model, TextToImage):
         kind = class_of(config.model).called
         raise UserError(f"init_from={folder} is for text-to-image models, and this run trains {kind}: drop it.")
     if config.get("teacher"):
         raise UserError(f"a student starts as its teacher, so init_from={folder} has no place here: drop one of them.")
+    if checkpoint is not None and not folder.exists():
+        before = Record.of(read_plain(checkpoint), origin=checkpoint).config["model"]
+        for part in ("backbone", "text_encoder"):
+            chosen = {key: value for key, value in plain(config.model[part]).items() if f"model.{part}.{key}" in typed}
+            config.model[part] = before[part] | chosen
+        return
     config.init_from = str(folder)
     model = started_from(plain(config)["model"], folder, typed=typed)
     config.model = model

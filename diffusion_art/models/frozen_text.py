@@ -17,7 +17,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache, Encoded
 from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import mask_of, round_up
-from diffusion_art.models.trainable import see_weights
+from diffusion_art.models.weights_hash import see_weights
 from diffusion_art.tensors import Conditioning
 
 CHUNK = 8  # captions a frozen tower reads at a time on a CPU, always as many: the same shapes give the same bits

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from diffusion_art.accel.frozen_convolutions import streamlined
 from diffusion_art.accel.maps import resized
 from diffusion_art.devices import computes_in_bf16, precision_named
-from diffusion_art.errors import UserError
-from diffusion_art.models.trainable import see_weights
+from diffusion_art.errors import UserError, first_line
+from diffusion_art.models.weights_hash import see_weights
 
 LITE0_SIDE_PX = 96  # the network was trained at 224; at 96 a picture costs a sixth
 LITE0_STRIDE = 32  # pixels of its input to a position of its last map
@@ -218,5 +218,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be read as weights ({reason}). Install or download it again.") from error
+        raise UserError(
+            f"{path} cannot be read as weights ({first_line(error)}). Install or download it again."
+        ) from error

@@ -1,9 +1,9 @@
-"""Models whose trainable weights are all that a checkpoint needs to hold; a hash by which weights are known again."""
+"""Models whose trainable weights are all that a checkpoint needs to hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -59,10 +59,3 @@ def check_same_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *
 
 def _example(names: list[str]) -> str:
     return f" (such as {names[0]})" if names else ""
-
-
-def see_weights(digest: Any, module: nn.Module) -> None:
-    """Let a hash of hashlib see a module's weights, names and values in float32."""
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())

@@ -27,7 +27,7 @@ from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError, first_line
 from diffusion_art.files import newest_first
 from diffusion_art.models.codec import Codec
-from diffusion_art.models.trainable import see_weights
+from diffusion_art.models.weights_hash import see_weights
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, AutoencoderDC)}
 WIDTHS = ("block_out_channels", "encoder_block_out_channels")  # of the levels, whose sides are halved in between

@@ -25,6 +25,9 @@ from diffusion_art.net import Tls, send_at_once
 from diffusion_art.serving.settings import Limits
 from diffusion_art.stop_signals import AGAIN_S
 
+log = logging.getLogger(__name__)
+
+STREAM = "python -m diffusion_art.stream"
 _LAST_ANSWERS_S = 10  # to send what is on its way when the server ends
 
 
@@ -116,9 +119,7 @@ def url_of(listener: socket.socket, *, secure: bool = False) -> str:
     return f"http{'s' if secure else ''}://{name}:{port}"
 
 
-STREAM = "python -m diffusion_art.stream"
-
-log = logging.getLogger(__name__)
+# ---------------------------------------------------------------------- the protocol
 
 
 class PatientProtocol(H11Protocol):

@@ -122,7 +122,7 @@ class Settings:
         UserError: a token that is too short to be a secret, or not plain ASCII.
     """
 
-    tokens: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = field(default=(), repr=False)
     hosts: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     name: str | None = None

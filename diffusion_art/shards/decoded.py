@@ -91,16 +91,16 @@ class Decoded:
         for split, own in rows.items():
             if own.samples == 0:
                 continue
-            file = mapped(folder / f"{split}.u8")
-            self._maps[split] = (file, memoryview(file))
+            pixels = mapped(folder / f"{split}.u8")
+            self._maps[split] = (pixels, memoryview(pixels))
             self._bad[split] = np.fromfile(folder / f"{split}.bad", bool)
-            if (len(file), len(self._bad[split])) != (own.bytes, own.samples):
-                raise ValueError(f"{folder / split}.u8 has {len(file)} bytes for {own.samples} samples")
+            if (len(pixels), len(self._bad[split])) != (own.bytes, own.samples):
+                raise ValueError(f"{folder / split}.u8 has {len(pixels)} bytes for {own.samples} samples")
 
     def views(self, split: str, samples: np.ndarray) -> list[memoryview | None]:
         """The pixels of `samples`, None where there are none, as views into the file: no copy."""
-        file, view = self._maps[split]
-        if file.size() != len(view):  # cut since it was opened: to read past a file's end kills the process
+        pixels, view = self._maps[split]
+        if pixels.size() != len(view):  # cut since it was opened: to read past a file's end kills the process
             log.error("%s has been cut while it was served, delete it and start the server again", self.folder)
             return [None] * len(samples)
         starts, stops = self._rows[split](samples)
@@ -111,11 +111,11 @@ class Decoded:
 
     def prefetch(self, split: str, samples: np.ndarray) -> None:
         """Have the kernel read these samples from disk without waiting."""
-        file, _ = self._maps[split]
+        pixels, _ = self._maps[split]
         starts, stops = self._rows[split](samples)
         firsts = starts - starts % mmap.PAGESIZE
         for first, size in zip(firsts.tolist(), (stops - firsts).tolist(), strict=True):
-            file.madvise(mmap.MADV_WILLNEED, first, size)
+            pixels.madvise(mmap.MADV_WILLNEED, first, size)
 
 
 # ---------------------------------------------------------------------- making these files

@@ -15,16 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from diffusion_art.modes import upright_rgb
-from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.side_files import LATENTS, BadRecord, read_record
 from diffusion_art.sizes import Size
+
+if TYPE_CHECKING:
+    from diffusion_art.shards.mixture import Shards
 
 JPEG_MAGIC = b"\xff\xd8"
 _EXIF = b"Exif\0\0"  # near the beginning of a camera's JPEG, which may lie on its side; ours have none

@@ -108,12 +108,12 @@ class Store:
             tar = mapped(path)
             return self._keep((split, shard), (tar, memoryview(tar)))
 
-    def _keep(self, key: Key, mapped: Mapped) -> Mapped:
+    def _keep(self, key: Key, shard: Mapped) -> Mapped:
         """Under the lock."""
         if len(self._mapped) >= self._max_mapped:  # the oldest goes; views keep what they look at alive
             del self._mapped[next(iter(self._mapped))]
-        self._mapped[key] = mapped
-        return mapped
+        self._mapped[key] = shard
+        return shard
 
 
 def span_of(row: np.void, member: str) -> tuple[int, int]:

@@ -155,7 +155,7 @@ def statistics(shards: Shards, columns: Sequence[str]) -> dict[str, Any]:
     for split, found in _metadata(shards):
         for name in columns:
             counts[split][name][clean(str(found.get(name) or ""))] += 1
-    splits = {split: {name: _told(counter) for name, counter in named.items()} for split, named in counts.items()}
+    splits = {split: {name: _most_first(counter) for name, counter in named.items()} for split, named in counts.items()}
     return {"name": shards.name, "digest": shards.digest, "samples": dict(shards.splits), "splits": splits}
 
 
@@ -169,7 +169,7 @@ def _metadata(shards: Shards) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield split, {}
 
 
-def _told(counter: Counter[str]) -> dict[str, Any]:
+def _most_first(counter: Counter[str]) -> dict[str, Any]:
     without = counter.pop("", 0)
     return {"different": len(counter), "without": without, "counts": dict(counter.most_common())}
 

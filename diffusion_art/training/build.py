@@ -234,9 +234,14 @@ def is_lightnings(error: BaseException) -> bool:
 
 
 def _callback_of(error: BaseException) -> str | None:
-    """The module of Lightning's callbacks that an error came through; None where it came through none."""
-    modules = [name for name in passed_through(error) if name.startswith("lightning.pytorch.callbacks.")]
-    return modules[0].rpartition(".")[2] if modules else None
+    """The module of Lightning's callbacks that an error came through; None where there is none, or where our own code
+    was called from there.
+    """
+    modules = passed_through(error)
+    theirs = [number for number, name in enumerate(modules) if name.startswith("lightning.pytorch.callbacks.")]
+    if not theirs or any(name.startswith("diffusion_art.") for name in modules[theirs[0] :]):
+        return None
+    return modules[theirs[0]].rpartition(".")[2]
 
 
 def _timer(duration: Any) -> StepTimer:

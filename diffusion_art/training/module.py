@@ -72,7 +72,15 @@ class DiffusionModule(LightningModule):
             self.ema.gathering = partial(whole, self.step)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **settings: Any) -> Any:
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        *args: Any,
+        strict: bool | None = True,
+        weights_only: bool | None = True,
+        **settings: Any,
+    ) -> Any:
         """The module of a run as a checkpoint of it left it, with its averages; the config in it says what to build.
 
         Raises:
@@ -80,9 +88,10 @@ class DiffusionModule(LightningModule):
         """
         from diffusion_art.training.build import build_module  # which imports this module
 
-        if args or settings:
-            given = ", ".join([*map(str, args), *settings])
-            raise UserError(f"{given}: a module is built as the config in {checkpoint_path} has it.")
+        of_lightning = {"strict": strict, "weights_only": weights_only}  # ours are true in any case
+        given = [*map(str, args), *settings, *(name for name, value in of_lightning.items() if value is False)]
+        if given:
+            raise UserError(f"{', '.join(given)}: a module is built as the config in {checkpoint_path} has it.")
         path = find_checkpoint(checkpoint_path)
         checkpoint = read_checkpoint(path)
         if not checkpoint["state_dict"]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_art.config import MOVED
 from diffusion_art.reports.curves import Curves
 from diffusion_art.reports.grids import small
 from diffusion_art.watching.folder import METRICS, RunFolder, Summary, is_run
@@ -145,10 +146,15 @@ def differences(folders: list[RunFolder]) -> dict[str, list[Any]]:
 def _told(config: dict[str, Any]) -> dict[str, Any]:
     own = str(config.get("paths.run_dir", ""))
     return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else _today(key, value)
         for key, value in config.items()
         if key not in ("run", "paths.run_dir") and not (own and isinstance(value, str) and value.startswith(own))
     }
+
+
+def _today(key: str, value: Any) -> Any:
+    """A class by the name that it has now, so that moving one is no change of settings."""
+    return MOVED.get(value, value) if key.endswith("_target_") and isinstance(value, str) else value
 
 
 NO_CHANGE = ("callbacks.", "logger.", "paths.")  # what these hold follows from other keys, or changes no picture
@@ -167,14 +173,14 @@ def changes(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
     for key in differences(list(folders)):
         if key.startswith(NO_CHANGE) or key == "name":
             continue
-        told = [_told_of(config, key) for config in configs]
+        told = [_value_or_off(config, key) for config in configs]
         if None not in told and len({str(value) for value in told}) > 1:
             rows.setdefault(_pattern(told), []).append((key, told))
     chosen = (sorted(alike, key=_plainness) for alike in rows.values())
     return {_named([key for key, _ in alike]): alike[0][1] for alike in chosen}
 
 
-def _told_of(config: Mapping[str, Any], key: str) -> Any:
+def _value_or_off(config: Mapping[str, Any], key: str) -> Any:
     """The value, `off` where the whole part is not there, None where only the key is not."""
     if key in config:
         value = config[key]

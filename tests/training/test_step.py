@@ -162,6 +162,6 @@ def test_a_batch_as_a_loader_gives_it_is_one_in_floats():
 
 def test_a_module_is_made_of_a_checkpoint_as_its_config_has_it():
     with pytest.raises(UserError, match="strict: a module is built as the config in"):
-        DiffusionModule.load_from_checkpoint(OLD, strict=False)
+        DiffusionModule.load_from_checkpoint(OLD, strict=False, weights_only=True)
     with pytest.raises(UserError, match=r"last\.ckpt is of an earlier version, whose .*; load_text_to_image\(path\)"):
-        DiffusionModule.load_from_checkpoint(OLD)
+        DiffusionModule.load_from_checkpoint(OLD, strict=True)

@@ -114,6 +114,9 @@ def test_a_report_opens_by_its_link_and_can_reach_nothing(client, logs):
 
 
 def test_settings_differ_but_for_names_folders_and_secrets(client, logs):
+    for run, module in ((FIRST, "predictions"), (SECOND, "denoiser")):  # one class, which has moved
+        with (logs / run / "config.yaml").open("a") as file:
+            file.write(f"prediction: {{_target_: diffusion_art.diffusion.{module}.V}}\n")
     told = client.get("/api/differences", params={"run": [FIRST, SECOND]}).json()
     assert told == {"runs": [FIRST, SECOND], "keys": {"optim.lr": [0.1, 0.5]}}
     assert client.get("/api/differences", params={"run": [FIRST]}).json()["keys"] == {}

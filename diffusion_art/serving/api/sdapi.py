@@ -1,6 +1,7 @@
 """AUTOMATIC1111's API below `/sdapi/v1`, for the front ends that speak it: paint, watch, interrupt, see what there is.
 
 `cfg_scale` is our `guidance_scale`. A size that the model does not paint is answered with its picture enlarged.
+`Works` are those on their way.
 """
 
 from __future__ import annotations

@@ -53,7 +53,10 @@ class Txt2Img(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_unset(cls, fields: Any) -> Any:
-        return asked_for(fields)
+        fields = asked_for(fields)
+        if isinstance(fields, dict) and not fields.get("enable_hr"):
+            return {name: value for name, value in fields.items() if name != "hr_scale"}
+        return fields
 
 
 class Txt2ImgAnswer(BaseModel):

@@ -6,6 +6,8 @@ torch's ahead-of-time compiler joins norms, activations and casts to what stands
 once, for any number of rows. That takes about a minute, so it happens in a process of its own (`compile_network.py`) of
 the lowest priority, longer where the server is never idle, and the result is kept for the next start. It is machine
 code: it lies in this user's cache and never in a run folder, since those are handed from one person to another.
+
+`open_engine` makes the engine of a run, with what is faster here.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from diffusion_art.accel.graphs import Captured
 from diffusion_art.errors import UserError
 from diffusion_art.files import cache_folder, check_ours, newest_first
 from diffusion_art.models.text_to_image import Network, TextToImage
-from diffusion_art.models.trainable import see_weights
+from diffusion_art.models.weights_hash import see_weights
 from diffusion_art.runs import Run
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.tensors import Conditioning

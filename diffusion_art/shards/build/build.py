@@ -21,7 +21,7 @@ from rich.console import Console
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoder
 from diffusion_art.shards.build.engine import Engine, WorkerDiedError, engine_named
-from diffusion_art.shards.build.out_folder import CAPTION_RULES, KEY, OutFolder, of_older_rules
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, RULES_KEY, OutFolder, of_older_rules
 from diffusion_art.shards.build.passes import write_shards
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Tally, summary
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
@@ -200,7 +200,7 @@ def _build(
             "settings": settings,
             "counts": tally.counts(encoder.source.left_out()),
             "columns": tally.column_names(),
-            KEY: CAPTION_RULES,
+            RULES_KEY: CAPTION_RULES,
             **({"splits": NAMED_SPLITS} if tally.named_val else {}),
         },
         bucketed=bool(encoder.buckets),

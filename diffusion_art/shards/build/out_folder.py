@@ -142,7 +142,7 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, 
 # ---------------------------------------------------------------------- shards of older rules
 
 CAPTION_RULES = 2  # raise it when more is read as captions (captions/, sources/); shards without the number have 0
-KEY = "caption_rules"  # of the manifest's `extra`
+RULES_KEY = "caption_rules"  # of the manifest's `extra`
 
 _LACKING = (
     ("without_caption", "has none", "have none"),
@@ -165,7 +165,7 @@ def of_older_rules(folder: Path, way: str | None = None) -> str:
         for name, one, more in _LACKING
         if isinstance(count := counts.get(name), int) and count
     ]
-    rules = manifest.extra.get(KEY, 0)
+    rules = manifest.extra.get(RULES_KEY, 0)
     if not lacking or not isinstance(rules, int) or rules >= CAPTION_RULES:
         return ""
     prepare = ["python", "-m", "diffusion_art.prepare", "source=any", "source.path=COLLECTION", f"out={folder}"]

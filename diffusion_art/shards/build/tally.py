@@ -214,6 +214,7 @@ def told(manifest: Manifest) -> list[str]:
     counts, named = manifest.noted("counts"), manifest.extra.get("splits") == NAMED_SPLITS
     crossed, several, by_folder = map(counts.get, ("in_both_splits", "several_captions", "folder_as_caption"))
     empty, copies, bad = map(counts.get, ("without_caption", "duplicates", "bad"))
+    reasons = _table(counts, "bad_by_reason") if bad else []
     lines = (
         named and "the validation split is the one that the source names; val_fraction is not used",
         named
@@ -227,7 +228,7 @@ def told(manifest: Manifest) -> list[str]:
         copies and f"{counted(copies, 'duplicate')} dropped",
         *(f"{count} {reason}, left out" for reason, count in _table(counts, "left_out")),
         bad and f"{bad} bad pictures skipped, named in {BAD_PICTURES_FILE}",
-        *(bad and f"  {count} {reason}" for reason, count in _table(counts, "bad_by_reason")),
+        *(f"  {count} {reason}" for reason, count in reasons),
     )
     return [str(line) for line in lines if line]
 

@@ -1,5 +1,4 @@
-"""A folder of copies that stays below a number of bytes: what was used longest ago goes first. And what reading over a
-network has cost this process so far.
+"""A folder of copies that stays below a number of bytes: what was used longest ago goes first.
 
     <cache>/lock                     held while room is made
     <cache>/used                     bytes of all copies, an estimate that every eviction sets right
@@ -22,9 +21,7 @@ import hashlib
 import os
 import re
 import stat
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from io import FileIO
@@ -33,6 +30,7 @@ from typing import NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import locked
+from diffusion_art.shards.remote.counts import count
 
 _DISK_BLOCK = 512  # what st_blocks counts in
 _LEAST_FREED = 20  # 1/20 of the limit: making room looks at every file
@@ -204,23 +202,3 @@ def _removed(path: Path) -> bool:
     except FileNotFoundError:
         pass
     return True
-
-
-# ---------------------------------------------------------------------- what reading over a network has cost
-
-NAMES = ("requests", "bytes", "retries", "evicted_bytes")
-
-_counted: Counter[str] = Counter()
-_lock = threading.Lock()
-
-
-def count(name: str, amount: int = 1) -> None:
-    """Add to the figure `name`, one of NAMES."""
-    with _lock:
-        _counted[name] += amount
-
-
-def totals() -> dict[str, int]:
-    """All figures since this process began."""
-    with _lock:
-        return {name: _counted[name] for name in NAMES}

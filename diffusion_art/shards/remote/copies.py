@@ -11,7 +11,8 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL, write_all
 from diffusion_art.shards.manifest import ShardInfo, sha256_of
-from diffusion_art.shards.remote.cache import Cache, count, touch
+from diffusion_art.shards.remote.cache import Cache, touch
+from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.objects import Objects
 
 PART_BYTES = 8 * 2**20  # of a file in one request

@@ -14,7 +14,7 @@ from typing import Any
 from diffusion_art.errors import UserError
 from diffusion_art.extras import install_command
 from diffusion_art.shards.places import Address
-from diffusion_art.shards.remote.cache import count
+from diffusion_art.shards.remote.counts import count
 from diffusion_art.shards.remote.faults import Passing, Short, understood
 
 _LONGEST_DELAY_S = 5.0
@@ -179,7 +179,8 @@ def _patience(address: Address) -> dict[str, Any]:
     if address.scheme in ("s3", "s3a"):
         own = conf.get("s3") or own
         patience = {"connect_timeout": wait_s, "read_timeout": wait_s, "max_pool_connections": max(10, many)}
-        # rclone's server sends the checksum of the whole object with a part of it; we check what was read ourselves
+        # rclone's server sends the checksum of the whole object with a part of it. What counts is manifest.json's: of
+        # whole files, and of a shard once its last part has come
         ours = {**patience, "retries": {"max_attempts": 1}, "response_checksum_validation": "when_required"}
         return {"config_kwargs": {**ours, **own.get("config_kwargs", {})}}
     return {}

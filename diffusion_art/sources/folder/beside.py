@@ -206,12 +206,11 @@ def _content(path: Path) -> bytes:
 
 def columns_beside(root: Path, files: Iterable[str]) -> list[tuple[str, ...]]:
     """The columns of each of some JSON files beside pictures."""
-    found = []
+    rows = []
     for file in files:
         with suppress(OSError, ValueError):
-            row = read_json(decode(_content(root / file)).text)
-            found.append(tuple(name for name, value in row.items() if text_of(name, value) is not None))
-    return found
+            rows.append(read_json(decode(_content(root / file)).text))
+    return [tuple(name for name, value in row.items() if text_of(name, value) is not None) for row in rows]
 
 
 def _captions_of_texts(texts: list[str], row_captions: list[str]) -> list[str]:

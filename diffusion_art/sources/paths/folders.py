@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from diffusion_art.sources.paths.names import nfc, words
 from diffusion_art.sources.paths.splits import FolderSplits
 
-REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # 10_name
+_REPEATS = re.compile(r"(\d{1,4})_(?=\S)(.+)", re.DOTALL)  # 10_name
 REGULARISATION = "pictures of kohya's folder for regularisation; to learn from them, give it as source.path"
 
 _REGULARISATION = re.compile(r"reg(ulari[sz]ation)?(?:[_ -]?(?:images?|imgs?|data))?", re.IGNORECASE)
@@ -62,7 +62,7 @@ class FolderNames:
     def _read(self, folder: str) -> tuple[str, str]:
         while folder:
             parent, _, name = folder.rpartition("/")
-            numbered = REPEATS.fullmatch(name)
+            numbered = _REPEATS.fullmatch(name)
             repeats, bare = (numbered[1], numbered[2]) if numbered else ("", name)
             telling = _WORD.search(bare) and not is_layout(bare) and not _COLUMN_AND_VALUE.fullmatch(bare)
             if telling and not self._splits.names(folder):
@@ -83,7 +83,7 @@ def regularisation(files: Iterable[str]) -> set[str]:
     apart: dict[str, list[str]] = {}
     for file in files:
         *folders, name, numbered, _ = ("", "", *file.split("/"))
-        if not REPEATS.fullmatch(numbered) or not name:
+        if not _REPEATS.fullmatch(numbered) or not name:
             continue
         parent = "/".join(folders)
         if _REGULARISATION.fullmatch(name):

@@ -15,6 +15,6 @@ def records(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A list as it is, one value as a list of it."""
     return value if isinstance(value, list) else [] if value is None else [value]

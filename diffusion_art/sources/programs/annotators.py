@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusion_art.captions.columns import caption_columns, unique
 from diffusion_art.sources.paths.splits import split_column
-from diffusion_art.sources.programs import listed, record, records
+from diffusion_art.sources.programs import as_list, record, records
 
 _FIRST = 200
 _MARKS = {"0", "1", "-1"}
@@ -24,7 +24,7 @@ def of_label_studio(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(made, list):
         return row
     values = [record(result.get("value")) for one in records(made) for result in records(one.get("result"))]
-    said = {kind: [text for value in values for text in listed(value.get(kind))] for kind in ("text", "choices")}
+    said = {kind: [text for value in values for text in as_list(value.get(kind))] for kind in ("text", "choices")}
     captions, choices = (unique([text for text in texts if isinstance(text, str)]) for texts in said.values())
     return {**data, **({"caption": captions} if captions else {}), **({"labels": choices} if choices else {})}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions.columns import unique
-from diffusion_art.sources.programs import listed, record, records
+from diffusion_art.sources.programs import as_list, record, records
 
 _MAKER = re.compile(r"artist|painter|maker|creator|photographer|printmaker|designer", re.IGNORECASE)
 # .../iiif/IDENTIFIER/full/max/0/default.jpg
@@ -71,7 +71,7 @@ def rows_of_manifest(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     object, of several both.
     """
     parts = _records_in(content.get("sequences"))
-    found = [canvas for part in parts for canvas in listed(part.get("canvases"))] or content.get("items")
+    found = [canvas for part in parts for canvas in as_list(part.get("canvases"))] or content.get("items")
     canvases, whole, about = _records_in(found), _text(content.get("label")), _told(content)
     for canvas in canvases:
         label = _text(canvas.get("label"))
@@ -101,10 +101,10 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         known = (value[name] for name in ("en", "none", "@value") if value.get(name))
         value = next(known, next(iter(value.values()), ""))
-    texts = (item.get("@value") if isinstance(item, dict) else item for item in listed(value))
+    texts = (item.get("@value") if isinstance(item, dict) else item for item in as_list(value))
     return ", ".join(unique([str(text) for text in texts if isinstance(text, (str, int))]))
 
 
 def _records_in(value: Any) -> list[dict[str, Any]]:
     """Also one alone."""
-    return records(listed(value))
+    return records(as_list(value))

@@ -97,7 +97,7 @@ class Tars:
             "classes": self._class_names,
             "elsewhere": [self._tables_digest, self._within, *self._facts_of_texts()] if self._told_elsewhere else [],
         }
-        return told | {name: value for name, value in more.items() if value}  # earlier versions read none of these
+        return told | {name: value for name, value in more.items() if value}  # without them as earlier versions told it
 
     def left_out(self) -> dict[str, int]:
         tests = sum(len(samples_of(Path(file))) for file, split in self._files.items() if split == "test")
@@ -138,6 +138,7 @@ class Tars:
         return Chunk(file, kept, split, known)
 
     def pictures(self, chunk: Chunk) -> Iterator[Item]:
+        by_folders = columns_of_folders(self._below_root(chunk.file))
         with Path(chunk.file).open("rb") as tar:
             for entry in chunk.entries:
                 name = f"{Path(chunk.file).name} {entry.key}"
@@ -145,11 +146,13 @@ class Tars:
                     yield LeftOut(name, TEST_SPLIT)
                     continue
                 try:
-                    yield from self._read(tar, entry, name, chunk)
+                    yield from self._read(tar, entry, chunk, name=name, by_folders=by_folders)
                 except ValueError as error:
                     yield BadPicture(name, str(error))
 
-    def _read(self, tar: BinaryIO, entry: Entry, name: str, chunk: Chunk) -> Iterator[Item]:
+    def _read(
+        self, tar: BinaryIO, entry: Entry, chunk: Chunk, *, name: str, by_folders: dict[str, str]
+    ) -> Iterator[Item]:
         """ValueError for a member that is too large, or JSON that cannot be read."""
         suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in entry.members), "")
         image = read_member(tar, entry.members[suffix], MAX_IMAGE_BYTES) if suffix else b""
@@ -170,7 +173,6 @@ class Tars:
         yield from (Note(name, note) for note in known.notes)
         told = chunk.elsewhere.get(entry.key, Described())
         captions = known.captions or told.captions or known.row_captions
-        by_folders = columns_of_folders(self._below_root(chunk.file))
         columns = {**by_folders, **columns_of_folders(entry.key), **known.columns}
         if member := entry.members.get("cls"):
             told_class = {"label": decode(read_member(tar, member, MAX_TEXT_BYTES)).text.strip()}

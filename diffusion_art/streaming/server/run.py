@@ -21,7 +21,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of, warn_of_plain_tokens
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.places import Component, ShardSpec, components_of, spec_of_arguments
-from diffusion_art.shards.remote.cache import totals
+from diffusion_art.shards.remote.counts import totals
 from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.server.fleet import Door, Fleet

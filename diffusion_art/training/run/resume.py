@@ -187,10 +187,9 @@ def _progress(*, is_last_batch: bool | None = None, **counts: int) -> dict[str, 
     return {"total": dict(counters), "current": dict(counters), **last}
 
 
-COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say where there is no store
-
-
 # ---------------------------------------------------------------------- attempts of a launcher
+
+COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # what launchers say where there is no store
 
 
 def launchers_store() -> Store | None:

@@ -52,16 +52,11 @@ def drop_if_bare(folder: Path) -> None:
     """Remove the folder of a run that was refused at its start, which holds no more than what was typed and what was
     said; and the folder around it, if that is empty then.
     """
-    if (
-        is_held(folder)
-        or not folder.is_dir()
-        or folder.samefile(Path.cwd())
-        or {path.name for path in folder.iterdir()} - _BARE
-    ):
-        return
-    with suppress(OSError):
-        shutil.rmtree(folder)
-        folder.parent.rmdir()
+    with suppress(OSError):  # another process of the run may be quicker
+        of_others = is_held(folder) or folder.samefile(Path.cwd())
+        if not of_others and {path.name for path in folder.iterdir()} <= _BARE:
+            shutil.rmtree(folder)
+            folder.parent.rmdir()
 
 
 def is_held(folder: Path) -> bool | None:

@@ -111,6 +111,7 @@ def test_a_picture_is_enlarged_by_the_scale_that_is_asked_for(client):
         ({"hr_scale": 1e308}, 422),
         ({"hr_scale": 64, "width": 10**400}, 400),
         ({"hr_scale": 64}, 200),
+        ({"enable_hr": False, "hr_scale": 0}, 200),  # what is not asked for is not read
     ):
         answer = client.post(TXT2IMG, json={"prompt": "x", "steps": 1, "enable_hr": True, **asked})
         assert answer.status_code == status, answer.text

@@ -14,7 +14,7 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address, place_of
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.remote.cache import totals
+from diffusion_art.shards.remote.counts import totals
 from tests.shards.remote.s3 import SECRET
 from tests.shards.remote.web import Web
 

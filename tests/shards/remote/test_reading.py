@@ -18,7 +18,7 @@ from diffusion_art.shards.places import (
     spec_of_arguments,
 )
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.shards.remote.cache import totals
+from diffusion_art.shards.remote.counts import totals
 from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
 from tests.shards.remote.web import Web
 

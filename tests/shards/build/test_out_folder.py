@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.out_folder import CAPTION_RULES, KEY, of_older_rules
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, RULES_KEY, of_older_rules
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
 from diffusion_art.sources.detect import open_source
 from tests.fakes_sources import captioned, jpegs, write_files
@@ -29,8 +29,8 @@ def built(tmp_path: Path, *, rules: int | None = None, template: str | None = No
 def age(folder: Path, rules: int | None) -> None:
     """As if the shards were built by those rules; None is before they had a number."""
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    assert manifest["extra"].pop(KEY) == CAPTION_RULES
-    manifest["extra"] |= {} if rules is None else {KEY: rules}
+    assert manifest["extra"].pop(RULES_KEY) == CAPTION_RULES
+    manifest["extra"] |= {} if rules is None else {RULES_KEY: rules}
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
@@ -54,7 +54,7 @@ def test_prepare_says_what_to_type(tmp_path: Path, caplog: pytest.LogCaptureFixt
         build_shards(open_source(tmp_path / "in"), folder, again="python -m diffusion_art.prepare x", **SMALL)
     assert f"to read these anew: `python -m diffusion_art.prepare x out={folder} overwrite=true`" in caplog.text
     build_shards(open_source(tmp_path / "in"), folder, overwrite=True, **SMALL)
-    assert Manifest.load(folder).extra[KEY] == CAPTION_RULES
+    assert Manifest.load(folder).extra[RULES_KEY] == CAPTION_RULES
 
 
 def test_a_training_says_what_to_type(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
