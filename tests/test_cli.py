@@ -242,6 +242,7 @@ def test_a_folder_of_own_yaml_files(run_here, tmp_path):
     assert "lr: 0.25" in said
 
 
+@pytest.mark.slow
 def test_groups_and_keys_of_own_yaml_files(run_here, tmp_path):
     """Notes and what is interpolated may stand there; a key that is called otherwise here would be read by nothing."""
     (tmp_path / "mine/rates").mkdir(parents=True)

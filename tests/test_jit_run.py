@@ -7,6 +7,7 @@ import io
 
 import httpx2
 import numpy as np
+import pytest
 from PIL import Image
 
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
@@ -22,6 +23,7 @@ UNET_ONLY = [f"~model.backbone.{key}" for key in ("block_channels", "attention_s
 SMALL_JIT = ["model/backbone=jit_tiny", *UNET_ONLY, "model.backbone.width=32", "model.backbone.depth=2"]
 
 
+@pytest.mark.slow
 def test_a_transformer_is_trained_and_what_it_paints_is_the_same_by_every_door(painter_shards, run_here, tmp_path):
     status, said, complaints = run_here("train", *TINY, *SMALL_JIT, f"data.path={painter_shards}", "run=jit")
     assert status == 0, said + complaints

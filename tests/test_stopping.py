@@ -135,7 +135,10 @@ def test_a_worker_that_is_told_to_stop_ends_the_run_which_resumes_to_the_same_bi
     assert cut["val/loss"].dropna().tolist() == whole["val/loss"].dropna().tolist()
 
 
-@pytest.mark.parametrize(("chosen", "number"), [(_is_server, signal.SIGTERM), (_is_worker, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("chosen", "number"),
+    [(_is_server, signal.SIGTERM), pytest.param(_is_worker, signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_so_does_the_server_and_a_ctrl_c(chosen, number, tiny, run_here, tmp_path):
     run = tmp_path / "logs/tiny/one"
     sender = _signal_later(chosen, number, run / "metrics.csv")

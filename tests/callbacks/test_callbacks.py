@@ -194,6 +194,7 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     assert told.start() < said.index("step 6: samples in")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_early_says_where_and_why(tiny, run_here):
     stops = "+callbacks.stops={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, patience: 1}"
     asked = [stops, "optim.lr=1", "trainer.val_check_interval=1", "trainer.max_steps=9", "callbacks.samples=null"]

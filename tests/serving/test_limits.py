@@ -347,6 +347,7 @@ def test_predict_too_is_cancelled(toy_folder):
         assert eventually(lambda: small.engine.stats().jobs_running + small.engine.stats().jobs_waiting == 0)
 
 
+@pytest.mark.slow
 def test_two_hundred_clients_at_a_queue_of_32(toy_folder):
     """Each gets a picture or is told when to come back; meanwhile the server says that it lives."""
 

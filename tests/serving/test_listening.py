@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
+
 from diffusion_art.serving import listening
 from diffusion_art.serving.listening import AnnouncedServer, config_of
 from diffusion_art.serving.settings import Limits
@@ -31,6 +33,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_forces(monkeyp
     assert server.force_exit
 
 
+@pytest.mark.slow
 def test_pictures_on_their_way_outlive_a_signal_that_comes_twice(toy_folder):
     with serving(toy_folder) as small, connect(small.port) as link:
         link.sendall(post(GENERATIONS, {"prompt": "x", "sampler": "heun", "num_inference_steps": 60, "n": 2}))

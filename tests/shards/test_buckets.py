@@ -94,6 +94,7 @@ def test_folders_with_buckets_are_mixed_bucket_by_bucket(folder, tmp_path):
             assert (width, height) == size_named(name)
 
 
+@pytest.mark.slow
 def test_in_a_mixture_by_weight_each_bucket_and_folder_has_its_share(folder, tmp_path):
     bucketed_shards(tmp_path / "more", 20, first=100)
     mixed = open_shards([{"path": folder, "weight": 3}, {"path": tmp_path / "more", "weight": 1}])

@@ -29,6 +29,7 @@ def visit(browser, logs) -> Iterator[Callable[..., Any]]:
         yield visit
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_and_a_new_row_appears(visit, logs):
     page = visit(color_scheme="dark")
     expect(page.locator("#runs li")).to_have_count(2)

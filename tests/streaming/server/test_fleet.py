@@ -144,6 +144,7 @@ def test_stopping_leaves_no_process_and_no_file_behind(toy: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_parent_takes_its_processes_along_and_is_replaced(toy: Path):
     with ServerProcess(toy, processes=2) as server:
         parent, orphans = server.pid, list(children(server).values())

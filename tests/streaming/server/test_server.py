@@ -222,6 +222,7 @@ def test_a_killed_server_comes_back_on_its_port_and_a_stopped_one_does_not(toy: 
         StreamClient(url, connect_for_s=0.1).info()
 
 
+@pytest.mark.slow
 def test_a_server_that_can_no_longer_start_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_toy(tmp_path)
     with ServerProcess(tmp_path) as server:

@@ -141,6 +141,7 @@ def train(painter_shards, run_here):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_starts_where_an_exported_pipeline_ended(train, run_here, tmp_path):
     pytest.importorskip("transformers")
     run = toy_run(tmp_path / "logs" / "toy" / "first")

@@ -130,6 +130,7 @@ def test_a_folder_that_another_process_has_stays(tmp_path):
     assert not folder.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_moved_in_mid_run_is_told(run_here, painter_shards, monkeypatch, tmp_path):
     (tmp_path / "own_mover.py").write_text(
         "from pathlib import Path\nfrom lightning.pytorch.callbacks import Callback\nclass Mover(Callback):\n"
