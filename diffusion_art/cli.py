@@ -98,7 +98,7 @@ def _guarded(task: Callable[[DictConfig], Any], config_name: str, *, wants_trace
             return task(config)
         except Exception as error:
             error = error if wants_traceback else _as_sentence(error, config_name)
-            job = HydraConfig.get() if HydraConfig.initialized() else None
+            job = _job()
             if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                 raise _job_failed(job, error) from error
             if wants_traceback or not isinstance(error, UserError):
@@ -186,9 +186,14 @@ def _of_the_disk(error: BaseException) -> str | None:
     return f"{file} cannot be {'written' if number in OF_A_FULL_DISK else 'used'}: {os.strerror(number)}."
 
 
+def _job() -> Any:
+    """What Hydra says of this job, None where Hydra runs none."""
+    return HydraConfig.get() if HydraConfig.initialized() else None
+
+
 def _check(config: DictConfig, config_name: str) -> None:
     """UserError for what is refused before anything is done. It leaves no folder of a run."""
-    job = HydraConfig.get() if HydraConfig.initialized() else None
+    job = _job()
     with nullcontext() if job is None else left_bare(Path(job.runtime.output_dir)):
         _refuse_keys(config, config_name)
         _refuse_secret_address(config)
@@ -201,7 +206,8 @@ def left_bare(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if new and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN:
+        job = _job()
+        if new and job is not None and job.mode is RunMode.RUN:
             drop_if_bare(folder)
         raise
 
@@ -210,8 +216,7 @@ def _refuse_keys(config: DictConfig, config_name: str) -> None:
     """UserError for keys that nothing would read, and for a setting of Hydra's that no command goes by."""
     composed = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
     refuse_renamed(composed)
-    if HydraConfig.initialized():
-        job = HydraConfig.get()
+    if (job := _job()) is not None:
         refuse_added(job, composed, config_name)
         if job.job.chdir:
             raise UserError("hydra.job.chdir=true would move all relative paths: leave it out, and give paths.log_dir.")
@@ -222,7 +227,7 @@ def _refuse_secret_address(config: DictConfig) -> None:
     try:
         refuse_secrets(str(OmegaConf.select(config, "data.path", throw_on_missing=False)))
     except UserError:
-        job = HydraConfig.get() if HydraConfig.initialized() else None
+        job = _job()
         if job is not None and job.output_subdir:
             shutil.rmtree(Path(job.runtime.output_dir) / job.output_subdir, ignore_errors=True)
         raise
