@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from diffusion_art.training.run.stopping import stop_request
 from tests.commands import COMMON, Command
 from tests.test_train import _assert_equal, _wait_for, _weights
 
@@ -147,6 +148,7 @@ def test_so_does_the_server_and_a_ctrl_c(chosen, number, tiny, run_here, tmp_pat
     assert status == 128 + number, said + complaints
     assert 0 < _saved_step(run) < 4000
     assert "starting it again" not in said + complaints
+    assert not stop_request.number  # a trainer that this process builds next is not asked to stop
 
 
 def test_a_killed_worker_costs_no_step_and_no_traceback(tiny, run_here, tmp_path):

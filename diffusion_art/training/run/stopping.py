@@ -44,10 +44,13 @@ class StopRequest:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Inside the block signals are heard."""
+        """Inside the block signals are heard. After it none is remembered: another training may follow."""
         self.number, self._at_steps = 0, False
-        with handled(self._hear):
-            yield
+        try:
+            with handled(self._hear):
+                yield
+        finally:
+            self.number = 0
 
     @contextmanager
     def at_steps(self) -> Iterator[None]:
