@@ -84,8 +84,8 @@ def test_mistakes_are_said_in_a_sentence(run_here, toy_folder, monkeypatch, over
 
 
 def test_a_port_that_is_taken(run_here, toy_folder):
+    """Also by a server that is still reading its run."""
     with listen_at("127.0.0.1", 0) as listener:
-        listener.listen()
         port = listener.getsockname()[1]
         status, _, complaint = run_here("serve", f"run={toy_folder}", f"port={port}")
     assert status == 1
