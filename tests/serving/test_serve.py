@@ -53,6 +53,15 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
     assert Settings.of(asked(f"token=[{other},{TOKEN}]")).tokens == (other, TOKEN)
 
 
+def test_one_name_is_a_list_of_one_as_requests_and_browsers_write_it():
+    settings = Settings.of(asked("hosts=Art.Example:8443", "cors=https://Example.org/", "aliases=mine"))
+    assert (settings.hosts, settings.aliases) == (("art.example",), ("mine",))
+    assert settings.answers_to("art.example:8000")
+    assert not settings.answers_to("a")
+    assert settings.cors == ("https://example.org",)
+    assert Settings.of(asked("hosts=null", "cors=[]")).hosts == ()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
