@@ -384,3 +384,13 @@ def test_a_job_that_went_well_since_has_failed_no_more(monkeypatch, capfd, tmp_p
     monkeypatch.setattr("sys.argv", ["export", *words])
     command("export")(work)()
     assert not (tmp_path / "out/job/failed.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["export", "train"])
+def test_keys_of_a_sweep_may_be_typed_as_one_mapping(name, monkeypatch, capfd, tmp_path):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "hydra.sweep.dir=out", "hydra.sweep.subdir=${hydra.job.num}", "hydra.sweeper.params={run: 'a,b'}"]
+    monkeypatch.setattr("sys.argv", [name, *words])
+    command(name)(lambda config: seen.append(config.run))()
+    assert seen == ["a", "b"], capfd.readouterr().err
