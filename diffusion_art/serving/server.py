@@ -104,7 +104,7 @@ def check_log_level(level: str) -> None:
 def check_drain(seconds: object) -> None:
     """UserError for what is no time to wait at the end: it would be found out only there."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-        raise UserError(f"drain_s={seconds} is no number of seconds: give one, 0 or more.")
+        raise UserError(f"drain_s={seconds} is not a number of seconds: give one, 0 or more.")
 
 
 def log_from(level: str) -> None:

@@ -71,7 +71,7 @@ def test_one_name_is_a_list_of_one_as_requests_and_browsers_write_it():
         (["limits.max_m=3"], "error: there is no config key `limits.max_m`; did you mean `limits.max_n`"),
         (["engine.max_rows=1"], "error: the engine cannot be made: max_rows=1"),
         (["engine.precision=float7"], "error: the engine cannot be made: precision='float7'"),
-        (["drain_s=30s"], "error: drain_s=30s is no number of seconds: give one, 0 or more."),
+        (["drain_s=30s"], "error: drain_s=30s is not a number of seconds: give one, 0 or more."),
         (["log_level=loud"], "error: log_level=loud is not one of debug, info, warning, error"),
         (["compile=later"], "error: compile=later is not one of auto, true, false"),
         (["tls.certificate=cert.pem"], "error: tls.key is missing"),
