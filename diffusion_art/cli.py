@@ -93,12 +93,14 @@ def _guarded(task: Callable[[DictConfig], Any], config_name: str, *, wants_trace
     @functools.wraps(task)
     def guarded(config: DictConfig) -> Any:
         keep_memory()
+        job = _job()
+        if job is not None and job.mode is RunMode.MULTIRUN:  # of a start before this one
+            (Path(job.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
         try:
             _check(config, config_name)
             return task(config)
         except Exception as error:
             error = error if wants_traceback else _as_sentence(error, config_name)
-            job = _job()
             if job is not None and job.mode is RunMode.MULTIRUN:  # Hydra keeps it, and runs the next job
                 raise _job_failed(job, error) from error
             if wants_traceback or not isinstance(error, UserError):

@@ -96,8 +96,10 @@ def _reason(error: Exception) -> str:
 # ---------------------------------------------------------------------- tokens: `Authorization: Bearer TOKEN`
 
 
-def token_of(given: str | None) -> str | None:
-    """The token given, else that of the environment, else none."""
+def token_of(given: str | list[str] | None) -> str | None:
+    """The token given, else that of the environment, else none. UserError for several."""
+    if isinstance(given, list):
+        raise UserError(f"token is a list of {len(given)}, and a stream has one token: give token=SECRET.")
     return given or os.environ.get(TOKEN_VARIABLE) or None
 
 

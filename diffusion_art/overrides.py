@@ -64,6 +64,7 @@ FLAGS = {
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False),
     **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc"), False),
 }
+_SWEPT = "hydra.sweeper.params"  # conf/hydra/ makes it an empty mapping: null could not be merged with one
 _MISSING = object()
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
@@ -91,8 +92,12 @@ def understood(
 
 
 def _there_already(word: str, groups: frozenset[str], keys: frozenset[str]) -> str:
-    """`+key=...` as `++key=...` where that may be a key that is there; not where it may be a group of one's own."""
+    """`+key=...` as `++key=...` where that may be a key that is there; not where it may be a group of one's own. And
+    the keys of a sweep, which are new below theirs.
+    """
     key = (typed(word) or ("", ""))[0]
+    if key == _SWEPT:
+        return f"++{word.lstrip('+')}"
     may_be = key not in groups and not set("/@") & set(key) and ("." in key or key in keys)
     return f"++{word.lstrip('+')}" if word.startswith("+") and may_be else word
 

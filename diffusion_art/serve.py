@@ -22,7 +22,7 @@ from diffusion_art.net import Tls
 from diffusion_art.runs import load_run
 from diffusion_art.serving.engine.compiled import check_compile, open_engine
 from diffusion_art.serving.listening import listen_at
-from diffusion_art.serving.server import Announcement, check_log_level, log_from, make_server, serve
+from diffusion_art.serving.server import Announcement, check_drain, check_log_level, log_from, make_server, serve
 from diffusion_art.serving.settings import Settings, check_address
 from diffusion_art.serving.studio import Studio
 from diffusion_art.units import counted
@@ -35,6 +35,7 @@ def main(config: DictConfig) -> None:
     """Load the run, serve it, say where."""
     asked = plain(config)
     check_log_level(asked["log_level"])
+    check_drain(asked["drain_s"])
     settings = Settings.of(asked)
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])

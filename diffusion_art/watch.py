@@ -22,7 +22,7 @@ from diffusion_art.config import plain
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls, warn_of_plain_tokens
 from diffusion_art.serving.listening import AnnouncedServer, config_of, listen_at
-from diffusion_art.serving.settings import Settings, check_address, tokens_of
+from diffusion_art.serving.settings import Settings, check_address, hosts_of, tokens_of
 from diffusion_art.watching.app import create_app
 from diffusion_art.watching.runs import Runs
 
@@ -36,8 +36,7 @@ def main(config: DictConfig) -> None:
     root = Path(asked["logs"]).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root} to watch. Give the folder of your runs: logs=FOLDER.")
-    hosts = tuple(host.lower() for host in asked["hosts"])
-    settings = Settings(tokens=tokens_of(asked["token"]), hosts=hosts)
+    settings = Settings(tokens=tokens_of(asked["token"]), hosts=hosts_of(asked["hosts"]))
     check_address(asked["host"], settings)
     tls = Tls.of(asked["tls"]["certificate"], asked["tls"]["key"])
     runs = Runs(root.resolve())

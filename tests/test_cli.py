@@ -17,6 +17,7 @@ from diffusion_art import hydra_errors
 from diffusion_art.cli import command
 from diffusion_art.config import config_dir
 from diffusion_art.elsewhere import CHOICES, ELSEWHERE
+from diffusion_art.errors import UserError
 from diffusion_art.hydra_errors import check_sections, explain
 from diffusion_art.overrides import RENAMED, holds
 from tests.training.run.test_resume import FullDisk
@@ -364,3 +365,32 @@ def test_a_launcher_that_cannot_start_jobs_is_told_in_a_sentence(run_here, monke
     status, _, complaints = run_here("train", "-m", "hydra/launcher=submitit_slurm", "seed=0,1")
     assert status == 1
     assert complaints.startswith('error: the launcher starts no jobs: Could not detect "srun"')
+
+
+def test_a_job_that_went_well_since_has_failed_no_more(monkeypatch, capfd, tmp_path):
+    """What it left when it failed is told as its end by `watch`."""
+    mistakes = [UserError("once")]
+
+    def work(config: object) -> None:
+        if mistakes:
+            raise mistakes.pop()
+
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "run=x", "hydra.sweep.dir=out", "hydra.sweep.subdir=job"]
+    monkeypatch.setattr("sys.argv", ["export", *words])
+    with pytest.raises(SystemExit):
+        command("export")(work)()
+    assert (tmp_path / "out/job/failed.txt").read_text().endswith(": once")
+    monkeypatch.setattr("sys.argv", ["export", *words])
+    command("export")(work)()
+    assert not (tmp_path / "out/job/failed.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["export", "train"])
+def test_keys_of_a_sweep_may_be_typed_as_one_mapping(name, monkeypatch, capfd, tmp_path):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "hydra.sweep.dir=out", "hydra.sweep.subdir=${hydra.job.num}", "hydra.sweeper.params={run: 'a,b'}"]
+    monkeypatch.setattr("sys.argv", [name, *words])
+    command(name)(lambda config: seen.append(config.run))()
+    assert seen == ["a", "b"], capfd.readouterr().err

@@ -114,4 +114,5 @@ def test_one_batch_goes_through_and_leaves_nothing(asked, run_here, tmp_path):
     assert status == 0, said + complaints
     assert "one step and its validation ran: train/loss " in said
     assert ", val/loss " in said
+    assert "no weights and no figures of this run will be saved: it has neither callbacks.checkpoints nor a log" in said
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".ckpt", ".csv", ".png", ".md")]

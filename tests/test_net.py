@@ -4,7 +4,8 @@ import resource
 
 import pytest
 
-from diffusion_art.net import allow_many_files
+from diffusion_art.errors import UserError
+from diffusion_art.net import allow_many_files, token_of
 
 
 @pytest.mark.parametrize(("soft", "taken"), [(256, 10_240), (65_536, 65_536)])
@@ -33,3 +34,9 @@ def test_all_files_are_taken_that_may_be_had():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_stream_has_one_token():
+    """Several, which `serve` takes, would be an error at each of its clients."""
+    with pytest.raises(UserError, match=r"token is a list of 2, and a stream has one token: give token=SECRET\."):
+        token_of(["a", "b"])

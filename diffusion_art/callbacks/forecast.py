@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_art.callbacks.caption_following import CaptionFollowing
+from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.units import counted, duration
@@ -41,8 +42,7 @@ class Forecast(Callback):
         if trainer.is_global_zero:
             left = trainer.max_steps - trainer.global_step
             later = f" How long it takes is told after {self.after_steps} steps." if left > self.after_steps else ""
-            places = f"Look at {self.folder / 'samples'} as it trains, and at {self.folder / 'report.html'}."
-            log.info("%s to go. %s%s", counted(left, "step"), places, later)
+            log.info("%s to go.%s%s", counted(left, "step"), _places(trainer, self.folder), later)
             if said := _never_validates(trainer):
                 log.info("%s", said)
 
@@ -82,6 +82,15 @@ class Forecast(Callback):
             next_s = (due[0] - at) * step_s + grids.took_s
             told += f". The next grid is there in {duration(next_s)}, after step {due[0]:,}."
         return told if last else f"{told.removesuffix('.')}. Then pictures are larger, and steps take longer."
+
+
+def _places(trainer: Trainer, folder: Path) -> str:
+    """Where to look, as far as there will be something: grids only where a callback paints any."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    paints = any(hasattr(one, "painted_at") and getattr(one, "prompts", True) for one in callbacks)
+    told = [f"at {folder / 'samples'} as it trains"] if paints else []
+    told += [f"at {folder / 'report.html'}"] if any(isinstance(one, RunReport) for one in callbacks) else []
+    return f" Look {', and '.join(told)}." if told else ""
 
 
 def _never_validates(trainer: Trainer) -> str | None:

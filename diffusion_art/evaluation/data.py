@@ -10,7 +10,9 @@ from typing import Any
 from diffusion_art.config import build, is_a
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.reference import PainterPictures, Pictures, ShardPictures, fresh_paintings
+from diffusion_art.files import command_line
 from diffusion_art.shards.build.locate import Shards
+from diffusion_art.shards.build.tally import NoCaptions
 from diffusion_art.sources.painter import Painter
 from diffusion_art.training.run.run_shards import shards_of
 
@@ -64,7 +66,24 @@ class RunData:
                 "now, give real=FOLDER, its pictures or shards of them."
             )
         shards = replace(self._located(data), key="data.path" if self._real is None else "real")
-        return ShardPictures(shards.ready(), split=split, seed=seed, image_size_px=shards.image_size_px)
+        try:
+            found = shards.ready()
+        except NoCaptions as error:
+            raise error if self._real is None else self._without_captions(error) from error
+        return ShardPictures(found, split=split, seed=seed, image_size_px=shards.image_size_px)
+
+    def _without_captions(self, error: NoCaptions) -> UserError:
+        """What to do with the pictures of `real`, which is no build of its own."""
+        built = ["source=any", f"source.path={self._real}", f"image_size_px={self.image_size_px}", "out=SHARDS"]
+        needs = "pictures are painted from the captions of those that they are compared with"
+        if error.template is not None:
+            prepare = command_line("prepare", [*built, f"caption_template={error.template}"])
+            return UserError(f"{error.found}; {needs}. Build shards that have some, and give real=SHARDS: {prepare}")
+        prepare = command_line("prepare", [*built, "allow_no_captions=true"])
+        return UserError(
+            f"{error.found}; {needs}. {error.way}. Or, to compare with what is painted without a caption, build shards "
+            f"of them and give real=SHARDS: {prepare}"
+        )
 
     def _located(self, data: dict[str, Any]) -> Shards:
         paths = self._config.get("paths") or {"data_dir": "data"}

@@ -61,6 +61,8 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
     )
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
+    if said := lost(trainer):
+        log.info("%s", said)
     join_again(trainer.strategy)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -87,6 +89,15 @@ def fit(settings: dict[str, Any], run_dir: Path, checkpoint: Path | None) -> flo
         log.info("%s", said)
     value = trainer.callback_metrics.get(settings["optimized_metric"])
     return None if value is None else float(value)
+
+
+def lost(trainer: Trainer) -> str | None:
+    """What is said at the start of a run whose weights nothing saves."""
+    if trainer.checkpoint_callbacks:
+        return None
+    if trainer.loggers:
+        return "no weights of this run will be saved: it has no callbacks.checkpoints"
+    return "no weights and no figures of this run will be saved: it has neither callbacks.checkpoints nor a logger"
 
 
 def ended_early(trainer: Trainer) -> str | None:

@@ -152,7 +152,7 @@ def _settle_length(config: DictConfig, typed: Sequence[str]) -> None:
         config.logger = {}
         config.callbacks = {name: node for name, node in config.callbacks.items() if name not in LASTING}
         took = counted(steps, "step")
-        log.info("trainer.fast_dev_run: %s, as many batches of validation, nothing logged or saved", took)
+        log.info("trainer.fast_dev_run: %s, as many batches of validation", took)
         return
     known = {"data": plain(config.data), "paths": plain(config.paths), "trainer": trainer}
     check_limits(known)

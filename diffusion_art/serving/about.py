@@ -16,7 +16,6 @@ from diffusion_art.sizes import named
 def describe(run: Run, settings: Settings, *, max_jobs: int) -> Model:
     """A run as it is served, by an engine that takes so many jobs at a time."""
     limits, sampler, guidance = settings.limits, run.sampler(), run.guidance()
-    place = run.name if run.checkpoint.parent.name == "checkpoints" else "NAME/RUN"
     square = named((run.model.image_size_px, run.model.image_size_px))
     return Model(
         id=settings.name or run.name,
@@ -26,7 +25,7 @@ def describe(run: Run, settings: Settings, *, max_jobs: int) -> Model:
         checkpoint=run.checkpoint_id,
         step=run.step,
         trained=trained(run.config, run.step),
-        better=better(run.config, run.step, run=f"logs/{place}"),
+        better=better(run.config, run.step, run=place_of(run)),
         samplers=list(SAMPLERS),
         defaults=Defaults(
             num_inference_steps=sampler.num_steps,
@@ -45,6 +44,14 @@ def describe(run: Run, settings: Settings, *, max_jobs: int) -> Model:
             side_px=limits.max_size_px,
         ),
     )
+
+
+def place_of(run: Run) -> str:
+    """The run folder as it is typed, from the folder `logs` on; one that lies elsewhere is not told to visitors."""
+    parts = run.path.resolve().parts
+    if run.checkpoint.parent.name != "checkpoints" or "logs" not in parts:
+        return "logs/NAME/RUN"
+    return "/".join(parts[len(parts) - 1 - parts[::-1].index("logs") :])
 
 
 def trained(config: Mapping[str, Any], step: int) -> str:

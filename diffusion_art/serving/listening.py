@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffusion_art.errors import UserError
-from diffusion_art.net import Tls, send_at_once
+from diffusion_art.net import BACKLOG, Tls, send_at_once
 from diffusion_art.serving.settings import Limits
 from diffusion_art.stop_signals import AGAIN_S
 
@@ -92,7 +92,8 @@ def config_of(app: ASGIApp, limits: Limits, *, tls: Tls | None = None) -> uvicor
 
 
 def listen_at(host: str, port: int | str) -> socket.socket:
-    """A socket of that address, which nobody else has; port 0 is any free one.
+    """A socket of that address, which nobody else has from now on: clients that come before there is a server wait.
+    Port 0 is any free one.
 
     Raises:
         UserError: the address is taken, not allowed, or not this machine's.
@@ -107,6 +108,7 @@ def listen_at(host: str, port: int | str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # until one listens there, another process could be bound to the port too
     except (OSError, OverflowError) as error:
         listener.close()
         raise UserError(f"nothing can be served at {host}, port {port} ({error}); choose another port=...") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -98,6 +99,12 @@ def check_log_level(level: str) -> None:
     """UserError for one that is not known."""
     if level not in LEVELS:
         raise UserError(f"log_level={level} is not one of {', '.join(LEVELS)}")
+
+
+def check_drain(seconds: object) -> None:
+    """UserError for what is no time to wait at the end: it would be found out only there."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+        raise UserError(f"drain_s={seconds} is not a number of seconds: give one, 0 or more.")
 
 
 def log_from(level: str) -> None:

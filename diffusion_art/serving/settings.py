@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -147,10 +148,10 @@ class Settings:
         """
         return cls(
             tokens=tokens_of(asked["token"]),
-            hosts=tuple(host.lower() for host in asked["hosts"]),
-            cors=tuple(asked["cors"]),
+            hosts=hosts_of(asked["hosts"]),
+            cors=tuple(origin.rstrip("/").lower() for origin in listed(asked["cors"])),  # as browsers write theirs
             name=asked["name"],
-            aliases=tuple(asked["aliases"]),
+            aliases=listed(asked["aliases"]),
             public_url=asked["public_url"],
             limits=Limits(**asked["limits"]),
         )
@@ -194,10 +195,19 @@ def _password(credentials: str) -> str:
         return ""
 
 
-def tokens_of(given: str | list | None) -> tuple[str, ...]:
+def listed(given: Any) -> tuple[str, ...]:
+    """What a config gives where a list belongs: one text is a list of one, null of none."""
+    return tuple(str(each) for each in (given if isinstance(given, list) else [] if given is None else [given]))
+
+
+def hosts_of(given: Any) -> tuple[str, ...]:
+    """The names of a server that a config gives, as `answers_to` compares them: without a port."""
+    return tuple(re.sub(r"^([^:]+):\d+$", r"\1", host).lower() for host in listed(given))
+
+
+def tokens_of(given: Any) -> tuple[str, ...]:
     """The tokens that a config gives, one or a list; that of the environment where it gives none."""
-    token = given if given is not None else os.environ.get(TOKEN_VARIABLE) or None
-    return tuple(str(each) for each in (token if isinstance(token, list) else [] if token is None else [token]))
+    return listed(given if given is not None else os.environ.get(TOKEN_VARIABLE) or None)
 
 
 def check_address(host: str, settings: Settings) -> None:

@@ -44,7 +44,8 @@ def shards(config: DictConfig) -> None:
         content = describe(found)
         tell_info(found)
     elif action == "statistics":
-        content = statistics(open_shards(spec), settings["by"])
+        by = [settings["by"]] if isinstance(settings["by"], str) else settings["by"]
+        content = statistics(open_shards(spec), by)
         tell_statistics(content, top=settings["top"])
     else:
         asked = {"pictures": settings["decode_pictures"], "workers": settings["workers"]}

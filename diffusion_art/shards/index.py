@@ -1,7 +1,6 @@
 """The index of a split: where in which shard each sample lies, one fixed-size row per sample, memory-mapped.
 
-The rows are read back from the tars rather than remembered from writing them, so a shard that an earlier,
-interrupted build finished is indexed like any other.
+The rows are read back from the tars rather than remembered from writing them, so shards of any origin are indexed.
 """
 
 import mmap

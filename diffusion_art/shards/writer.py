@@ -31,7 +31,6 @@ class ShardWriter:
     """Writes the samples of one split, in the order given, as `<split>-000000.tar`, `<split>-000001.tar`, ...
 
     A new shard begins when the next sample would carry the current one past `max_bytes`, or at `max_samples`.
-    `first_shard` is the number of the first one: a build taken up again goes on after its finished shards.
     As a context manager it closes on success and drops the unfinished shard on an error.
     """
 
@@ -42,14 +41,12 @@ class ShardWriter:
         split: str,
         max_bytes: int = 256 * 2**20,
         max_samples: int = 10_000,
-        first_shard: int = 0,
     ) -> None:
         if not _SPLIT.fullmatch(split):
             raise ValueError(f"split {split!r} must match {_SPLIT.pattern}")
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._split, self._max_bytes, self._max_samples = split, max_bytes, max_samples
-        self._first_shard = first_shard
         self._finished: list[ShardInfo] = []
         self._file: BinaryIO | None = None
         self._samples = self._bytes = 0
@@ -97,7 +94,7 @@ class ShardWriter:
             self.abort()
 
     def _path(self) -> Path:
-        return self.folder / f"{self._split}-{self._first_shard + len(self._finished):06d}.tar"
+        return self.folder / f"{self._split}-{len(self._finished):06d}.tar"
 
     def _partial_path(self) -> Path:
         return self._path().with_suffix(f".tar{PARTIAL}")

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     Checkpoint,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
     OnExceptionCheckpoint,
     ProgressBar,
     StochasticWeightAveraging,
@@ -152,7 +153,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     Raises:
         UserError: what Lightning has to say against it.
     """
-    callbacks = [_callback(name, node) for name, node in settings["callbacks"].items() if node]
+    callbacks = _callbacks(settings)
     loggers = [build(node) for node in settings["logger"].values() if node]
     bar, saves = (any(isinstance(callback, kind) for callback in callbacks) for kind in (ProgressBar, Checkpoint))
     node = trainer_node(settings["trainer"])
@@ -182,6 +183,27 @@ def check_accelerator(accelerator: str) -> None:
             f"trainer.accelerator={accelerator} needs a GPU, and torch finds none here. Use trainer=cpu, or "
             "trainer=auto for the best device there is."
         )
+
+
+def _callbacks(settings: dict[str, Any]) -> list[Callback]:
+    """Those of the config. Lightning's own checkpoints lie in the run folder too, where no other folder is asked for.
+
+    Raises:
+        UserError: one that does not go with a run, or would write through the link `last.ckpt` into a step's file.
+    """
+    found = {name: _callback(name, node) for name, node in settings["callbacks"].items() if node}
+    folder = str(Path(settings["paths"]["run_dir"], "checkpoints").resolve())
+    links = isinstance(ours := found.get("checkpoints"), Checkpoint) and not isinstance(ours, ModelCheckpoint)
+    for name, callback in found.items():
+        if not isinstance(callback, ModelCheckpoint):
+            continue
+        callback.dirpath = callback.dirpath or folder
+        if callback.save_last and callback.dirpath == folder and links:
+            raise UserError(
+                f"callbacks.{name}.save_last={str(callback.save_last).lower()} would write last.ckpt, which is kept by "
+                "callbacks.checkpoints: leave it out, or give callbacks.checkpoints=null."
+            )
+    return list(found.values())
 
 
 def _callback(name: str, node: Any) -> Callback:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from diffusion_art.callbacks.caption_following import CaptionFollowing
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
 from diffusion_art.callbacks.cursor import Cursor
-from diffusion_art.callbacks.forecast import Forecast
+from diffusion_art.callbacks.forecast import Forecast, _places
 from diffusion_art.callbacks.loss_plot import plot_losses
 from diffusion_art.callbacks.peers import config_digest
 from diffusion_art.callbacks.reconstructions import Reconstructions
@@ -192,6 +192,20 @@ def test_a_run_says_what_it_will_do_and_after_its_first_steps_how_long_that_take
     told = re.search(r"about \d+ s to go: 6 steps of [\d.e-]+ s, sample grids of [\d.e-]+ s at 2 of them\.", said)
     assert told is not None, said
     assert told.start() < said.index("step 6: samples in")
+
+
+def test_a_run_is_told_where_to_look_by_what_it_will_leave():
+    how: Any = {"folder": "run/samples", "sampler": Euler(num_steps=1), "guidance_scale": 1.0}
+    grid = SampleGrid(prompts=["red"], **how)
+    report = RunReport(folder="run")
+
+    def told(*callbacks: Callback) -> str:
+        return _places(Trainer(callbacks=list(callbacks), logger=False, enable_checkpointing=False), Path("run"))
+
+    assert told(grid, report) == " Look at run/samples as it trains, and at run/report.html."
+    assert told(report) == " Look at run/report.html."
+    assert told() == ""
+    assert told(SampleGrid(prompts=[], **how)) == ""
 
 
 @pytest.mark.slow

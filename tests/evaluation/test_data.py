@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData
@@ -42,3 +43,19 @@ def test_a_folder_that_is_not_there_is_told_by_the_key_that_named_it():
         RunData(CONFIG, real="nix").real()
     with pytest.raises(UserError, match=r"no data at data\.path=nix, on which the run was trained: .*give real=FOLDER"):
         RunData({**CONFIG, "data": {"path": "nix"}}).real()
+
+
+def test_pictures_without_captions_are_told_of_by_what_evaluate_can_take(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bare").mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(f"bare/{number}.png")
+    said = r"none of 4 pictures has a caption; their columns: file_name; pictures are painted from the captions of "
+    shards = r"python -m diffusion_art\.prepare source=any source\.path=bare image_size_px=16 out=SHARDS "
+    with pytest.raises(UserError, match=f"{said}.* Put a NAME.txt .*: {shards}allow_no_captions=true$"):
+        RunData(CONFIG, real="bare").real()
+    Path("bare/0.png").rename("bare/a red square.png")
+    for number in range(1, 4):
+        Path(f"bare/{number}.png").rename(f"bare/red square {number}.png")
+    with pytest.raises(UserError, match=f"{shards}'caption_template={{stem}}'$"):
+        RunData(CONFIG, real="bare").real()

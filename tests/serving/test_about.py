@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from diffusion_art.serving.about import better, trained
+import pytest
+
+from diffusion_art.runs import Run
+from diffusion_art.serving.about import better, place_of, trained
 from diffusion_art.sources.painter import STYLES
 
 PAINTER = {"_target_": "diffusion_art.sources.painter.Painter"}
@@ -36,3 +40,16 @@ def test_a_whole_run_on_pictures_of_ones_own_points_to_a_longer_one():
     assert trained(told, 1250).endswith("of scans.")
     assert "trainer.max_steps=2500" in better(told, 1250, run="logs/mine/a")
     assert trained({}, 5) == "Trained for 5 steps."
+
+
+@pytest.mark.parametrize(
+    ("file", "typed"),
+    [
+        ("/home/me/logs/quickstart/a/checkpoints/last.ckpt", "logs/quickstart/a"),
+        ("/home/me/logs/quickstart/sweep_a/3/checkpoints/last.ckpt", "logs/quickstart/sweep_a/3"),
+        ("/home/me/runs/quickstart/a/checkpoints/last.ckpt", "logs/NAME/RUN"),
+        ("/home/me/logs/quickstart/a/painter.safetensors", "logs/NAME/RUN"),
+    ],
+)
+def test_a_run_is_named_by_where_it_lies(file, typed):
+    assert place_of(Run(Path(file))) == typed

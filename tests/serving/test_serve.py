@@ -53,6 +53,15 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
     assert Settings.of(asked(f"token=[{other},{TOKEN}]")).tokens == (other, TOKEN)
 
 
+def test_one_name_is_a_list_of_one_as_requests_and_browsers_write_it():
+    settings = Settings.of(asked("hosts=Art.Example:8443", "cors=https://Example.org/", "aliases=mine"))
+    assert (settings.hosts, settings.aliases) == (("art.example",), ("mine",))
+    assert settings.answers_to("art.example:8000")
+    assert not settings.answers_to("a")
+    assert settings.cors == ("https://example.org",)
+    assert Settings.of(asked("hosts=null", "cors=[]")).hosts == ()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -62,6 +71,7 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
         (["limits.max_m=3"], "error: there is no config key `limits.max_m`; did you mean `limits.max_n`"),
         (["engine.max_rows=1"], "error: the engine cannot be made: max_rows=1"),
         (["engine.precision=float7"], "error: the engine cannot be made: precision='float7'"),
+        (["drain_s=30s"], "error: drain_s=30s is not a number of seconds: give one, 0 or more."),
         (["log_level=loud"], "error: log_level=loud is not one of debug, info, warning, error"),
         (["compile=later"], "error: compile=later is not one of auto, true, false"),
         (["tls.certificate=cert.pem"], "error: tls.key is missing"),
@@ -83,8 +93,8 @@ def test_mistakes_are_said_in_a_sentence(run_here, toy_folder, monkeypatch, over
 
 
 def test_a_port_that_is_taken(run_here, toy_folder):
+    """Also by a server that is still reading its run."""
     with listen_at("127.0.0.1", 0) as listener:
-        listener.listen()
         port = listener.getsockname()[1]
         status, _, complaint = run_here("serve", f"run={toy_folder}", f"port={port}")
     assert status == 1

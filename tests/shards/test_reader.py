@@ -96,23 +96,6 @@ def test_a_new_shard_begins_at_either_limit(tmp_path: Path):
     assert all((tmp_path / shard.file).stat().st_size == shard.bytes for shard in shards)
 
 
-def test_a_build_taken_up_again_gives_the_same_folder(toy: Path, tmp_path: Path):
-    shards: dict[str, list[ShardInfo]] = {"train": [], "val": []}
-    for split, pieces in {"train": [(0, 64), (64, 100)], "val": [(0, 10)]}.items():
-        for first, stop in pieces:
-            number = len(shards[split])
-            with ShardWriter(tmp_path, split=split, max_samples=32, first_shard=number) as writer:
-                for i in range(first, stop):
-                    metadata = {"date": None, "title": f"Title {i}"}
-                    writer.add(toy_key(split, i), toy_image(i), toy_caption(i), metadata)
-                shards[split] += writer.close()
-    template = ShardSet.open(toy).manifest.caption_template
-    write_manifest(
-        tmp_path, name="toy-0", image_size_px=32, caption_template=template, shards=shards, extra={"seed": 0}
-    )
-    assert files(tmp_path) == files(toy)
-
-
 def test_a_build_that_breaks_off_leaves_no_data_set(tmp_path: Path):
     write_toy(tmp_path)
 

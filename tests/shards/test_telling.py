@@ -24,3 +24,7 @@ def test_values_of_columns_are_counted_in_every_split(run_here, tmp_path):
     assert sum(split["date"]["without"] for split in both) == 5  # "None"
     assert "artist of train:" in said
     assert said.count("Artist ") == 2
+    status, said, complaints = run_here("shards", "statistics", "path=shards", "by=artist")
+    assert status == 0, complaints
+    assert "artist of train:" in said
+    assert " a of train:" not in f" {said}".replace("\n", " ")

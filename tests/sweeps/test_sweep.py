@@ -24,6 +24,7 @@ from diffusion_art.launching.compare import comparison
 from diffusion_art.sweeps.study import ERROR, open_study
 from diffusion_art.training.run.run_folder import LOCK_FILE, is_held
 from hydra_plugins.diffusion_art_optuna.sweeper import OptunaSweeper
+from tests.fakes import toy_model, write_checkpoint
 from tests.sweeps.test_study import search
 from tests.test_train import TINY, _start, _wait_for
 
@@ -35,6 +36,7 @@ def tiny(painter_shards) -> list[str]:
     return [*TINY, *SHORT, f"data.path={painter_shards}"]
 
 
+AUTOENCODER = {"_target_": "diffusion_art.models.autoencoder.Autoencoder"}
 SWEEP = ("+sweep=optuna", "run=first", "hydra/sweeper/sampler=grid")
 
 
@@ -49,6 +51,9 @@ def test_the_last_line_of_a_multi_run_compares_its_runs(tmp_path):
     assert said is not None
     assert f"diffusion_art.evaluate 'run=[{tmp_path}/0,{tmp_path}/2,{tmp_path}/10]'" in said
     assert f"diffusion_art.watch logs={tmp_path}" in said
+    for number in (0, 2):  # an autoencoder paints nothing to be measured
+        write_checkpoint(tmp_path / str(number) / "checkpoints/last.ckpt", toy_model(), config={"model": AUTOENCODER})
+    assert comparison(tmp_path) == f"their curves: python -m diffusion_art.watch logs={tmp_path}"
     (tmp_path / "report.md").touch()
     assert f"compared in {tmp_path}/report.md" in (comparison(tmp_path) or "")
 

@@ -174,7 +174,7 @@ class _Worker:
             cause = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise WorkerDiedError(
                 f"a worker process ended with {cause}, most often for want of memory. "
-                "Run the command again with fewer of them: workers=1."
+                "Run the command again with fewer of them: workers=1 (data.build.workers of a training)."
             ) from error
         if good:
             return value

@@ -150,7 +150,7 @@ def _result(reference: Any) -> Any:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise WorkerDiedError(
             f"Ray gave a piece of work up after {RETRIES} further attempts ({reason}), most often for want of memory. "
-            "Run the command again with fewer at once: workers=1."
+            "Run the command again with fewer at once: workers=1 (data.build.workers of a training)."
         ) from error
     if good:
         return value

@@ -31,6 +31,19 @@ _NO_TEXT = {"width", "height", "file_name", "filename", "file", "url", "key", "i
 _NO_TEXT |= {FOLDER, "caption", CAPTIONS, READY, "__key__", "__url__", "sha256", "md5", "exif", "status"}
 
 
+class NoCaptions(UserError):
+    """None of a build's pictures has a caption. `found` says what there is, `way` what gives them captions, and
+    `template` is the one that would, where there is one.
+    """
+
+    def __init__(self, found: str, way: str, template: str | None) -> None:
+        super().__init__(
+            f"{found}. {way}, or build all the same with allow_no_captions=true (data.build.allow_no_captions of a "
+            "training)."
+        )
+        self.found, self.way, self.template = found, way, template
+
+
 @dataclass
 class Tally:
     """The pictures of a build so far. `limit` None has no end."""
@@ -121,37 +134,29 @@ class Tally:
         return picture.with_captions(texts)
 
     def check_captions(self) -> None:
-        """UserError where no picture has a caption, unless that is allowed."""
+        """NoCaptions where no picture has one, unless that is allowed."""
         if self.allow_no_captions or self.more or not self.seen or len(self.without_caption) < len(self.seen):
             return
         first = "the first " if len(self.seen) == _CAPTION_WITHIN else ""
         names = ", ".join(name for name in self.columns if name not in ("width", "height")) or "none"
         left_out = "; ".join(f"{count} {reason}" for reason, count in self.listed().items() if count)
-        raise UserError(
-            f"none of {first}{len(self.seen):,} pictures has a caption; their columns: {names}. "
-            f"{f'Left out: {left_out}. ' if left_out else ''}{self._way_to_captions()}, or build all the same with "
-            "allow_no_captions=true (data.build.allow_no_captions of a training)."
-        )
+        found = f"none of {first}{len(self.seen):,} pictures has a caption; their columns: {names}"
+        raise NoCaptions(f"{found}. Left out: {left_out}" if left_out else found, *self._way_to_captions())
 
-    def _way_to_captions(self) -> str:
+    def _way_to_captions(self) -> tuple[str, str | None]:
+        """A sentence, and the template in it."""
         filled = [name for name, letters in self.columns.most_common() if letters]
         inside, looked_at = self.within()
         if inside:
-            return (
-                f"The files of {inside} of the first {looked_at} hold captions themselves: use "
-                f"caption_template='{{{EMBEDDED}}}' (data.caption_template of a training)"
-            )
+            return _by_template(EMBEDDED, f"The files of {inside} of the first {looked_at} hold captions themselves: ")
         texts = [name for name in filled if nameable(name) and name not in _NO_TEXT]
         if texts:
-            return f"Use caption_template='{{{texts[0]}}}' (data.caption_template of a training)"
+            return _by_template(texts[0])
         if 2 * self.worded > len(self.seen):
-            return (
-                f"The names of the files are words: use caption_template='{{{STEM}}}' (data.caption_template of a "
-                "training)"
-            )
+            return _by_template(STEM, "The names of the files are words: ")
         if "file_name" in self.columns:
-            return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column"
-        return "Give parquet files a column `caption`, or each NAME.jpg in a tar a NAME.txt"
+            return "Put a NAME.txt beside each NAME.jpg, or a metadata.csv that has a caption column", None
+        return "Give parquet files a column `caption`, or each NAME.jpg in a tar a NAME.txt", None
 
     def split(self, picture: Encoded, *, val_fraction: float) -> str:
         """Where a picture goes: by its source's word where that names a validation split, else by its key's hash."""
@@ -231,6 +236,12 @@ def told(manifest: Manifest) -> list[str]:
         *(f"  {count} {reason}" for reason, count in reasons),
     )
     return [str(line) for line in lines if line]
+
+
+def _by_template(column: str, why: str = "") -> tuple[str, str]:
+    template = f"{{{column}}}"
+    use = "use" if why else "Use"
+    return f"{why}{use} caption_template='{template}' (data.caption_template of a training)", template
 
 
 def _letters(value: Any) -> int:

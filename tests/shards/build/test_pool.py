@@ -49,7 +49,7 @@ def test_an_error_that_cannot_travel_is_told_as_text() -> None:
 
 
 def test_a_worker_that_dies_is_no_hang() -> None:
-    with pytest.raises(WorkerDiedError, match=r"exit status 7.*workers=1"):
+    with pytest.raises(WorkerDiedError, match=r"exit status 7.*workers=1 \(data\.build\.workers of a training\)"):
         list(ordered_map(os._exit, [7, 7, 7], workers=2))
 
 

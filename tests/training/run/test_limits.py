@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from diffusion_art.callbacks.checkpoint import RunCheckpoints
@@ -152,3 +153,25 @@ def test_no_prompts_are_none():
 def test_a_time_alone_gives_a_run_no_length():
     with pytest.raises(UserError, match=r"gives the run no end\. .*trainer\.max_time=00:01:00:00 may end it before"):
         _settled("trainer.max_steps=-1", "trainer.max_time=00:01:00:00")
+
+
+THEIRS = "+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+def test_lightnings_own_checkpoints_lie_in_the_run_folder():
+    (mine,) = (each for each in build_trainer(_settled(THEIRS)).callbacks if isinstance(each, ModelCheckpoint))
+    assert mine.dirpath == str(Path("logs/x/checkpoints").absolute())
+    (mine,) = (
+        each
+        for each in build_trainer(_settled(THEIRS, "+callbacks.mine.dirpath=/elsewhere")).callbacks
+        if isinstance(each, ModelCheckpoint)
+    )
+    assert mine.dirpath == "/elsewhere"
+
+
+def test_two_callbacks_do_not_write_one_last_checkpoint():
+    """Lightning's would write through the link, into the file of an earlier step."""
+    both = (THEIRS, "+callbacks.mine.save_last=true")
+    with pytest.raises(UserError, match=r"callbacks\.mine\.save_last=true would write last\.ckpt"):
+        build_trainer(_settled(*both))
+    build_trainer(_settled(*both, "callbacks.checkpoints=null"))
