@@ -29,8 +29,7 @@ from diffusion_art.serving.api.errors import ApiError, internal, invalid, out_of
 from diffusion_art.serving.api.metrics import Metrics
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
-from diffusion_art.serving.orders import Orders, Output
-from diffusion_art.serving.picture_size import Size
+from diffusion_art.serving.orders import Orders, Output, Size
 from diffusion_art.serving.settings import Rates, Settings
 from diffusion_art.sheets import INFOTEXT, encode
 

@@ -1,7 +1,7 @@
 """What goes over the wire, as OpenAI's Images API has it, with a few fields of our own on top.
 
 The models say what is well formed; what this server's model can do (its size, its samplers, its limits) is checked
-where it is known, in `orders.py`. Fields that OpenAI's clients send and that mean nothing here are taken and ignored;
+where it is known, in `studio.py`. Fields that OpenAI's clients send and that mean nothing here are taken and ignored;
 unknown ones are refused by name, unless they are null or empty.
 """
 

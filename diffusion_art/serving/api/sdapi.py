@@ -33,8 +33,7 @@ from diffusion_art.serving.api.sdapi_about import (
 )
 from diffusion_art.serving.api.sdapi_schema import Progress, State, Txt2Img, Txt2ImgAnswer
 from diffusion_art.serving.engine.jobs import Job, Ticket
-from diffusion_art.serving.orders import Output
-from diffusion_art.serving.picture_size import Size
+from diffusion_art.serving.orders import Output, Size
 from diffusion_art.serving.studio import Studio
 from diffusion_art.sheets import INFOTEXT
 from diffusion_art.sizes import named

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffusion_art.errors import UserError
 from diffusion_art.serving.api.errors import ApiError
-from diffusion_art.serving.picture_size import Size, size_of
+from diffusion_art.serving.orders import Size, size_of
 from diffusion_art.serving.settings import Limits, Settings
 from tests.serving.api.test_app import GENERATIONS, events_of, pixels_of
 from tests.serving.running import serving
