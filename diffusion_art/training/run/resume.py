@@ -42,7 +42,8 @@ def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
 # what a run that goes on trains with; the rest changes no weight, or is refused where it is read
 TRAINS = (
     *("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema"),
-    *("data.curriculum", "data.augmentation", "trainer.gradient_clip_val"),
+    *("teacher.guidance_scale", "data.curriculum", "data.augmentation"),
+    *("trainer.gradient_clip_val", "trainer.overfit_batches"),
 )
 FOLLOWS = ".total_steps"  # follows from the length of the run, in whichever part it stands
 
