@@ -30,7 +30,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch, Conditioning
-from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, spread_times
+from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, seed_units, spread_times
 from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term, active_at, by_name, go_on, states_of
 
@@ -133,6 +133,7 @@ class TrainingStep(nn.Module):
             compile_regions(model.backbone, model.backbone.regions)
         elif whole:
             keep_on_disk()
+        self._drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
         self._network: Network = torch.compile(model.denoise) if whole else model.denoise
         self._with_map = torch.compile(model.backbone.with_map) if whole else model.backbone.with_map
 
@@ -151,6 +152,8 @@ class TrainingStep(nn.Module):
             caption_dropout=self.caption_dropout,
             noise=partial(self.noise, x_0, seed=self.seed),
         )
+        if self._drops:
+            seed_units(batch, seed=self.seed)
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
         cond = self._told(batch.cond, draw.dropped)
         return Example(batch.images, captions, x_0, draw.eps, draw.t, cond, batch.features)
