@@ -105,6 +105,7 @@ print(json.dumps({
     "splits": dict(shards.splits), "terms": sorted(losses.terms), "finite": bool(losses.total().isfinite()),
     "learns": bool(step.model.text_encoder.word_embedding.weight.grad.any()), "cut": again.text_encoder.truncated,
     "cut before": step.model.text_encoder.truncated, "same": same, "words": words, "described": described,
+    "on latents": [name for name, term in step.terms.items() if not term.sees_pixels],
 }))
 """
 
@@ -135,6 +136,7 @@ def test_a_new_encoder_source_term_and_endpoint_are_found(extended, tmp_path):
     found = told(NEW_OTHERS, tmp_path, house=extended)
     assert sum(found["splits"].values()) == 12
     assert found["terms"] == ["alignment", "edges"]
+    assert not found["on latents"]  # both are refused where a batch has no pictures
     assert (found["finite"], found["learns"], found["same"]) == (True, True, True)
     assert (found["cut before"], found["cut"]) == (1, 0)
     assert found["words"]["ddim"] == ["num_steps", "spacing", "times", "eta"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from diffusion_art.tensors import Batch
 from diffusion_art.training.noise import POSTERIOR, noise_at
 from diffusion_art.training.plain_steps import AutoencoderStep
 from diffusion_art.training.terms.perceptual import Perceptual
+from diffusion_art.training.terms.term import Term
 from tests.fakes import MODEL_CONFIG, SAMPLER_CONFIG, SmallTower, toy_model, toy_vae, vae_config, write_checkpoint
 
 
@@ -143,6 +145,32 @@ def test_its_loss_is_the_pixels_and_the_pull_to_unit_noise():
     torch.testing.assert_close(losses.per_picture, (decoded - drawn.images).abs().mean((1, 2, 3)) + 0.5 * kl)
     assert set(losses.terms) == {"perceptual"}
     assert not step(step.validated(batch_of())).terms
+
+
+class Weighing(Term):
+    """One that has weights of its own."""
+
+    name = "weighing"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.ones(3))
+
+    def saved(self) -> dict[str, Any]:
+        return dict(self.state_dict())
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self.load_state_dict(state)
+
+
+def test_a_term_of_its_loss_goes_on_from_its_own_state():
+    before, after = Weighing(), Weighing()
+    torch.nn.init.constant_(before.weights, 2.0)
+    saved = AutoencoderStep(small(), Reconstruction(), terms=[before]).saved()
+    AutoencoderStep(small(), Reconstruction(), terms=[after]).resume(saved)
+    assert torch.equal(after.weights, before.weights)
+    with pytest.raises(UserError, match="with the term weighing"):
+        AutoencoderStep(small(), Reconstruction()).resume(saved)
 
 
 def test_it_learns_its_pictures():

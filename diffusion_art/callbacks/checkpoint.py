@@ -101,11 +101,14 @@ class RunCheckpoints(Checkpoint):
             self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """A lost worker is noticed between two batches."""
+        """A lost worker is noticed between two batches, of training or of a validation."""
         if not isinstance(exception, LostWorker) or trainer.world_size > 1:  # saving takes all processes
             return
         between_steps = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if between_steps and trainer.global_step not in (0, self._saved):
+            module: Any = pl_module
+            if module.leave_validation():  # the run that goes on makes it, as from a file written before it
+                trainer.fit_loop.epoch_loop.batch_progress.total.completed -= 1
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> Path:

@@ -23,16 +23,19 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffusion_art.checkpoints import build_model, held_codec
-from diffusion_art.config import build, class_of, is_a, made
+from diffusion_art.config import build, class_of, is_a, kind_of, made
 from diffusion_art.data.datamodule import StreamDataModule
+from diffusion_art.diffusion.distillation import Distillation
+from diffusion_art.diffusion.objective import Objective, Reconstruction
 from diffusion_art.errors import UserError, passed_through, raised_in
 from diffusion_art.models.autoencoder import Autoencoder
-from diffusion_art.models.clip_to_train import TrainableClip
+from diffusion_art.models.clip_to_train import Contrastive, TrainableClip
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.models.trainable import Trainable
 from diffusion_art.models.unet_from_diffusers import load_from_diffusers
 from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.noise import Iid
 from diffusion_art.training.plain_steps import AnyStep, AutoencoderStep, ClipStep
 from diffusion_art.training.processes.sharded import NAME, FoldersToo
 from diffusion_art.training.run.limits import interval, validation_interval
@@ -44,6 +47,13 @@ from diffusion_art.training.step import TrainingStep
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
 
+JUDGED: dict[Any, type[Trainable]] = {  # what our objectives are for
+    Objective: TextToImage,
+    Distillation: TextToImage,
+    Reconstruction: Autoencoder,
+    Contrastive: TrainableClip,
+}
+USUAL: dict[type[Trainable], str] = {Autoencoder: "reconstruction", TrainableClip: "contrastive"}  # their choice
 # callbacks of Lightning that do not go with a run, and why
 AVERAGES = (
     "put its averages in a checkpoint in the place of the weights that a run goes on with. Every run keeps averages: "
@@ -85,6 +95,7 @@ def build_module(settings: dict[str, Any], *, checkpoint: Path | None = None) ->
 
 
 def build_step(settings: dict[str, Any], *, checkpoint: Path | None = None) -> AnyStep:
+    _check_objective(settings)
     if not is_a(settings["model"], TextToImage):
         return _plain_step(settings)
     teacher = settings.get("teacher")
@@ -113,6 +124,8 @@ def _plain_step(settings: dict[str, Any]) -> AutoencoderStep | ClipStep:
     kind: type[Trainable] = class_of(settings["model"])
     if settings["compile"]:
         raise UserError(f"compile={settings['compile']} is for text-to-image models: {kind.called} has compile=false.")
+    if (noise := settings.get("noise")) and not is_a(noise, Iid):
+        raise UserError(f"noise near its picture is for text-to-image models: {kind.called} has noise=iid.")
     model = build(settings["model"])
     for size_px in build(settings["data"]["curriculum"]).sizes_px(settings["data"]["image_size_px"]):
         model.check_size(size_px)
@@ -120,6 +133,28 @@ def _plain_step(settings: dict[str, Any]) -> AutoencoderStep | ClipStep:
     if isinstance(model, Autoencoder):
         return AutoencoderStep(model, objective, terms=terms, seed=settings["seed"])
     return ClipStep(model, objective)
+
+
+def _check_objective(settings: dict[str, Any]) -> None:
+    """UserError for an objective of ours that is for another kind of model, or for another one with a teacher. Those of
+    others are taken at their word.
+    """
+    kind, own = class_of(settings["model"]), kind_of(settings["objective"])
+    judged = JUDGED.get(own, kind)
+    if not issubclass(kind, judged):
+        fitting = next((choice for known, choice in USUAL.items() if issubclass(kind, known)), "logit_normal")
+        raise UserError(
+            f"the objective {own.__name__} is for {judged.called}, and this run trains {kind.called}: give "
+            f"objective={fitting}."
+        )
+    taught = bool(settings.get("teacher"))
+    if own is Distillation and not taught:
+        raise UserError(
+            "objective=distillation asks a teacher, and this run has none: +experiment=distill teacher.run=RUN has "
+            "one. Or give objective=logit_normal."
+        )
+    if own is Objective and taught:
+        raise UserError("this run has a teacher, and its objective asks none: give objective=distillation.")
 
 
 def build_terms(settings: dict[str, Any], model: Trainable) -> list[Term]:

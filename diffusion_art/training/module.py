@@ -62,6 +62,7 @@ class DiffusionModule(LightningModule):
         self._ema_of = ema
         self.ema = ema(step.model)
         self._means: tuple[list[str], Exchange] | None = None  # of the losses in all processes, on their way
+        self._validation: Validation | None = None  # while there is one
 
     def configure_model(self) -> None:
         """Where the strategy shares weights out among processes, so are their averages."""
@@ -159,10 +160,20 @@ class DiffusionModule(LightningModule):
         self._validation = Validation(self.step, self.ema)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self._validation is not None
         self._validation.see(batch)
 
+    def leave_validation(self) -> bool:
+        """Take the weights back that are trained where an error ends a validation; whether there was one."""
+        validation, self._validation = self._validation, None
+        if validation is not None:
+            validation.leave()
+        return validation is not None
+
     def on_validation_epoch_end(self) -> None:
+        assert self._validation is not None
         means = self._validation.end(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        self._validation = None
         self.log_dict({f"val/{name}": mean for name, mean in means.items()}, rank_zero_only=False)
         if not self.trainer.sanity_checking:
             self.lr_schedule.observe(means["loss"])

@@ -27,7 +27,7 @@ from diffusion_art.training.philox import normal_at
 
 Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already
 
-TIMES, DROPOUT, NOISE, VAL_NOISE, POSTERIOR = range(5)  # streams: independent uses of one seed
+TIMES, DROPOUT, NOISE, VAL_NOISE, POSTERIOR, UNITS = range(6)  # streams: independent uses of one seed
 
 
 def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -98,6 +98,13 @@ def draw_step(
         eps=noise(positions),
         dropped=dropped,
     )
+
+
+def seed_units(batch: Batch, *, seed: int) -> None:
+    """Let the units that a network drops on `batch`, for which torch's own generators are asked, be a function of the
+    place where it begins: each part of a step, and each process, drops others.
+    """
+    torch.manual_seed(fold(seed, UNITS, batch.positions[0]))
 
 
 def _sent_together(

@@ -155,15 +155,15 @@ def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 class Constant:
-    """Linear warm-up over `warmup_steps`, none if that is 0 or less, then the full rate.
+    """Linear warm-up over `warmup_steps`, none if that is 0, less or None, then the full rate.
 
     `memory` names what a schedule has learned in a run; all else are settings, and those of the config count.
     """
 
     memory: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, warmup_steps: int) -> None:
-        self.warmup_steps = max(0, warmup_steps)
+    def __init__(self, *, warmup_steps: float | None) -> None:
+        self.warmup_steps = max(0, warmup_steps or 0)
 
     def __call__(self, step: int) -> float:
         return self.warmup(step)
@@ -181,7 +181,7 @@ class Cosine(Constant):
     Paper: Loshchilov & Hutter 2017, SGDR, https://arxiv.org/abs/1608.03983
     """
 
-    def __init__(self, *, total_steps: int, warmup_steps: int, floor: float = 0.0) -> None:
+    def __init__(self, *, total_steps: int, warmup_steps: float | None, floor: float = 0.0) -> None:
         super().__init__(warmup_steps=warmup_steps)
         self.total_steps = total_steps
         self.floor = floor
@@ -212,7 +212,7 @@ class WarmupStableDecay(Constant):
         self,
         *,
         total_steps: int,
-        warmup_steps: int,
+        warmup_steps: float | None,
         decay_fraction: float = 0.2,
         shape: str = "1-sqrt",
         floor: float = 0.0,
@@ -245,7 +245,7 @@ class Plateau(Constant):
     def __init__(
         self,
         *,
-        warmup_steps: int,
+        warmup_steps: float | None,
         patience: int = 16,
         factor: float = 0.2,
         threshold: float = 1e-4,

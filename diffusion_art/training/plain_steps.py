@@ -28,12 +28,12 @@ from diffusion_art.models.clip_to_train import Contrastive, TrainableClip
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch
 from diffusion_art.training.noise import POSTERIOR, noise_at
-from diffusion_art.training.step import Losses, TrainingStep
-from diffusion_art.training.terms.term import Seen, Term, by_name
+from diffusion_art.training.step import Losses, TrainingStep, states_in
+from diffusion_art.training.terms.term import Seen, Term, by_name, go_on, states_of
 
 
 class WeightsAlone(nn.Module):
-    """What a step of such a model has to say of checkpoints: nothing."""
+    """What a step of such a model has to say of checkpoints where its loss has no terms: nothing."""
 
     def frozen(self) -> dict[str, Any]:
         """It has no frozen parts."""
@@ -95,8 +95,17 @@ class AutoencoderStep(WeightsAlone):
         decoded = self.model.decode(mean + (logvar / 2).exp() * example.eps)
         per_picture = self.objective(decoded, example.images, mean=mean, logvar=logvar)
         seen = Seen(example.images, example.t, lambda: decoded, None)
-        terms = cast(list[Term], list(self.terms.values()))
-        return Losses.of(per_picture, terms, seen, step=step, every_weight=every_weight)
+        return Losses.of(per_picture, self._terms(), seen, step=step, every_weight=every_weight)
+
+    def saved(self) -> dict[str, Any]:
+        return {"terms": states_of(self._terms())}
+
+    def resume(self, ours: Mapping[str, Any]) -> None:
+        """Give each term what it saved. UserError where the terms are others."""
+        go_on(self._terms(), states_in(ours))
+
+    def _terms(self) -> list[Term]:
+        return cast(list[Term], list(self.terms.values()))
 
 
 @dataclass

@@ -30,9 +30,9 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.record import Record
 from diffusion_art.tensors import Batch, Conditioning
-from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, spread_times
+from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, seed_units, spread_times
 from diffusion_art.training.spans import span
-from diffusion_art.training.terms.term import Seen, Term, active_at, by_name
+from diffusion_art.training.terms.term import Seen, Term, active_at, by_name, go_on, states_of
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
 
@@ -133,6 +133,7 @@ class TrainingStep(nn.Module):
             compile_regions(model.backbone, model.backbone.regions)
         elif whole:
             keep_on_disk()
+        self._drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
         self._network: Network = torch.compile(model.denoise) if whole else model.denoise
         self._with_map = torch.compile(model.backbone.with_map) if whole else model.backbone.with_map
 
@@ -151,6 +152,8 @@ class TrainingStep(nn.Module):
             caption_dropout=self.caption_dropout,
             noise=partial(self.noise, x_0, seed=self.seed),
         )
+        if self._drops:
+            seed_units(batch, seed=self.seed)
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, draw.dropped.tolist())]
         cond = self._told(batch.cond, draw.dropped)
         return Example(batch.images, captions, x_0, draw.eps, draw.t, cond, batch.features)
@@ -248,31 +251,14 @@ class TrainingStep(nn.Module):
 
     def saved(self) -> dict[str, Any]:
         """What the terms go on with from a checkpoint, by name."""
-        return {"terms": {term.name: state for term in self._terms() if (state := term.saved())}}
+        return {"terms": states_of(self._terms())}
 
     def resume(self, ours: Mapping[str, Any]) -> None:
-        """Give each term what it saved in our part of a checkpoint.
-
-        Raises:
-            UserError: the checkpoint holds the state of a term that is not here, or lacks that of one that is.
-        """
-        saved = states_of_terms(ours)
-        stateful = [term for term in self._terms() if term.saved()]
-        for term in stateful:
-            if term.name not in saved:
-                raise UserError(
-                    f"the checkpoint was trained without the term {term.name} of the loss, and its optimiser goes on "
-                    f"with the weights it had: resume it with {term.off or f'{term.name}=none'}, or start a new run."
-                )
-            term.resume(saved.pop(term.name))
-        for name in saved:
-            raise UserError(
-                f"the checkpoint was trained with the term {name} of the loss, and its optimiser goes on with the "
-                f"weights it had: resume it with the {name} of its config.yaml, or start a new run."
-            )
+        """Give each term what it saved in our part of a checkpoint. UserError where the terms are others."""
+        go_on(self._terms(), states_in(ours))
 
 
-def states_of_terms(ours: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def states_in(ours: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What terms have saved in our part of a checkpoint, by name; older ones held it beside the rest."""
     if "terms" in ours:
         return dict(ours["terms"])

@@ -41,8 +41,12 @@ class Validation:
         """The mean `loss`, and of noised pictures `loss_THIRD` of each third that had some; `reduce` adds up what all
         processes have.
         """
-        self._averaged.__exit__(None, None, None)
+        self.leave()
         losses, counts = reduce(self._sums)
         means = {"loss": float(losses.sum() / counts.sum().clamp(min=1))}
         thirds = zip(THIRDS, losses.tolist(), counts.tolist()) if self._by_thirds else ()
         return means | {f"loss_{name}": total / count for name, total, count in thirds if count}
+
+    def leave(self) -> None:
+        """The model has the weights again that are trained."""
+        self._averaged.__exit__(None, None, None)

@@ -7,6 +7,8 @@ import math
 import pickle
 import re
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,24 @@ from diffusion_art.callbacks.report import RunReport
 from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.callbacks.verdict import Verdict
 from diffusion_art.data.curriculum import Curriculum
+from diffusion_art.data.workers import LostWorker
+from diffusion_art.diffusion.objective import NoWeighting, Objective
 from diffusion_art.diffusion.samplers.euler import Euler
+from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.reports.grids import grids_of
 from diffusion_art.sources.painter import Painter
 from diffusion_art.tensors import Batch
+from diffusion_art.training.averages.ema import Ema
+from diffusion_art.training.module import DiffusionModule
+from diffusion_art.training.optim import Constant
 from diffusion_art.training.processes.sharded import FoldersToo
 from diffusion_art.training.run.csv_logger import RunCSVLogger
+from diffusion_art.training.run.resume import place_loops
+from diffusion_art.training.step import TrainingStep
+from tests.fakes import toy_model
 
 TINY = [
     "+experiment=quickstart32",
@@ -83,6 +94,45 @@ def test_a_metric_to_keep_the_best_by_that_is_not_measured_is_told_once(tiny, ru
     told = "callbacks.checkpoints.monitor=val/los is not among what a validation measured (val/loss, "
     assert (said + complaints).count(told) == 1
     assert not (tmp_path / "logs/tiny/best/checkpoints/best.ckpt").exists()
+
+
+class Lost:
+    """Batches of a validation, before the second of which a worker is gone."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.batch
+        raise LostWorker("a worker that prepares the data was killed")
+
+
+class KeptWeights(Callback):
+    """Those that the last step left."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *of_the_batch: Any) -> None:
+        self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated", "ignore:.*does not have many workers")
+def test_a_worker_lost_in_a_validation_leaves_the_weights_that_are_trained_and_the_validation_to_come(tmp_path):
+    step = TrainingStep(toy_model().train(), Objective(times=Stratified(), weighting=NoWeighting()))
+    adamw, averages = partial(torch.optim.AdamW, lr=1e-2), partial(Ema, decay=0.9)
+    module = DiffusionModule(step, optimizer=adamw, lr_schedule=Constant(warmup_steps=0), ema=averages)
+    batch = Batch(torch.zeros(2, 3, 16, 16), ["red", "blue"], ["a", "b"], [0, 1], cursor=1)
+    kept, saves = KeptWeights(), RunCheckpoints(folder=str(tmp_path), every_n_steps=0)
+    settings: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    settings |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "max_steps": 4, "val_check_interval": 2}
+    training: Any = DataLoader([batch] * 4, batch_size=None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(LostWorker):
+        Trainer(callbacks=[kept, saves], **settings).fit(module, training, Lost(batch))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert all(torch.equal(saved["state_dict"][name], value) for name, value in kept.weights.items())
+    assert any(not torch.equal(saved[KEY]["ema"][name[6:]], value) for name, value in kept.weights.items())
+    place_loops(saved, batches_per_step=1, validates=lambda batches: True)
+    assert saved["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]["started"] == 1
 
 
 def test_a_link_is_replaced_in_one_step(tmp_path):

@@ -21,7 +21,7 @@ from diffusion_art.training.terms.alignment import Alignment
 from diffusion_art.training.terms.perceptual import Perceptual
 from diffusion_art.training.terms.teacher import Teacher
 from diffusion_art.training.terms.term import Term
-from tests.fakes import SmallTower, toy_model
+from tests.fakes import MODEL_CONFIG, SmallTower, toy_model
 from tests.golden.trace import HERE
 
 OLD = HERE / "old" / "last.ckpt"
@@ -146,6 +146,24 @@ def test_weights_of_a_term_that_has_ended_have_gradients_of_zero_where_each_need
     losses.total().backward()
     assert all(p.grad is not None and not p.grad.any() for p in step.terms.parameters())
     assert not step(step.drawn(batch, global_batch_size=PICTURES), step=4).idle
+
+
+def test_units_that_a_network_drops_belong_to_the_pictures_and_not_to_what_was_drawn_before():
+    """Or a resumed run, which has drawn nothing yet, drops those of its first steps, and all processes the same."""
+    dropping = MODEL_CONFIG["backbone"] | {"dropout": 0.5}
+    training = TrainingStep(
+        toy_model(backbone=dropping), Objective(times=Stratified(), weighting=NoWeighting())
+    ).train()
+
+    def loss(batch: Batch) -> Tensor:
+        return training(training.drawn(batch, global_batch_size=PICTURES), step=0).per_picture
+
+    first, second = batches(parts=1, world=2)
+    before = loss(first)
+    assert torch.equal(loss(first), before)
+    rolled = replace(second, images=first.images, captions=first.captions)
+    drawn = [torch.rand(4) for batch in (first, rolled) if training.drawn(batch, global_batch_size=PICTURES)]
+    assert not torch.equal(*drawn)
 
 
 def test_a_batch_as_a_loader_gives_it_is_one_in_floats():

@@ -106,15 +106,16 @@ class Ema:
         return {"ema": dict(self.shadow), "ema_name": self.first, "ema_updates": self.updates, "averages": others}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from a saved state. An average is looked for by its name; the first may also go on from what was
-        the first, so that a run can be resumed with another decay.
+        """Go on from a saved state. An average is looked for by its name; a first one with a decay may also go on from
+        what was the first, so that a run can be resumed with another decay. A width is one of the whole run.
 
         Raises:
             UserError: one that was not tracked so far, and whose past is lost, or one of another model.
         """
         saved = {**state.get("averages", {}), state.get("ema_name", self.first): state["ema"]}
         for average, shadow in self.averages.items():
-            found = saved.get(average, state["ema"] if average == self.first else None)
+            other = state["ema"] if average == self.first and average not in self.sigma_rel else None
+            found = saved.get(average, other)
             if found is None:
                 raise UserError(
                     f"the checkpoint was trained without the average {average}, and its past cannot be made up; it "

@@ -20,9 +20,11 @@ from lightning.pytorch import Trainer
 from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] -- documented there
 
 from diffusion_art.checkpoints import find_checkpoint, find_run, has_checkpoints, read_plain, step_named
-from diffusion_art.config import value_at
+from diffusion_art.config import is_a, value_at
 from diffusion_art.errors import UserError
 from diffusion_art.record import Record
+from diffusion_art.training.terms.teacher import Teacher
+from diffusion_art.training.terms.term import Term
 
 
 def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
@@ -39,10 +41,11 @@ def checked_resume(wanted: str | int | None, run_dir: Path) -> Path | None:
     return found
 
 
-# what a run that goes on trains with; the rest changes no weight, or is refused where it is read
+# what a run that goes on trains with, and terms of others; the rest changes no weight, or is refused where it is read
 TRAINS = (
     *("model", "objective", "noise", "alignment", "perceptual", "caption_dropout", "optim", "lr_schedule", "ema"),
-    *("data.curriculum", "data.augmentation", "trainer.gradient_clip_val"),
+    *("teacher.guidance_scale", "data.curriculum", "data.augmentation"),
+    *("trainer.gradient_clip_val", "trainer.overfit_batches"),
 )
 FOLLOWS = ".total_steps"  # follows from the length of the run, in whichever part it stands
 
@@ -61,7 +64,8 @@ def changed(checkpoint: Path, settings: Mapping[str, Any]) -> str | None:
                 f"{checkpoint} was trained with the {told} {was}, and this run has {now}: give "
                 f"{part.replace('.', '/')} as it was, or begin a new run."
             )
-    pairs = (_differences(value_at(before, part), value_at(settings, part), part) for part in TRAINS)
+    of_others = [name for name, node in settings.items() if is_a(node, Term) and name not in (*TRAINS, Teacher.name)]
+    pairs = (_differences(value_at(before, part), value_at(settings, part), part) for part in (*TRAINS, *of_others))
     found = [difference for pair in pairs for difference in pair]
     return f"other settings than in the checkpoint: {', '.join(found)}" if found else None
 

@@ -118,6 +118,32 @@ def step_at(fraction: float, total_steps: int, *, key: str, without: str) -> int
     return int(Fraction(str(fraction)) * total_steps)
 
 
+def states_of(terms: Iterable[Term]) -> dict[str, dict[str, Any]]:
+    """What they go on with from a checkpoint, by name."""
+    return {term.name: state for term in terms if (state := term.saved())}
+
+
+def go_on(terms: Iterable[Term], saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give each term what it saved in a checkpoint.
+
+    Raises:
+        UserError: the checkpoint holds the state of a term that is not here, or lacks that of one that is.
+    """
+    left = dict(saved)
+    for term in (term for term in terms if term.saved()):
+        if term.name not in left:
+            raise UserError(
+                f"the checkpoint was trained without the term {term.name} of the loss, and its optimiser goes on "
+                f"with the weights it had: resume it with {term.off or f'{term.name}=none'}, or start a new run."
+            )
+        term.resume(left.pop(term.name))
+    for name in left:
+        raise UserError(
+            f"the checkpoint was trained with the term {name} of the loss, and its optimiser goes on with the "
+            f"weights it had: resume it with the {name} of its config.yaml, or start a new run."
+        )
+
+
 def active_at(terms: Iterable[Term], step: int | None) -> list[Term]:
     """Those that count at this step; none outside of training."""
     return [] if step is None else [term for term in terms if term.active(step)]

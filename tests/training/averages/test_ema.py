@@ -143,6 +143,9 @@ def test_averages_go_on_by_name_and_a_lost_past_is_not_made_up():
         UserError, match=r"without the average sigma_rel_0\.05.*has decay_0\.5, sigma_rel_0\.1, decay_0\.9"
     ):
         Ema(_net(), sigma_rel=[0.05]).load_state_dict(saved)
+    with pytest.raises(UserError, match=r"without the average sigma_rel_0\.05"):
+        Ema(_net(), decay=[], sigma_rel=[0.05]).load_state_dict(saved)
+    Ema(_net(), decay=[], sigma_rel=[0.1]).load_state_dict(saved)
 
 
 @pytest.mark.parametrize(

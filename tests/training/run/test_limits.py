@@ -119,7 +119,7 @@ def test_intervals_and_warmups_of_zero_or_less_are_off(off):
     assert checkpoints.every_n_steps is None
     assert Throughput(every_n_steps=off).every_n_steps is None
     for schedule in (Constant, partial(Cosine, total_steps=9), partial(WarmupStableDecay, total_steps=9)):
-        assert schedule(warmup_steps=off or 0)(0) == 1.0
+        assert schedule(warmup_steps=off)(0) == 1.0
     value = "null" if off is None else off
     trainer = build_trainer(_settled("trainer.accelerator=cpu", f"trainer.val_check_interval={value}"))
     assert trainer.limit_val_batches == 0

@@ -99,6 +99,22 @@ def test_what_follows_from_the_length_of_a_run_is_not_told_and_other_sizes_of_pi
     assert told == "other settings than in the checkpoint: data.curriculum.stages=[{'until': 0.5, 'shrink': 2}] ([])"
 
 
+def test_another_guidance_of_a_teacher_and_other_pictures_learnt_by_heart_are_told(tmp_path):
+    before = {"teacher": {"run": "a.ckpt", "guidance_scale": 2.0}, "trainer": {"overfit_batches": 0}}
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(), config={"model": MODEL_CONFIG, **before})
+    now = {"teacher": {"run": "moved/a.ckpt", "guidance_scale": 3.0}, "trainer": {"overfit_batches": 1}}
+    told = changed(checkpoint, now)
+    assert told is not None
+    assert told.endswith(": teacher.guidance_scale=3.0 (2.0), trainer.overfit_batches=1 (0)")
+
+
+def test_another_weight_of_a_term_of_ones_own_is_told(tmp_path):
+    own = {"_target_": "diffusion_art.training.terms.perceptual.Perceptual", "weight": 0.1}
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", toy_model(), config={"model": MODEL_CONFIG, "edges": own})
+    told = changed(checkpoint, {"edges": own | {"weight": 0.2}, "logger": {"weight": 3}})
+    assert told == "other settings than in the checkpoint: edges.weight=0.2 (0.1)"
+
+
 def test_a_checkpoint_that_a_full_disk_cuts_short_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     save = torch.save
     monkeypatch.setattr(
