@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.streaming.running import wait_until
 
 STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.source.count=64"]
-TINY = ["+debug=tiny", "name=quickstart", "data.image_size_px=64", "model.backbone.attention_sides=[8]"]
+TINY = ["+debug=tiny", "name=quickstart", "data.image_size_px=64", "model.backbone.attention_sides=[16]"]
 SMALL = {  # a word of the command -> what makes it small
     "+experiment=quickstart": [*TINY, *STEPS],
     "+experiment=autoencoder": [*STEPS, "data.val_samples=8"],
