@@ -16,6 +16,7 @@ from diffusion_art.evaluation.features import Features
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
+from diffusion_art.models.text_to_image import TextToImage
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Metric(ABC):
     def refusal(self, subject: Subject) -> str | None:
         """Why this model cannot be measured so, if it cannot: `caption_following asks for ...`."""
         return None
+
+    def check_model(self, model: TextToImage) -> None:  # noqa: B027 -- most take any
+        """UserError where it says nothing of such a model; said before anything is painted."""
 
     @abstractmethod
     def measure(self, subject: Subject) -> dict[str, Any]:
