@@ -134,6 +134,7 @@ def test_a_run_on_other_pictures_is_not_asked_for_the_painters_styles(tmp_path: 
     assert not (folder / "caption_following.json").exists()
 
 
+@pytest.mark.slow
 def test_without_metrics_and_pictures_it_measures_what_the_data_allow(few_shards: Path, caplog):
     caplog.set_level("INFO")
     result = run(f"run={few_shards}", "features=judge", *FEW)
@@ -142,6 +143,7 @@ def test_without_metrics_and_pictures_it_measures_what_the_data_allow(few_shards
     said = caplog.text
     assert "measuring kid, without caption_following, which is for the painter's pictures, and without val_x0" in said
     assert "there are 9 real pictures: pictures=9" in said
+    assert "painting 9 pictures, 3 steps each; then kid" in said
 
 
 def test_kept_pictures_are_measured_too_and_latents_are_not(painter_shards: Path, tmp_path: Path):

@@ -50,6 +50,7 @@ class Metric(ABC):
 
     figures: ClassVar[tuple[Figure, ...]]
     against: ClassVar[str | None] = None  # the pictures of a `Subject` that it compares with: real | kept
+    own_pictures: int = 0  # those that it paints beside the ones of real captions, which metrics share
     sliced: ClassVar[tuple[int, Figure] | None] = None  # fewest pictures of a slice, and what `of_rows` gives
 
     def check(self, networks: Networks) -> None:  # noqa: B027 -- most have nothing to check
