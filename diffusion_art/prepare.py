@@ -33,8 +33,8 @@ def main(config: DictConfig) -> None:
         out = Path(config.out).expanduser()
     if not isinstance(source, Painter):
         _say(
-            f"{_shapes(config)} To see a few before all are built: the same command with limit=48 out=FOLDER, then\n"
-            "  python -m diffusion_art.shards preview path=FOLDER out=preview.png"
+            f"{_shapes(config)} To see a few before all are built: the same command with limit=48 out=data/look, then\n"
+            "  python -m diffusion_art.shards preview path=data/look out=preview.png"
         )
     try:
         manifest = build_shards(source, out, again=_command(), **settings)

@@ -13,7 +13,10 @@ from omegaconf import DictConfig
 from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluate import evaluate
+from diffusion_art.evaluation.data import RunData
+from diffusion_art.evaluation.evaluate_runs import Opened, names_that_fit
 from diffusion_art.evaluation.metrics import metrics_of
+from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.report import Entry, comparison, comparison_text
 from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.shards.build.build import build_shards
@@ -127,8 +130,32 @@ def test_sampler_steps_and_guidance_can_be_changed(trained: Path):
 def test_a_run_on_other_pictures_is_not_asked_for_the_painters_styles(tmp_path: Path, caplog):
     folder = toy_run(tmp_path / "run")
     with pytest.raises(UserError, match=r"not trained on the painter's pictures\. Measure others: 'metrics=\[kid"):
-        run(f"run={folder}", *FEW)
+        run(f"run={folder}", "metrics=caption_following", *FEW)
     assert not (folder / "caption_following.json").exists()
+
+
+@pytest.mark.slow
+def test_without_metrics_and_pictures_it_measures_what_the_data_allow(few_shards: Path, caplog):
+    caplog.set_level("INFO")
+    result = run(f"run={few_shards}", "features=judge", *FEW)
+    assert result["kid"]["pictures"] == 9
+    assert not {"val_x0", "caption_following", "left_out"} & set(result)
+    said = caplog.text
+    assert "measuring kid, without caption_following, which is for the painter's pictures, and without val_x0" in said
+    assert "there are 9 real pictures: pictures=9" in said
+    assert "painting 9 pictures, 3 steps each; then kid" in said
+
+
+def test_kept_pictures_are_measured_too_and_latents_are_not(painter_shards: Path, tmp_path: Path):
+    config = {"model": {"image_size_px": 16}, "data": {"path": str(painter_shards), "image_size_px": 16}}
+    nodes, networks = plain(compose_evaluate("pictures=9").metric), Networks("cpu")
+    run = Opened("run", toy_model(), RunData(config))
+    assert names_that_fit([run], nodes, networks=networks) == ["kid", "val_x0"]
+    run.model.codec.bounded = False
+    assert names_that_fit([run], nodes, networks=networks) == ["kid"]
+    painters = Opened("other", toy_model(), RunData(PAINTERS))
+    assert names_that_fit([painters], nodes, networks=networks) == ["caption_following"]
+    assert names_that_fit([painters, run], nodes, networks=networks) == ["kid"]
 
 
 def test_it_is_left_out_where_others_are_asked_for_too(few_shards: Path, caplog):
@@ -160,7 +187,10 @@ def few_shards(tmp_path: Path) -> Path:
     [
         (["metrics=[val_x0]"], "this data has none"),
         (["metrics=[fd]", "features=judge"], r"fd takes at least 1,000 real pictures, and there are 9\. .*pictures=9"),
-        (["metrics=[kid]", "features=judge"], r"there are 9 real pictures, and 1,024 were asked for: give pictures=9"),
+        (
+            ["metrics=[kid]", "features=judge", "pictures=1024"],
+            r"9 real pictures, and 1,024 were asked for: give pictures=9",
+        ),
     ],
 )
 def test_too_few_pictures_are_one_error_with_one_answer(few_shards: Path, overrides: list[str], told: str):
@@ -178,7 +208,7 @@ def test_of_several_runs_all_have_enough_pictures_before_one_is_measured(few_sha
 
 def test_figures_of_runs_that_were_not_measured_alike_are_marked(few_shards: Path, tmp_path: Path):
     write_checkpoint(tmp_path / "a" / "checkpoints" / "step_00000005.ckpt", toy_model(), config=PAINTERS)
-    metrics = metrics_of(plain(compose_evaluate().metric), ["kid", "val_x0"])
+    metrics = metrics_of(plain(compose_evaluate("pictures=9").metric), ["kid", "val_x0"])
     asked = ["metrics=[kid]", "features=judge", "pictures=9", *FEW]
     entries = [Entry(folder.name, run(f"run={folder}", *asked), folder) for folder in (tmp_path / "a", few_shards)]
     assert entries[0].result["kid"]["deviation"] is None

@@ -6,7 +6,7 @@ import datetime
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from diffusion_art.evaluation.caption_following import save_json
 from diffusion_art.evaluation.curves import folder_name, label, points, swept
 from diffusion_art.evaluation.data import RunData
 from diffusion_art.evaluation.measure import measured
-from diffusion_art.evaluation.metrics import Metric
+from diffusion_art.evaluation.metrics import Metric, metrics_of
+from diffusion_art.evaluation.metrics.metric import AgainstReal
 from diffusion_art.evaluation.model_card import card_of, write_card
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.report import Entry, comparison_text, report
@@ -34,23 +35,73 @@ from diffusion_art.runs import Run, load_run
 log = logging.getLogger(__name__)
 
 
-def check_pictures(
-    paths: Sequence[str], metrics: Mapping[str, Metric], asked: Mapping[str, Any], *, networks: Networks
-) -> None:
+@dataclass(frozen=True)
+class Opened:
+    """What the choice of metrics depends on: a run's model and its data."""
+
+    path: str
+    model: TextToImage
+    data: RunData
+
+
+def opened(paths: Sequence[str], asked: Mapping[str, Any]) -> list[Opened]:
+    """The runs at `paths`, each at the first checkpoint that is asked for."""
+    which = asked["checkpoint"] if isinstance(asked["checkpoint"], str) else asked["checkpoint"][0]
+    found = []
+    for path in paths:
+        home = path if isinstance(asked["checkpoint"], str) and which != "all" else find_run(path)
+        run = load_run(home, which="last" if which == "all" else which)
+        found.append(Opened(path, run.model, RunData(run.config, real=asked["real"])))
+    return found
+
+
+def names_that_fit(runs: Sequence[Opened], nodes: Mapping[str, Any], *, networks: Networks) -> list[str]:
+    """The metrics where none were named: `caption_following` of the painter's pictures, of others what they allow.
+
+    Raises:
+        UserError: a run's data are not at hand.
+    """
+    if all(run.data.painter is not None for run in runs):
+        return ["caption_following"]
+    left_out = "caption_following, which is for the painter's pictures"
+    for run in runs:
+        run.data.real()
+    metric = metrics_of(nodes, ["val_x0"])["val_x0"]
+    try:
+        _check([metric], runs, networks)
+    except UserError as error:
+        log.info("measuring kid, without %s, and without val_x0: %s", left_out, error)
+        return ["kid"]
+    log.info("measuring kid and val_x0, without %s", left_out)
+    return ["kid", "val_x0"]
+
+
+def pictures_there(runs: Sequence[Opened], metrics: Mapping[str, Metric]) -> int | None:
+    """How many real pictures the runs have, where that is less than `metrics` ask for; else None."""
+    compared = [metric for metric in metrics.values() if isinstance(metric, AgainstReal)]
+    asked = max((metric.pictures for metric in compared), default=0)
+    there = [run.data.real().there for run in runs if asked and run.data.has_training_pictures]
+    fewest = min((count for count in there if count is not None), default=asked)
+    return fewest if 0 < fewest < asked else None
+
+
+def check_pictures(runs: Sequence[Opened], metrics: Mapping[str, Metric], *, networks: Networks) -> None:
     """Before anything is painted for any of the runs: do the data of each hold as many pictures as are asked for?
 
     Raises:
-        UserError: they do not; of several runs it names the one.
+        UserError: they do not, or the model is none for a metric; of several runs it names the one.
     """
-    which = asked["checkpoint"] if isinstance(asked["checkpoint"], str) else asked["checkpoint"][0]
-    for path in paths:
-        home = path if isinstance(asked["checkpoint"], str) and which != "all" else find_run(path)
-        data = RunData(load_run(home, which="last" if which == "all" else which).config, real=asked["real"])
+    _check(list(metrics.values()), runs, networks)
+
+
+def _check(metrics: Sequence[Metric], runs: Sequence[Opened], networks: Networks) -> None:
+    for run in runs:
         try:
-            for metric in metrics.values():
-                metric.check_data(data, networks)
+            for metric in metrics:
+                metric.check_model(run.model)
+                metric.check_data(run.data, networks)
         except UserError as error:
-            raise UserError(f"{path}: {error}" if len(paths) > 1 else str(error)) from error
+            raise UserError(f"{run.path}: {error}" if len(runs) > 1 else str(error)) from error
 
 
 def evaluate_run(
@@ -68,14 +119,14 @@ def evaluate_run(
     """
     axes = swept(asked | {"checkpoint": _checkpoints(path, asked["checkpoint"])})
     home = find_run(path) if "checkpoint" in axes else path
-    opened = partial(load_run, home, weights=asked["weights"], device=str(networks.device))
+    open_run = partial(load_run, home, weights=asked["weights"], device=str(networks.device))
     which = axes.get("checkpoint", [asked["checkpoint"]])
-    run = opened(which=which[0])
+    run = open_run(which=which[0])
     folder = out or (Path(asked["out"]) if asked["out"] else run.path)
     entries, works = [], []
     for point in points(axes):
         if (wanted := point.get("checkpoint", which[0])) != which[0]:
-            run, which = opened(which=wanted), [wanted]
+            run, which = open_run(which=wanted), [wanted]
         place = folder / "evaluation" / folder_name(point) if axes else folder
         subject = subject_of(run, asked | _settings(point), networks=networks, folder=place, keep=folder)
         if axes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.metrics import Metric
+from diffusion_art.evaluation.metrics.metric import AgainstReal
 from diffusion_art.evaluation.report import PAINTED
 from diffusion_art.evaluation.subject import Subject
 from diffusion_art.images import save_grid
@@ -33,6 +34,7 @@ def measured(
     """
     left_out = _left_out(metrics, subject)
     result = dict(subject.story)
+    log.info("%s", _plan([metric for name, metric in metrics.items() if name not in left_out], subject, metrics))
     for name, metric in metrics.items():
         if name in left_out:
             continue
@@ -44,6 +46,16 @@ def measured(
     if subject.work is not None and not keep_pictures:
         subject.work.drop_pictures()
     return result | ({"left_out": left_out} if left_out else {})
+
+
+def _plan(chosen: Sequence[Metric], subject: Subject, names: Mapping[str, Metric]) -> str:
+    """`painting 116 pictures, 20 steps each; then kid, val_x0`, before the long work."""
+    of_captions = max((metric.pictures for metric in chosen if isinstance(metric, AgainstReal)), default=0)
+    count = of_captions + sum(metric.own_pictures for metric in chosen)
+    told = ", ".join(name for name, metric in names.items() if metric in chosen)
+    if not count:
+        return f"measuring {told}"
+    return f"painting {count:,} pictures, {subject.story['sampler']['num_steps']} steps each; then {told}"
 
 
 def _result(name: str, metric: Metric, subject: Subject, settings: Any, slices: Sequence[str]) -> dict[str, Any]:

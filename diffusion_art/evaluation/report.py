@@ -14,6 +14,7 @@ from diffusion_art.config import config_dir, plain
 from diffusion_art.evaluation.curves import log_snr_curve, sweep_curves
 from diffusion_art.evaluation.metrics import Figure, Metric, metrics_of
 from diffusion_art.evaluation.metrics.memorisation import FILE as MEMORISATION
+from diffusion_art.evaluation.metrics.metric import AgainstReal
 from diffusion_art.reports.document import data_url, section
 
 BARS = 16  # of a column with more values the page shows the first
@@ -96,7 +97,8 @@ def figures_told(result: Mapping[str, Any]) -> dict[str, str]:
 
     A sweep has none of its own: they lie in its `points`.
     """
-    nodes = plain(OmegaConf.load(config_dir() / "evaluate.yaml"))["metric"]
+    config = OmegaConf.load(config_dir() / "evaluate.yaml")
+    nodes = plain(OmegaConf.merge(config, {"pictures": AgainstReal.pictures}))["metric"]
     metrics = metrics_of(nodes, [name for name in nodes if name in result])
     return {
         f"{_head(figure)}{metric.about(result[name])}": figure.told(result[name]).replace("+-", "±")

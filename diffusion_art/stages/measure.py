@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.config import build, shipped
+from diffusion_art.config import build
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.engine import usable_cores
 from diffusion_art.sources.parquet.hub import (
@@ -65,7 +65,11 @@ def _measure(stage: Stage, folder: Path) -> None:
 def _evaluated(asked: dict[str, Any]) -> int:
     """Pictures that the evaluation paints."""
     typed = [word.partition("=")[2] for word in words_of(asked["evaluate"]) if word.startswith("pictures=")]
-    return int(typed[-1] if typed else shipped("evaluate")["pictures"])
+    if typed:
+        return int(typed[-1])
+    from diffusion_art.evaluation.metrics.metric import AgainstReal  # here: it needs torch
+
+    return AgainstReal.pictures
 
 
 def _has_gpu() -> bool:

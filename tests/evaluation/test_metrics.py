@@ -16,7 +16,7 @@ from diffusion_art.sources.painter import Painter
 from tests.evaluation.measured import noise, subject_of
 
 with initialize_config_dir(str(config_dir()), version_base="1.3"):
-    NODES: dict[str, Any] = plain(compose("evaluate")).get("metric")
+    NODES: dict[str, Any] = plain(compose("evaluate", ["pictures=1024"])).get("metric")
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -28,6 +28,7 @@ class CaptionFollowing(Metric):
         at_least(0, held_out_count=held_out_count)
         self.prompts = count
         self.held_out_prompts = held_out_count
+        self.own_pictures = count + held_out_count
 
     def refusal(self, subject: Subject) -> str | None:
         if subject.data.painter is not None:

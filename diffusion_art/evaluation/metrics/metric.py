@@ -16,6 +16,7 @@ from diffusion_art.evaluation.features import Features
 from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
+from diffusion_art.models.text_to_image import TextToImage
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Metric(ABC):
 
     figures: ClassVar[tuple[Figure, ...]]
     against: ClassVar[str | None] = None  # the pictures of a `Subject` that it compares with: real | kept
+    own_pictures: int = 0  # those that it paints beside the ones of real captions, which metrics share
     sliced: ClassVar[tuple[int, Figure] | None] = None  # fewest pictures of a slice, and what `of_rows` gives
 
     def check(self, networks: Networks) -> None:  # noqa: B027 -- most have nothing to check
@@ -60,6 +62,9 @@ class Metric(ABC):
     def refusal(self, subject: Subject) -> str | None:
         """Why this model cannot be measured so, if it cannot: `caption_following asks for ...`."""
         return None
+
+    def check_model(self, model: TextToImage) -> None:  # noqa: B027 -- most take any
+        """UserError where it says nothing of such a model; said before anything is painted."""
 
     @abstractmethod
     def measure(self, subject: Subject) -> dict[str, Any]:

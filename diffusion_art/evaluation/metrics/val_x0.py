@@ -51,6 +51,9 @@ class X0Error(Metric):
                 "real=FOLDER, or leave val_x0 out: 'metrics=[kid]'."
             )
 
+    def check_model(self, model: TextToImage) -> None:
+        check_model(model)
+
     def measure(self, subject: Subject) -> dict[str, Any]:
         self.check_data(subject.data, subject.networks)
         there = subject.kept.there
@@ -78,10 +81,7 @@ def x0_error(
     Raises:
         UserError: a codec whose latents are not pixels, or a schedule that does not reach these log SNRs.
     """
-    if not model.codec.bounded:
-        raise UserError(
-            f"val_x0 compares pixels, and latents of {type(model.codec).__name__} are none: leave it out of metrics."
-        )
+    check_model(model)
     times = [_time_at(model.schedule, log_snr) for log_snr in LOG_SNRS]
     sums = torch.zeros(len(LOG_SNRS), dtype=torch.float64)
     starts = range(0, len(images), batch_size)
@@ -105,6 +105,16 @@ def x0_error(
         "pictures": len(images),
         "seed": seed,
     }
+
+
+def check_model(model: TextToImage) -> None:
+    """UserError for a codec whose latents are not pixels, or a schedule that does not reach these log SNRs."""
+    if not model.codec.bounded:
+        raise UserError(
+            f"val_x0 compares pixels, and latents of {type(model.codec).__name__} are none: leave it out of metrics."
+        )
+    for log_snr in LOG_SNRS:
+        _time_at(model.schedule, log_snr)
 
 
 def _time_at(schedule: Schedule, log_snr: float) -> float:
