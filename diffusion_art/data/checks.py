@@ -70,7 +70,7 @@ def check_buckets(info: StreamInfo, *, sizes_px: Iterable[int], global_batch_siz
     if small:
         log.warning(
             "%d of %d buckets have fewer training pictures than a batch of %d, which then shows some of them "
-            "several times (%s). Over the whole run each picture is still seen equally often. "
+            "several times (%s). That does not change how often a picture is seen in the whole run. "
             "Larger steps (bucket_step_px) or a smaller bucket_max_ratio give fewer buckets",
             len(small),
             len(counts),
