@@ -23,6 +23,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import Tls, warn_of_plain_tokens
 from diffusion_art.serving.listening import AnnouncedServer, config_of, listen_at
 from diffusion_art.serving.settings import Settings, check_address, hosts_of, tokens_of
+from diffusion_art.units import counted
 from diffusion_art.watching.app import create_app
 from diffusion_art.watching.runs import Runs
 
@@ -42,12 +43,14 @@ def main(config: DictConfig) -> None:
     runs = Runs(root.resolve())
 
     def announce(url: str) -> None:
-        log.info("%d runs in %s are shown at %s; stop with Ctrl-C", len(runs.summaries()), root, url)
+        shown = counted(len(runs.summaries()), "run")
+        log.info("%s in %s: look at %s; stop with Ctrl-C", shown, root, url)
         warn_of_plain_tokens(settings.tokens, tls)
 
     with listen_at(asked["host"], asked["port"]) as listener:
         server = AnnouncedServer(config_of(create_app(runs, settings), settings.limits, tls=tls), ready=announce)
         server.run(sockets=[listener])
+    log.info("stopped")
 
 
 if __name__ == "__main__":

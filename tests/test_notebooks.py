@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from matplotlib import pyplot as plt
 from nbclient import NotebookClient
+from PIL import Image
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
@@ -124,6 +125,26 @@ def test_a_run_without_validation_grids_or_metrics_is_looked_at_all_the_same(tmp
     plt.close("all")
 
 
+def test_sample_grids_are_shown_whole_and_wide_enough_to_read(tmp_path, monkeypatch):
+    file = write_checkpoint(tmp_path / "checkpoints/last.ckpt", toy_model())
+    (tmp_path / "samples").mkdir()
+    for step in (0, 6, 12):
+        Image.new("RGB", (60, 80)).save(tmp_path / f"samples/step_{step:08}.png")
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(file))
+    plt.switch_backend("agg")
+    names = {}
+    with plt.rc_context():
+        for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "4")):
+            exec(source, names)
+        figure = plt.gcf()
+        figure.canvas.draw()
+        shown = figure.axes[1:]
+        assert [axes.get_title(loc="left") for axes in shown] == ["grid after 6 steps", "grid after 12 steps"]
+        assert [axes.images[0].get_size() for axes in shown] == [(80, 60)] * 2
+        assert all(axes.get_window_extent().width > 330 for axes in shown)
+    plt.close("all")
+
+
 @pytest.mark.parametrize("name", ["interpolate", "explore_checkpoint"])
 def test_a_run_without_prompts_is_asked_for_captions(tmp_path, monkeypatch, name):
     config = {"model": MODEL_CONFIG, "sampler": SAMPLER_CONFIG}
@@ -150,6 +171,11 @@ def test_where_the_model_looks_is_drawn_for_short_words_too_and_left_out_of_othe
         for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "12", "13", "15")):
             exec(source, names)
     assert len(plt.get_fignums()) == drawn
+    if drawn:
+        figure = plt.figure(plt.get_fignums()[0])
+        figure.canvas.draw()
+        label = figure.axes[-1].yaxis.label.get_window_extent()
+        assert 0 <= label.y0 < label.y1 <= figure.bbox.height, "the colour bar's label is cut"
     plt.close("all")
     assert ("TextPair does not tell which tokens make a word" in capsys.readouterr().out) == (drawn == 0)
 

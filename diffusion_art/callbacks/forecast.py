@@ -104,5 +104,5 @@ def _never_validates(trainer: Trainer) -> str | None:
     steps = counted(trainer.max_steps, "step")
     return (
         f"nothing is validated: trainer.val_check_interval={every} is more than the {steps} of the run. "
-        "A share of the run will do too, as trainer.val_check_interval=0.5."
+        "Give fewer steps, or a fraction: trainer.val_check_interval=0.5 validates after each half of the run."
     )

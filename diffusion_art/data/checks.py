@@ -70,12 +70,13 @@ def check_buckets(info: StreamInfo, *, sizes_px: Iterable[int], global_batch_siz
     if small:
         log.warning(
             "%d of %d buckets have fewer training pictures than a batch of %d, which then shows some of them "
-            "several times (%s). No picture is seen more often than others for that; larger steps "
-            "(bucket_step_px) or a smaller bucket_max_ratio give fewer buckets",
+            "several times (%s). That does not change how often a picture is seen in the whole run. "
+            "Larger steps (bucket_step_px) or a smaller bucket_max_ratio give fewer buckets",
             len(small),
             len(counts),
             global_batch_size,
-            ", ".join(f"{name}: {counts[name]}" for name in small[:5]),
+            ", ".join(f"{name}: {counts[name]}" for name in small[:5])
+            + (f" and {len(small) - 5} more" if len(small) > 5 else ""),
         )
 
 

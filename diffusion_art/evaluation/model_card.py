@@ -12,7 +12,8 @@ from diffusion_art.runs import Run
 from diffusion_art.shards.places import place_of
 
 LIES = ("path", "images")  # of a source: where its pictures lie
-OURS = "<!-- Written by `evaluate`, and anew each time. Take this line away to keep what you change. -->"
+OURS = "and anew each time. Take this line away to keep what you change. -->"  # ends the line, in older cards too
+LINE = f"<!-- Written by `evaluate` or `export`, {OURS}"
 
 
 def write_card(path: Path, text: str) -> bool:
@@ -51,7 +52,7 @@ def model_card(
             "library_name: diffusion_art",
             "tags: [diffusion, art]",
             "---",
-            OURS,
+            LINE,
             "",
             f"# {name}",
             "",

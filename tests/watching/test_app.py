@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,19 @@ def test_the_command_refuses_an_open_address_without_a_token_and_a_folder_that_i
     status, _, complaints = run_here("watch", "port=70000")
     assert (status, complaints.count("\n")) == (1, 1)
     assert "nothing can be served at 127.0.0.1, port 70000" in complaints
+
+
+@pytest.mark.slow
+def test_it_tells_how_many_runs_there_are_and_that_it_stopped(logs):
+    command = [sys.executable, "-m", "diffusion_art.watch", f"logs={logs}", "port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
+        assert watch.stderr is not None
+        told = next(line for line in watch.stderr if "stop with Ctrl-C" in line)
+        watch.terminate()
+        rest = watch.stderr.read()
+        assert watch.wait(30) == 0
+    assert re.search(rf"\b(1 run|[2-9] runs) in {re.escape(str(logs))}: look at http://", told)
+    assert rest.strip().endswith("stopped")
 
 
 def test_watching_loads_no_torch():

@@ -46,7 +46,11 @@ class KernelDistance(InFeatures):
         return {"kid": mean, "deviation": deviation, "error": error, "subset_size": size}
 
     def summary(self, result: Mapping[str, Any]) -> str:
-        alone = "" if result.get("deviation") is not None else "; one subset fits, so there is no deviation"
+        alone = (
+            ""
+            if result.get("deviation") is not None
+            else "; no deviation between random subsets, as there are pictures for one only"
+        )
         return super().summary(result) + alone
 
     def of_rows(self, subject: Subject, rows: Sequence[int]) -> float:
