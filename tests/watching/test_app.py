@@ -193,12 +193,12 @@ def test_the_command_refuses_an_open_address_without_a_token_and_a_folder_that_i
 @pytest.mark.slow
 def test_it_tells_how_many_runs_there_are_and_that_it_stopped(logs):
     command = [sys.executable, "-m", "diffusion_art.watch", f"logs={logs}", "port=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
-        assert watch.stderr is not None
-        told = next(line for line in watch.stderr if "stop with Ctrl-C" in line)
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **said) as watch:
+        told = next(line for line in watch.stdout if "stop with Ctrl-C" in line)
         watch.terminate()
-        rest = watch.stderr.read()
-        assert watch.wait(30) == 0
+        rest, _ = watch.communicate(timeout=30)
+        assert watch.returncode == 0, rest
     assert re.search(rf"\b(1 run|[2-9] runs) in {re.escape(str(logs))}: look at http://", told)
     assert rest.strip().endswith("stopped")
 
