@@ -367,6 +367,7 @@ def test_a_launcher_that_cannot_start_jobs_is_told_in_a_sentence(run_here, monke
     assert complaints.startswith('error: the launcher starts no jobs: Could not detect "srun"')
 
 
+@pytest.mark.slow
 def test_a_job_that_went_well_since_has_failed_no_more(monkeypatch, capfd, tmp_path):
     """What it left when it failed is told as its end by `watch`."""
     mistakes = [UserError("once")]

@@ -27,7 +27,7 @@ def test_a_folder_of_parquet_files_becomes_shards(tmp_path: Path, run_command) -
     assert "40 pictures of 16 px" in done.stdout
     begun = done.stdout.splitlines()[0]
     assert begun.startswith("A picture that is not square is kept whole, on a white square (fit=letterbox).")
-    assert "python -m diffusion_art.shards preview path=FOLDER" in done.stdout
+    assert "python -m diffusion_art.shards preview path=data/look" in done.stdout
     shards = ShardSet.open(tmp_path / "data" / "wikiart-16px")
     assert sum(shards.splits.values()) == 40
     again = run_command("prepare", *arguments, cwd=tmp_path)

@@ -81,6 +81,7 @@ def _wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> Non
 # ---------------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 def test_a_run_explains_itself(tiny, run_command, tmp_path):
     said = run_command("train", *tiny, "run=first", cwd=tmp_path)
     assert said.returncode == 0, said.stdout + said.stderr
