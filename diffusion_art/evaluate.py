@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """Returns what it wrote: the scores of the judge, those of the run, or those of all runs by their names."""
-    asked = _checked(plain(_with_pictures(config, config.pictures or AgainstReal.pictures)))
+    count = AgainstReal.pictures if config.pictures is None else config.pictures
+    asked = _checked(plain(_with_pictures(config, count)))
     if asked["judge"] == "train":
         return train_judge()
     networks = Networks(pick_device(asked["device"]))

@@ -98,6 +98,7 @@ def test_prompts_are_a_key_like_any_other(run_here):
         ),
         (("train", "+experiment=/nowhere/own.yaml"), "there is no /nowhere/own.yaml to choose for experiment."),
         (("evaluate", "run=x", "metrics=[]"), "metrics=[] holds nothing to measure with"),
+        (("evaluate", "run=x", "metrics=[kid]", "pictures=0"), "pictures=0 is too small: give at least 2"),
         (("train", "optim.lr=1e-3,1e-4"), "optim.lr=1e-3,1e-4 are several values. Add -m for a run with each"),
     ],
 )
