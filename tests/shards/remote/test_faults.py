@@ -45,7 +45,7 @@ def test_a_fault_that_passes_is_tried_again_and_counted(web: Web, toy: Path, at:
     }
     web.fault = lambda file, number: dict(enumerate(faults.get(file, []))).get(number)
     before = totals()["retries"]
-    assert read_all(ShardSet.open(at(web.url, unit=unit))) == read_all(ShardSet.open(toy))
+    assert read_all(ShardSet.open(at(web.url, unit=unit, retry_for_s=60))) == read_all(ShardSet.open(toy))
     assert totals()["retries"] - before == 7
 
 
