@@ -149,11 +149,12 @@ def test_without_metrics_and_pictures_it_measures_what_the_data_allow(few_shards
 def test_kept_pictures_are_measured_too_and_latents_are_not(painter_shards: Path, tmp_path: Path):
     config = {"model": {"image_size_px": 16}, "data": {"path": str(painter_shards), "image_size_px": 16}}
     nodes, networks = plain(compose_evaluate("pictures=9").metric), Networks("cpu")
-    run = Opened("run", toy_model(), RunData(config))
+    model = toy_model()
+    run = Opened("run", lambda: model, RunData(config))
     assert names_that_fit([run], nodes, networks=networks) == ["kid", "val_x0"]
-    run.model.codec.bounded = False
+    model.codec.bounded = False
     assert names_that_fit([run], nodes, networks=networks) == ["kid"]
-    painters = Opened("other", toy_model(), RunData(PAINTERS))
+    painters = Opened("other", lambda: model, RunData(PAINTERS))
     assert names_that_fit([painters], nodes, networks=networks) == ["caption_following"]
     assert names_that_fit([painters, run], nodes, networks=networks) == ["kid"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -110,19 +112,26 @@ def test_ways_between_pictures_work_with_samplers_that_draw_noise_at_each_step(t
     assert (tmp_path / "run" / "interpolation.gif").is_file()
 
 
-@pytest.mark.parametrize("columns", ["step,train/loss\n1,1.5\n", None], ids=["no validation", "no metrics"])
-def test_a_run_without_validation_grids_or_metrics_is_looked_at_all_the_same(tmp_path, monkeypatch, columns):
-    file = write_checkpoint(tmp_path / "checkpoints/last.ckpt", toy_model())
-    if columns:
-        (tmp_path / "metrics.csv").write_text(columns)
-    monkeypatch.setenv("DIFFUSION_ART_RUN", str(file))
+@contextmanager
+def training_shown(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside the block the notebook's figure of a run's training is drawn."""
+    monkeypatch.setenv("DIFFUSION_ART_RUN", str(checkpoint))
     plt.switch_backend("agg")
     names = {}
     with plt.rc_context():
         for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "4")):
             exec(source, names)
-        assert len(plt.gcf().axes[0].lines) == (1 if columns else 0)
+        yield
     plt.close("all")
+
+
+@pytest.mark.parametrize("columns", ["step,train/loss\n1,1.5\n", None], ids=["no validation", "no metrics"])
+def test_a_run_without_validation_grids_or_metrics_is_looked_at_all_the_same(tmp_path, monkeypatch, columns):
+    file = write_checkpoint(tmp_path / "checkpoints/last.ckpt", toy_model())
+    if columns:
+        (tmp_path / "metrics.csv").write_text(columns)
+    with training_shown(file, monkeypatch):
+        assert len(plt.gcf().axes[0].lines) == (1 if columns else 0)
 
 
 def test_sample_grids_are_shown_whole_and_wide_enough_to_read(tmp_path, monkeypatch):
@@ -130,19 +139,13 @@ def test_sample_grids_are_shown_whole_and_wide_enough_to_read(tmp_path, monkeypa
     (tmp_path / "samples").mkdir()
     for step in (0, 6, 12):
         Image.new("RGB", (60, 80)).save(tmp_path / f"samples/step_{step:08}.png")
-    monkeypatch.setenv("DIFFUSION_ART_RUN", str(file))
-    plt.switch_backend("agg")
-    names = {}
-    with plt.rc_context():
-        for source in (cell.source for cell in EXPLORED if cell.id in ("1", "2", "4")):
-            exec(source, names)
+    with training_shown(file, monkeypatch):
         figure = plt.gcf()
         figure.canvas.draw()
         shown = figure.axes[1:]
         assert [axes.get_title(loc="left") for axes in shown] == ["grid after 6 steps", "grid after 12 steps"]
         assert [axes.images[0].get_size() for axes in shown] == [(80, 60)] * 2
         assert all(axes.get_window_extent().width > 330 for axes in shown)
-    plt.close("all")
 
 
 @pytest.mark.parametrize("name", ["interpolate", "explore_checkpoint"])

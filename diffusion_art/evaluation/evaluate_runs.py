@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """What the choice of metrics depends on: a run's model and its data."""
+    """What the choice of metrics depends on: a run's data, and its model, which is read anew each time: all of several
+    runs need not fit into memory at once.
+    """
 
     path: str
-    model: TextToImage
+    model: Callable[[], TextToImage]
     data: RunData
 
 
@@ -50,9 +52,13 @@ def opened(paths: Sequence[str], asked: Mapping[str, Any]) -> list[Opened]:
     found = []
     for path in paths:
         home = path if isinstance(asked["checkpoint"], str) and which != "all" else find_run(path)
-        run = load_run(home, which="last" if which == "all" else which)
-        found.append(Opened(path, run.model, RunData(run.config, real=asked["real"])))
+        load = partial(load_run, home, which="last" if which == "all" else which)
+        found.append(Opened(path, partial(_model, load), RunData(load().config, real=asked["real"])))
     return found
+
+
+def _model(load: Callable[[], Run]) -> TextToImage:
+    return load().model
 
 
 def names_that_fit(runs: Sequence[Opened], nodes: Mapping[str, Any], *, networks: Networks) -> list[str]:

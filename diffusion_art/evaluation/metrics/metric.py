@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -63,8 +63,8 @@ class Metric(ABC):
         """Why this model cannot be measured so, if it cannot: `caption_following asks for ...`."""
         return None
 
-    def check_model(self, model: TextToImage) -> None:  # noqa: B027 -- most take any
-        """UserError where it says nothing of such a model; said before anything is painted."""
+    def check_model(self, model: Callable[[], TextToImage]) -> None:  # noqa: B027 -- most take any, and read none
+        """UserError where it says nothing of the model that is read so; said before anything is painted."""
 
     @abstractmethod
     def measure(self, subject: Subject) -> dict[str, Any]:

@@ -13,6 +13,7 @@ https://arxiv.org/abs/2410.19324
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,8 +52,8 @@ class X0Error(Metric):
                 "real=FOLDER, or leave val_x0 out: 'metrics=[kid]'."
             )
 
-    def check_model(self, model: TextToImage) -> None:
-        check_model(model)
+    def check_model(self, model: Callable[[], TextToImage]) -> None:
+        check_model(model())
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         self.check_data(subject.data, subject.networks)
