@@ -193,7 +193,8 @@ class Origin:
             return partial(ShardReader, self.spec(), codec=codec, cache=self.cache)
         if self.url == "auto":
             told = partial(os.kill, os.getpid())  # a signal for the server is one for the run
-            self.server = ServerProcess(self.spec(), settings=Settings(decode=decode, cache=self.cache), told=told)
+            settings = Settings(decode=decode, cache=self.cache, copy_ahead=True)  # a training asks for all of them
+            self.server = ServerProcess(self.spec(), settings=settings, told=told)
         remedy = {} if wanted is None else {"remedy": wanted.remedy}
         return partial(
             StreamClient, self.address, token=self.token, ca=self.ca, codec=codec, checksum=self.crc, **remedy

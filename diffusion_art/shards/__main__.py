@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusion_art.cli import command
-from diffusion_art.config import plain
+from diffusion_art.config import listed, plain
 from diffusion_art.errors import UserError
 from diffusion_art.shards.lint.lint import lint
 from diffusion_art.shards.mixture import open_shards
@@ -44,8 +44,7 @@ def shards(config: DictConfig) -> None:
         content = describe(found)
         tell_info(found)
     elif action == "statistics":
-        by = [settings["by"]] if isinstance(settings["by"], str) else settings["by"]
-        content = statistics(open_shards(spec), by)
+        content = statistics(open_shards(spec), listed(settings["by"]))
         tell_statistics(content, top=settings["top"])
     else:
         asked = {"pictures": settings["decode_pictures"], "workers": settings["workers"]}

@@ -83,6 +83,11 @@ class Manifest:
         buckets = (self.buckets[split].table,) if split in self.buckets else ()
         return (*self.shards[split], self.indexes[split], *captions, *buckets)
 
+    @property
+    def total_bytes(self) -> int:
+        """Of all files of all splits."""
+        return sum(info.bytes for split in self.shards for info in self.files(split))
+
     @cached_property
     def digest(self) -> str:
         """128 bits (hex) that name the samples and their order: same digest, same sample i in each split.

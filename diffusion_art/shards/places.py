@@ -118,9 +118,10 @@ def refuse_secrets(text: str) -> None:
         return
     for scheme, user in _USER.findall(text):
         if ":" in user or scheme.lower().rpartition("::")[2] not in _NAMED_USERS:
-            raise UserError(_secret(text, "a user or password before its host"))
-    if _QUERY.search(text):
-        raise UserError(_secret(text, "a query after `?`, which may be a signature"))
+            raise UserError(_secret(text, "a user or password before its host", scheme))
+    if found := _QUERY.search(text):
+        scheme = text[: found.start()].rpartition("://")[0]
+        raise UserError(_secret(text, "a query after `?`, which may be a signature", scheme))
 
 
 def without_secrets(text: str) -> str:
@@ -128,11 +129,16 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub("?***", _USER.sub(r"\1://***@", text)) if "://" in text else text
 
 
-def _secret(text: str, what: str) -> str:
-    return (
-        f"{without_secrets(text)} carries {what}, and addresses are saved with a run; leave it out and give it by the "
-        "store's own settings (AWS_PROFILE, ~/.netrc, hf auth login, $FSSPEC_HTTP), as docs/remote.md shows"
+def _secret(text: str, what: str, scheme: str) -> str:
+    from diffusion_art.net import TOKEN_VARIABLE  # loads what reading shards does without
+
+    how = (
+        f"give the server's token by ${TOKEN_VARIABLE}, or by data.token"
+        if re.search(r"\bwss?$", scheme, re.IGNORECASE)
+        else "give it by the store's own settings (AWS_PROFILE, ~/.netrc, hf auth login, $FSSPEC_HTTP), as "
+        "docs/remote.md shows"
     )
+    return f"{without_secrets(text)} carries {what}, and addresses are saved with a run; leave it out and {how}"
 
 
 ShardSpec: TypeAlias = "str | Path | Address | Sequence[str | Path | Mapping[str, Any] | Component]"

@@ -260,6 +260,12 @@ class ShardSet:
                     captions[i] = images[i] = None
         return rows["key"], captions, images
 
+    def copy_ahead(self, *, beside_bytes: int = 0) -> None:
+        """Begin to copy all shards to this machine, where they come from an address and all fit into its cache, with
+        `beside_bytes` of other data sets that are copied too.
+        """
+        self._store.copy_ahead(beside_bytes)
+
     def prefetch(self, split: str, places: np.ndarray, codec: str = "jpeg") -> Future[None] | None:
         """Have these samples brought without waiting, so that reads of a cold disk, or of a network, overlap.
 

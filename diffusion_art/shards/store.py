@@ -75,6 +75,9 @@ class Store:
                 tar.madvise(mmap.MADV_WILLNEED, start, caption_offset + caption_length - start)
         return None
 
+    def copy_ahead(self, beside_bytes: int = 0) -> None:
+        """Begin to copy what is not on this machine, of which a folder has nothing."""
+
     def may_wait(self) -> bool:
         """Whether `prefetch` is worth its time: this process had to wait for a page of some file in the last calls, or
         these are the first. Once everything is in memory, asking for it would cost as much as serving it.

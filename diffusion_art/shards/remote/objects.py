@@ -75,7 +75,7 @@ class Objects:
             return self._patiently(file, ask, self.address.settings.retry_for_s)
 
     def stop(self) -> None:
-        """Try nothing again from now on."""
+        """Ask for nothing from now on: what waits for its turn would hold up the end of the program."""
         self._stopped.set()
 
     def _ask(self, file: str, start: int | None, stop: int | None) -> memoryview:
@@ -87,6 +87,8 @@ class Objects:
     def _patiently(self, file: str, ask: Callable[[], Any], retry_for_s: float) -> Any:
         began, tries = time.monotonic(), 0
         while True:
+            if self._stopped.is_set():
+                raise UserError(f"{self.address / file} is not read: the program is ending")
             tries += 1
             try:
                 return ask()

@@ -13,10 +13,9 @@ from diffusion_art.shards.remote.cache import Cache, data_set_name
 from diffusion_art.shards.remote.copies import Copies
 from diffusion_art.shards.remote.objects import Objects
 from diffusion_art.shards.remote.range_store import RangeStore
-from diffusion_art.shards.remote.remote_store import RemoteStore
+from diffusion_art.shards.remote.remote_store import RemoteStore, all_fit
 
 _OPEN_FOR_S = 15.0  # who has just started a command would rather hear that nobody answers
-_FITS = 0.95  # of the limit: blocks of a disk are rounded up
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,7 @@ def open_remote(address: Address) -> RemoteStore:
 def _kind(address: Address, objects: Objects, manifest: Manifest) -> type[RemoteStore]:
     """Whole shards or ranges of them, as the settings ask, or as they fit."""
     settings = address.settings
-    total = sum(info.bytes for split in manifest.shards for info in manifest.files(split))
-    whole = settings.unit == "shard" or (settings.unit == "auto" and total <= _FITS * settings.cache_bytes)
-    if whole:
+    if settings.unit == "shard" or (settings.unit == "auto" and all_fit(manifest.total_bytes, settings)):
         return RemoteStore
     if objects.ranged:
         return RangeStore
@@ -55,7 +52,7 @@ def _kind(address: Address, objects: Objects, manifest: Manifest) -> type[Remote
         "the server of %s gives no ranges of files, and %d bytes of shards do not fit into a cache of %d bytes: shards "
         "will be copied again and again; set data.remote.cache_bytes higher",
         address,
-        total,
+        manifest.total_bytes,
         settings.cache_bytes,
     )
     return RemoteStore

@@ -53,6 +53,9 @@ class RangeStore(RemoteStore):
     def prefetch(self, split: str, rows: np.ndarray) -> Future[None] | None:
         return all_of([self._blocks(split, *run) for run in self._absent(split, _spans(rows))])
 
+    def copy_ahead(self, beside_bytes: int = 0) -> None:
+        """Nothing: only what is asked for is wanted."""
+
     def _tasks_at_once(self) -> int:
         return self._copies.objects.address.settings.connections
 

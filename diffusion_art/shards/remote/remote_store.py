@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_art.shards.manifest import Manifest
-from diffusion_art.shards.places import Address
+from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.remote.cache import inode_at, touch
 from diffusion_art.shards.remote.copies import Copies
 from diffusion_art.shards.store import Key, Mapped, Store, all_of, span_of
 
 _LOOK_S = 2.0  # between two looks at which copies were used, and which are gone
 _AT_ONCE = 8  # shards copied at once, each in several ranges
+_FITS = 0.95  # of the cache's limit: blocks of a disk are rounded up
+_AHEAD_AT_ONCE = 4  # of them, those that nobody has asked for yet
 
 
 class RemoteStore(Store):
@@ -63,6 +66,17 @@ class RemoteStore(Store):
             super().prefetch(split, rows)
         return all_of([self._coming(split, shard) for shard in absent])
 
+    def copy_ahead(self, beside_bytes: int = 0) -> None:
+        """Begin to copy all shards, those of the training split first, a few at a time: shards that are asked for have
+        threads left. It ends at the first that cannot be copied: the error comes when that one is read. Where they, and
+        `beside_bytes` of other data sets, do not all fit into the cache, nothing is copied.
+        """
+        if not all_fit(self.manifest.total_bytes + beside_bytes, self._copies.objects.address.settings):
+            return
+        splits = sorted(self.manifest.shards, key=lambda split: split != "train")
+        keys = [(split, number) for split in splits for number in range(len(self.manifest.shards[split]))]
+        threading.Thread(target=self._ahead, args=(keys,), name="shards ahead", daemon=True).start()
+
     def may_wait(self) -> bool:
         return True
 
@@ -72,6 +86,26 @@ class RemoteStore(Store):
 
     def _tasks_at_once(self) -> int:
         return _AT_ONCE
+
+    def _ahead(self, keys: Iterable[Key]) -> None:
+        room, failed = threading.Semaphore(_AHEAD_AT_ONCE), threading.Event()
+
+        def ended(copy: Future) -> None:
+            if copy.cancelled() or copy.exception() is not None:
+                failed.set()
+            room.release()
+
+        for key in keys:
+            if key in self._mapped:  # it was asked for since
+                continue
+            room.acquire()
+            if failed.is_set():
+                return
+            try:
+                copy = self._coming(*key)
+            except RuntimeError:  # the program is ending
+                return
+            copy.add_done_callback(ended)
 
     def _coming(self, split: str, shard: int) -> Future[Mapped]:
         self._info(split, shard)
@@ -118,3 +152,8 @@ class RemoteStore(Store):
     def _path(self, key: Key) -> Path:
         split, shard = key
         return self.folder / self.manifest.shards[split][shard].file
+
+
+def all_fit(total_bytes: int, settings: RemoteSettings) -> bool:
+    """Whether that much fits into the cache."""
+    return total_bytes <= _FITS * settings.cache_bytes

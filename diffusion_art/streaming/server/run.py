@@ -19,8 +19,8 @@ from functools import partial
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import TOKEN_VARIABLE, allow_many_files, listen, url_of, warn_of_plain_tokens
-from diffusion_art.shards.mixture import Shards
-from diffusion_art.shards.places import Component, ShardSpec, components_of, spec_of_arguments
+from diffusion_art.shards.mixture import Shards, parts_of
+from diffusion_art.shards.places import Address, Component, ShardSpec, components_of, spec_of_arguments
 from diffusion_art.shards.remote.counts import totals
 from diffusion_art.stop_signals import SIGNALS, exit_status
 from diffusion_art.streaming.answer import describe
@@ -78,6 +78,7 @@ async def _serve_alone(
     table.rows[0].begin()
     async with await open_server(shards, settings=settings, listener=listener, table=table):
         ready()
+        _begin_copies(shards, settings)
         await _live(stop, parent, table.rows[0])
     return stop.number
 
@@ -100,11 +101,20 @@ async def _serve_at(
     stop, counts = _stop_on_signals(), table.rows[row]
     counts.begin()
     entry = Door(door, counts, stop.set)
-    async with await open_server(
-        settings.open(components), settings=settings, listener=entry, table=table, counts=counts
-    ):
+    shards = settings.open(components)
+    async with await open_server(shards, settings=settings, listener=entry, table=table, counts=counts):
         entry.send(b"r")  # eady
+        if row == 0:  # for all: their cache is one
+            _begin_copies(shards, settings)
         await _live(stop, parent, counts)
+
+
+def _begin_copies(shards: Shards, settings: Settings) -> None:
+    if settings.copy_ahead:
+        parts = [part for part in parts_of(shards) if isinstance(part.place, Address)]
+        total_bytes = sum(part.manifest.total_bytes for part in parts)
+        for part in parts:
+            part.copy_ahead(beside_bytes=total_bytes - part.manifest.total_bytes)
 
 
 async def _live(stop: asyncio.Event, parent: int | None, counts: Row | None) -> None:

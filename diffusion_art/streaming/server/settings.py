@@ -82,7 +82,8 @@ class Settings:
     `decode` adds the forms that are made of the stored one, kept in the folder `cache` (pixels.py). EIR clients share
     one stream of the training split, shuffled under `eir_seed`, that ends after `eir_epochs` (None: never); `eir_state`
     is the file by which several processes, or a server and the one that replaces it, share its state (None: this
-    process alone).
+    process alone). `copy_ahead`: shards at an address that all fit into their cache are copied from the start on, and
+    not when clients ask for them.
     """
 
     token: str | None = None
@@ -93,10 +94,15 @@ class Settings:
     eir_seed: int = 0
     eir_epochs: int | None = None
     eir_state: str | None = None
+    copy_ahead: bool = False
 
     @classmethod
     def of(cls, asked: Mapping[str, Any]) -> "Settings":
-        """What `conf/stream.yaml` says. UserError for half a certificate, or a limit out of its range."""
+        """What `conf/stream.yaml` says. UserError for half a certificate, a limit out of its range, or a `cache` for
+        nothing.
+        """
+        if asked["cache"] is not None and not asked["decode"]:
+            raise UserError(f"cache={asked['cache']} is for decoded pictures: give decode=true too, or leave it out.")
         return cls(
             token=token_of(asked["token"]),
             tls=Tls.of(asked["tls"]["certificate"], asked["tls"]["key"]),
@@ -106,6 +112,7 @@ class Settings:
             eir_seed=asked["eir"]["seed"],
             eir_epochs=asked["eir"]["epochs"],
             eir_state=asked["eir"]["state"],
+            copy_ahead=asked["copy_ahead"],
         )
 
     def to_json(self) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.places import Address, place_of
+from diffusion_art.shards.places import Address, place_of, refuse_secrets
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.remote.counts import totals
+from diffusion_art.shards.remote.objects import Objects
 from tests.shards.remote.s3 import SECRET
 from tests.shards.remote.web import Web
 
@@ -126,6 +127,17 @@ def test_a_server_that_goes_down_half_way_ends_the_reading_with_what_to_do(web: 
     assert shards.read("train", 1)  # what is there is still read
 
 
+def test_nothing_more_is_asked_for_when_the_program_ends(web: Web, toy: Path, at: Callable[..., Address]):
+    """Ranges of shards that are copied ahead wait for their turn by the dozen: a server that is stopped would read
+    them all.
+    """
+    objects = Objects(at(web.url))
+    objects.stop()
+    with pytest.raises(UserError, match="the program is ending"):
+        objects.read(TAR, 0, 100, size=(toy / TAR).stat().st_size)
+    assert not web.asked
+
+
 def test_a_bucket_that_is_not_there_or_not_ours(bucket: str, s3, at, monkeypatch: pytest.MonkeyPatch):
     assert "s3://toys/sett/manifest.json: the store says that it does not exist" in complaint(at(f"{bucket}t"))
     assert "does not exist (404)" in complaint(at("s3://nowhere/set"))
@@ -185,6 +197,13 @@ def test_a_library_that_is_not_installed_is_named_with_its_command():
 def test_an_address_with_a_secret_is_refused_without_showing_it(url: str):
     with pytest.raises(UserError, match=r"carries .*addresses are saved") as failed:
         place_of(url)
+    assert SECRET not in str(failed.value)
+
+
+@pytest.mark.parametrize("url", [f"wss://anna:{SECRET}@host/ws", f"[ws://a:8000/ws,wss://host/ws?key={SECRET}]"])
+def test_of_the_address_of_a_stream_server_it_says_where_a_token_is_given(url: str):
+    with pytest.raises(UserError, match=r"carries .* by \$DIFFUSION_ART_STREAM_TOKEN, or by data\.token") as failed:
+        refuse_secrets(url)
     assert SECRET not in str(failed.value)
 
 

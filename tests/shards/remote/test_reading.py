@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import (
     Address,
@@ -66,6 +69,45 @@ def test_what_was_copied_is_not_asked_for_again(web: Web, at: Callable[..., Addr
     assert read(ShardSet.open(at(web.url, unit=unit)), "train") == first
     again = {file for file, times in web.asked.items() if times > before[file]}
     assert again == {"manifest.json"}
+
+
+def copied(shards: ShardSet, *, within_s: float = 10.0) -> list[str]:
+    """The files of shards that lie in the cache, once all do."""
+    wanted = {info.file for infos in shards.manifest.shards.values() for info in infos}
+    deadline = time.monotonic() + within_s
+    while (there := wanted & {file.name for file in shards.folder.iterdir()}) < wanted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return sorted(there)
+
+
+def test_all_shards_may_be_copied_before_anybody_asks(web: Web, toy: Path, at: Callable[..., Address]):
+    remote = ShardSet.open(at(web.url))
+    remote.copy_ahead()
+    assert copied(remote) == sorted(file.name for file in toy.glob("*.tar"))
+    asked = [file for file, _ in web.ranges if file.endswith(".tar")]
+    assert asked[0].startswith("train-")
+    assert read(remote, "train") == read(ShardSet.open(toy), "train")
+    assert [file for file, _ in web.ranges if file.endswith(".tar")] == asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "beside_bytes"),
+    [({"unit": "range"}, 0), ({"unit": "shard", "cache_bytes": 100_000}, 0), ({"cache_bytes": 2**30}, 2**30)],
+)
+def test_nothing_is_copied_ahead_where_it_would_not_stay(web: Web, at: Callable[..., Address], settings, beside_bytes):
+    remote = ShardSet.open(at(web.url, **settings))
+    before = set(threading.enumerate())
+    remote.copy_ahead(beside_bytes=beside_bytes)
+    assert "shards ahead" not in {thread.name for thread in set(threading.enumerate()) - before}
+    assert not [file for file in web.asked if file.endswith(".tar")]
+
+
+def test_what_cannot_be_copied_ahead_is_told_to_who_reads_it(web: Web, at: Callable[..., Address]):
+    web.fault = lambda file, number: 404 if file == "train-000000.tar" else None
+    remote = ShardSet.open(at(web.url))
+    remote.copy_ahead()
+    with pytest.raises(UserError, match=r"train-000000\.tar"):
+        read(remote, "train")
 
 
 def test_opening_reads_no_shard(web: Web, at: Callable[..., Address]):

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from diffusion_art.data.origin import Origin
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
@@ -92,6 +94,19 @@ def test_the_command_serves_an_address_and_counts_what_the_store_did(web: Web, t
 
 
 @pytest.mark.slow
+def test_the_server_of_a_training_copies_shards_before_its_first_batch_wants_them(web: Web, toy: Path, tmp_path: Path):
+    origin = Origin(Address(web.url, settings(tmp_path)), url="auto")
+    _, opener = origin.open("jpeg", wanted=None, decode=False, val_samples=0, agreed=lambda choose: choose())
+    assert origin.server is not None
+    with origin.server, closing(opener()) as reader:
+        deadline = time.monotonic() + 10
+        while len(list(tmp_path.glob("cache/*/*.tar"))) < len(list(toy.glob("*.tar"))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        web.close()
+        assert told(reader) == told(ShardReader(toy))
+
+
+@pytest.mark.slow
 def test_a_training_on_an_address_is_the_training_on_its_folder(painter_shards: Path, tmp_path: Path, run_command):
     web = Web(painter_shards)
     try:
@@ -116,13 +131,20 @@ def _without_times(lines: list[str]) -> list[list[str]]:
     return [[line.split(",")[number] for number in kept] for line in lines]
 
 
-@pytest.mark.parametrize("command", ["stream", pytest.param("train", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("word", ["https://anna:hunter2@host/set", "${oc.env:SHARDS}"])
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("stream", "data.path"),
+        pytest.param("train", "data.path", marks=pytest.mark.slow),
+        pytest.param("train", "data.url", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("word", ["https://anna:hunter2@host/set", "${oc.env:SHARDS}", "[ws://a/ws,${oc.env:SHARDS}]"])
 def test_an_address_with_a_secret_starts_nothing_and_is_written_nowhere(
-    command: str, word: str, run_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, key: str, word: str, run_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SHARDS", "s3://AKIA:hunter2@bucket/set")
-    status, said, complaints = run_here(command, f"data.path={word}")
+    status, said, complaints = run_here(command, f"{key}={word}")
     assert status == 1
     assert "carries a user or password" in complaints
     assert "hunter2" not in said + complaints

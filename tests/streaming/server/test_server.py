@@ -310,6 +310,7 @@ def test_the_command_serves_with_several_processes_tls_and_limits(toy: Path, tmp
         (["data.path={toy}", "tls.key=a"], "tls.certificate is missing"),
         (["data.path={toy}", "limits.open_timeout_s=0"], "limits.open_timeout_s=0 is not a number"),
         (["data.path={toy}", "processes=0"], "processes=0"),
+        (["data.path={toy}", "cache=decoded"], "cache=decoded is for decoded pictures: give decode=true too"),
     ],
 )
 def test_the_command_ends_with_one_sentence_when_it_cannot_serve(toy: Path, run_here, arguments: list, says: str):
