@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [pairs=12] [steps=20]
 
-Trains the quickstart model with the shell, as `train` builds it (server process, socket, loader worker, callbacks; no
+Trains the quickstart32 model with the shell, as `train` builds it (server process, socket, loader worker, callbacks; no
 sample grid, validation or checkpoint falls inside the time). After every `steps` steps the shell's processes are
 stopped where they stand, and a plain PyTorch loop trains a twin for `steps` steps on pictures already decoded. So
 the two sides share the machine's moods at a distance of seconds. The first pair warms up and is left out; the median
@@ -131,7 +131,7 @@ def main(pairs: int = 12, steps: int = 20) -> None:
         print(f"shell {images / shell_s:.1f}, bare {images / bare_s:.1f} images/s, ratio {bare_s / shell_s:.3f}")
     ratio = statistics.median(bare_s / shell_s for shell_s, bare_s in timed)
     row = claim(
-        "quickstart images/s, 2 cores: Lightning + callbacks + stream",
+        "quickstart32 images/s, 2 cores: Lightning + callbacks + stream",
         ours=statistics.median(images / shell_s for shell_s, _ in timed),
         peer=statistics.median(images / bare_s for _, bare_s in timed),
         peer_name="bare PyTorch loop on tensors in memory",

@@ -5,8 +5,8 @@
 Every side trains the same UNet (conf/model/backbone/unet_tiny.yaml) with the same text tower on the same captions and
 pixels, unshuffled 2 x 2, in the same batches of 32, with AdamW and gradients clipped to 1:
 
-- ours: the quickstart's step as `train` runs it, but for the alignment, which the others do not have: bf16-mixed where
-  the CPU computes in bf16, stratified times, noise by position, fused AdamW, averaged weights;
+- ours: the step of quickstart32 as `train` runs it, but for the alignment, which the others do not have: bf16-mixed
+  where the CPU computes in bf16, stratified times, noise by position, fused AdamW, averaged weights;
 - diffusers: the loop of its training examples in fp32: DDPMScheduler.add_noise, torch's AdamW, its default layout;
 - denoising-diffusion-pytorch: `Trainer`'s step in fp32 around its own GaussianDiffusion (from PyPI, in an environment
   of its own under build/), Adam, and averaged weights every 10 steps, as there.
@@ -16,7 +16,7 @@ others with the system's. They take turns of `steps` steps, since the first step
 longer than those of a run do; after one turn each to warm up. Ratios are medians over the turns.
 Utilisation is the FLOPs of a whole step, counted, Muon's included where it is the optimiser, over its seconds, as a
 share of what one bf16 matrix product of side 1024 reaches between the turns. The share of waiting is what the
-throughput callback logs while the quickstart streams from a server of its own.
+throughput callback logs while quickstart32 streams from a server of its own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ DDPM = "denoising-diffusion-pytorch"
 
 
 def settings_of(folder: Path, *overrides: str) -> dict[str, Any]:
-    """The quickstart on its own, without what happens beside its steps."""
+    """quickstart32 on its own, without what happens beside its steps."""
     quiet = ["callbacks.samples=null", "callbacks.caption_following=null", f"paths.log_dir={folder}"]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return settle(compose("train", overrides=["+experiment=quickstart32", *quiet, *overrides]), folder / "run")
@@ -208,7 +208,7 @@ def gemm_flops_per_s() -> float:
 
 
 def waiting_share(steps: int, folder: Path) -> float:
-    """`time/data_wait_share` of the quickstart's last window, streaming from a server of its own."""
+    """`time/data_wait_share` of quickstart32's last window, streaming from a server of its own."""
     settings = settings_of(folder, f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}")
     datamodule, module, trainer = build_datamodule(settings), build_module(settings), build_trainer(settings)
     trainer.fit(module, datamodule=datamodule)
