@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule
+from torch import distributed
 
 from diffusion_art.data.checks import (
     check_buckets,
@@ -208,7 +209,13 @@ class StreamDataModule(LightningDataModule):
         """What `find` gives in the first process of the run, in all of them."""
         rank, world = self._world()
         found = find() if rank == 0 else None
-        return self.trainer.strategy.broadcast(found) if world > 1 else found  # type: ignore[union-attr, return-value]
+        if world == 1:
+            return found  # type: ignore[return-value]
+        if self.trainer is not None:
+            return self.trainer.strategy.broadcast(found)  # type: ignore[return-value]
+        told = [found]
+        distributed.broadcast_object_list(told)
+        return told[0]  # type: ignore[return-value]
 
     def _tell_captions(self) -> None:
         """Say how many pictures have no caption."""
@@ -332,7 +339,12 @@ class StreamDataModule(LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """Which process this is, of how many: the trainer's, in a loop of one's own those of `torch.distributed`."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
 
     @property
     def accumulate_grad_batches(self) -> int:

@@ -12,7 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+from urllib.parse import urlsplit
 
+from diffusion_art.config import listed
 from diffusion_art.errors import UserError
 from diffusion_art.net import is_loopback
 from diffusion_art.serving.api.errors import too_many
@@ -117,10 +119,10 @@ class Settings:
     may ask, and then only a `Host` header that names this machine or one of `hosts` is answered, so that no web
     page elsewhere can point its own name at us (DNS rebinding). `cors` are the origins whose pages may call the
     API. `name` is the model's, `aliases` are others it answers to (`*`: any letters). `public_url`
-    is how clients reach us, where they do not do so directly.
+    is how clients reach us, where they do not do so directly; its host is one of our names.
 
     Raises:
-        UserError: a token that is too short to be a secret, or not plain ASCII.
+        UserError: a token that is too short to be a secret, or not plain ASCII; a `public_url` that is no address.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -138,6 +140,11 @@ class Settings:
                     f"a token of {len(token)} characters is no secret: it takes {_TOKEN_CHARACTERS} or more, plain "
                     f"letters and digits. {_MAKE_ONE}"
                 )
+        if self.public_url is not None and _host_of(self.public_url) is None:
+            raise UserError(
+                f"public_url={self.public_url} is no address: give one such as https://example.org, or "
+                "https://example.org/art where a proxy has this server below /art/."
+            )
 
     @classmethod
     def of(cls, asked: Mapping[str, Any]) -> Settings:
@@ -151,8 +158,8 @@ class Settings:
             hosts=hosts_of(asked["hosts"]),
             cors=tuple(origin.rstrip("/").lower() for origin in listed(asked["cors"])),  # as browsers write theirs
             name=asked["name"],
-            aliases=listed(asked["aliases"]),
-            public_url=asked["public_url"],
+            aliases=tuple(listed(asked["aliases"])),
+            public_url=None if asked["public_url"] is None else str(asked["public_url"]),
             limits=Limits(**asked["limits"]),
         )
 
@@ -178,6 +185,8 @@ class Settings:
         if self.tokens:
             return True
         name = name_of(host).removesuffix(".")
+        if self.public_url is not None and name == _host_of(self.public_url):
+            return True
         return name in self.hosts or is_loopback(name) or name.endswith(".localhost")  # RFC 6761: never another machine
 
 
@@ -185,6 +194,16 @@ def name_of(host: str) -> str:
     """That of a `Host` header, without the port."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     return name.strip("[]").lower()
+
+
+def _host_of(url: str) -> str | None:
+    """That of an address of HTTP, small; None where it is none that a path can be put behind."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and not parts.query and not parts.fragment
+        return (parts.hostname or None) if known else None
+    except ValueError:
+        return None
 
 
 def _password(credentials: str) -> str:
@@ -195,11 +214,6 @@ def _password(credentials: str) -> str:
         return ""
 
 
-def listed(given: Any) -> tuple[str, ...]:
-    """What a config gives where a list belongs: one text is a list of one, null of none."""
-    return tuple(str(each) for each in (given if isinstance(given, list) else [] if given is None else [given]))
-
-
 def hosts_of(given: Any) -> tuple[str, ...]:
     """The names of a server that a config gives, as `answers_to` compares them: without a port."""
     return tuple(re.sub(r"^([^:]+):\d+$", r"\1", host).lower() for host in listed(given))
@@ -207,7 +221,7 @@ def hosts_of(given: Any) -> tuple[str, ...]:
 
 def tokens_of(given: Any) -> tuple[str, ...]:
     """The tokens that a config gives, one or a list; that of the environment where it gives none."""
-    return listed(given if given is not None else os.environ.get(TOKEN_VARIABLE) or None)
+    return tuple(listed(given if given is not None else os.environ.get(TOKEN_VARIABLE) or None))
 
 
 def check_address(host: str, settings: Settings) -> None:

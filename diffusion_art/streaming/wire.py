@@ -47,9 +47,6 @@ VERSION = 2
 # What a receiver takes at most: a frame is some hundred pictures.
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_SAMPLE_BYTES = MAX_FRAME_BYTES - 2**10  # image and caption, in a frame of their own
-# What a sender aims at: one frame is full at either of these.
-FRAME_BYTES = 2**20
-FRAME_SAMPLES = 256
 
 _HEADER = struct.Struct("<4sHHIIQII")
 _MAGIC = b"dart"
@@ -57,6 +54,11 @@ _LAST = 1  # flag: the final frame of its request
 _UNCHECKED = 2  # flag: no checksum, as the client wished
 _ROW_BYTES = 8 + 4 + 4 + 1
 _CRC_OFFSET = _HEADER.size - 4
+
+# What a sender aims at: one frame is full at either of these. Bytes are those of captions and images, so a whole frame
+# of several samples has at most 2^20: that is what clients made with Python's `websockets` take by default.
+FRAME_SAMPLES = 256
+FRAME_BYTES = 2**20 - _HEADER.size - FRAME_SAMPLES * _ROW_BYTES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -259,7 +261,7 @@ def unpack_message(text: str) -> Message:
         raise WireError(f"a {_KINDS[kind]} message has keys missing or unknown: {', '.join(wrong)[:200]}")
     for name, value in content.items():
         if not _fits(kind, name, value):
-            raise WireError(f"a {_KINDS[kind]} message has {name}={str(value)[:100]!r}")
+            raise WireError(f"a {_KINDS[kind]} message has {name}={json.dumps(value)[:100]}, {_wanted(kind, name)}")
     for split, shares in content.get("bucket_shares", {}).items():
         if shares.keys() != content.get("buckets", {}).get(split, {}).keys():
             raise WireError(f"an info message has bucket_shares of other sizes than buckets: {str(shares)[:100]}")
@@ -285,6 +287,17 @@ def _fits(kind: type[Message], name: str, value: Any) -> bool:
     if name in _LATER:
         return isinstance(value, dict) and all(_counts(counts) and _by_size(counts) for counts in value.values())
     return isinstance(value, str)
+
+
+def _wanted(kind: type[Message], name: str) -> str:
+    """What `_fits` takes there, for people who write a client."""
+    if name == "seed":
+        return "not null or a whole number between -2^63 and 2^63"
+    if name == "checksum":
+        return "not true or false"
+    if name in _INTEGERS:
+        return f"not a whole number from 0 to 2^{_INTEGERS[name]} - 1"
+    return f"not what {'an' if kind in (StreamInfo, Error) else 'a'} {_KINDS[kind]} message has there"
 
 
 def _counts(value: Any) -> bool:

@@ -110,6 +110,18 @@ def test_hosts_add_names_and_tokens_make_names_harmless():
     assert Settings(tokens=(TOKEN,)).answers_to("anything")
 
 
+def test_the_address_behind_a_proxy_names_the_server():
+    settings = Settings(public_url="https://Art.Example:8443/art/")
+    assert settings.answers_to("art.example")
+    assert not settings.answers_to("example")
+
+
+@pytest.mark.parametrize("url", ["art.example/art", "/art", "ws://art.example", "https://", "https://a?b", "https://["])
+def test_what_is_no_address_of_a_server(url):
+    with pytest.raises(UserError, match=r"^public_url=.* is no address: give one such as"):
+        Settings(public_url=url)
+
+
 def test_others_are_let_in_with_a_token_only():
     for host in ("127.0.0.1", "localhost", "::1", "127.1.2.3"):
         check_address(host, Settings())

@@ -214,6 +214,21 @@ def test_a_message_with_a_wrong_value_is_refused(change: dict):
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": -1}, "a read message has start=-1, not a whole number from 0 to 2^63 - 1"),
+        ({"seed": "0"}, 'a read message has seed="0", not null or a whole number between -2^63 and 2^63'),
+        ({"checksum": None}, "a read message has checksum=null, not true or false"),
+        ({"codec": None}, "a read message has codec=null, not what a read message has there"),
+    ],
+)
+def test_a_wrong_value_is_told_as_it_was_written(change: dict, said: str):
+    with pytest.raises(WireError) as caught:
+        unpack_message(json.dumps({**READ, **change}))
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
     ("buckets", "shares"),
     [
         ({"16x16": 6, "12x16": 4}, {"16x16": 6}),

@@ -54,6 +54,7 @@ def create_app(studio: Studio) -> FastAPI:
         title="diffusion_art",
         description=_DESCRIPTION,
         version=__version__,
+        servers=None if (url := studio.settings.public_url) is None else [{"url": url.rstrip("/")}],
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,

@@ -607,6 +607,24 @@ def test_prompts_are_not_logged(client, caplog):
     assert "secret" not in ours
 
 
+@pytest.mark.slow
+def test_behind_a_proxy_that_has_it_below_a_path(toy_folder):
+    at, host = "https://art.example/art", {"host": "art.example"}  # as a proxy passes it on, the path cut off
+    settings = Settings(public_url=f"{at}/")
+    with (
+        serving(toy_folder, settings=settings) as own,
+        httpx2.Client(base_url=own.url, headers=host, trust_env=False) as proxy,
+    ):
+        answer = proxy.post(
+            GENERATIONS, json={"prompt": "x", "response_format": "url", "num_inference_steps": 1}
+        ).json()
+        url = answer["data"][0]["url"]
+        assert url.startswith(f"{at}/files/")
+        assert proxy.get(url.removeprefix(at)).headers["content-type"] == "image/png"
+        assert proxy.get("/openapi.json").json()["servers"] == [{"url": at}]
+        assert f"curl {at}/v1/images/generations" in proxy.get("/docs").text
+
+
 def test_other_pages_may_not_call_unless_they_are_named(toy_folder, client):
     origin = {"origin": "https://example.org"}
     asking = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
