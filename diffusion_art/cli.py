@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_art.accel.memory import keep_memory
-from diffusion_art.config import config_dir
+from diffusion_art.config import config_dir, plain
 from diffusion_art.errors import UserError, raised_in
 from diffusion_art.hydra_errors import (
     check_sections,
@@ -44,7 +44,7 @@ from diffusion_art.training.run.run_folder import drop_if_bare, is_new
 
 log = logging.getLogger(__name__)
 
-ADDRESSES = ("path", "real")  # keys whose values may be the address of shards
+ADDRESSES = ("path", "url", "real")  # keys whose values may be the address of shards, or of their server
 # errors of the system that are no mistake of the program: no place, no permission, a folder in place of a file
 OF_A_FULL_DISK = frozenset((errno.ENOSPC, errno.EDQUOT))
 OF_THE_DISK = OF_A_FULL_DISK | {
@@ -225,9 +225,10 @@ def _refuse_keys(config: DictConfig, config_name: str) -> None:
 
 
 def _refuse_secret_address(config: DictConfig) -> None:
-    """UserError where `data.path` of a config file carries a secret; what Hydra wrote down of it is removed."""
+    """UserError where an address of a config file carries a secret; what Hydra wrote down of it is removed."""
+    there = [plain(OmegaConf.select(config, key, throw_on_missing=False)) for key in ("data.path", "data.url")]
     try:
-        refuse_secrets(str(OmegaConf.select(config, "data.path", throw_on_missing=False)))
+        refuse_secrets(str(there))
     except UserError:
         job = _job()
         if job is not None and job.output_subdir:

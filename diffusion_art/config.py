@@ -356,6 +356,11 @@ def value_at(node: Any, key: str, default: Any = None) -> Any:
     return node
 
 
+def listed(given: Any) -> list[str]:
+    """What a config gives where a list belongs: one text is a list of one, null of none."""
+    return [str(each) for each in (given if isinstance(given, list) else [] if given is None else [given])]
+
+
 def literal(text: str) -> str:
     """`text` as a config has to hold it to read back the same, where `${` would begin an interpolation."""
     if "${" not in text:

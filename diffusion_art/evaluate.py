@@ -20,11 +20,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_art.cli import command
-from diffusion_art.config import plain
+from diffusion_art.config import listed, plain
 from diffusion_art.devices import pick_device
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.curves import AXES
 from diffusion_art.evaluation.evaluate_runs import (
+    DEFAULT,
     Opened,
     check_pictures,
     evaluate_run,
@@ -50,7 +51,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if asked["judge"] == "train":
         return train_judge()
     networks = Networks(pick_device(asked["device"]))
-    for metric in metrics_of(asked["metric"], asked["metrics"] or ["caption_following"]).values():
+    for metric in metrics_of(asked["metric"], asked["metrics"] or [DEFAULT]).values():
         metric.check(networks)
     paths, typed = asked["run"], command_line("evaluate", sys.argv[1:])
     asked, metrics = _chosen(config, asked, opened(paths, asked), networks)
@@ -91,7 +92,7 @@ def _checked(asked: dict[str, Any]) -> dict[str, Any]:
     if asked["judge"] == "use" and not asked["run"]:
         raise UserError("there is no run to evaluate: give one, as in run=logs/quickstart.")
     for name in ("run", "slices", *(["metrics"] if asked["metrics"] is not None else [])):
-        asked[name] = list(asked[name] or []) if not isinstance(asked[name], str) else [asked[name]]
+        asked[name] = listed(asked[name])
     asked["sampler"] = _several_samplers() or asked.get("sampler")
     if empty := [axis for axis in (*AXES, "metrics") if asked[axis] == [] and asked["judge"] == "use"]:
         raise UserError(f"{empty[0]}=[] holds nothing to measure with: give one value or more.")

@@ -260,7 +260,8 @@ def _unknown(key: str, config_name: str) -> str:
         return f"{key} changes nothing here: give {decided[1]}."
     if called_here(key, config):
         return f"there is no config key `{key}`{_nearest(key, config)}"
-    beside = f" `{parent}` has {_named(within)}." if isinstance(within, dict) and within else ""
+    there = _named(within) if isinstance(within, dict) else ""
+    beside = f" `{parent}` has {there}." if there else ""
     adding = f" Add a new key with `+{key}=...`." if is_collection(within) or "_target_" in (within or {}) else ""
     return f"there is no config key `{key}`{_nearest(key, config)}{beside}{adding}"
 

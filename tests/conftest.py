@@ -7,7 +7,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """What a command sets up in this process for its log, which writes to the streams of one test, ends with it."""
+    root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        for handler in set(root.handlers) - set(handlers):
+            root.removeHandler(handler)
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@pytest.fixture
+def logging_as_before(capfd) -> Iterator[None]:
+    """For tests that call a command by themselves."""
+    with _logging_as_before():
+        yield
+
+
 @pytest.fixture
 def run_here(monkeypatch, capfd, tmp_path):
     """`run_here("train", "seed=1")` runs a command's entry point in this process, in `tmp_path`: quicker, and checked
@@ -78,19 +101,13 @@ def run_here(monkeypatch, capfd, tmp_path):
             module = importlib.import_module(f"diffusion_art.{name}.__main__")
         monkeypatch.setattr(sys, "argv", [f"diffusion_art.{name}", *arguments])
         monkeypatch.chdir(tmp_path)
-        root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)
         status = 0
         try:
-            module.main()
+            with _logging_as_before():
+                module.main()
         except SystemExit as left:
             status = int(left.code or 0)
         finally:
-            GlobalHydra.instance().clear()
-            for handler in set(root.handlers) - set(handlers):
-                root.removeHandler(handler)
-                handler.close()
-            root.handlers[:] = handlers
-            root.setLevel(level)
             capture = capfd.readouterr()
         return status, capture.out, capture.err
 

@@ -140,6 +140,7 @@ def test_an_old_key_gets_the_new_one_named(words, now, run_here):
         (("train", "learning_rate=1e-4"), "no config key `learning_rate`; did you mean `optim.lr`?"),
         (("train", "data.batch_size=16"), "did you mean `data.global_batch_size`?"),
         (("train", "max_steps=9"), "did you mean `trainer.max_steps`?"),
+        (("train", "+experiment=wikiart", "data.source.count=5"), "or `data.remote`? Add a new key with `+data.source"),
         (("train", "--resume_from_checkpoint=logs/a"), "here ckpt_path=logs/a"),
         (("train", "--resume-from-checkpoint", "last"), "here ckpt_path=last"),
         (("train", "--seed", "1"), "there is no option --seed: settings are words like key=value, here seed=1"),
@@ -288,6 +289,7 @@ def test_jobs_that_failed_are_told_though_the_clock_is_set_back(run_here, monkey
     assert "error: 1 of the jobs failed:\n  there is no checkpoint at nowhere.ckpt" in complaints
 
 
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("way", ["safetensors", "torch", "plain"])
 def test_a_full_disk_ends_a_command_in_a_sentence(way, monkeypatch, capfd):
     def write(config: object) -> None:
@@ -369,6 +371,7 @@ def test_a_launcher_that_cannot_start_jobs_is_told_in_a_sentence(run_here, monke
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("logging_as_before")
 def test_a_job_that_went_well_since_has_failed_no_more(monkeypatch, capfd, tmp_path):
     """What it left when it failed is told as its end by `watch`."""
     mistakes = [UserError("once")]
@@ -388,6 +391,7 @@ def test_a_job_that_went_well_since_has_failed_no_more(monkeypatch, capfd, tmp_p
     assert not (tmp_path / "out/job/failed.txt").exists()
 
 
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("name", ["export", "train"])
 def test_keys_of_a_sweep_may_be_typed_as_one_mapping(name, monkeypatch, capfd, tmp_path):
     seen = []

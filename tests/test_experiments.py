@@ -16,7 +16,9 @@ from diffusion_art.experiments.edm import Edm
 from diffusion_art.launching.settle import settle
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import TrainableClip
+from diffusion_art.models.jit import JiT
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.models.unet import UNet
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.sources.folder.folder import ImageFolder
@@ -258,6 +260,30 @@ def test_debug_tiny_goes_with_any_text_encoder(kind, tmp_path):
     words += ["model/text_encoder@model.text_encoder.encoders.second=open_clip_scratch"] if kind == "pair" else []
     settings = _settled(tmp_path, "+experiment=quickstart32", "+debug=tiny", *words)
     assert isinstance(build(settings["model"]), TextToImage)
+
+
+@pytest.mark.parametrize(
+    ("words", "backbone"),
+    [
+        (["model/backbone=jit_base"], JiT),
+        (["data.image_size_px=128"], UNet),
+        (["model/backbone=unet_base", "data.image_size_px=64", "model/codec=unshuffle4"], UNet),
+    ],
+)
+def test_debug_tiny_shrinks_the_network_that_was_chosen_for_pictures_of_any_size(words, backbone, tmp_path):
+    settings = _settled(tmp_path, "+experiment=quickstart32", "+debug=tiny", *words)
+    model = build(settings["model"])
+    assert isinstance(model.backbone, backbone)
+    assert sum(p.numel() for p in model.backbone.parameters()) < 1e6
+
+
+def test_debug_tiny_passes_no_key_over_that_was_typed(tmp_path):
+    words = ["+experiment=quickstart32", "+debug=tiny", "data.path=somewhere", "model.backbone.width=64"]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=words)
+    settings = settle(config, tmp_path, typed=["model.backbone.width"])
+    with pytest.raises(UserError, match="unexpected keyword argument 'width'"):
+        build(settings["model"])
 
 
 def test_the_trainer_counts_in_steps_and_logs_short_runs(tmp_path):

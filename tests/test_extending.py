@@ -17,6 +17,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
+from diffusion_art.shards.reader import ShardSet
 from tests.conftest import ROOT
 from tests.fakes import toy_run
 
@@ -195,6 +196,41 @@ def test_a_loop_of_ones_own_learns(painter_shards, tmp_path, monkeypatch):
     seen: dict[str, Any] = {}
     exec(code, seen)
     assert 0 < float(seen["loss"].detach()) < 10
+
+
+TWO_PROCESSES = """
+import os, sys
+from pathlib import Path
+
+from torch import distributed
+
+from diffusion_art.data.datamodule import StreamDataModule
+
+shards, out = sys.argv[1:]
+distributed.init_process_group("gloo")
+data = StreamDataModule(shards=shards, url="shards", image_size_px=16, global_batch_size=8, num_workers=0)
+data.setup("fit")
+keys = [key for batch in data.train_dataloader() for key in batch.keys]
+Path(out, os.environ["RANK"]).write_text("\\n".join(keys))
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_loop_of_ones_own_in_two_processes_reads_each_picture_in_one_of_them(painter_shards, tmp_path):
+    script = tmp_path / "loop.py"
+    script.write_text(TWO_PROCESSES)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(painter_shards)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *words, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = ((tmp_path / rank).read_text().split() for rank in "01")
+    shards = ShardSet.open(painter_shards)
+    read = 8 * -(-shards.splits["train"] // 8)  # whole batches: the last one has some of the next epoch
+    assert len(first) == len(second) == read // 2
+    assert {*first, *second} == {shards.key("train", i) for i in range(shards.splits["train"])}
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning

@@ -34,6 +34,8 @@ from diffusion_art.runs import Run, load_run
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "caption_following"  # the metric of the painter's pictures, where none is named
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -62,14 +64,14 @@ def _model(load: Callable[[], Run]) -> TextToImage:
 
 
 def names_that_fit(runs: Sequence[Opened], nodes: Mapping[str, Any], *, networks: Networks) -> list[str]:
-    """The metrics where none were named: `caption_following` of the painter's pictures, of others what they allow.
+    """The metrics where none were named: DEFAULT of the painter's pictures, of others what they allow.
 
     Raises:
         UserError: a run's data are not at hand.
     """
     if all(run.data.painter is not None for run in runs):
-        return ["caption_following"]
-    left_out = "caption_following, which is for the painter's pictures"
+        return [DEFAULT]
+    left_out = f"{DEFAULT}, which is for the painter's pictures"
     for run in runs:
         run.data.real()
     metric = metrics_of(nodes, ["val_x0"])["val_x0"]

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_art.accel.regions import cannot_compile
 from diffusion_art.checkpoints import read_plain
-from diffusion_art.config import build, class_of, config_dir, is_a, plain
+from diffusion_art.config import build, class_of, config_dir, is_a, kind_of, plain, shipped
 from diffusion_art.devices import computes_in_bf16, device_of, precision_named
 from diffusion_art.errors import UserError
 from diffusion_art.launching import names
@@ -35,7 +35,6 @@ from diffusion_art.units import counted
 log = logging.getLogger(__name__)
 
 TINY_PARTS = (("model", "backbone"), ("model", "text_encoder"), ("callbacks", "samples"))
-TINY_TEXT = ("width", "layers", "heads", "vocab_size")  # what conf/debug/tiny.yaml gives a text encoder
 WORTH_COMPILING_STEPS = 1000  # compile=auto: a shorter run is over before compiling has paid
 
 
@@ -218,22 +217,24 @@ def settled_compile(asked: bool | str, accelerator: str, max_steps: int) -> bool
 
 
 def _settle_tiny(config: DictConfig, typed: Sequence[str]) -> None:
-    """`+debug=tiny` makes the network and the text tower that is trained along small; an encoder of another kind keeps
-    its own size. What it says of a part that a run does not have goes: an autoencoder has no text tower. Such a part
-    has no class.
+    """`+debug=tiny` makes the network, of whatever kind, and the text tower that is trained along small; an encoder of
+    another kind keeps its own size. What it says of a part that a run does not have goes: an autoencoder has no text
+    tower. Such a part has no class.
     """
     for section, name in TINY_PARTS:
         node = config[section].get(name)
         given = any(_below(key, section, name) for key in typed)
         if isinstance(node, DictConfig) and "_target_" not in node and not given:
             del config[section][name]
-    encoder = config.model.get("text_encoder")
-    if encoder is None or "_target_" not in encoder:
-        return
-    known = inspect.signature(class_of(encoder)).parameters
-    for name in TINY_TEXT:
-        if name in encoder and name not in known and f"model.text_encoder.{name}" not in typed:
-            del encoder[name]
+    for part, sizes in shipped("debug/tiny")["model"].items():
+        node = config.model.get(part)
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            continue
+        known = inspect.signature(kind_of(node)).parameters
+        for name, size in sizes.items():
+            of_tiny = name in node and node[name] == size and f"model.{part}.{name}" not in typed
+            if of_tiny and name not in known:
+                del node[name]
 
 
 def _below(key: str, *parts: str) -> bool:

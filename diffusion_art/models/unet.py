@@ -34,9 +34,9 @@ class UNet(Backbone):
     """diffusers' UNet with captions.
 
     Level i works at side `sample_size / 2^i` with `block_channels[i]` channels and `layers_per_block`
-    residual blocks down (one more up). Levels whose side is in `attention_sides` have self-attention and
-    cross-attention to the caption's tokens after each residual block, in heads of `head_channels` channels, or of as
-    few more as divide the level's; padding tokens are never attended to.
+    residual blocks down (one more up). Levels whose side is in `attention_sides`, the lowest one for None, have
+    self-attention and cross-attention to the caption's tokens after each residual block, in heads of `head_channels`
+    channels, or of as few more as divide the level's; padding tokens are never attended to.
     Latents of another side are taken too, where it can be halved as often: `side_multiple` divides it.
     The caption's pooled vector is embedded and added to the time embedding, which scales and shifts every
     residual block. The last convolution starts at zero, so an untrained network answers zero.
@@ -65,7 +65,7 @@ class UNet(Backbone):
         pooled_dim: int,
         block_channels: Sequence[int] = (64, 96, 128),
         layers_per_block: int | Sequence[int] = 1,
-        attention_sides: Sequence[int] = (8,),
+        attention_sides: Sequence[int] | None = (8,),
         head_channels: int = 48,
         norm_groups: int = 8,
         dropout: float = 0.0,
@@ -74,6 +74,7 @@ class UNet(Backbone):
     ):
         super().__init__()
         sides = [sample_size // 2**level for level in range(len(block_channels))]
+        attention_sides = sides[-1:] if attention_sides is None else attention_sides
         attends = [side in attention_sides for side in sides]
         _check(sample_size, sides, attends, block_channels, attention_sides, norm_groups)
 

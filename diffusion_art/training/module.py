@@ -61,6 +61,7 @@ class DiffusionModule(LightningModule):
         self.provenance = provenance or {}
         self._ema_of = ema
         self.ema = ema(step.model)
+        self._parts: list[dict[str, Tensor]] = []  # the losses of a step so far
         self._means: tuple[list[str], Exchange] | None = None  # of the losses in all processes, on their way
         self._validation: Validation | None = None  # while there is one
 
@@ -116,16 +117,24 @@ class DiffusionModule(LightningModule):
         size = getattr(getattr(self.trainer, "datamodule", None), "global_batch_size", len(batch))
         example = self.step.drawn(batch, global_batch_size=size, parts=self.trainer.accumulate_grad_batches)
         losses = self.step(example, step=self.global_step, every_weight=self.trainer.world_size > 1)
-        named = {f"train/{name}": loss for name, loss in losses.by_name().items()}
-        if self.trainer.world_size == 1:
-            self.log_dict(named, batch_size=len(batch))
-        else:
-            means = torch.stack([loss.detach().to(self.device).float() for loss in named.values()])
-            self._means = list(named), Exchange(means / self.trainer.world_size)
+        self._tell(losses.by_name(), batch_idx, pictures=len(batch))
         return losses.total()
 
+    def _tell(self, losses: dict[str, Tensor], batch_idx: int, *, pictures: int) -> None:
+        """Log the losses with the last part of a step: the means over its parts, which have as many pictures each."""
+        parts = self.trainer.accumulate_grad_batches
+        self._parts = [*(self._parts if batch_idx % parts else []), losses]
+        if (batch_idx + 1) % parts and not self.trainer.is_last_batch:
+            return
+        named = {f"train/{name}": _mean([part[name] for part in self._parts]) for name in losses}
+        if self.trainer.world_size == 1:
+            self.log_dict(named, batch_size=pictures)
+        else:
+            means = torch.stack([loss.to(self.device).float() for loss in named.values()])
+            self._means = list(named), Exchange(means / self.trainer.world_size)
+
     def on_after_backward(self) -> None:
-        """The means over all pictures of the batch, of which several processes have as many each."""
+        """The means over all pictures of the step, of which several processes have as many each."""
         if self._means is not None:
             names, means = self._means
             self.log_dict(dict(zip(names, means.values().unbind(), strict=True)), batch_size=1)
@@ -206,3 +215,7 @@ class DiffusionModule(LightningModule):
         optimizer = build_optimizer(self.optimizer_factory, self, weight_decay=self.weight_decay)
         lie_alike(states, [p for group in optimizer.param_groups for p in group["params"]])
         renew_settings(states, optimizer)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()

@@ -7,7 +7,8 @@ Other devices draw other noise: a CPU has a generator for each picture, a CUDA d
 (`philox.py`), so that no step waits for a loop over its pictures.
 
 A `TrainingNoise` maps pictures x_0 and their positions in the endless order to unit noise, a pure function of (seed,
-positions, x_0). `experiments/immiscible.py` has some that look at the picture.
+positions, x_0). `experiments/immiscible.py` has some that look at the picture. One whose pictures share their noises
+says in `block` how many in a row do, so that no part of a step has a piece of a block.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from diffusion_art.config import unescaped
 from diffusion_art.files import without_secrets
 from diffusion_art.reports.curves import CLOCK, STEP, columns_of, row_of
 from diffusion_art.reports.grids import grids_of
-from diffusion_art.training.run.run_folder import LOCK_FILE, is_held
+from diffusion_art.training.run.run_folder import LOCK_FILE, has_finished, is_held
 
 METRICS, CONFIG, LOG, REPORT, PAGE = "metrics.csv", "config.yaml", "train.log", "report.md", "report.html"
 SHOWN = ("train/loss", "val/loss", "time/images_per_s", CLOCK)  # newest values in the list of runs
@@ -84,7 +84,7 @@ class RunFolder:
         return asked if asked is not None and asked > 0 else None
 
     def _state(self, stamps: dict[str, Any]) -> tuple[str, str]:
-        """As the folder tells: a lock that is held, a last word in the log, a report at the end."""
+        """As the folder tells: a lock that is held, a last word in the log, a mark or a report at the end."""
         held = is_held(self.path)
         wrote = stamps[METRICS]
         if held or (held is None and wrote and time.time() - wrote[1] / 1e9 < _SILENT_S):
@@ -97,7 +97,7 @@ class RunFolder:
         if ": stopped " in said:
             return "stopped", said
         report = stamps[REPORT]
-        if report and (not wrote or report[1] > wrote[1] - _LATE_S * 1e9):
+        if has_finished(self.path) or (report and (not wrote or report[1] > wrote[1] - _LATE_S * 1e9)):
             return "finished", ""
         return "stopped", "it ended without a word: killed, or by an error that its terminal showed"
 

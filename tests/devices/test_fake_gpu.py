@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_art.tensors import Conditioning
 from tests.devices.fake_gpu import FakeGpu
 
 
@@ -33,6 +34,12 @@ def test_two_devices_in_one_operation_are_refused(gpu):
 def fused_adamw(p: torch.Tensor, *, step: torch.Tensor) -> None:
     settings = {"lr": 1.0, "beta1": 0.9, "beta2": 0.9, "weight_decay": 0.0, "eps": 1e-8}
     torch._fused_adamw_([p], [p], [p], [p], [], [step], **settings, amsgrad=False, maximize=False)
+
+
+def test_a_conditioning_moves_whole(gpu):
+    here = Conditioning(torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 4))
+    there = here.to("cuda")
+    assert (there.tokens * there.mask[..., None]).device.type == "cuda"
 
 
 def test_indices_may_come_from_the_cpu_and_not_from_the_gpu(gpu):

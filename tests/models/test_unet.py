@@ -57,6 +57,7 @@ def test_attention_stands_only_where_it_was_asked_for():
 
     assert blocks(small_unet()) == {"down_blocks.1", "up_blocks.0", "mid_block.attentions"}
     assert blocks(small_unet(attention_sides=[8])) == {"down_blocks.0", "up_blocks.1"}
+    assert blocks(small_unet(attention_sides=None)) == blocks(small_unet(attention_sides=[4]))
 
 
 def test_a_side_that_no_level_has_is_refused_with_the_sides_there_are():

@@ -161,7 +161,7 @@ def test_a_step_with_a_pretrained_tower_waits_for_nothing(tmp_path):
 def test_steps_of_one_of_two_processes_wait_for_nothing(tmp_path):
     sent = _fit(toy_model(), tmp_path, optimizer=ADAMW, strategy=PretendedPeers, steps=9)
     steps = 2  # what is read of a pretended device is one: after the first step it was asked to stop, which is read now
-    assert sent["allreduce_"] == steps * (2 * 2 + 1)  # the losses and the flag of two parts, and whether to stop
+    assert sent["allreduce_"] == steps * (2 + 1 + 1)  # the flags of two parts, the losses of both, and whether to stop
 
 
 def test_a_step_of_muon_on_the_nearest_noise_waits_for_nothing(tmp_path):

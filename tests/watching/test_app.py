@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffusion_art.config import verbatim
 from diffusion_art.serving.settings import Settings
+from diffusion_art.training.run.run_folder import held
 from diffusion_art.watching import runs as runs_module
 from diffusion_art.watching.folder import settings_of
 from tests.conftest import ROOT
@@ -41,8 +42,9 @@ def test_runs_are_found_at_any_depth_with_how_they_stand(client, logs):
     assert (run["state"], run["step"], run["max_steps"], run["grid"]) == ("finished", 40, 40, 20)
     assert run["figures"]["val/loss"] == 0.9
     assert run["figures"]["train/loss"] == pytest.approx(1 / 40)
-    with _holder(write_run(logs / "night/second", lr=0.2, rows=7)):
+    with _holder(write_run(logs / "night/second", lr=0.2, rows=7)) as holder:
         assert listed(client)["night/second"]["state"] == "running"
+        holder.kill()
     (logs / "night/second/report.md").unlink()
     assert listed(client)["night/second"]["state"] == "stopped"
     with (logs / "night/second/train.log").open("a") as log:
@@ -54,6 +56,12 @@ def test_runs_are_found_at_any_depth_with_how_they_stand(client, logs):
     with (logs / "night/second/train.log").open("a") as log:
         log.write(LOG.replace("run: logs/night", "SIGTERM: stopped at step 7, which is saved"))
     assert listed(client)["night/second"]["state"] == "stopped"
+    with (logs / "night/second/train.log").open("a") as log:
+        log.write(LOG)
+    assert listed(client)["night/second"]["state"] == "stopped"
+    with held(logs / "night/second"):  # it goes on to its end, and writes no report
+        pass
+    assert listed(client)["night/second"]["state"] == "finished"
     (logs / "night/third").mkdir()
     (logs / "night/third/.running").touch()
     (logs / "night/third/failed.txt").write_text("#3 optim.lr=1e18: the loss became nan")

@@ -53,8 +53,13 @@ class Found:
         return (high - low) / (last - first) if last > first else 0.0
 
 
-def usable_sizes(pictures: int, *, world: int) -> list[int]:
-    """Pictures at once for each of `world` processes that divide a step of `pictures` into equal parts.
+def block_of(settings: dict[str, Any]) -> int:
+    """How many pictures in a row must come at once, since they share their noises."""
+    return int(getattr(build(settings["noise"]), "block", 1)) if settings.get("noise") else 1
+
+
+def usable_sizes(pictures: int, *, world: int, block: int = 1) -> list[int]:
+    """Pictures at once for each of `world` processes that divide a step of `pictures` into equal parts of whole blocks.
 
     Raises:
         UserError: the processes cannot share a step.
@@ -65,7 +70,12 @@ def usable_sizes(pictures: int, *, world: int) -> list[int]:
             f"multiple of {world}."
         )
     share = pictures // world
-    return [size for size in range(1, share + 1) if share % size == 0]
+    if share % block:
+        raise UserError(
+            f"noise.block={block} does not divide the {share} pictures of a step that each process has. Use "
+            f"noise.block={share} or a divisor of it, or noise=immiscible, which needs no blocks."
+        )
+    return [size for size in range(block, share + 1, block) if share % size == 0]
 
 
 def largest(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
@@ -87,7 +97,8 @@ def find_batch_size(settings: dict[str, Any], *, world: int) -> Found:
         UserError: not even one picture fits, the search was killed, or it refuses the settings.
     """
     data, trainer = settings["data"], settings["trainer"]
-    sizes = usable_sizes(data["global_batch_size"] * trainer["accumulate_grad_batches"], world=world)
+    pictures = data["global_batch_size"] * trainer["accumulate_grad_batches"]
+    sizes = usable_sizes(pictures, world=world, block=block_of(settings))
     asked = json.dumps({"settings": settings, "sizes": sizes, "world": world})
     command = [sys.executable, "-m", __name__]
     path = os.pathsep.join(filter(None, [str(Path(diffusion_art.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
@@ -104,8 +115,9 @@ def find_batch_size(settings: dict[str, Any], *, world: int) -> Found:
         raise UserError(told["refused"])
     peaks = {int(size): int(peak) for size, peak in told["peaks"]}
     if told["size"] is None:
+        least = "one picture at once fits" if sizes[0] == 1 else f"{sizes[0]} pictures at once fit"
         raise UserError(
-            f"not even one picture at once fits into {told['limit'] / 1e9:.3g} GB: take a smaller model/backbone or "
+            f"not even {least} into {told['limit'] / 1e9:.3g} GB: take a smaller model/backbone or "
             "data.image_size_px, model.backbone.gradient_checkpointing=true, or a higher memory_limit_gb."
         )
     return Found(told["size"], told["limit"], peaks)

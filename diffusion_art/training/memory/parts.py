@@ -23,7 +23,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Conditioning
-from diffusion_art.training.memory.batch_size import GPU_SHARE, usable_sizes
+from diffusion_art.training.memory.batch_size import GPU_SHARE, block_of, usable_sizes
 
 BYTES_PER_WEIGHT = 20
 BF16_SHARE = 0.9  # of what is kept in float32
@@ -40,18 +40,18 @@ def memory_limit(settings: dict[str, Any]) -> int | None:
 
 
 def fitting_part(settings: dict[str, Any], *, limit: int, world: int) -> tuple[int, int]:
-    """The most pictures of a global batch that each of `world` processes can hold at once, at least one, and the bytes
-    that are foreseen for them.
+    """The most pictures of a global batch that each of `world` processes can hold at once, at least one or one block,
+    and the bytes that are foreseen for them.
 
     Raises:
         UserError: the processes cannot share a global batch.
     """
-    sizes = usable_sizes(settings["data"]["global_batch_size"], world=world)
+    sizes = usable_sizes(settings["data"]["global_batch_size"], world=world, block=block_of(settings))
     fixed, kept = kept_bytes(settings["model"])
     if "bf16" in str(settings["trainer"]["precision"]):
         kept = int(BF16_SHARE * kept)
     fitting = [size for size in sizes if fixed + size * kept <= limit]
-    size = max(fitting, default=1)
+    size = max(fitting, default=sizes[0])
     return size, fixed + size * kept
 
 

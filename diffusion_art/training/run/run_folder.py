@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from diffusion_art.errors import UserError
 
@@ -20,12 +21,14 @@ log = logging.getLogger(__name__)
 
 LOCK_FILE = ".running"
 _BARE = {".hydra", LOCK_FILE, "train.log"}
+_FINISHED = "finished"  # what stands in it after a run that came to its end
 HELD_VARIABLE = "DIFFUSION_ART_HELD_RUN"  # for the processes that a run starts in its own folder
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Inside the block no other process can hold `folder`.
+    """Inside the block no other process can hold `folder`. One that ends without an error leaves it as the folder of a
+    run that `has_finished`.
 
     The lock is the kernel's (POSIX, over NFS too): it ends with its process, however that ends, so a killed run can be
     resumed at once. Where a file system has no locks, nothing is locked.
@@ -38,14 +41,24 @@ def held(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:
-        _lock(folder, file)
+        locked = _lock(folder, file)
         yield
+        if locked:
+            _write(file, _FINISHED)
 
 
 def is_new(folder: Path) -> bool:
     """Whether no run has had `folder` yet."""
     said = folder / "train.log"
     return not (folder / LOCK_FILE).exists() and not (said.exists() and said.stat().st_size)
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether the run that had `folder` last came to its end, as far as the folder tells."""
+    try:
+        return (folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace") == _FINISHED
+    except OSError:
+        return False
 
 
 def drop_if_bare(folder: Path) -> None:
@@ -80,19 +93,25 @@ _UNTIL_THE_END = {
 _KIND = {"linux": struct.Struct("h"), "darwin": struct.Struct("20xh")}
 
 
-def _lock(folder: Path, file) -> None:
+def _lock(folder: Path, file: TextIO) -> bool:
+    """Whether there are locks here."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             log.debug("%s cannot be locked (%s)", folder, error)
-            return
+            return False
         file.seek(0)
         raise UserError(
             f"{folder} is being trained by {file.read().strip() or 'another process'}. Stop that run or wait for its "
             "end, or give this one another name: run=NAME."
         ) from None
+    _write(file, f"process {os.getpid()} on {platform.node()}")
+    return True
+
+
+def _write(file: TextIO, text: str) -> None:
     file.seek(0)
     file.truncate()
-    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.write(text)
     file.flush()

@@ -45,6 +45,9 @@ def test_sizes_divide_the_share_of_each_process():
     assert usable_sizes(24, world=2) == [1, 2, 3, 4, 6, 12]
     with pytest.raises(UserError, match="24 pictures cannot be shared by 5"):
         usable_sizes(24, world=5)
+    assert usable_sizes(96, world=2, block=16) == [16, 48]  # pictures that share their noises stay together
+    with pytest.raises(UserError, match=r"noise\.block=16 does not divide the 24 pictures of a step that each process"):
+        usable_sizes(48, world=2, block=16)
 
 
 @pytest.mark.slow

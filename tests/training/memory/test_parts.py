@@ -10,11 +10,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
-from diffusion_art.config import config_dir
+from diffusion_art.config import config_dir, shipped
 from diffusion_art.errors import UserError
 from diffusion_art.launching.batches import settle_batch_size
 from diffusion_art.launching.settle import settle
 from diffusion_art.training.memory.parts import fitting_part, kept_bytes
+from tests.fakes import JIT_CONFIG, MODEL_CONFIG
 
 
 def settled(tmp_path, *overrides: str) -> dict[str, Any]:
@@ -50,6 +51,17 @@ def test_what_a_picture_keeps_does_not_hang_on_the_batch_and_checkpointing_saves
     assert less[0] == fixed == larger[0]
     assert less[1] < kept / 2
     assert 2.5 * kept < larger[1] < 5 * kept
+
+
+def test_noises_that_are_shared_in_blocks_stay_whole():
+    noise = shipped("noise/assigned") | {"block": 4}
+    settings = {
+        "data": {"global_batch_size": 24},
+        "trainer": {"precision": 32},
+        "model": MODEL_CONFIG | {"backbone": JIT_CONFIG},
+        "noise": noise,
+    }
+    assert fitting_part(settings, limit=1, world=1)[0] == 4
 
 
 def test_parts_are_never_larger_than_asked_for(tmp_path):

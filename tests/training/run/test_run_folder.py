@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.config import config_dir
 from diffusion_art.errors import UserError
 from diffusion_art.launching.names import fresh_folder, register, run_stamp
-from diffusion_art.training.run.run_folder import HELD_VARIABLE, drop_if_bare, held, is_held, is_new
+from diffusion_art.training.run.run_folder import HELD_VARIABLE, drop_if_bare, has_finished, held, is_held, is_new
 from tests.conftest import ROOT
 
 HOLD = (
@@ -52,6 +52,16 @@ def test_a_run_that_goes_on_keeps_its_folder_and_a_killed_one_leaves_it(tmp_path
     assert is_held(tmp_path / "run") is False
     with held(tmp_path / "run"):
         pass
+
+
+def test_a_run_that_came_to_its_end_says_so_until_it_goes_on(tmp_path):
+    assert not has_finished(tmp_path / "run")
+    with held(tmp_path / "run"):
+        assert not has_finished(tmp_path / "run")
+    assert has_finished(tmp_path / "run")
+    with pytest.raises(UserError, match="the loss became nan"), held(tmp_path / "run"):
+        raise UserError("the loss became nan")
+    assert not has_finished(tmp_path / "run")
 
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path):
