@@ -66,7 +66,7 @@ def test_a_checker_of_shapes_leaves_the_kernels_to_triton():
     from diffusion_art.accel import norm_kernels
 
     kernels = [each for each in vars(norm_kernels).values() if isinstance(each, JITFunction)]
-    assert len(kernels) == 7
+    assert len(kernels) == 11
     assert all(kernel.fn.__globals__ is vars(norm_kernels) for kernel in kernels)
 
 
