@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import check_codec
 from diffusion_art.data.precomputed import on_device
-from diffusion_art.devices import sent
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.record import Record
-from diffusion_art.tensors import Batch, Conditioning
+from diffusion_art.tensors import Batch, Conditioning, sent
 from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, seed_units, spread_times
 from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term, active_at, by_name, go_on, states_of
