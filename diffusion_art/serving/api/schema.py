@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from diffusion_art.diffusion.noise import ASKED_LIMIT
+from diffusion_art.diffusion.samplers.base import ASKED_LIMIT
 
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ignored = Annotated[Any, Field(description="OpenAI's clients send it; it is ignored.")]
