@@ -17,8 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.attention import FEW_JOINT
-from diffusion_art.accel.norm import rms_norm
+from diffusion_art.accel.layers import FEW_JOINT, rms_norm
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.size_embedding import SizeEmbedding

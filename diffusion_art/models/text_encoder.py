@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from diffusion_art.accel.attention import few_tokens
+from diffusion_art.accel.layers import few_tokens
 from diffusion_art.models.frozen_text import FrozenTextEncoder
 from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import ClipTokenizer

@@ -20,7 +20,7 @@ from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.norm import TokenNorm
+from diffusion_art.accel.layers import TokenNorm
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.size_embedding import SizeEmbedding

@@ -21,9 +21,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.attention import attention, projected
-from diffusion_art.accel.maps import as_map, channels_last, upsampled
-from diffusion_art.accel.norm import conv_group_norm, group_norm
+from diffusion_art.accel.layers import (
+    as_map,
+    attention,
+    channels_last,
+    conv_group_norm,
+    group_norm,
+    projected,
+    upsampled,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +91,7 @@ class Upsample(nn.Module):
 class Attend(nn.Module):
     """softmax(q k^T / sqrt(d) + bias) v, as a part without weights: a hook on it sees what attends to what.
 
-    `few` is that of `accel.attention`.
+    `few` is that of `accel.layers.attention`.
     """
 
     def __init__(self, *, few: int | None = None):

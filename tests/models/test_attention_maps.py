@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.accel.attention import attention
+from diffusion_art.accel.layers import attention
 from diffusion_art.models.attention_maps import attention_maps, word_maps
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.unet_blocks import Attend
