@@ -8,6 +8,9 @@ answer, counts it, and turns an error of ours into a plain 500.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import logging
 import secrets
 import time
@@ -17,12 +20,13 @@ from dataclasses import KW_ONLY, dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffusion_art.net import plain_path
+from diffusion_art.net import is_loopback, plain_path
 from diffusion_art.serving.api.errors import ApiError, internal, shown
-from diffusion_art.serving.settings import Settings, name_of
+from diffusion_art.serving.settings import Limits, Settings, host_of
 
 log = logging.getLogger(__name__)
 
+_UNREAD = ("/v1/images/edits", "/v1/images/variations")  # refused for what they are; nobody reads their bodies
 SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -77,7 +81,7 @@ class _Passage:
         self.settings, self.guarded, self.scope = settings, guarded, scope
         self.headers = Headers(scope=scope)
         self.status = 499  # the client went before it had an answer
-        self.max_bytes = settings.limits.max_body_at(scope["path"])
+        self.max_bytes = max_body_at(settings.limits, scope["path"])
         self.id = secrets.token_hex(8)
         self._receive, self._send = receive, send
         self._deadline: float | None = None
@@ -87,7 +91,7 @@ class _Passage:
         """ApiError for a request that goes no further."""
         path, method = self.scope["path"], self.scope["method"]
         host = self.headers.get("host")  # browsers send it; health checks in HTTP/1.0 do not
-        if host is not None and not self.settings.answers_to(host):
+        if host is not None and not answers_to(self.settings, host):
             name = name_of(host) if shown(name_of(host)) else ""
             raise ApiError(
                 421,
@@ -96,7 +100,7 @@ class _Passage:
                 code="unknown_host",
             )
         if self.settings.tokens and path.startswith(self.guarded) and method != "OPTIONS":
-            customer = self.settings.customer(self.headers.get("authorization"))
+            customer = customer_of(self.settings, self.headers.get("authorization"))
             if customer is None:
                 raise ApiError(
                     401,
@@ -159,3 +163,55 @@ class _Passage:
             f"The body is larger than the {self.max_bytes:,} bytes that are read here.",
             code="body_too_large",
         )
+
+
+# ---------------------------------------------------------------------- its rules
+
+
+def customer_of(settings: Settings, authorization: str | None) -> str | None:
+    """Who shows this header: a name for a token we know, None for others. Takes as long for any token.
+
+    The token is a bearer's, or the password of `Basic`, as AUTOMATIC1111's clients show theirs.
+    """
+    scheme, _, token = (authorization or "").partition(" ")
+    scheme, token = scheme.lower(), token.strip()
+    if scheme == "basic":
+        token = _password(token)
+    given = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    found = None
+    for known in settings.tokens:
+        digest = hashlib.sha256(known.encode()).digest()
+        if hmac.compare_digest(given, digest) and scheme in ("bearer", "basic"):
+            found = digest.hex()[:12]
+    return found
+
+
+def answers_to(settings: Settings, host: str) -> bool:
+    """Whether a `Host` header is one of ours; without tokens only."""
+    if settings.tokens:
+        return True
+    name = name_of(host).removesuffix(".")
+    if settings.public_url is not None and name == host_of(settings.public_url):
+        return True
+    return name in settings.hosts or is_loopback(name) or name.endswith(".localhost")  # RFC 6761: never another machine
+
+
+def name_of(host: str) -> str:
+    """That of a `Host` header, without the port."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return name.strip("[]").lower()
+
+
+def _password(credentials: str) -> str:
+    """That of `user:password` in base64; "" where it is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def max_body_at(limits: Limits, path: str) -> int:
+    """Bytes that a request to `path` may bring."""
+    if path.rstrip("/") in _UNREAD:
+        return 1 << 40
+    return limits.max_predict_body_bytes if path == "/predict" else limits.max_body_bytes
