@@ -72,6 +72,26 @@ def by_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(logits.softmax(-1), v.flatten(0, 1)).unflatten(0, (b, h))
 
 
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v, as a part without weights: a hook on it sees what attends to what.
+
+    `few` is that of `attention`.
+    """
+
+    def __init__(self, *, few: int | None = None):
+        super().__init__()
+        self.few = few
+
+    def forward(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b h l d"],
+        v: Float[Tensor, "b h l d"],
+        bias: Float[Tensor, "b 1 1 l"] | None,
+    ) -> Float[Tensor, "b h n d"]:
+        return attention(q, k, v, bias, few=self.few)
+
+
 def few_tokens(device: torch.device) -> AbstractContextManager[Any]:
     """Within it torch's own attention layers go by the formula on a CPU: for few tokens about twice as fast as its
     fused kernel, backward included.
@@ -241,6 +261,18 @@ class TokenNorm(nn.LayerNorm):
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
         with torch.autocast(input.device.type, enabled=False):
             return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+class NormOut(nn.GroupNorm):
+    """SiLU of a group norm, the last but one of a UNet's parts. Has the weights, and so the names, of `norm`."""
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The argument's name is torch's."""
+        return group_norm(input, self, silu=True)
 
 
 def rms_norm(x: Float[Tensor, "*b d"], *, eps: float) -> Float[Tensor, "*b d"]:

@@ -6,8 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffusion_art.accel import layers
 from diffusion_art.errors import UserError
-from diffusion_art.models.unet import UNet
-from diffusion_art.models.unet_blocks import Attention
+from diffusion_art.models.unet import Attention, UNet
 from tests.models.backbones import all_random, inputs, small_unet
 
 
