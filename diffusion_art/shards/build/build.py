@@ -30,7 +30,7 @@ from diffusion_art.sizes import bucket_sizes
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.sources.embedded import with_captions_within
-from diffusion_art.sources.pictures.pictures import check_fit
+from diffusion_art.sources.pictures import check_fit
 
 log = logging.getLogger(__name__)
 

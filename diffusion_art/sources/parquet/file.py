@@ -1,4 +1,6 @@
-"""One parquet file: what its columns hold, so that files of other columns or another order read alike."""
+"""One parquet file: what its columns hold, so that files of other columns or another order read alike. And the picture
+in a cell: bytes, a record of bytes and path, a list of either, or text in base64.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusion_art.captions.columns import caption_columns, ready_captions
 from diffusion_art.errors import UserError
+from diffusion_art.modes import DATA_URI, from_base64
 from diffusion_art.sources.paths.splits import (
     NO_NUMBERS,
     NumberedSplits,
@@ -22,7 +25,7 @@ from diffusion_art.sources.paths.splits import (
     split_of_flag,
     split_of_folder,
 )
-from diffusion_art.sources.pictures.formats import cell_of, is_base64, looks_like_picture, pointer
+from diffusion_art.sources.pictures import looks_like_picture, pointer
 from diffusion_art.sources.tables.json_shapes import tells_of_picture
 from diffusion_art.sources.tables.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
 from diffusion_art.sources.tables.texts import decode, text_of
@@ -219,3 +222,42 @@ def explained(file: str, what: str) -> Iterator[None]:
 
 def broken(file: str, what: str) -> str:
     return f"{file} {what}. Copy or download it again."
+
+
+# ---------------------------------------------------------------------- the picture in a cell
+
+_HEAD_CHARACTERS = 64  # of base64: 48 bytes of a picture
+
+
+class Cell(NamedTuple):
+    """The first picture in a cell, as bytes or by its path, and how many more there are."""
+
+    data: bytes | None
+    path: str | None = None
+    more: int = 0
+
+
+def cell_of(value: Any) -> Cell:
+    if isinstance(value, list):
+        filled = [item for item in value if item is not None]
+        return cell_of(filled[0])._replace(more=len(filled) - 1) if filled else Cell(None)
+    if isinstance(value, dict):
+        return Cell(value.get("bytes"), value.get("path"))
+    return Cell(from_base64(value) if isinstance(value, str) else value)
+
+
+def identity_of(value: Any) -> bytes | str | None:
+    """What tells the picture in a cell from another: its bytes or its text, or its path where there are none."""
+    if isinstance(value, str):
+        return value
+    cell = cell_of(value)
+    return cell.data or cell.path
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a text is a picture, by its first characters."""
+    if not isinstance(value, str):
+        return False
+    uri = DATA_URI.match(value)
+    start = uri.end() if uri else 0
+    return looks_like_picture(from_base64(value[start : start + _HEAD_CHARACTERS]))

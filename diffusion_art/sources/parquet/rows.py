@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.parquet.file import Layout, RowSplits, broken, open_parquet
-from diffusion_art.sources.pictures.formats import identity_of
+from diffusion_art.sources.parquet.file import Layout, RowSplits, broken, identity_of, open_parquet
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 

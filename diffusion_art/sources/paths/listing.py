@@ -19,7 +19,7 @@ from pathlib import Path
 from diffusion_art.errors import UserError
 from diffusion_art.sources.paths.names import grouped
 from diffusion_art.sources.paths.suffixes import NO_READER, READ, picture_suffixes, suffix_of, why_unread
-from diffusion_art.sources.pictures.formats import HEAD_BYTES, looks_like_picture, other_kind
+from diffusion_art.sources.pictures import HEAD_BYTES, looks_like_picture, other_kind
 
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from diffusion_art.sources.pictures.formats import HEIC_EXTRA, PICKLE, can_read_heic
+from diffusion_art.sources.pictures import HEIC_EXTRA, PICKLE, can_read_heic
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}

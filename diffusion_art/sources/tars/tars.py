@@ -25,7 +25,7 @@ from diffusion_art.sources.paths.listing import Listing, digest, files_at, listi
 from diffusion_art.sources.paths.names import data_set_name
 from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
 from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
-from diffusion_art.sources.pictures.formats import no_reader, pointer
+from diffusion_art.sources.pictures import no_reader, pointer
 from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, Described, decode, overlaid
 from diffusion_art.sources.tars.captions import (
