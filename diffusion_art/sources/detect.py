@@ -11,12 +11,13 @@ from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.folder.records import Records
 from diffusion_art.sources.parquet.file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.paths.listing import Listing, list_files
-from diffusion_art.sources.paths.suffixes import (
+from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
     LINES_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIX,
+    Listing,
+    list_files,
     stem_of,
     why_unread,
 )

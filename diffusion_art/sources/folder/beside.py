@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_art.captions.columns import ready_captions, unique
-from diffusion_art.sources.paths.folders import is_layout
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import grouped, nfc
-from diffusion_art.sources.paths.suffixes import (
+from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
     SIDECAR_SUFFIXES,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
+    Listing,
+    grouped,
     stem_of,
     suffix_of,
 )
+from diffusion_art.sources.paths.names import is_layout, nfc
 from diffusion_art.sources.programs.exports import of_wikitext
 from diffusion_art.sources.programs.generators import prompt_of
 from diffusion_art.sources.tables.table import read_json

@@ -20,9 +20,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.parquet.file import Layout, RowSplits, cell_of, layout_in, open_parquet, row_splits
 from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
-from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
 from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at, told
-from diffusion_art.sources.paths.names import PictureNames, data_set_name
+from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
 from diffusion_art.sources.pictures import no_reader
 from diffusion_art.sources.tables.classes import class_names_in, with_names

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_art.captions.columns import CLASS_COLUMNS, plain_name
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, stem_of, suffix_of
+from diffusion_art.sources.paths.listing import JSON_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.tables.json_shapes import read_documents
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, read_text
 

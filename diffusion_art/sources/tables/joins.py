@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffusion_art.captions.columns import caption_columns, is_art_column, plain_name
-from diffusion_art.sources.paths.suffixes import stem_of
+from diffusion_art.sources.paths.listing import stem_of
 from diffusion_art.sources.tables.delimited import Row
 from diffusion_art.sources.tables.texts import Described, as_text
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from diffusion_art.captions.columns import caption_columns, is_caption_column, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, suffix_of
+from diffusion_art.sources.paths.listing import JSON_SUFFIXES, LINES_SUFFIXES, suffix_of
 from diffusion_art.sources.programs.annotators import of_labelme
 from diffusion_art.sources.programs.museums import is_manifest, rows_of_manifest
 from diffusion_art.sources.tables.delimited import SEPARATORS, Row, delimited_rows

@@ -14,9 +14,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.locate import fingerprint
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.paths import suffixes
-from diffusion_art.sources.paths.listing import list_files
-from diffusion_art.sources.paths.suffixes import why_unread
+from diffusion_art.sources.paths import listing
+from diffusion_art.sources.paths.listing import list_files, why_unread
 from diffusion_art.sources.tars.tars import Tars
 from tests.fakes_sources import jpegs, write_files
 
@@ -83,7 +82,7 @@ def test_the_digest_follows_names_sizes_and_times_and_reads_nothing(tmp_path: Pa
 
 def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, dict.fromkeys(("a.heic", "b.HEIC", "c.hif", "d.jpg"), "x"))
-    monkeypatch.setattr(suffixes, "can_read_heic", lambda: False)
+    monkeypatch.setattr(listing, "can_read_heic", lambda: False)
     found = list_files(tmp_path)
     assert found.pictures() == ["d.jpg"]
     assert found.left_out == {
