@@ -9,7 +9,6 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.folder.records import Records
-from diffusion_art.sources.parquet.file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.parquet.parquet import Parquet
 from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
@@ -21,6 +20,7 @@ from diffusion_art.sources.paths.listing import (
     stem_of,
     why_unread,
 )
+from diffusion_art.sources.tables.parquet_file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.tars.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built
