@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_art.captions.captioner import CAPTIONS
 from diffusion_art.files import mapped, written
-from diffusion_art.shards.captioning import CAPTIONS, alternatives_in
 from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import ShardInfo, mismatch
+from diffusion_art.shards.recaptioning import alternatives_in
 
 _HEADER = struct.Struct("<8sQQQ")
 _MAGIC = b"dart-cap"

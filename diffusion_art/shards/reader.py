@@ -16,11 +16,11 @@ import numpy as np
 
 from diffusion_art.shards.buckets import BucketOrder, BucketTable, OneSize, one_sized, split_of
 from diffusion_art.shards.caption_table import CaptionTable
-from diffusion_art.shards.captioning import Recaptioner, alternatives_in
 from diffusion_art.shards.index import index_shard, open_index
 from diffusion_art.shards.manifest import Manifest, ShardInfo
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
 from diffusion_art.shards.places import Address, place_of
+from diffusion_art.shards.recaptioning import Recaptioner, alternatives_in
 from diffusion_art.shards.side_files import LATENTS, TEXT, SideFile, SideForm, joined, side_files
 from diffusion_art.shards.store import Store, open_store
 from diffusion_art.shards.writer import ShardWriter, write_manifest

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_art.captions.captioner import OWN
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
 from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.out_folder import differences, digest_of, of_older_rules
-from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards

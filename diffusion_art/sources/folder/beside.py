@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion_art.captions.columns import ready_captions, unique
+from diffusion_art.captions.columns import ready_captions, text_of, unique
 from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
     SIDECAR_SUFFIXES,
@@ -30,7 +30,7 @@ from diffusion_art.sources.paths.names import is_layout, nfc
 from diffusion_art.sources.programs.exports import of_wikitext
 from diffusion_art.sources.programs.generators import prompt_of
 from diffusion_art.sources.tables.table import read_json
-from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode, text_of
+from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?|sentences?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")

@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffusion_art.captions.columns import CLASS_COLUMNS, plain_name
+from diffusion_art.captions.columns import CLASS_COLUMNS, as_text, plain_name
 from diffusion_art.sources.paths.listing import JSON_SUFFIXES, Listing, stem_of, suffix_of
 from diffusion_art.sources.paths.names import title_words
 from diffusion_art.sources.tables.json_shapes import read_documents
-from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, as_text, read_text
+from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, read_text
 
 _LIST = re.compile(r"(?:(?P<column>[a-z]+)_)?(?:class(?:es|names|_names)?|label(?:s|names|_names)|categories)")
 _MAP = re.compile(

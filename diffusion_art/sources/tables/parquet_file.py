@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns, is_caption_column, ready_captions
+from diffusion_art.captions.columns import caption_columns, is_caption_column, ready_captions, text_of
 from diffusion_art.errors import UserError
 from diffusion_art.modes import DATA_URI, from_base64
 from diffusion_art.sources.paths.names import others_are_made_from
@@ -31,7 +31,7 @@ from diffusion_art.sources.paths.splits import (
 from diffusion_art.sources.pictures import looks_like_picture, pointer
 from diffusion_art.sources.tables.classes import Labels, label_text, labels_of
 from diffusion_art.sources.tables.json_shapes import tells_of_picture
-from diffusion_art.sources.tables.texts import decode, text_of
+from diffusion_art.sources.tables.texts import decode
 
 EMPTY_ROW = "rows without a picture"
 _PACKED = "json"  # the hub's: what a WebDataset has in .json files
