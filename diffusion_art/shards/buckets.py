@@ -17,9 +17,9 @@ import numpy as np
 import simplejpeg
 
 from diffusion_art.files import mapped, written
-from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch
 from diffusion_art.shards.order import Order, by_group
+from diffusion_art.shards.tables import open_index
 from diffusion_art.sizes import Size, log_ratio, named, size_named
 
 

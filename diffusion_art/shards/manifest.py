@@ -3,8 +3,8 @@
 A shard folder holds, besides its `<split>-<number>.tar` files,
 
     manifest.json        this description; written last, so a folder that has one is whole
-    index-<split>.npy    one row per sample: where in which shard it lies (index.py)
-    captions-<split>.bin only where samples have several captions: all of them (caption_table.py)
+    index-<split>.npy    one row per sample: where in which shard it lies (tables.py)
+    captions-<split>.bin only where samples have several captions: all of them (tables.py)
     buckets-<split>.npy  only where pictures keep their shape: the samples of each size (buckets.py)
 
 100 million samples are 10 thousand manifest entries and a 4.8 GB index, read only where asked.
