@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from diffusion_art.shards.buckets import BucketOrder, BucketTable, OneSize, one_sized, split_of
-from diffusion_art.shards.manifest import Manifest, ShardInfo
+from diffusion_art.shards.buckets import BucketOrder, BucketTable
+from diffusion_art.shards.manifest import Manifest, OneSize, ShardInfo, one_sized, split_of
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
 from diffusion_art.shards.places import Address, place_of
 from diffusion_art.shards.recaptioning import Recaptioner, alternatives_in

@@ -1,4 +1,4 @@
-"""The spool of `shards/build/out_folder.py`: what a killed build finished is there again, and nothing that it did not."""
+"""The spool of `shards/build/out_folder.py`: what a killed build finished is there again, and no more."""
 
 from __future__ import annotations
 
