@@ -43,8 +43,9 @@ from diffusion_art.sources.tables.parquet_file import (
 
 ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 NO_PICTURE_FILES = "parquet files without pictures"
-_LINK = re.compile(r"(.*[_-])?(url|urls|link|uri|href)")
 MORE = "pictures that are the first of several in column `{}`; the others of their rows are left out"
+
+_LINK = re.compile(r"(.*[_-])?(url|urls|link|uri|href)")
 
 
 class Rows(NamedTuple):

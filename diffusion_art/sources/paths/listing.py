@@ -4,6 +4,7 @@ pictures, texts, tables or tars, and why others are not read.
 Linked folders are followed; each real folder is read once, so that a link back into the collection ends there.
 Hidden files and folders, and those in which systems keep thumbnails, do not belong to a collection. What looks
 like a picture and cannot be read is counted by its suffix. Only of files without any suffix the first bytes are read.
+A `fingerprint` tells whether anything there has changed, known or not.
 """
 
 from __future__ import annotations
@@ -217,6 +218,48 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, value in pairs:
         groups[key].append(value)
     return groups
+
+
+# ---------------------------------------------------------------------- whether a collection is as it was
+
+
+def fingerprint(path: Path) -> str:
+    """128 bits (hex) of the names, sizes and times of the files at and below `path`, links followed; none is read.
+    OSError where nothing is there."""
+    lines = sorted(_lines(path))
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def changed_since(path: Path, moment_ns: int) -> bool:
+    """Whether a file or folder at or below `path` is younger than `moment_ns`."""
+    newest = max(status.st_mtime_ns for _, status in _walk_all(path))
+    return newest > moment_ns
+
+
+def _lines(path: Path) -> Iterator[str]:
+    start = len(str(path))
+    for name, status in _walk_all(path):
+        yield f"{name[start:]}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _walk_all(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """(path, what stat says) of each file and folder; a folder that lies within itself by a link comes once,
+    and those that hold `path` not at all."""
+    status = path.stat()
+    yield str(path), status
+    waiting = [str(path)] if path.is_dir() else []
+    seen = {(status.st_dev, status.st_ino), *folders_above(path)}
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nothing, or to itself
+                    status = entry.stat(follow_symlinks=False)
+                yield entry.path, status
+                if stat.S_ISDIR(status.st_mode) and (place := (status.st_dev, status.st_ino)) not in seen:
+                    seen.add(place)
+                    waiting.append(entry.path)
 
 
 # ---------------------------------------------------------------------- what suffixes say
