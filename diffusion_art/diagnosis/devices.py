@@ -79,7 +79,7 @@ def _rates(device: torch.device) -> Finding:
     try:
         full = rate(device, torch.float32)
         if not computes_in_bf16(device):
-            told, on_gpu = f"{_flops(full)} in fp32; bf16 is emulated", device.type == "cuda"
+            told, on_gpu = f"{_flops(full)} in float32; bfloat16 is emulated", device.type == "cuda"
             advice = "runs train in fp32 here: trainer.precision=auto sees to it" if on_gpu else ""
             return Finding(name, told, "slow" if on_gpu else "ok", advice)
         return Finding(name, f"{_flops(full)} in float32, {_flops(rate(device, torch.bfloat16))} in bfloat16")

@@ -47,7 +47,11 @@ def _outer(part: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, weight_decay: float = 0.0) -> Optimizer:
-    """UserError where the optimiser refuses its settings."""
+    """The optimiser of a module's trained weights. A schedule-free one is set to train: an `Ema` averages its weights.
+
+    Raises:
+        UserError: the optimiser refuses its settings.
+    """
     if isinstance(factory, partial) and (unknown := _unknown_settings(factory)):
         keys, dropped = ([mark + name for name in unknown] for mark in ("optim.", "~optim."))
         raise UserError(
@@ -55,9 +59,12 @@ def build_optimizer(factory: Callable[..., Optimizer], module: nn.Module, *, wei
             f"{' '.join(dropped)}"
         )
     try:
-        return factory(parameter_groups(module, weight_decay=weight_decay))
+        optimizer: Any = factory(parameter_groups(module, weight_decay=weight_decay))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the optimiser refuses its settings (in the config at `optim`): {error}.") from error
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    return optimizer
 
 
 def _unknown_settings(factory: partial[Optimizer]) -> list[str]:
@@ -66,6 +73,14 @@ def _unknown_settings(factory: partial[Optimizer]) -> list[str]:
     if any(each.kind is each.VAR_KEYWORD for each in known.values()):
         return []
     return [name for name in factory.keywords if name not in known]
+
+
+def fit_states(states: list[dict[str, Any]], optimizer: Optimizer) -> None:
+    """Make saved states of the optimiser fit for this run, in place: they lie in memory as its parameters do, and have
+    its settings.
+    """
+    lie_alike(states, [p for group in optimizer.param_groups for p in group["params"]])
+    renew_settings(states, optimizer)
 
 
 def lie_alike(states: list[dict[str, Any]], parameters: list[nn.Parameter]) -> None:

@@ -9,6 +9,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.models.unet import ResidualBlock, Upsample
 
 
@@ -35,7 +36,10 @@ def run(block, x, told=None):
 
 
 def assert_as_near_to_the_truth(ours, theirs, x, told=None):
-    """In bfloat16, by the answer and by every gradient in float32."""
+    """In bfloat16, by the answer and by every gradient in float32. A CPU that emulates bfloat16 adds up in it in
+    places, once more for the one block than for the other.
+    """
+    rounding = 1e-3 if computes_in_bf16(torch.device("cpu")) else 2**-8
     truth = run(theirs, x, told)
     theirs.zero_grad()
 
@@ -46,7 +50,7 @@ def assert_as_near_to_the_truth(ours, theirs, x, told=None):
 
     their_errors, our_errors = errors(theirs), errors(ours)
     for name, error in our_errors.items():
-        assert error < 1.2 * their_errors[name] + 1e-3, name
+        assert error < 1.2 * their_errors[name] + rounding, name
 
 
 @pytest.mark.parametrize("out", [12, 8], ids=["identity", "shortcut"])

@@ -24,7 +24,7 @@ class Running:
         self.listener = listen_at("127.0.0.1", port)
         self.url = url_of(self.listener)
         self._up = threading.Event()
-        self.server: DrainingServer = make_server(self.studio, drain_s=10, ready=lambda _: self._up.set())
+        self.server: DrainingServer = make_server(self.studio, drain_s=60, ready=lambda _: self._up.set())
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
 
     @property

@@ -6,6 +6,9 @@ wait, for the gradients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -28,3 +31,37 @@ class Exchange:
             self._work.wait()
             self._work = None
         return self._tensor
+
+
+class StepMeans:
+    """The losses of an optimiser step, []: their means over its parts and processes, which have as many pictures each.
+
+    The parts of one process are added one by one; `begin` sends their means off, and `taken` hands out those of all.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Mapping[str, Tensor]] = []
+        self._own: dict[str, Tensor] | None = None
+        self._sent: Exchange | None = None
+
+    def add(self, losses: Mapping[str, Tensor], *, first: bool) -> None:
+        """Those of one part, by name."""
+        self._parts = [*([] if first else self._parts), losses]
+
+    def begin(self, *, processes: int) -> None:
+        self._own = {name: _mean([part[name] for part in self._parts]) for name in self._parts[-1]}
+        if processes > 1:
+            device = self._parts[-1]["loss"].device  # a term that has ended is told from the CPU
+            own = [mean.to(device, torch.float32) for mean in self._own.values()]
+            self._sent = Exchange(torch.stack(own) / processes)
+
+    def taken(self) -> dict[str, Tensor] | None:
+        """By name, once; None until the last part is added."""
+        own, self._own, sent, self._sent = self._own, None, self._sent, None
+        if own is None or sent is None:
+            return own
+        return dict(zip(own, sent.values().unbind(), strict=True))
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
