@@ -146,7 +146,7 @@ class Usage(BaseModel):
     input_tokens_details: dict[str, int] = {"text_tokens": 0, "image_tokens": 0}
 
 
-class PictureEvent(BaseModel):
+class PictureEvent(BaseModel, frozen=True):
     """An event: one picture of a stream, on the way or done. `image_index` counts the pictures of the request."""
 
     type: str
@@ -161,7 +161,7 @@ class PictureEvent(BaseModel):
     seed: int
 
 
-class PartialImage(PictureEvent):
+class PartialImage(PictureEvent, frozen=True):
     """The picture as the model sees it on the way. `progress` is the share of network calls done."""
 
     type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
@@ -169,7 +169,7 @@ class PartialImage(PictureEvent):
     progress: float
 
 
-class CompletedImage(PictureEvent):
+class CompletedImage(PictureEvent, frozen=True):
     """A picture is done. With `n` above 1 there is one event for each."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
