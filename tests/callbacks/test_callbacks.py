@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -471,10 +470,3 @@ def test_rows_of_the_steps_that_a_run_takes_again_go(tmp_path):
     Cursor().on_train_start(trainer, LightningModule())
     again.log_metrics({"loss": 2.0}, step=5)
     assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [0, 1, 2, 5]
-
-
-def test_config_yaml_reads_back_equal(tmp_path):
-    module: Any = LightningModule()
-    module.config = {"name": "n", "prompts": ["costs ${five}", "a \\${b}", "${oc.env:HOME}", "${", "plain \\$"]}
-    RunReport(folder=str(tmp_path)).on_fit_start(_going_on(tmp_path, None, step=0), module)
-    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml"), resolve=True) == module.config
