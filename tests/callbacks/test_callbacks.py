@@ -403,7 +403,7 @@ def test_a_run_that_goes_back_leaves_no_checkpoints_and_grids_of_later_steps(lef
     assert (left / "checkpoints/best.ckpt").resolve().name == steps[0]
     assert sorted(grids_of(left)) == [0, 5]
     assert len(_names(left / "samples")) == 4
-    assert "going on from step 5: 3 checkpoint(s) of later steps removed" in caplog.text
+    assert "going on from step 5: 3 checkpoints of later steps removed" in caplog.text
     assert caplog.text.count("going on from step 5: 1 sample grid(s) of later steps removed") == 1
 
 
@@ -443,7 +443,7 @@ def test_a_run_that_goes_back_keeps_what_it_saves_then(tiny, run_here, tmp_path)
     assert len(list(folder.glob("step_*"))) == 6  # no run started
     status, said, complaints = run_here("train", *words, *back)
     assert status == 0, said + complaints
-    assert "going on from step 2: 4 checkpoint(s) of later steps removed" in said
+    assert "going on from step 2: 4 checkpoints of later steps removed" in said
     assert _names(folder) == ["last.ckpt", "step_00000002.ckpt", "step_00000003.ckpt"]
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 3
     assert pd.read_csv(folder.parent / "metrics.csv")["step"].tolist() == [0, 1, 2]
