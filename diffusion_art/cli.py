@@ -45,10 +45,11 @@ from diffusion_art.training.run.run_folder import drop_if_bare, is_new
 log = logging.getLogger(__name__)
 
 ADDRESSES = ("path", "url", "real")  # keys whose values may be the address of shards, or of their server
-# errors of the system that are no mistake of the program: no place, no permission, a folder in place of a file
+# errors of the system that are no mistake of the program: no place, no permission, a file in place of a folder
 OF_A_FULL_DISK = frozenset((errno.ENOSPC, errno.EDQUOT))
 OF_THE_DISK = OF_A_FULL_DISK | {
     errno.EACCES,
+    errno.EEXIST,
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,

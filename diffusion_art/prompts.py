@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 LISTS = "prompt_lists"  # the folder of `conf/` with the lists that ship
 TABLES = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")  # suffixes of files with a prompt in each row
 EXAMPLES = 12  # captions of its own data that a run paints with prompts=auto
-# what other programs read in a prompt: weights, wildcards, choices, LoRAs, breaks and prompts that change on the way
+# what other programs read in a prompt: weights, wildcards, choices, LoRAs, breaks, prompts that change on the way,
+# and options
 _MARKS = re.compile(
     r"[(][^()]+:(?:[0-9]|[0-9]?[.][0-9]+)[)]|__[\w/-]+__|[{][^{}]*[|][^{}]*[}]|<(?:lora|lyco|hypernet):[^>]*>"
-    r"|\bBREAK\b|\[[^][]+:[^][]*:[0-9.]+\]"
+    r"|\bBREAK\b|\[[^][]+:[^][]*:[0-9.]+\]|(?<!\S)--(?:[a-z]|ar|seed|ss|no|niji|chaos|stylize) [^-\s][^-]*"
 )
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ def read_prompts(asked: Any) -> list[str]:
     """
     if isinstance(asked, Mapping):
         raise UserError(f"prompts={dict(asked)} has names: give texts alone, as prompts=[A,B], or prompts=FILE.")
-    prompts = [str(prompt) for prompt in asked] if isinstance(asked, (list, tuple)) else _meant(str(asked))
-    if mark := next((found for prompt in prompts if (found := _MARKS.search(prompt))), None):
-        log.warning("prompts hold marks such as %s: other programs act on them, here they are plain text", mark[0])
+    several = isinstance(asked, (list, tuple))
+    prompts = ["" if one is None else str(one) for one in asked] if several else _meant(str(asked))
+    if mark := next((found[0].strip() for prompt in prompts if (found := _MARKS.search(prompt))), None):
+        log.warning("prompts hold marks such as %s: other programs act on them, here they are plain text", mark)
     return prompts
 
 

@@ -22,7 +22,7 @@ from diffusion_art.net import Tls
 from diffusion_art.runs import load_run
 from diffusion_art.serving.engine.compiled import check_compile, open_engine
 from diffusion_art.serving.listening import listen_at
-from diffusion_art.serving.server import Announcement, check_drain, check_log_level, log_from, make_server, serve
+from diffusion_art.serving.server import Announcement, check_drain, check_log_level, logging_from, make_server, serve
 from diffusion_art.serving.settings import Settings, check_address
 from diffusion_art.serving.studio import Studio
 from diffusion_art.units import counted
@@ -48,14 +48,14 @@ def main(config: DictConfig) -> None:
         studio = Studio(run, engine, settings)
         ready = Announcement(studio, tls, then=compilation.start if compilation else None)
         server = make_server(studio, drain_s=asked["drain_s"], tls=tls, ready=ready)
-        log_from(asked["log_level"])
-        engine.start()
-        try:
-            serve(server, listener)
-        finally:
-            if compilation is not None:
-                compilation.stop()
-    log.info("stopped; %s painted", counted(engine.stats().finished))
+        with logging_from(asked["log_level"]):
+            engine.start()
+            try:
+                serve(server, listener)
+            finally:
+                if compilation is not None:
+                    compilation.stop()
+            log.info("stopped; %s painted", counted(engine.stats().finished))
 
 
 if __name__ == "__main__":

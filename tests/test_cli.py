@@ -290,6 +290,15 @@ def test_jobs_that_failed_are_told_though_the_clock_is_set_back(run_here, monkey
 
 
 @pytest.mark.usefixtures("logging_as_before")
+def test_a_file_where_a_folder_should_be_ends_a_command_in_a_sentence(monkeypatch, capfd, tmp_path):
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("sys.argv", ["export", "run=x"])
+    with pytest.raises(SystemExit):
+        command("export")(lambda config: (tmp_path / "taken").mkdir(parents=True, exist_ok=True))()
+    assert capfd.readouterr().err == f"error: {tmp_path}/taken cannot be used: File exists.\n"
+
+
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("way", ["safetensors", "torch", "plain"])
 def test_a_full_disk_ends_a_command_in_a_sentence(way, monkeypatch, capfd):
     def write(config: object) -> None:

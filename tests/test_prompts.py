@@ -97,7 +97,10 @@ def test_options_in_a_file_of_prompts_are_not_painted(tmp_path):
         ("a house <lora:x:1>", "<lora:x:1>"),
         ("a [red:blue:0.5] house", "[red:blue:0.5]"),
         ("a house BREAK a tree", "BREAK"),
+        ("a house --n low quality --w 512 --s 20", "--n low quality"),
+        ("a house, oil painting --ar 16:9 --v 5", "--ar 16:9"),
         *[(plain, "") for plain in ("Sunrise (1872)", "a clock (at 12:30)", "costs ${name}", "{style} / __", "[a, b]")],
+        ("red -- a house --", ""),
     ],
 )
 def test_marks_of_other_programs_are_told_of(prompt, mark, caplog):
@@ -112,6 +115,10 @@ def test_every_list_that_ships_holds_different_texts(name):
     prompts = read_prompts(name)
     assert len(set(prompts)) == len(prompts) >= 8
     assert not any(prompt.startswith("-") for prompt in prompts)
+
+
+def test_null_in_a_list_is_no_caption():
+    assert read_prompts(["red", None, 1]) == ["red", "", "1"]
 
 
 def test_prompts_with_names_are_refused():

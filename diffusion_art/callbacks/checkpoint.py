@@ -15,6 +15,7 @@ from diffusion_art.data.workers import LostWorker
 from diffusion_art.files import written
 from diffusion_art.training.run.limits import interval
 from diffusion_art.training.run.resume import taken_again
+from diffusion_art.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class RunCheckpoints(Checkpoint):
         best = self.folder / "best.ckpt"
         if not best.exists():  # the best of the steps that go
             best.unlink(missing_ok=True)
-        log.info("going on from step %d: %d checkpoint(s) of later steps removed", trainer.global_step, len(later))
+        removed = counted(len(later), "checkpoint")
+        log.info("going on from step %d: %s of later steps removed", trainer.global_step, removed)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from omegaconf import OmegaConf
 
 from diffusion_art.callbacks.graceful_stop import was_stopped
-from diffusion_art.config import verbatim
 from diffusion_art.files import command_line
 from diffusion_art.reports.training import TrainingReport
 
@@ -23,7 +21,7 @@ Rows = list[tuple[str, Any]]
 
 
 class RunReport(Callback):
-    """Writes `config.yaml` when training starts, `report.html` at each sample grid, and both reports at the end.
+    """Writes `report.html` at each sample grid, and both reports at the end.
 
     With several processes the first one writes. A page that cannot be written is told in the log, and the run goes on.
     """
@@ -39,8 +37,6 @@ class RunReport(Callback):
         self._began = time.perf_counter()
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            module: Any = pl_module
-            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(verbatim(module.config))))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step  # that of the checkpoint, if the run was resumed

@@ -37,10 +37,12 @@ class RunData:
         return self.painter is not None or self._real is not None or bool(self._data.get("path"))
 
     def real(self) -> Pictures:
-        """What its pictures are compared with: for shards the training pictures, as is usual for distances."""
+        """What its pictures are compared with: for shards the training pictures, as is usual for distances. Their order
+        does not depend on the run's seed.
+        """
         if self.painter is not None and self._real is None:
             return fresh_paintings(image_size_px=self.image_size_px)
-        return self._shards("train", seed=self._data.get("seed", 0))
+        return self._shards("train", seed=0)
 
     def kept(self) -> Pictures:
         """Pictures that training did not show."""
@@ -58,7 +60,9 @@ class RunData:
         real = {"path": self._real, "source": None} if self._real is not None else {}
         data = self._data | real
         if not data.get("path"):
-            raise UserError("this run read its pictures from a server: give real=FOLDER of shards to compare with.")
+            exported, run = "an exported model tells no pictures' place", "this run read its pictures from a server"
+            why = run if "url" in self._data else exported
+            raise UserError(f"{why}: give real=FOLDER, pictures or shards of them, to compare with.")
         gone = self._real is None and not data.get("source") and isinstance(data["path"], str)
         if gone and "://" not in data["path"] and not Path(data["path"]).expanduser().exists():
             raise UserError(

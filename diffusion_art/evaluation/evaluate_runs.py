@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_art.checkpoints import find_run
+from diffusion_art.checkpoints import find_checkpoint, find_run, read_plain
 from diffusion_art.config import build, config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.caption_following import save_json
@@ -29,6 +29,7 @@ from diffusion_art.evaluation.report import Entry, comparison_text, report
 from diffusion_art.evaluation.subject import Subject, Work
 from diffusion_art.files import without_home
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.record import Record
 from diffusion_art.reports.document import page, write_part
 from diffusion_art.runs import Run, load_run
 
@@ -54,13 +55,14 @@ def opened(paths: Sequence[str], asked: Mapping[str, Any]) -> list[Opened]:
     found = []
     for path in paths:
         home = path if isinstance(asked["checkpoint"], str) and which != "all" else find_run(path)
-        load = partial(load_run, home, which="last" if which == "all" else which)
-        found.append(Opened(path, partial(_model, load), RunData(load().config, real=asked["real"])))
+        file = find_checkpoint(home, which="last" if which == "all" else which)
+        config = Record.of(read_plain(file), origin=file).config  # without weights, which are read when it paints
+        found.append(Opened(path, partial(_model, file), RunData(config, real=asked["real"])))
     return found
 
 
-def _model(load: Callable[[], Run]) -> TextToImage:
-    return load().model
+def _model(file: Path) -> TextToImage:
+    return load_run(file).model
 
 
 def names_that_fit(runs: Sequence[Opened], nodes: Mapping[str, Any], *, networks: Networks) -> list[str]:

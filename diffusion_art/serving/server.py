@@ -7,7 +7,8 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -107,6 +108,13 @@ def check_drain(seconds: object) -> None:
         raise UserError(f"drain_s={seconds} is not a number of seconds: give one, 0 or more.")
 
 
-def log_from(level: str) -> None:
-    """Log from `level` on. Prompts are quoted at debug only."""
-    logging.getLogger("diffusion_art").setLevel(level.upper())
+@contextmanager
+def logging_from(level: str) -> Iterator[None]:
+    """Inside the block all is logged from `level` on. Prompts are quoted at debug only."""
+    logger = logging.getLogger("diffusion_art")
+    before = logger.level
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

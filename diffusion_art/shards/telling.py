@@ -119,7 +119,7 @@ def tell_report(report: Report) -> None:
                 log.info("    %s", printable(f"{where} {what}"))
             if count > 5:
                 log.info("    ...")
-    looked_at = f"{report.samples:,} samples in {report.files:,} files, {report.seconds:.1f} s"
+    looked_at = f"{report.samples:,} samples in {counted(report.files, 'file')}, {report.seconds:.1f} s"
     log.info("%s: %s, %s", looked_at, counted(findings.errors, "error"), counted(findings.warnings, "warning"))
 
 

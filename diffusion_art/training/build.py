@@ -41,6 +41,7 @@ from diffusion_art.training.processes.sharded import NAME, FoldersToo
 from diffusion_art.training.run.limits import interval, validation_interval
 from diffusion_art.training.run.provenance import provenance
 from diffusion_art.training.run.run_shards import shards_of, without_shards
+from diffusion_art.training.run.saved_config import SavedConfig
 from diffusion_art.training.run.stopping import StepTimer
 from diffusion_art.training.run.trackers import begin
 from diffusion_art.training.step import TrainingStep
@@ -188,7 +189,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     Raises:
         UserError: what Lightning has to say against it.
     """
-    callbacks = _callbacks(settings)
+    callbacks = [SavedConfig(folder=settings["paths"]["run_dir"]), *_callbacks(settings)]
     loggers = [build(node) for node in settings["logger"].values() if node]
     bar, saves = (any(isinstance(callback, kind) for callback in callbacks) for kind in (ProgressBar, Checkpoint))
     node = trainer_node(settings["trainer"])

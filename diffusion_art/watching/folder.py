@@ -89,6 +89,8 @@ class RunFolder:
         wrote = stamps[METRICS]
         if held or (held is None and wrote and time.time() - wrote[1] / 1e9 < _SILENT_S):
             return "running", ""
+        if has_finished(self.path):  # what was refused there since is no fault of the run
+            return "finished", ""
         if stamps[FAILED_FILE]:
             return "failed", _text(self.path / FAILED_FILE)
         level, said = self._fresh("log", stamps[LOG], lambda: last_word(self.path / LOG))
@@ -97,7 +99,7 @@ class RunFolder:
         if ": stopped " in said:
             return "stopped", said
         report = stamps[REPORT]
-        if has_finished(self.path) or (report and (not wrote or report[1] > wrote[1] - _LATE_S * 1e9)):
+        if report and (not wrote or report[1] > wrote[1] - _LATE_S * 1e9):
             return "finished", ""
         return "stopped", "it ended without a word: killed, or by an error that its terminal showed"
 

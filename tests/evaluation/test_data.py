@@ -38,6 +38,17 @@ def test_shards_that_are_named_replace_fresh_paintings(painter_shards: Path):
     assert real.reference(4).captions == other.real().reference(4).captions
 
 
+def test_runs_that_differ_in_their_seed_are_compared_with_the_same_pictures(painter_shards: Path):
+    config = {"model": {"image_size_px": 16}, "data": {"source": None, "path": str(painter_shards)}}
+    runs = [RunData(config | {"data": config["data"] | {"seed": seed}}) for seed in (0, 7)]
+    assert len({run.real().digest for run in runs}) == 1
+
+
+def test_an_exported_model_is_told_to_name_no_pictures():
+    with pytest.raises(UserError, match="an exported model tells no pictures' place: give real=FOLDER"):
+        RunData({"model": {"image_size_px": 16}, "data": {"source": None, "image_size_px": 16}}).real()
+
+
 def test_a_folder_that_is_not_there_is_told_by_the_key_that_named_it():
     with pytest.raises(UserError, match="there is no data at real=nix"):
         RunData(CONFIG, real="nix").real()

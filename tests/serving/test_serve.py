@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from diffusion_art.files import CACHE_VARIABLE
 from diffusion_art.serving.api.gate import answers_to
 from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.listening import listen_at, url_of
+from diffusion_art.serving.server import logging_from
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Limits, Settings
 from diffusion_art.stop_signals import AGAIN_S
 from tests import commands
@@ -101,6 +103,15 @@ def test_a_port_that_is_taken(run_here, toy_folder):
     assert status == 1
     assert f"error: nothing can be served at 127.0.0.1, port {port}" in complaint
     assert "choose another port=..." in complaint
+
+
+def test_a_process_that_serves_logs_afterwards_as_before():
+    logger = logging.getLogger("diffusion_art")
+    before = logger.level
+    with contextlib.suppress(UserError), logging_from("debug"):
+        assert logger.isEnabledFor(logging.DEBUG)
+        raise UserError("an end")
+    assert logger.level == before
 
 
 def test_addresses_in_words():

@@ -62,6 +62,8 @@ def test_runs_are_found_at_any_depth_with_how_they_stand(client, logs):
     with held(logs / "night/second"):  # it goes on to its end, and writes no report
         pass
     assert listed(client)["night/second"]["state"] == "finished"
+    (logs / "night/second/failed.txt").write_text("#1: night/second already holds a run")  # a start after that
+    assert listed(client)["night/second"]["state"] == "finished"
     (logs / "night/third").mkdir()
     (logs / "night/third/.running").touch()
     (logs / "night/third/failed.txt").write_text("#3 optim.lr=1e18: the loss became nan")

@@ -17,6 +17,7 @@ from diffusion_art.evaluation.networks import Networks
 from diffusion_art.evaluation.reference import check_there
 from diffusion_art.evaluation.subject import Subject
 from diffusion_art.models.text_to_image import TextToImage
+from diffusion_art.units import counted
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Metric(ABC):
     def about(self, result: Mapping[str, Any]) -> str:
         """` (efficientnet_lite0, 1,024 pictures)`: figures with another ending cannot be compared."""
         told = [str(result["features"])] if "features" in result else []
-        told += [f"{count:,} pictures"] if (count := self.count(result)) is not None else []
+        told += [counted(count)] if (count := self.count(result)) is not None else []
         return f" ({', '.join(told)})" if told else ""
 
     @classmethod

@@ -177,6 +177,8 @@ def lint_tar(file: Path, findings: Findings, *, pictures: bool) -> int:
         keys: dict[str, int] = {}
         for member in headers(file):
             _lint_member(member, f"{file.name} {member.name}", findings)
+        if not _has_end(file):
+            findings.add("end", file.name, "ends with the content of a member: compare its size with the original's")
         source = Tars(file)
         for chunk in source.chunks():
             for entry in chunk.entries:
@@ -191,6 +193,13 @@ def lint_tar(file: Path, findings: Findings, *, pictures: bool) -> int:
         if count > 1:
             findings.add("key", f"{file.name} {key}", f"is the name of {count} samples")
     return sum(keys.values())
+
+
+def _has_end(file: Path) -> bool:
+    """Whether two empty blocks end a tar, as they should. One that was cut between two members has none."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 1024))
+        return not opened.read().strip(b"\0")
 
 
 def _lint_member(member: tarfile.TarInfo, where: str, findings: Findings) -> None:

@@ -39,6 +39,7 @@ RULES: dict[str, tuple[str, bool]] = {
     "code": ("a member that other readers would run as code", True),
     "path": ("a member whose name leads out of the folder, or into a shell", True),
     "link": ("a link or device among the members", True),
+    "end": ("a tar without the zeros at its end, perhaps cut short", False),
     "stray": ("a file that belongs to no split", False),
     "twin": ("the same picture under several keys", False),
     "caption": ("an empty caption", False),

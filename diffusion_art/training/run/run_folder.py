@@ -28,7 +28,7 @@ HELD_VARIABLE = "DIFFUSION_ART_HELD_RUN"  # for the processes that a run starts 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Inside the block no other process can hold `folder`. One that ends without an error leaves it as the folder of a
-    run that `has_finished`.
+    run that `has_finished`; so does one that ends before it has trained, in the folder of such a run.
 
     The lock is the kernel's (POSIX, over NFS too): it ends with its process, however that ends, so a killed run can be
     resumed at once. Where a file system has no locks, nothing is locked.
@@ -41,10 +41,22 @@ def held(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:
+        finished, before = has_finished(folder), _trained_at(folder)
         locked = _lock(folder, file)
-        yield
+        try:
+            yield
+        except BaseException:
+            if locked and finished and _trained_at(folder) == before:
+                _write(file, _FINISHED)
+            raise
         if locked:
             _write(file, _FINISHED)
+
+
+def _trained_at(folder: Path) -> list[int]:
+    """When a run last began to train in `folder`, and wrote figures, as file times."""
+    files = (folder / "config.yaml", folder / "metrics.csv")
+    return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
 def is_new(folder: Path) -> bool:

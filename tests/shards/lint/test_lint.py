@@ -164,6 +164,16 @@ def test_hostile_tars_are_judged_and_nothing_of_theirs_runs(tmp_path: Path, monk
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_tar_that_was_cut_between_two_members_is_told_of(tmp_path: Path):
+    file = tmp_path / "0.tar"
+    write_tar(file, [(f"{number}.jpg", GOOD[number]) for number in range(2)])
+    assert rules(lint(file)) == {}
+    os.truncate(file, -(-len(file.read_bytes().rstrip(b"\0")) // 512) * 512)
+    report = lint(file)
+    assert rules(report) == {"end": 1}
+    assert (report.findings.errors, report.samples) == (0, 2)
+
+
 def test_a_path_without_shards_or_tars_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"neither shards nor tars.*diffusion_art\.prepare"):

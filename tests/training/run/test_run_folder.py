@@ -54,13 +54,21 @@ def test_a_run_that_goes_on_keeps_its_folder_and_a_killed_one_leaves_it(tmp_path
         pass
 
 
+def _fail_in_training(folder: Path) -> None:
+    (folder / "metrics.csv").write_text("step,train/loss\n0,nan\n")
+    raise UserError("the loss became nan")
+
+
 def test_a_run_that_came_to_its_end_says_so_until_it_goes_on(tmp_path):
     assert not has_finished(tmp_path / "run")
     with held(tmp_path / "run"):
         assert not has_finished(tmp_path / "run")
     assert has_finished(tmp_path / "run")
+    with pytest.raises(UserError, match="already holds a run"), held(tmp_path / "run"):
+        raise UserError("it already holds a run")
+    assert has_finished(tmp_path / "run")
     with pytest.raises(UserError, match="the loss became nan"), held(tmp_path / "run"):
-        raise UserError("the loss became nan")
+        _fail_in_training(tmp_path / "run")
     assert not has_finished(tmp_path / "run")
 
 
