@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from diffusion_art.data.curriculum import BatchSizes, Curriculum
+from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
+from diffusion_art.data.plan import BatchSizes
 from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.errors import UserError
