@@ -19,8 +19,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from diffusion_art.data.plan import BatchSizes, Consecutive, Plan, Stretch
 from diffusion_art.data.precomputed import ToldFirst
-from diffusion_art.data.ring import Parcel, Ring, channels_first, private, shared
 from diffusion_art.data.transforms import Augmentation
+from diffusion_art.data.workers import Parcel, Ring, channels_first, private, shared
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.pixels import BadPicture, payload_of

@@ -12,8 +12,8 @@ from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.plan import BatchSizes
-from diffusion_art.data.ring import Ring
 from diffusion_art.data.transforms import Augmentation
+from diffusion_art.data.workers import Ring
 from diffusion_art.errors import UserError
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.streaming.client.readers import ShardReader
