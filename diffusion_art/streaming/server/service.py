@@ -29,9 +29,9 @@ from diffusion_art.shards.mixture import Shards
 from diffusion_art.streaming.answer import describe
 from diffusion_art.streaming.eir.server import speak_v1
 from diffusion_art.streaming.eir.shared_stream import EirPass
-from diffusion_art.streaming.server.guest import Guest
+from diffusion_art.streaming.server.guest import Entrance, Guest
 from diffusion_art.streaming.server.metrics import Exposition, Row, Table
-from diffusion_art.streaming.server.settings import Entrance, Settings
+from diffusion_art.streaming.server.settings import Settings
 from diffusion_art.streaming.server.speak import speak_v2
 from diffusion_art.streaming.wire import PATH, SUBPROTOCOL, StreamInfo
 
