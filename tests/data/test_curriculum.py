@@ -16,7 +16,7 @@ from diffusion_art.data.transforms import Augmentation
 from diffusion_art.data.workers import Ring
 from diffusion_art.errors import UserError
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 THREE = [{"until": 0.4, "shrink": 4}, {"until": 0.75, "shrink": 2}]
 

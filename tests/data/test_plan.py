@@ -13,7 +13,7 @@ from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.plan import BatchSizes, Bucketed, BucketsOnce
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from tests.fakes_buckets import bucketed_shards
 
 BUCKETS = {"8x24": 3, "12x16": 50, "16x16": 70, "16x12": 37}

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from diffusion_art.data.dataset import StreamDataset
 from diffusion_art.data.workers import Parcel, Ring
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 
 def _dataset(shards, *, ring=None, batches=40, batch_size=8, **settings) -> StreamDataset:

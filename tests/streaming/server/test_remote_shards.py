@@ -16,7 +16,8 @@ from diffusion_art.data.origin import Origin
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server import service
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.status import Scraper, _cells
