@@ -25,8 +25,7 @@ from record import claim, command, machine, write
 from torch import Tensor
 
 from diffusion_art.config import build, config_dir, plain
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Sampler, by_name
+from diffusion_art.diffusion.samplers import NoiseSource, Sampler, by_name
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.record import FORMAT, KEY
 from diffusion_art.runs import Run, load_run

@@ -26,8 +26,7 @@ from record import claim, command, figure, write
 from diffusion_art.checkpoints import build_model
 from diffusion_art.config import build, config_dir
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.diffusion.objective import LogitNormal, NoWeighting, Objective
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.build.engine import LocalEngine

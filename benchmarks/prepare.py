@@ -30,7 +30,7 @@ from diffusion_art.shards.build.engine import ordered_map, usable_cores
 from diffusion_art.sources.base import Picture, Source
 from diffusion_art.sources.painter import Painter
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.pictures.pictures import encode_jpeg, load_picture
+from diffusion_art.sources.pictures import encode_jpeg, load_picture
 
 
 def pillow(data: bytes, size: int) -> bytes:

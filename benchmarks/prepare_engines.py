@@ -31,7 +31,7 @@ from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.ray_engine import RayEngine
 from diffusion_art.shards.reader import ShardWriter
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.pictures.pictures import encode_jpeg, load_picture
+from diffusion_art.sources.pictures import encode_jpeg, load_picture
 
 DATASETS = "datasets.map"
 

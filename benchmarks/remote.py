@@ -33,8 +33,8 @@ from record import below, claim, command, machine, write
 from stream_sides.pictures import pictures as painted
 from stream_sides.running import run
 
-from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo, sha256_of
+from diffusion_art.shards.tables import INDEX_ROW
 
 BATCH = 64
 MANY, EACH = 10_000, 100  # shards, samples of each

@@ -27,10 +27,10 @@ from PIL import Image
 from record import below, command, machine, none, write
 
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import FORMAT, MANIFEST_FILE, VERSION
 from diffusion_art.shards.order import EpochOrder, spans
 from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.shards.tables import INDEX_ROW
 from diffusion_art.streaming.client.readers import StreamClient
 from diffusion_art.streaming.server.process import ServerProcess
 

@@ -59,6 +59,7 @@ _MOVED = {  # modules of before, where their classes stand now, and those that o
     ("diffusion.predictions", "diffusion.denoiser"): "Epsilon Flow V X0",
     ("diffusion.predictions", "experiments.edm"): "Edm",
     ("diffusion.reconstruction", "diffusion.objective"): "Reconstruction",
+    ("diffusion.times", "diffusion.objective"): "LogNormal LogitNormal Stops Stratified Uniform",
     ("evaluation.metrics.clip_score", "evaluation.metrics.clip"): "ClipScore",
     ("evaluation.metrics.cmmd", "evaluation.metrics.clip"): "ClipDiscrepancy",
     ("evaluation.metrics.coverage", "evaluation.metrics.by_neighbours"): "Coverage",

@@ -1,31 +1,18 @@
-"""The door between tensors and files: [-1, 1] floats inside, 8-bit PNGs with their story outside (`sheets.py`)."""
+"""Files of pictures that are tensors: PNGs with their story, GIFs, grids and film strips (`sheets.py`)."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from diffusion_art.files import written
 from diffusion_art.sheets import TILE_PX, contact_sheet, encode, sheet, tile, write_png
-
-log = logging.getLogger(__name__)
-
-
-def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[np.ndarray, "*b h w c"]:
-    """[-1, 1] floats to 8-bit pixels, channels last. Values outside are clipped; NaNs come out grey."""
-    images = images.detach().float().cpu()
-    if not torch.isfinite(images).all():
-        log.warning("a picture holds values that are not finite; they are painted grey")
-        images = images.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+from diffusion_art.tensors import to_uint8
 
 
 def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:

@@ -27,7 +27,7 @@ from diffusion_art.accel.graphs import Captured
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
-from diffusion_art.diffusion.noise import seeds_from
+from diffusion_art.diffusion.samplers import seeds_from
 from diffusion_art.errors import UserError
 from diffusion_art.images import save_grid, to_file
 from diffusion_art.prompts import prompts_of

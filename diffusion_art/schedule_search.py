@@ -25,7 +25,7 @@ from diffusion_art.checkpoints import check_paints
 from diffusion_art.cli import command
 from diffusion_art.config import build, plain
 from diffusion_art.devices import pick_device
-from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.samplers import NoiseSource
 from diffusion_art.diffusion.time_search import errors_of_grids, search_times
 from diffusion_art.errors import UserError
 from diffusion_art.files import written

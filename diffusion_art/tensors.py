@@ -1,17 +1,21 @@
-"""Shapes by name, and the two records that cross module borders.
+"""Shapes by name, the two records that cross module borders, and how tensors go to a device and come back from it.
 
 Legend: `b` batch, `c` channels, `h w` pixels or latents, `l` tokens, `d` features.
-Images are floats in [-1, 1] here and everywhere between `data/transforms.py` and `images.py`; a batch on its way
+Images are floats in [-1, 1] here and everywhere between `data/transforms.py` and `to_uint8`; a batch on its way
 from a loader to the device carries them as bytes.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -83,3 +87,55 @@ class Conditioning:
             torch.nn.functional.pad(self.mask, (0, missing)),
             self.pooled,
         )
+
+
+def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[np.ndarray, "*b h w c"]:
+    """[-1, 1] floats to 8-bit pixels, channels last. Values outside are clipped; NaNs come out grey."""
+    images = images.detach().float().cpu()
+    if not torch.isfinite(images).all():
+        log.warning("a picture holds values that are not finite; they are painted grey")
+        images = images.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+
+
+# ---------------------------------------------------------------------- copies
+#
+# A plain `.to("cuda")` of host memory, and every `.item()` of a device's tensor, hold the host until the GPU has done
+# all the work queued before. A step without one of them lets the host queue the next step while the GPU computes. So
+# neither side waits for the copies here.
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The same values on `device`. To a GPU they go through pinned memory, and the host does not wait."""
+    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Reading:
+    """The values of a tensor, on their way to the host: `ready` says whether they are there, `values` waits for them.
+
+    Reading a value of a GPU when it is ready costs no time. What becomes of the tensor afterwards does
+    not matter. A CPU's values are ready at once.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        tensor = tensor.detach()
+        self._event: torch.cuda.Event | None = None
+        if tensor.device.type != "cuda":
+            self._host = tensor.to("cpu", copy=True)
+            return
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype).pin_memory()
+        self._host.copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    @property
+    def ready(self) -> bool:
+        return self._event is None or self._event.query()
+
+    def values(self) -> Tensor:
+        """On the CPU, of the tensor's shape and dtype."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host

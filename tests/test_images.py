@@ -1,32 +1,13 @@
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusion_art.images import film_strip, grid, save_grid, to_gif, to_png, to_uint8
+from diffusion_art.images import film_strip, grid, save_grid, to_gif, to_png
 from diffusion_art.sheets import nice_columns, read_metadata, wrap
-
-
-def test_the_ends_and_the_middle_of_the_range():
-    image = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 1, 5)
-    assert to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
-
-
-def test_every_8_bit_value_comes_back():
-    pixels = torch.arange(256, dtype=torch.float32).reshape(1, 1, 16, 16)
-    assert np.array_equal(to_uint8(pixels / 127.5 - 1)[0, ..., 0], pixels[0, 0].numpy())
-
-
-def test_what_is_not_finite_is_grey_and_said(caplog):
-    image = torch.zeros(3, 2, 2)
-    image[0, 0, 0] = torch.nan
-    with caplog.at_level(logging.WARNING):
-        assert to_uint8(image)[0, 0, 0] == 128
-    assert "not finite" in caplog.text
+from diffusion_art.tensors import to_uint8
 
 
 def test_a_png_keeps_pixels_and_story(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
-from diffusion_art.images import to_uint8
 from diffusion_art.models.jit import JiT
 from diffusion_art.record import KEY
 from diffusion_art.runs import load_run
+from diffusion_art.tensors import to_uint8
 from tests.serving.running import serving
 
 TINY = ["+experiment=quickstart32", "+debug=tiny", "data.source=null", "data.num_workers=0", "callbacks.progress=null"]

@@ -127,7 +127,7 @@ def test_processes_train_what_one_does_for_fifty_steps(count, tiny, run_command,
             f"run={name}",
             *_processes(processes),
             cwd=tmp_path,
-            timeout=600,
+            timeout=1200,
         )
         assert said.returncode == 0, said.stdout + said.stderr
     runs = tmp_path / "logs/tiny"
@@ -143,7 +143,7 @@ def test_a_run_goes_on_with_two_then_four_then_one_process_and_sees_the_same_pic
     assert said.returncode == 0, said.stderr
     for until, count in ((6, 2), (12, 4), (18, 1)):
         asked = [f"trainer.max_steps={until}", "lr_schedule.total_steps=18", "ckpt_path=auto", "run=many"]
-        said = run_command("train", *tiny, *asked, *_processes(count), cwd=tmp_path, timeout=600)
+        said = run_command("train", *tiny, *asked, *_processes(count), cwd=tmp_path, timeout=1200)
         assert said.returncode == 0, said.stdout + said.stderr
     runs = tmp_path / "logs/tiny"
     one, many = (_losses(runs / name)["train/loss"].dropna() for name in ("one", "many"))
@@ -228,7 +228,7 @@ def test_shared_weights_go_on_with_any_number_of_processes_and_become_one_file(t
     runs = tmp_path / "logs/tiny"
     for until, processes in ((3, _processes(2, "fsdp")), (6, _processes(4, "fsdp")), (9, [])):
         more = [f"trainer.max_steps={until}", "ckpt_path=auto", "run=many", *processes]
-        said = run_command("train", *tiny, *asked, *more, cwd=tmp_path, timeout=600)
+        said = run_command("train", *tiny, *asked, *more, cwd=tmp_path, timeout=1200)
         assert said.returncode == 0, said.stdout + said.stderr
     _assert_same_losses(runs / "one", runs / "many")
     one, many = (_weights(runs / name) for name in ("one", "many"))
@@ -261,7 +261,7 @@ def test_shared_weights_learn_by_every_recipe_what_whole_ones_do(recipe, tiny, r
     losses = []
     for strategy in ("ddp", "fsdp"):
         asked = [*tiny, *recipe, *_processes(2, strategy), "trainer.max_steps=6", "trainer.val_check_interval=6"]
-        said = run_command("train", *asked, f"run={strategy}", cwd=tmp_path, timeout=600)
+        said = run_command("train", *asked, f"run={strategy}", cwd=tmp_path, timeout=1200)
         assert said.returncode == 0, said.stdout + said.stderr
         losses.append(_losses(tmp_path / "logs/tiny" / strategy))
     assert len(losses[0]["train/loss"].dropna()) == 6
@@ -275,7 +275,7 @@ def test_shared_weights_learn_compiled_what_one_process_does_as_it_is(tiny, run_
     small = ["model.backbone.block_channels=[16]", "model.backbone.attention_sides=[8]", "trainer.max_steps=3"]
     for name, processes in (("one", []), ("many", [*_processes(2, "fsdp"), "compile=true"])):
         asked = [*tiny, *small, *processes, "trainer.val_check_interval=3", f"run={name}"]
-        said = run_command("train", *asked, cwd=tmp_path, timeout=600)
+        said = run_command("train", *asked, cwd=tmp_path, timeout=1200)
         assert said.returncode == 0, said.stdout + said.stderr
     runs = tmp_path / "logs/tiny"
     assert len(_losses(runs / "one")["train/loss"].dropna()) == 3
@@ -337,7 +337,7 @@ def test_consolidate_removes_no_other_folder(folder, tmp_path):
 @pytest.mark.longest
 def test_snapshots_of_shared_weights_are_those_of_the_averages(tiny, run_command, tmp_path):
     asked = [*tiny, *_processes(2, "fsdp"), "ema=post_hoc", "callbacks.snapshots.dtype=fp32", "trainer.max_steps=2"]
-    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=300)
     assert said.returncode == 0, said.stdout + said.stderr
     run = tmp_path / "logs/tiny/shared"
     (snapshot,) = run.rglob("step_00000002.safetensors")
@@ -407,7 +407,7 @@ def test_an_autoencoder_whose_weights_are_shared_out_shows_what_it_decodes_and_w
 ):
     data = ["data.source=null", f"data.path={painter_shards}"]
     asked = [*AUTOENCODER, *data, *_processes(2, "fsdp"), "trainer.precision=32-true", "trainer.max_steps=4"]
-    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=120)
+    said = run_command("train", *asked, "run=shared", cwd=tmp_path, timeout=300)
     assert said.returncode == 0, said.stdout + said.stderr
     run = tmp_path / "logs/autoencoder/shared"
     assert sorted(path.name for path in run.glob("samples/*.png")) == ["step_00000002.png", "step_00000004.png"]
@@ -429,7 +429,7 @@ def test_a_clip_is_not_shared_out():
 @pytest.mark.slow
 def test_a_clip_is_measured_where_a_process_has_no_held_out_picture(painter_shards, run_command, tmp_path):
     asked = [*CLIP, f"data.path={painter_shards}", *_processes(2), "data.val_samples=1", "trainer.max_steps=2"]
-    said = run_command("train", *asked, "trainer.val_check_interval=2", "run=two", cwd=tmp_path, timeout=120)
+    said = run_command("train", *asked, "trainer.val_check_interval=2", "run=two", cwd=tmp_path, timeout=300)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "step 2: of 1 held-out pairs" in said.stdout + said.stderr
 

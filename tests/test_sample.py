@@ -10,12 +10,12 @@ from PIL import Image
 from diffusion_art.config import config_dir
 from diffusion_art.diffusion.samplers.euler import Euler
 from diffusion_art.errors import UserError
-from diffusion_art.images import to_uint8
 from diffusion_art.prompts import prompts_of
 from diffusion_art.runs import load_run
 from diffusion_art.sample import sample, slug
 from diffusion_art.sheets import read_metadata
 from diffusion_art.sources.embedded import embedded_caption
+from diffusion_art.tensors import to_uint8
 from tests.fakes import MODEL_CONFIG, toy_model, toy_run
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from diffusion_art.evaluation.judge import judge_scores
 from diffusion_art.record import Record
-from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.shards.order import draws
+from diffusion_art.shards.tables import INDEX_ROW
 from diffusion_art.streaming.eir import wire as eir
 from diffusion_art.streaming.wire import (
     _HEADER,

@@ -1,17 +1,20 @@
-"""A record moves wholly: each of its tensors is where it was told to go, and stays there."""
+"""A record moves wholly: each of its tensors is where it was told to go, and stays there. Nobody waits for a copy."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from diffusion_art.tensors import Batch, Conditioning
+from diffusion_art.tensors import Batch, Conditioning, Reading, sent, to_uint8
+from tests.waiting import NoWaiting, a_gpu
 
 
 def batch() -> Batch:
@@ -51,3 +54,40 @@ def test_the_mask_stays_a_mask(to):
     moved = cond().to(**to)
     assert moved.mask.dtype == torch.bool
     assert moved.tokens.dtype == moved.pooled.dtype == to.get("dtype", torch.float32)
+
+
+def test_the_ends_and_the_middle_of_the_range():
+    image = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 1, 5)
+    assert to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_every_8_bit_value_comes_back():
+    pixels = torch.arange(256, dtype=torch.float32).reshape(1, 1, 16, 16)
+    assert np.array_equal(to_uint8(pixels / 127.5 - 1)[0, ..., 0], pixels[0, 0].numpy())
+
+
+def test_what_is_not_finite_is_grey_and_said(caplog):
+    image = torch.zeros(3, 2, 2)
+    image[0, 0, 0] = torch.nan
+    with caplog.at_level(logging.WARNING):
+        assert to_uint8(image)[0, 0, 0] == 128
+    assert "not finite" in caplog.text
+
+
+def test_on_a_cpu_a_reading_is_there_at_once_and_keeps_its_values():
+    x = torch.arange(3.0)
+    reading = Reading(x)
+    x.zero_()
+    assert reading.ready
+    assert reading.values().tolist() == [0.0, 1.0, 2.0]
+    assert torch.equal(sent(x, "cpu"), x)
+
+
+def test_to_and_from_a_gpu_nothing_waits():
+    with a_gpu(), NoWaiting() as mode:
+        there = sent(torch.arange(3), "cuda")
+        reading = Reading(there)
+        assert there.device.type == "cuda"
+        assert not reading.ready
+        assert reading.values().device.type == "cpu"
+    assert mode.sent == {"_to_copy": 1, "copy_": 1}

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffusion_art.accel import switch
 from diffusion_art.accel.graphs import Captured
-from diffusion_art.accel.norm import group_norm
+from diffusion_art.accel.layers import group_norm
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.serving.engine.batch import Stepper
 from diffusion_art.serving.engine.engine import Job, autocast_dtype

@@ -32,9 +32,47 @@ MOST_CHANNELS = 128  # of a tile, 256 contiguous bytes in bfloat16
 
 @triton.jit
 @no_type_check
+def _piece(c, splits, BC: tl.constexpr):
+    """What a program over maps works on: its row among the sums, its picture, its chunk, its channels and a mask."""
+    row = tl.program_id(0).to(tl.int64)
+    channels = tl.program_id(1) * BC + tl.arange(0, BC)
+    return row, row // splits, (row % splits).to(tl.int32), channels, channels < c
+
+
+@triton.jit
+@no_type_check
+def _tile(start, last, inside, BP: tl.constexpr):
+    """The positions from `start` on, and a mask of those before `last` in channels that there are."""
+    positions = start + tl.arange(0, BP)
+    return positions, (positions < last)[:, None] & inside[None, :]
+
+
+@triton.jit
+@no_type_check
+def _coefficients_of(coefficients, n, c, channels, inside):
+    """a, d and x_c of a picture's channels."""
+    coefficients += n * 3 * c + channels
+    a = tl.load(coefficients, mask=inside, other=0.0)[None, :]
+    d = tl.load(coefficients + c, mask=inside, other=0.0)[None, :]
+    return a, d, tl.load(coefficients + 2 * c, mask=inside, other=0.0)[None, :]
+
+
+@triton.jit
+@no_type_check
 def _silu_slope(z):
     share = tl.sigmoid(z)
     return share * (1 + z * (1 - share))
+
+
+@triton.jit
+@no_type_check
+def _seen_and_g(x, grad, place, mask, a, d, SILU: tl.constexpr):
+    """x and g = dy act'(a x + d)."""
+    seen = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
+    if SILU:
+        g *= _silu_slope(a * seen + d)
+    return seen, g
 
 
 @triton.jit
@@ -44,10 +82,7 @@ def _moments(x, parts, p, c, chunk, splits, BP: tl.constexpr, BC: tl.constexpr):
 
     Sums are of differences to the chunk's first position, so that a large mean costs no precision.
     """
-    row = tl.program_id(0).to(tl.int64)
-    n, split = row // splits, (row % splits).to(tl.int32)
-    channels = tl.program_id(1) * BC + tl.arange(0, BC)
-    inside = channels < c
+    row, n, split, channels, inside = _piece(c, splits, BC)
     first = split * chunk
     last = tl.minimum(first + chunk, p)
     x += n * p * c
@@ -55,8 +90,7 @@ def _moments(x, parts, p, c, chunk, splits, BP: tl.constexpr, BC: tl.constexpr):
     total = tl.zeros([BP, BC], tl.float32)
     squares = tl.zeros([BP, BC], tl.float32)
     for start in range(first, last, BP):
-        positions = start + tl.arange(0, BP)
-        mask = (positions < last)[:, None] & inside[None, :]
+        positions, mask = _tile(start, last, inside, BP)
         seen = tl.load(x + positions[:, None] * c + channels[None, :], mask=mask, other=0.0).to(tl.float32)
         seen = tl.where(mask, seen - origin[None, :], 0.0)
         total += seen
@@ -138,16 +172,12 @@ def _coefficients(
 @no_type_check
 def _affine(x, coefficients, y, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """y = act(a x + d)."""
-    row = tl.program_id(0).to(tl.int64)
-    n, split = row // splits, (row % splits).to(tl.int32)
-    channels = tl.program_id(1) * BC + tl.arange(0, BC)
-    inside = channels < c
+    _, n, split, channels, inside = _piece(c, splits, BC)
     a = tl.load(coefficients + n * 3 * c + channels, mask=inside, other=0.0)[None, :]
     d = tl.load(coefficients + (n * 3 + 1) * c + channels, mask=inside, other=0.0)[None, :]
     last = tl.minimum(split * chunk + chunk, p)
     for start in range(split * chunk, last, BP):
-        positions = start + tl.arange(0, BP)
-        mask = (positions < last)[:, None] & inside[None, :]
+        positions, mask = _tile(start, last, inside, BP)
         place = n * p * c + positions[:, None] * c + channels[None, :]
         z = a * tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + d
         if SILU:
@@ -161,25 +191,15 @@ def _gradient_sums(
     x, grad, coefficients, parts, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
     """Sums of g and of g (x - x_c) over each channel of one chunk: parts [n splits 2 c]."""
-    row = tl.program_id(0).to(tl.int64)
-    n, split = row // splits, (row % splits).to(tl.int32)
-    channels = tl.program_id(1) * BC + tl.arange(0, BC)
-    inside = channels < c
-    coefficients += n * 3 * c + channels
-    a = tl.load(coefficients, mask=inside, other=0.0)[None, :]
-    d = tl.load(coefficients + c, mask=inside, other=0.0)[None, :]
-    centre = tl.load(coefficients + 2 * c, mask=inside, other=0.0)[None, :]
+    row, n, split, channels, inside = _piece(c, splits, BC)
+    a, d, centre = _coefficients_of(coefficients, n, c, channels, inside)
     total = tl.zeros([BP, BC], tl.float32)
     moments = tl.zeros([BP, BC], tl.float32)
     last = tl.minimum(split * chunk + chunk, p)
     for start in range(split * chunk, last, BP):
-        positions = start + tl.arange(0, BP)
-        mask = (positions < last)[:, None] & inside[None, :]
+        positions, mask = _tile(start, last, inside, BP)
         place = n * p * c + positions[:, None] * c + channels[None, :]
-        seen = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
-        if SILU:
-            g *= _silu_slope(a * seen + d)
+        seen, g = _seen_and_g(x, grad, place, mask, a, d, SILU)
         total += g
         moments += g * (seen - centre)
     parts += row * 2 * c + channels
@@ -261,26 +281,16 @@ def _gradient(
     x, grad, coefficients, slopes, out, p, c, chunk, splits, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
     """dx = a g + e (x - x_c) + f."""
-    row = tl.program_id(0).to(tl.int64)
-    n, split = row // splits, (row % splits).to(tl.int32)
-    channels = tl.program_id(1) * BC + tl.arange(0, BC)
-    inside = channels < c
-    coefficients += n * 3 * c + channels
-    a = tl.load(coefficients, mask=inside, other=0.0)[None, :]
-    d = tl.load(coefficients + c, mask=inside, other=0.0)[None, :]
-    centre = tl.load(coefficients + 2 * c, mask=inside, other=0.0)[None, :]
+    _, n, split, channels, inside = _piece(c, splits, BC)
+    a, d, centre = _coefficients_of(coefficients, n, c, channels, inside)
     slopes += n * 2 * c + channels
     e = tl.load(slopes, mask=inside, other=0.0)[None, :]
     f = tl.load(slopes + c, mask=inside, other=0.0)[None, :]
     last = tl.minimum(split * chunk + chunk, p)
     for start in range(split * chunk, last, BP):
-        positions = start + tl.arange(0, BP)
-        mask = (positions < last)[:, None] & inside[None, :]
+        positions, mask = _tile(start, last, inside, BP)
         place = n * p * c + positions[:, None] * c + channels[None, :]
-        seen = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
-        if SILU:
-            g *= _silu_slope(a * seen + d)
+        seen, g = _seen_and_g(x, grad, place, mask, a, d, SILU)
         tl.store(out + place, (a * g + e * (seen - centre) + f).to(out.dtype.element_ty), mask=mask)
 
 

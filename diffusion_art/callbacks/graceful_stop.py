@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_art.devices import Reading
+from diffusion_art.tensors import Reading
 from diffusion_art.training.processes.exchange import Exchange
 from diffusion_art.training.run.stopping import stop_after_step, stop_request
 

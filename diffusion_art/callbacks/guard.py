@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffusion_art.checkpoints import has_checkpoints
-from diffusion_art.devices import Reading
 from diffusion_art.errors import UserError
-from diffusion_art.tensors import Batch
+from diffusion_art.tensors import Batch, Reading
 from diffusion_art.training.optim import scales_in_step
 from diffusion_art.training.processes.exchange import Exchange
 

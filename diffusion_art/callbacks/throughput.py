@@ -12,8 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor
 
-from diffusion_art.devices import Reading
-from diffusion_art.tensors import Batch
+from diffusion_art.tensors import Batch, Reading
 from diffusion_art.training.run.limits import interval
 
 log = logging.getLogger(__name__)

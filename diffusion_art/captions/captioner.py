@@ -4,6 +4,9 @@ What stands between two fields is their separator. A field that is empty after c
 with its separator, and brackets or quotes set close around a field go with it. So does one that repeats the last:
 
     "{artist} / {title} ({date})"  ->  "Vincent van Gogh / The Starry Night (1889)"  or  "The Starry Night"
+
+`{caption}` stands for a ready caption. A picture with several of them has as many captions by a template that names it,
+and as many by none (`Captioning`).
 """
 
 from __future__ import annotations
@@ -12,13 +15,18 @@ import html
 import re
 import string
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from diffusion_art.captions.columns import CLASS_COLUMNS, caption_columns, is_no_name, plain_name
 from diffusion_art.errors import UserError
 
 # The order of the descriptions in `Artificio/WikiArt`: "Artist / Title / Style / genre / date".
 ART_TEMPLATE = "{artist} / {title} / {style} / {genre} / {date}"
+
+CAPTIONS = "captions"  # of a sample's metadata: the texts to draw from, two or more; the first is its caption
+READY = "ready_captions"  # those of its source, where a template made others of them
+OWN = "{caption}"  # the template of a source that has ready captions
 
 _MISSING = {"", "None", "none", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "N/A", "n/a"}
 _MISSING |= {"-", "undated", "n.d.", "date not known"}
@@ -160,3 +168,49 @@ def _parse(template: str) -> tuple[list[tuple[str, str, str, str]], str]:
             before, literals[index + 1] = before[:-1], after[1:]
         fields.append((before, opening, name, closing))
     return fields, literals[-1]
+
+
+# ---------------------------------------------------------------------- one caption, or several
+
+
+class Captioning:
+    """Callable: (columns, ready captions) -> the captions of a picture, at least one, which may be "".
+
+    `template` None takes the ready captions, or what there is (Captioner); "" gives no captions.
+
+    Raises:
+        UserError: as from Captioner.
+    """
+
+    def __init__(self, template: str | None, columns: Collection[str] | None = None) -> None:
+        self.template = template
+        self._captioner = Captioner(template or None, columns)
+        self._by_caption = template is None or OWN in template
+
+    def __call__(self, columns: Mapping[str, str], ready: Sequence[str] = ()) -> tuple[str, ...]:
+        if self.template == "":
+            return ("",)
+        if not ready or not self._by_caption:
+            return (self._captioner(columns),)
+        texts = (self._captioner({**columns, "caption": text}) for text in distinct(map(clean, ready)))
+        return distinct(texts) or (self._captioner(columns),)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that the template names."""
+        return self._captioner.names
+
+    def metadata(self, columns: Mapping[str, Any], texts: Sequence[str], ready: Sequence[str]) -> dict[str, Any]:
+        """The columns, and what else must be stored to draw among `texts` and to make others of `ready`."""
+        raw = distinct(map(clean, ready))
+        more: dict[str, Any] = {CAPTIONS: list(texts)} if len(texts) > 1 else {}
+        if raw and self.template is not None:
+            more[READY] = list(raw)
+        elif len(raw) == 1:
+            more["caption"] = raw[0]
+        return {**columns, **more}
+
+
+def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    """Each text once and no empty one, in their order."""
+    return tuple(dict.fromkeys(text for text in texts if text))

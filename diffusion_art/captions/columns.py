@@ -1,6 +1,9 @@
 """In which columns a data set keeps its captions, and what says something of a painting: by their names, in which
-upper and lower case, spaces, dashes and underscores make no difference: `TEXT`, `Artist Display Name`. And the captions
-in their raw values: one text, several, written-out lists, records, conversations.
+upper and lower case, spaces, dashes and underscores make no difference: `TEXT`, `Artist Display Name`. The captions
+in their raw values: one text, several, written-out lists, records, conversations. And raw values as text:
+
+as_text(value)        what a column of a shard keeps: lists are joined by ", "
+text_of(name, value)  the same of any value of that column
 """
 
 from __future__ import annotations
@@ -214,3 +217,54 @@ def _written_list(text: str) -> list[Any]:
             continue
         return found if isinstance(found, list) else []
     return []
+
+
+# ---------------------------------------------------------------------- values as text
+
+# of a person, a title, a tag; of Cleveland's makers, of Denmark's SMK and of Omeka S
+_CALLED = ("name", "full_name", "username", "title", "label", "description", "period", "displayDate", "@value")
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def text_of(name: str, value: Any) -> str | None:
+    """A raw value as a column keeps it: of captions the first, of records with a `name` these; None for another record,
+    which no caption can use.
+    """
+    if isinstance(value, str) and not value.startswith("["):
+        return value
+    if is_caption_column(name):
+        return next(iter(strings(value)), "")
+    if isinstance(value, str):
+        return as_text(listed(value) or _names_in(records_in(value)) or value)
+    records = [value] if isinstance(value, dict) and is_art_column(name) else value
+    if names := names_scored(value) or (_names_in(records) if isinstance(records, list) and records else []):
+        return as_text(names)
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
+        return None
+    return as_text(value)
+
+
+def names_scored(value: Any) -> list[str]:
+    """The names in what a tagger writes: {"castle": 0.9}, or [["castle", 0.9]]; [] of anything else."""
+    pairs = list(value.items()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    scored = all(isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_score(*pair) for pair in pairs)
+    return [name for name, _ in pairs] if scored else []
+
+
+def _is_score(name: Any, score: Any) -> bool:
+    return isinstance(name, str) and isinstance(score, float) and 0 <= score <= 1
+
+
+def _names_in(records: list[Any]) -> list[str]:
+    """What records of people, titles or tags are called; [] where one has no name."""
+    names = [next((item[key] for key in _CALLED if item.get(key)), None) for item in records if isinstance(item, dict)]
+    return [str(name) for name in names] if len(names) == len(records) and all(map(_is_text, names)) else []
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, int))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.captioning import told_template
+from diffusion_art.shards.recaptioning import told_template
 from diffusion_art.sizes import refuse_fractions
 from diffusion_art.streaming.eir.client import DIGEST as EIR_DIGEST
 from diffusion_art.streaming.wire import StreamInfo

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from diffusion_art.shards.buckets import of_bucket
+from diffusion_art.shards.manifest import of_bucket
 from diffusion_art.shards.mixed_order import InterleavedOrder
 from diffusion_art.shards.order import EpochOrder
 from diffusion_art.sizes import Size, size_named

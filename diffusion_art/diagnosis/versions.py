@@ -13,7 +13,6 @@ from PIL import Image, features
 
 from diffusion_art.diagnosis.finding import Finding
 from diffusion_art.extras import install_command, missing
-from diffusion_art.sources.pictures.formats import HEIC_EXTRA, can_read_heic
 from diffusion_art.training.run.provenance import commit
 
 TOLD = ("torch", "torchvision", "lightning", "diffusers", "open_clip_torch", "hydra-core", "numpy", "pillow")
@@ -70,8 +69,8 @@ def codecs() -> list[Finding]:
         found.append(Finding("pictures", f"{', '.join(lacking)} cannot be read", "missing", advice))
     found.append(
         Finding("HEIC", "read by pillow-heif")
-        if can_read_heic()
-        else Finding("HEIC", "cannot be read", "missing", HEIC_EXTRA)
+        if find_spec("pillow_heif") is not None
+        else Finding("HEIC", "cannot be read", "missing", "install pillow-heif")
     )
     found.append(Finding("libjpeg-turbo", "in Pillow" if features.check_feature("libjpeg_turbo") else "not in Pillow"))
     for name, use in LIBRARIES.items():

@@ -25,8 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser, Backbone, Denoiser, Prediction, image_scales
+from diffusion_art.diffusion.objective import Times
 from diffusion_art.diffusion.schedules import Schedule
-from diffusion_art.diffusion.times import Times
 from diffusion_art.errors import UserError
 
 

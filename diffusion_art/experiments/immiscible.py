@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffusion_art.devices import sent
 from diffusion_art.errors import UserError
 from diffusion_art.randomness import fold
+from diffusion_art.tensors import sent
 from diffusion_art.training.noise import NOISE, Positions, noise_at, placed
 from diffusion_art.training.philox import normal_at
 

@@ -21,8 +21,8 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_art.accel.layers import Attend
 from diffusion_art.models.backbone import Backbone
-from diffusion_art.models.unet_blocks import Attend
 
 
 class AttentionMaps:

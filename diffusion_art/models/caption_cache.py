@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffusion_art.devices import sent
+from diffusion_art.tensors import sent
 
 GROWTH = 1.5  # of the memory, when it is full
 

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_art.devices import sent
 from diffusion_art.errors import UserError
 from diffusion_art.files import save_tensors
 from diffusion_art.models.tokenizer import ClipTokenizer
 from diffusion_art.models.trainable import Trainable
+from diffusion_art.tensors import sent
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # open_clip's names
 MOST_SCALE = 100.0  # Radford et al. 2021, Sec. 2.5

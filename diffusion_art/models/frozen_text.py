@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from diffusion_art.devices import computes_in_bf16, sent
+from diffusion_art.devices import computes_in_bf16
 from diffusion_art.errors import UserError
 from diffusion_art.models.caption_cache import CaptionCache, Encoded
 from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import mask_of, round_up
 from diffusion_art.models.weights_hash import see_weights
-from diffusion_art.tensors import Conditioning
+from diffusion_art.tensors import Conditioning, sent
 
 CHUNK = 8  # captions a frozen tower reads at a time on a CPU, always as many: the same shapes give the same bits
 

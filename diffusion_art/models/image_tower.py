@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_art.accel.frozen_convolutions import streamlined
-from diffusion_art.accel.maps import resized
+from diffusion_art.accel.layers import resized
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.errors import UserError, first_line
 from diffusion_art.models.weights_hash import see_weights

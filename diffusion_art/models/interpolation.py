@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import AnyDenoiser
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Sampler
+from diffusion_art.diffusion.samplers import NoiseSource, Sampler
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import TextToImage
 

@@ -17,12 +17,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.attention import FEW_JOINT
-from diffusion_art.accel.norm import rms_norm
+from diffusion_art.accel.layers import FEW_JOINT, Attend, rms_norm
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.size_embedding import SizeEmbedding
-from diffusion_art.models.unet_blocks import Attend
 from diffusion_art.tensors import Conditioning
 
 TIME_SCALE = 1000.0  # the sinusoids resolve a clock of 0..1000

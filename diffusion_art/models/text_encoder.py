@@ -15,12 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from diffusion_art.accel.attention import few_tokens
-from diffusion_art.devices import sent
+from diffusion_art.accel.layers import few_tokens
 from diffusion_art.models.frozen_text import FrozenTextEncoder
 from diffusion_art.models.text import TextEncoder
 from diffusion_art.models.tokenizer import ClipTokenizer
-from diffusion_art.tensors import Conditioning
+from diffusion_art.tensors import Conditioning, sent
 
 CAPTION_BYTES = 60_000  # what `cache_mb` counted a caption of ViT-B-32 as
 

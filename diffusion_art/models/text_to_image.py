@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from diffusion_art.diffusion.denoiser import Denoiser, Prediction, check_prediction
 from diffusion_art.diffusion.guidance import Guidance
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Callback, Sampler
+from diffusion_art.diffusion.samplers import Callback, NoiseSource, Sampler
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 from diffusion_art.models.backbone import Backbone

@@ -1,30 +1,45 @@
 """The backbone: a convolutional UNet that reads a caption by cross-attention and by its time embedding.
 
 The blocks are diffusers' `UNet2DConditionModel`, so a trained network is one of diffusers' too (`UNet.as_diffusers`;
-`export` with `format=diffusers`).
+`export` with `format=diffusers`). The residual block, the transformer, its attention and the upsampling are replaced by
+ours, which have their weights as they are and keep channels last throughout. diffusers' own residual block turns its
+input around for the shortcut while training, which costs a UNet on a CPU about a twentieth of its step. Its own
+upsampling does so for batches of 64 and more, because of faults in kernels that were repaired long ago, which gives
+tensors other strides there. On a GPU its own transformer brings the tokens back to NCHW, and the next block turns the
+map again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention as DiffusersAttention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.norm import TokenNorm
-from diffusion_art.errors import UserError
+from diffusion_art.accel.layers import (
+    Attend,
+    NormOut,
+    TokenNorm,
+    as_map,
+    channels_last,
+    conv_group_norm,
+    group_norm,
+    projected,
+    upsampled,
+)
 from diffusion_art.models.backbone import Backbone
 from diffusion_art.models.size_embedding import SizeEmbedding
-from diffusion_art.models.unet_blocks import Attention, NormOut, ResidualBlock, Transformer, Upsample
+from diffusion_art.models.unet_settings import check, heads_of
 from diffusion_art.tensors import Conditioning
 
 TIME_SCALE = 1000.0  # diffusers' sinusoidal embedding resolves a clock of 0..1000
@@ -76,7 +91,7 @@ class UNet(Backbone):
         sides = [sample_size // 2**level for level in range(len(block_channels))]
         attention_sides = sides[-1:] if attention_sides is None else attention_sides
         attends = [side in attention_sides for side in sides]
-        _check(sample_size, sides, attends, block_channels, attention_sides, norm_groups)
+        check(sample_size, sides, attends, block_channels, attention_sides, norm_groups)
 
         self.channels = channels
         self.sample_size = sample_size
@@ -197,28 +212,131 @@ def _per_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:
     return (value,) * levels if isinstance(value, int) else tuple(value)
 
 
-def heads_of(width: int, head_channels: int) -> int:
-    """How many heads of equal width a level gets: of `head_channels`, or of as few more as divide it."""
-    if head_channels < 1:
-        raise UserError(f"model.backbone.head_channels={head_channels} must be at least 1; 24 to 64 are usual")
-    return next(heads for heads in range(max(1, width // head_channels), 0, -1) if width % heads == 0)
+# ---------------------------------------------------------------------- its blocks
 
 
-def _check(sample_size, sides, attends, block_channels, attention_sides, norm_groups) -> None:
-    if any(2 * below != above for above, below in pairwise(sides)):
-        raise UserError(
-            f"a UNet of {len(sides)} levels halves its input {len(sides) - 1} times, and latents of side "
-            f"{sample_size} cannot be: use an image size that is a multiple of {2 ** (len(sides) - 1)} "
-            "after the codec."
-        )
-    if not any(attends):
-        raise UserError(
-            f"no level of the UNet has a side of attention_sides={list(attention_sides)}: at this image size "
-            f"they have {', '.join(map(str, sides))}. Set model.backbone.attention_sides to some of them."
-        )
-    for width in block_channels:
-        if width % norm_groups:
-            raise UserError(
-                f"block_channels={width} does not divide into norm_groups={norm_groups} groups: choose a multiple of "
-                "that, such as the next one, or fewer groups."
-            )
+class ResidualBlock(nn.Module):
+    """x -> shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x)))) (1 + scale) + shift)), the last two from the time.
+
+    Has the parts, and so the names, of `block`.
+    """
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__()
+        assert block.time_emb_proj is not None
+        assert block.time_embedding_norm == "scale_shift"
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.time_emb_proj: nn.Module = block.time_emb_proj
+        self.dropout = block.dropout
+        self.conv_shortcut = block.conv_shortcut
+
+    def forward(self, x: Float[Tensor, "b c h w"], temb: Float[Tensor, "b k"]) -> Float[Tensor, "b d h w"]:
+        x = channels_last(x)
+        scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, dim=1)
+        # no name for what the first norm says, so that its memory serves what comes after the convolution
+        hidden = conv_group_norm(group_norm(x, self.norm1, silu=True), self.conv1, self.norm2, scale, shift, silu=True)
+        hidden = self.conv2(self.dropout(hidden))
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Upsample(nn.Module):
+    """x -> conv(every pixel of x four times). Has the part, and so the name, of `block`."""
+
+    def __init__(self, block: Upsample2D):
+        super().__init__()
+        assert block.name == "conv"
+        assert block.interpolate
+        assert block.norm is None
+        assert isinstance(block.conv, nn.Conv2d)
+        assert (block.conv.kernel_size, block.conv.stride, block.conv.padding) == ((3, 3), (1, 1), (1, 1))
+        self.conv = block.conv
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], output_size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "b d h2 w2"]:
+        """`output_size` is diffusers', for sides that were odd; those are refused here."""
+        assert output_size is None
+        return upsampled(x, self.conv)
+
+
+class Attention(nn.Module):
+    """Attention of a picture's positions to each other, or to a caption's tokens.
+
+    Has the parts, and so the names, of `block`.
+
+    Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(self, block: DiffusersAttention):
+        super().__init__()
+        others = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj")
+        assert all(getattr(block, name) is None for name in others)
+        assert not block.residual_connection
+        assert block.rescale_output_factor == 1
+        assert block.scale_qk
+        assert block.to_k is not None
+        assert block.to_v is not None
+        assert block.to_out is not None
+        self.heads = block.heads
+        self.to_q, self.to_k, self.to_v = block.to_q, block.to_k, block.to_v
+        self.to_out: nn.ModuleList = block.to_out
+        self.attend = Attend()
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "b n c"],
+        encoder_hidden_states: Float[Tensor, "b l e"] | None = None,
+        attention_mask: Float[Tensor, "b 1 l"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """`attention_mask` is added to the logits. The arguments' names are diffusers'."""
+        x, told = hidden_states, encoder_hidden_states
+        if told is None:
+            q, k, v = projected(x, self.to_q, self.to_k, self.to_v)
+        else:
+            q, (k, v) = self.to_q(x), projected(told, self.to_k, self.to_v)
+        q, k, v = (rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads) for part in (q, k, v))
+        bias = None if attention_mask is None else attention_mask.to(q.dtype)[:, None]
+        x = rearrange(self.attend(q, k, v, bias), "b heads n d -> b n (heads d)")
+        for part in self.to_out:
+            x = part(x)
+        return x
+
+
+class Transformer(nn.Module):
+    """x + proj_out(blocks(proj_in(norm(x)))), the blocks over positions.
+
+    Has the parts, and so the names, of `block`.
+    """
+
+    _gradient_checkpointing_func: Callable[..., Tensor]  # set by diffusers where activations are computed twice
+
+    def __init__(self, block: Transformer2DModel):
+        super().__init__()
+        assert block.is_input_continuous
+        assert block.use_linear_projection
+        self.norm, self.proj_in = block.norm, block.proj_in
+        self.transformer_blocks, self.proj_out = block.transformer_blocks, block.proj_out
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "b c h w"],
+        encoder_hidden_states: Float[Tensor, "b l e"] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Float[Tensor, "b 1 l"] | None = None,
+        return_dict: bool = False,
+    ) -> tuple[Float[Tensor, "b c h w"]]:
+        """`encoder_attention_mask` is added to the logits. The arguments and the tuple are diffusers'."""
+        assert cross_attention_kwargs is None
+        assert attention_mask is None
+        assert not return_dict
+        x = self.proj_in(rearrange(group_norm(hidden_states, self.norm), "b c h w -> b (h w) c"))
+        for block in self.transformer_blocks:
+            x = self._through(block, x, encoder_hidden_states, encoder_attention_mask)
+        return (as_map(self.proj_out(x), rows=hidden_states.shape[2]) + hidden_states,)
+
+    def _through(self, block: nn.Module, x: Tensor, tokens: Tensor | None, bias: Tensor | None) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, x, None, tokens, bias)
+        return block(x, None, tokens, bias)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_encoder import OpenClipScratch
 from diffusion_art.models.text_to_image import TextToImage
-from diffusion_art.models.unet import UNet, heads_of
+from diffusion_art.models.unet import UNet
+from diffusion_art.models.unet_settings import heads_of
 
 WEIGHTS = "diffusion_pytorch_model"
 FREE = ("sample_size", "dropout", "attention_head_dim", "num_attention_heads")  # not in the weights, or looked at apart

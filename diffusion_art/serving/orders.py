@@ -19,8 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffusion_art.diffusion.noise import seeds_from
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, by_name
+from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, by_name, seeds_from
 from diffusion_art.errors import UserError
 from diffusion_art.runs import Run
 from diffusion_art.serving.api.errors import ApiError, invalid, of_mistake, shown

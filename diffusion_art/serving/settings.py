@@ -1,15 +1,10 @@
-"""How a server is run: who may ask, from where, how much and how fast."""
+"""How a server is run: who may ask, from where, how much and how fast. `api/gate.py` holds requests to it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import os
 import re
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,10 +12,8 @@ from urllib.parse import urlsplit
 from diffusion_art.config import listed
 from diffusion_art.errors import UserError
 from diffusion_art.net import is_loopback
-from diffusion_art.serving.api.errors import too_many
 
 SIZES = ("any", "exact")
-_UNREAD = ("/v1/images/edits", "/v1/images/variations")  # refused for what they are; nobody reads their bodies
 _LEAST = {"rate_per_minute": 1.0, "max_body_bytes": 1024, "max_predict_body_bytes": 1024}
 
 TOKEN_VARIABLE = "DIFFUSION_ART_SERVE_TOKEN"
@@ -63,53 +56,6 @@ class Limits:
             if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
                 raise UserError(f"limits.{each.name}={value} must be at least {least:g}; its default is {each.default}")
 
-    def max_body_at(self, path: str) -> int:
-        """Bytes that a request to `path` may bring."""
-        if path.rstrip("/") in _UNREAD:
-            return 1 << 40
-        return self.max_predict_body_bytes if path == "/predict" else self.max_body_bytes
-
-
-class Rates:
-    """A token bucket for each customer: `per_minute` pictures a minute, and as many at once after a pause."""
-
-    def __init__(
-        self, per_minute: float | None, *, remembered: int = 10_000, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.per_minute = per_minute
-        self.remembered = remembered
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # customer -> (pictures left, when)
-
-    def take(self, customer: str | None, pictures: int) -> None:
-        """Count so many pictures for a customer; None is nobody in particular, and has no limit.
-
-        Raises:
-            ApiError: 429, with the time until they would be granted.
-        """
-        if customer is None or self.per_minute is None:
-            return
-        now = self._clock()
-        left, when = self._buckets.pop(customer, (self.per_minute, now))
-        left = min(self.per_minute, left + (now - when) * self.per_minute / 60)
-        granted = left >= min(pictures, self.per_minute)  # one larger than the bucket takes it whole
-        self._buckets[customer] = (left - pictures if granted else left, now)
-        if len(self._buckets) > self.remembered:
-            self._buckets.popitem(last=False)
-        if not granted:
-            wait_s = (min(pictures, self.per_minute) - left) * 60 / self.per_minute
-            raise too_many(
-                f"This token may ask for {self.per_minute:g} pictures a minute; come back in {wait_s:.0f} s.",
-                code="rate_limit_exceeded",
-                retry_after_s=wait_s,
-            )
-
-    def give_back(self, customer: str | None, pictures: int) -> None:
-        """Count so many pictures of a customer as not asked for: they were granted, and not taken on."""
-        if customer in self._buckets and self.per_minute is not None:
-            left, when = self._buckets[customer]
-            self._buckets[customer] = (min(self.per_minute, left + pictures), when)
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -140,7 +86,7 @@ class Settings:
                     f"a token of {len(token)} characters is no secret: it takes {_TOKEN_CHARACTERS} or more, plain "
                     f"letters and digits. {_MAKE_ONE}"
                 )
-        if self.public_url is not None and _host_of(self.public_url) is None:
+        if self.public_url is not None and host_of(self.public_url) is None:
             raise UserError(
                 f"public_url={self.public_url} is no address: give one such as https://example.org, or "
                 "https://example.org/art where a proxy has this server below /art/."
@@ -163,40 +109,8 @@ class Settings:
             limits=Limits(**asked["limits"]),
         )
 
-    def customer(self, authorization: str | None) -> str | None:
-        """Who shows this header: a name for a token we know, None for others. Takes as long for any token.
 
-        The token is a bearer's, or the password of `Basic`, as AUTOMATIC1111's clients show theirs.
-        """
-        scheme, _, token = (authorization or "").partition(" ")
-        scheme, token = scheme.lower(), token.strip()
-        if scheme == "basic":
-            token = _password(token)
-        given = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        found = None
-        for known in self.tokens:
-            digest = hashlib.sha256(known.encode()).digest()
-            if hmac.compare_digest(given, digest) and scheme in ("bearer", "basic"):
-                found = digest.hex()[:12]
-        return found
-
-    def answers_to(self, host: str) -> bool:
-        """Whether a `Host` header is one of ours; without tokens only."""
-        if self.tokens:
-            return True
-        name = name_of(host).removesuffix(".")
-        if self.public_url is not None and name == _host_of(self.public_url):
-            return True
-        return name in self.hosts or is_loopback(name) or name.endswith(".localhost")  # RFC 6761: never another machine
-
-
-def name_of(host: str) -> str:
-    """That of a `Host` header, without the port."""
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    return name.strip("[]").lower()
-
-
-def _host_of(url: str) -> str | None:
+def host_of(url: str) -> str | None:
     """That of an address of HTTP, small; None where it is none that a path can be put behind."""
     try:
         parts = urlsplit(url)
@@ -204,14 +118,6 @@ def _host_of(url: str) -> str | None:
         return (parts.hostname or None) if known else None
     except ValueError:
         return None
-
-
-def _password(credentials: str) -> str:
-    """That of `user:password` in base64; "" where it is none."""
-    try:
-        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except ValueError:
-        return ""
 
 
 def hosts_of(given: Any) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """From jobs to pictures: orders to the engine, and its answers. Only this part of the HTTP face knows the engine.
 
-Pictures are encoded on threads of their own, so
-that neither the event loop nor the engine waits for it.
+Pictures are encoded on threads of their own, so that neither the event loop nor the engine waits for it.
 
 Those that were answered as a url are kept in memory for a while, under names that cannot be guessed. Nothing touches
 the disk, so nothing is left behind by a server that dies.
@@ -30,7 +29,7 @@ from diffusion_art.serving.api.metrics import Metrics
 from diffusion_art.serving.engine.engine import Engine
 from diffusion_art.serving.engine.jobs import Busy, Job, Stopping, Ticket
 from diffusion_art.serving.orders import Orders, Output, Size
-from diffusion_art.serving.settings import Rates, Settings
+from diffusion_art.serving.settings import Settings
 from diffusion_art.sheets import INFOTEXT, encode
 
 log = logging.getLogger(__name__)
@@ -169,6 +168,47 @@ def post(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: 
         loop.call_soon_threadsafe(call, *arguments)
     except RuntimeError:
         log.debug("the event loop is closed already")
+
+
+class Rates:
+    """A token bucket for each customer: `per_minute` pictures a minute, and as many at once after a pause."""
+
+    def __init__(
+        self, per_minute: float | None, *, remembered: int = 10_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.per_minute = per_minute
+        self.remembered = remembered
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # customer -> (pictures left, when)
+
+    def take(self, customer: str | None, pictures: int) -> None:
+        """Count so many pictures for a customer; None is nobody in particular, and has no limit.
+
+        Raises:
+            ApiError: 429, with the time until they would be granted.
+        """
+        if customer is None or self.per_minute is None:
+            return
+        now = self._clock()
+        left, when = self._buckets.pop(customer, (self.per_minute, now))
+        left = min(self.per_minute, left + (now - when) * self.per_minute / 60)
+        granted = left >= min(pictures, self.per_minute)  # one larger than the bucket takes it whole
+        self._buckets[customer] = (left - pictures if granted else left, now)
+        if len(self._buckets) > self.remembered:
+            self._buckets.popitem(last=False)
+        if not granted:
+            wait_s = (min(pictures, self.per_minute) - left) * 60 / self.per_minute
+            raise too_many(
+                f"This token may ask for {self.per_minute:g} pictures a minute; come back in {wait_s:.0f} s.",
+                code="rate_limit_exceeded",
+                retry_after_s=wait_s,
+            )
+
+    def give_back(self, customer: str | None, pictures: int) -> None:
+        """Count so many pictures of a customer as not asked for: they were granted, and not taken on."""
+        if customer in self._buckets and self.per_minute is not None:
+            left, when = self._buckets[customer]
+            self._buckets[customer] = (min(self.per_minute, left + pictures), when)
 
 
 @dataclass(frozen=True)

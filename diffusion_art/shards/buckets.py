@@ -1,65 +1,25 @@
 """Which samples of a split have which size, where pictures keep their shape (`sizes.bucket_sizes`).
 
-A split of a bucketed folder can be read whole, as any other (`train`), or by bucket (`train/160x96`): what is read of a
-bucket is an order over its samples alone. Which samples those are stands in `buckets-<split>.npy`: the numbers of all
-samples (int64), those of the first bucket of the manifest first, each bucket's in the order of the index. They come
-from the headers of the stored pictures, so they are a pure function of the shards.
+What is read of a bucket (`train/160x96`) is an order over its samples alone. Which samples those are stands in
+`buckets-<split>.npy`: the numbers of all samples (int64), those of the first bucket of the manifest first, each
+bucket's in the order of the index. They come from the headers of the stored pictures, so they are a pure function of
+the shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 
 from diffusion_art.files import mapped, written
-from diffusion_art.shards.index import open_index
 from diffusion_art.shards.manifest import BucketInfo, ShardInfo, mismatch
 from diffusion_art.shards.order import Order, by_group
-from diffusion_art.sizes import Size, log_ratio, named, size_named
-
-
-def of_bucket(split: str, bucket: str) -> str:
-    """The name by which a bucket of a split is read."""
-    return f"{split}/{bucket}"
-
-
-def split_of(name: str) -> tuple[str, str | None]:
-    """The split, and the bucket if it is one's name."""
-    split, _, bucket = name.partition("/")
-    return split, bucket or None
-
-
-def samples_in(name: str, splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]]) -> int | None:
-    """How many samples a split, or a bucket of one, has; None where that name is not known."""
-    split, bucket = split_of(name)
-    return splits.get(split) if bucket is None else buckets.get(split, {}).get(bucket)
-
-
-class OneSize(NamedTuple):
-    """A split whose pictures are squares, or a bucket of one: its name, its samples, and their size."""
-
-    name: str
-    samples: int
-    size: Size
-
-
-def one_sized(
-    splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]], *, image_size_px: int
-) -> list[OneSize]:
-    """All samples, in parts whose pictures have one size."""
-    square = image_size_px, image_size_px
-    squares = [OneSize(split, samples, square) for split, samples in splits.items() if split not in buckets]
-    shaped = [
-        OneSize(of_bucket(split, bucket), samples, size_named(bucket))
-        for split, counts in buckets.items()
-        for bucket, samples in counts.items()
-    ]
-    return squares + shaped
+from diffusion_art.shards.tables import open_index
+from diffusion_art.sizes import log_ratio, named
 
 
 class BucketTable:

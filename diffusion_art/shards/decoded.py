@@ -24,7 +24,7 @@ from rich.progress import TextColumn
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE, cache_folder, locked, mapped, write_all
-from diffusion_art.shards.buckets import split_of
+from diffusion_art.shards.manifest import split_of
 from diffusion_art.shards.mixture import Shards, parts_of
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.reader import ShardSet

@@ -3,9 +3,11 @@
 A shard folder holds, besides its `<split>-<number>.tar` files,
 
     manifest.json        this description; written last, so a folder that has one is whole
-    index-<split>.npy    one row per sample: where in which shard it lies (index.py)
-    captions-<split>.bin only where samples have several captions: all of them (caption_table.py)
+    index-<split>.npy    one row per sample: where in which shard it lies (tables.py)
+    captions-<split>.bin only where samples have several captions: all of them (tables.py)
     buckets-<split>.npy  only where pictures keep their shape: the samples of each size (buckets.py)
+
+A split of a folder with buckets can be read whole, as any other (`train`), or by bucket (`train/160x96`).
 
 100 million samples are 10 thousand manifest entries and a 4.8 GB index, read only where asked.
 """
@@ -17,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusion_art.errors import UserError
-from diffusion_art.sizes import size_named
+from diffusion_art.sizes import Size, size_named
 
 FORMAT = "diffusion-art-shards"
 VERSION = 1
@@ -207,6 +209,48 @@ def _info(entry: dict[str, Any]) -> ShardInfo:
     if not (isinstance(info.samples, int) and isinstance(info.bytes, int) and min(info.samples, info.bytes) >= 0):
         raise ValueError(f"samples and bytes of {info.file!r} must be counts")
     return info
+
+
+# ---------------------------------------------------------------------- names of splits and buckets
+
+
+def of_bucket(split: str, bucket: str) -> str:
+    """The name by which a bucket of a split is read."""
+    return f"{split}/{bucket}"
+
+
+def split_of(name: str) -> tuple[str, str | None]:
+    """The split, and the bucket if it is one's name."""
+    split, _, bucket = name.partition("/")
+    return split, bucket or None
+
+
+def samples_in(name: str, splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]]) -> int | None:
+    """How many samples a split, or a bucket of one, has; None where that name is not known."""
+    split, bucket = split_of(name)
+    return splits.get(split) if bucket is None else buckets.get(split, {}).get(bucket)
+
+
+class OneSize(NamedTuple):
+    """A split whose pictures are squares, or a bucket of one: its name, its samples, and their size."""
+
+    name: str
+    samples: int
+    size: Size
+
+
+def one_sized(
+    splits: Mapping[str, int], buckets: Mapping[str, Mapping[str, int]], *, image_size_px: int
+) -> list[OneSize]:
+    """All samples, in parts whose pictures have one size."""
+    square = image_size_px, image_size_px
+    squares = [OneSize(split, samples, square) for split, samples in splits.items() if split not in buckets]
+    shaped = [
+        OneSize(of_bucket(split, bucket), samples, size_named(bucket))
+        for split, counts in buckets.items()
+        for bucket, samples in counts.items()
+    ]
+    return squares + shaped
 
 
 # ---------------------------------------------------------------------- files beside it

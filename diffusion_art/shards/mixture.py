@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.buckets import BucketOrder, of_bucket, split_of
+from diffusion_art.shards.buckets import BucketOrder
+from diffusion_art.shards.manifest import of_bucket, split_of
 from diffusion_art.shards.mixed_order import BLOCK_POSITIONS, InterleavedOrder, MixedOrder, quotas_of
 from diffusion_art.shards.order import EpochOrder, Order, OrderMemo
 from diffusion_art.shards.places import ShardSpec, components_of

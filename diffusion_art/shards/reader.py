@@ -1,8 +1,7 @@
 """Shards read by number: sample i is one look into the index and one slice of a mapped file.
 
-The files are those of a folder, or copies of those at an address (store.py). Writing lives in `writer.py`, the index in
-`index.py`, the description of a folder in `manifest.py`; this is
-the door to them all.
+The files are those of a folder, or copies of those at an address (store.py). Writing lives in `writer.py`, index and
+captions in `tables.py`, the description of a folder in `manifest.py`; this is the door to them all.
 """
 
 import contextlib
@@ -14,15 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from diffusion_art.shards.buckets import BucketOrder, BucketTable, OneSize, one_sized, split_of
-from diffusion_art.shards.caption_table import CaptionTable
-from diffusion_art.shards.captioning import Recaptioner, alternatives_in
-from diffusion_art.shards.index import index_shard, open_index
-from diffusion_art.shards.manifest import Manifest, ShardInfo
+from diffusion_art.shards.buckets import BucketOrder, BucketTable
+from diffusion_art.shards.manifest import Manifest, OneSize, ShardInfo, one_sized, split_of
 from diffusion_art.shards.order import Order, OrderMemo, epoch_order
 from diffusion_art.shards.places import Address, place_of
+from diffusion_art.shards.recaptioning import Recaptioner, alternatives_in
 from diffusion_art.shards.side_files import LATENTS, TEXT, SideFile, SideForm, joined, side_files
 from diffusion_art.shards.store import Store, open_store
+from diffusion_art.shards.tables import CaptionTable, index_shard, open_index
 from diffusion_art.shards.writer import ShardWriter, write_manifest
 
 __all__ = ["Manifest", "Sample", "ShardInfo", "ShardSet", "ShardWriter", "index_shard", "write_manifest"]

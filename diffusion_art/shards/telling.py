@@ -18,13 +18,13 @@ from rich.table import Table
 from diffusion_art.captions.captioner import clean
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.tally import NAMED_SPLITS, told
-from diffusion_art.shards.captioning import columns_of, told_template
 from diffusion_art.shards.lint.lint import Report
 from diffusion_art.shards.lint.shards import RULES
 from diffusion_art.shards.mixture import Mixture, Shards, open_shards, parts_of
 from diffusion_art.shards.pixels import BadPicture, decode, fit
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import ShardSet
+from diffusion_art.shards.recaptioning import columns_of, told_template
 from diffusion_art.sheets import contact_sheet, write_png
 from diffusion_art.units import counted
 

@@ -18,9 +18,8 @@ import diffusion_art
 from diffusion_art.errors import UserError
 from diffusion_art.files import PARTIAL, publish, written
 from diffusion_art.shards.buckets import write_buckets
-from diffusion_art.shards.caption_table import write_captions
-from diffusion_art.shards.index import BLOCK, MEMBERS, write_index
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo
+from diffusion_art.shards.tables import BLOCK, MEMBERS, write_captions, write_index
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _SPLIT = re.compile(r"[a-z][a-z0-9_]*")

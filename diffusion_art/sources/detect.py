@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import Source
 from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.folder.records import Records
-from diffusion_art.sources.parquet.file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.paths.listing import Listing, list_files
-from diffusion_art.sources.paths.suffixes import (
+from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
     LINES_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIX,
+    Listing,
+    list_files,
     stem_of,
     why_unread,
 )
-from diffusion_art.sources.pictures.formats import holds_base64
+from diffusion_art.sources.tables.parquet_file import holds_pictures, layout_in, open_parquet
 from diffusion_art.sources.tars.tars import Tars
 
 BUILDING_FOLDER = ".building"  # inside a shard folder while it is being built
 
+_IN_TEXT = re.compile(rb"[\t,|;:\"' ](?:data:image/[\w.+-]+;base64,|(?:/9j/|iVBORw0KGgo|R0lGODlh|UklGR)[\w+/]{40})")
+_LOOKED_AT_BYTES = 2**16
 _KNOWN = (
     "parquet files, WebDataset tars, pictures (.jpg .png ... with .txt, metadata.jsonl or another table beside), or a "
     "table that names pictures (.csv .tsv .json .jsonl)"
@@ -78,6 +81,15 @@ def _refuse_base64(tables: list[Path]) -> None:
         f"{found} has its pictures in it, in base64, which are not read from text. Make parquet of it, from which they "
         f"are: pandas.{read}.to_parquet({found.stem + '.parquet'!r})"
     )
+
+
+def holds_base64(file: Path) -> bool:
+    """Whether a table that is text has pictures in base64, as far as its first rows show it."""
+    try:
+        with file.open("rb") as opened:
+            return _IN_TEXT.search(opened.read(_LOOKED_AT_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def _mark(table: Path) -> str:

@@ -18,8 +18,7 @@ from PIL import Image, ImageFile, IptcImagePlugin
 from diffusion_art.captions.captioner import clean
 from diffusion_art.sources.base import Source, pictures_of
 from diffusion_art.sources.folder.sidecars import read_xmp
-from diffusion_art.sources.pictures.formats import is_heic, open_heic
-from diffusion_art.sources.pictures.pictures import FORMATS
+from diffusion_art.sources.pictures import FORMATS, is_heic, open_heic
 from diffusion_art.sources.programs.exports import of_a_camera
 from diffusion_art.sources.programs.generators import prompt_of
 from diffusion_art.sources.tables.texts import decode

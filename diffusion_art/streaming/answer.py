@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diffusion_art.shards.buckets import samples_in
+from diffusion_art.shards.manifest import samples_in
 from diffusion_art.shards.mixture import Shards
 from diffusion_art.shards.order import draws_between
 from diffusion_art.streaming.wire import (

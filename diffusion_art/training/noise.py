@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffusion_art.devices import sent
 from diffusion_art.randomness import fold
-from diffusion_art.tensors import Batch
+from diffusion_art.tensors import Batch, sent
 from diffusion_art.training.philox import normal_at
 
 Positions = Iterable[int] | Int[Tensor, " b"]  # places in the endless order; a tensor is on the device already

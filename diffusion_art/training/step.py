@@ -10,10 +10,11 @@ share the step, or in how many parts it is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,16 +23,14 @@ from torch import Tensor, nn
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import check_codec
 from diffusion_art.data.transforms import on_device
-from diffusion_art.devices import sent
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective
 from diffusion_art.errors import UserError
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.record import Record
-from diffusion_art.tensors import Batch, Conditioning
+from diffusion_art.tensors import Batch, Conditioning, sent
 from diffusion_art.training.noise import VAL_NOISE, Iid, TrainingNoise, draw_step, noise_at, seed_units, spread_times
-from diffusion_art.training.spans import span
 from diffusion_art.training.terms.term import Seen, Term, active_at, by_name, go_on, states_of
 
 TEXT, NETWORK, TERMS = "text encoder", "network, forward pass", "terms of the loss, forward pass"  # spans
@@ -268,3 +267,41 @@ def states_in(ours: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if "teacher" in ours:
         found["teacher"] = {"id": ours["teacher"]}
     return found
+
+
+# ---------------------------------------------------------------------- parts of a step by name
+#
+# For a measurement of where its time goes; where nobody measures, they cost nothing.
+
+
+class Listener(NamedTuple):
+    """Hears the names of the parts that begin, and that the innermost one is over."""
+
+    enter: Callable[[str], None]
+    leave: Callable[[], None]
+
+
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def span(name: str) -> Iterator[None]:
+    """Inside the block time is spent on `name`."""
+    heard = list(_listeners)
+    for listener in heard:
+        listener.enter(name)
+    try:
+        yield
+    finally:
+        for listener in heard:
+            listener.leave()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside the block `listener` hears every span of this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)

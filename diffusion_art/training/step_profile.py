@@ -14,8 +14,7 @@ import torch
 from lightning.pytorch.profilers import Profiler
 from torch.profiler import ProfilerActivity, record_function
 
-from diffusion_art.training.spans import Listener, listening
-from diffusion_art.training.step import TEXT
+from diffusion_art.training.step import TEXT, Listener, listening
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion_art.accel import norm
+from diffusion_art.accel.layers import plain_group_norm
+from diffusion_art.accel.norm_operators import fast_group_norm
 
 # rows, channels, height, width, groups, dtype, scaled, silu, offset
 CASES = {
@@ -43,9 +44,9 @@ def check(rows, channels, height, width, groups, dtype, scaled, silu, offset) ->
     told = [*torch.randn(rows, 2 * channels).to(dtype).chunk(2, dim=1)] if scaled else [None, None]
     told.append(torch.randn(channels) if offset else None)
     grad = torch.randn(rows, channels, height, width).to(dtype)
-    found, again = (run(norm.fast, x, net, *told, silu=silu, grad=grad) for _ in range(2))
+    found, again = (run(fast_group_norm, x, net, *told, silu=silu, grad=grad) for _ in range(2))
     exact = [v if v is None else v.double() for v in told]
-    truth = run(norm.plain, x.double(), net.double(), *exact, silu=silu, grad=grad.double())
+    truth = run(plain_group_norm, x.double(), net.double(), *exact, silu=silu, grad=grad.double())
     assert found.keys() == truth.keys()
     assert found["y"].dtype == dtype
     assert found["y"].is_contiguous(**last)
@@ -59,11 +60,11 @@ def compiled_too() -> None:
     """Within a compiled function, under autocast, it is one operator and gives the same."""
     net = nn.GroupNorm(4, 8)
     x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-    compiled = torch.compile(lambda x: norm.fast(x, net, silu=True).sin(), backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(lambda x: fast_group_norm(x, net, silu=True).sin(), backend="aot_eager", fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         y = compiled(x)
     (grad,) = torch.autograd.grad(y.sum(), x)
-    wanted = norm.plain(x, net, silu=True).sin()
+    wanted = plain_group_norm(x, net, silu=True).sin()
     torch.testing.assert_close(y, wanted)
     torch.testing.assert_close(grad, torch.autograd.grad(wanted.sum(), x)[0], atol=1e-5, rtol=1e-4)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_art.accel import norm, switch
-from diffusion_art.accel.norm import TokenNorm
+from diffusion_art.accel import layers, switch
+from diffusion_art.accel.layers import TokenNorm
 from diffusion_art.accel.regions import cannot_compile
 from tests.conftest import ROOT
 
@@ -45,9 +45,9 @@ def test_on_a_cpu_it_is_what_a_block_wrote_before_to_the_bit():
     net, x = nn.GroupNorm(4, 8), torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
     scale, shift = torch.randn(2, 16).chunk(2, dim=1)
     wanted = nn.functional.silu(net(x) * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
-    assert torch.equal(norm.group_norm(x, net, scale, shift, silu=True), wanted)
+    assert torch.equal(layers.group_norm(x, net, scale, shift, silu=True), wanted)
     conv = nn.Conv2d(8, 8, 3, padding=1)
-    assert torch.equal(norm.conv_group_norm(x, conv, net), net(conv(x)))
+    assert torch.equal(layers.conv_group_norm(x, conv, net), net(conv(x)))
 
 
 def test_a_token_norm_on_a_cpu_is_torchs_layer_norm():
@@ -66,7 +66,7 @@ def test_a_checker_of_shapes_leaves_the_kernels_to_triton():
     from diffusion_art.accel import norm_kernels
 
     kernels = [each for each in vars(norm_kernels).values() if isinstance(each, JITFunction)]
-    assert len(kernels) == 7
+    assert len(kernels) == 11
     assert all(kernel.fn.__globals__ is vars(norm_kernels) for kernel in kernels)
 
 

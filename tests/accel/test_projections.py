@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffusion_art.accel import switch
-from diffusion_art.accel.attention import projected
+from diffusion_art.accel.layers import projected
 
 
 def test_projections_by_one_product_are_each_alone(monkeypatch):

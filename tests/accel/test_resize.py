@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.accel.maps import resized, resized_plainly
+from diffusion_art.accel.layers import resized, resized_plainly
 
 
 @pytest.mark.parametrize(("n", "side"), [(4, 7), (2, 3), (4, 4), (8, 3), (32, 96), (200, 96)])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_art.accel import switch
-from diffusion_art.accel.maps import upsampled
+from diffusion_art.accel.layers import upsampled
 
 
 def answers(x: torch.Tensor, conv: nn.Conv2d) -> list[torch.Tensor]:

@@ -32,9 +32,8 @@ from diffusion_art.callbacks.sample_grid import SampleGrid
 from diffusion_art.callbacks.verdict import Verdict
 from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.workers import LostWorker
-from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.diffusion.samplers.euler import Euler
-from diffusion_art.diffusion.times import Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY

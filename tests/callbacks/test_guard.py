@@ -68,7 +68,7 @@ def test_a_sound_run_is_left_alone():
 
 def test_verdicts_that_have_not_arrived_are_not_waited_for_until_they_are_old(monkeypatch):
     verdicts = Verdicts(torch.device("cpu"))
-    monkeypatch.setattr("diffusion_art.devices.Reading.ready", False)
+    monkeypatch.setattr("diffusion_art.tensors.Reading.ready", False)
     for step in range(3):
         verdicts.check(torch.tensor(1.0 if step else float("nan")))
         verdicts.send(_batch(step), step)

@@ -20,7 +20,7 @@ from diffusers import (
 
 from diffusion_art.diffusion.denoiser import X0, Denoiser, Epsilon, V
 from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
-from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.samplers import NoiseSource
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
 from diffusion_art.diffusion.samplers.euler import Euler

@@ -6,10 +6,10 @@ import torch
 from diffusion_art.diffusion.denoiser import X0, Denoiser
 from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
 from diffusion_art.diffusion.distillation import Distillation, lead
+from diffusion_art.diffusion.objective import Stops
 from diffusion_art.diffusion.samplers.consistency import Consistency
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_art.diffusion.schedules import Flow
-from diffusion_art.diffusion.times import Stops
 from diffusion_art.errors import UserError
 from tests.diffusion.shelf import SCHEDULES, GaussianDenoiser, GaussianStudent, WavyNetwork
 

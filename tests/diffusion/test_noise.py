@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from diffusion_art.diffusion.noise import NoiseSource, per_image_generators, seeds_from, unit_noise
+from diffusion_art.diffusion.samplers import NoiseSource, seeds_from
+from diffusion_art.diffusion.samplers.base import per_image_generators, unit_noise
 from diffusion_art.errors import UserError
 
 SHAPE = (3, 8, 8)

@@ -10,8 +10,7 @@ import torch
 from diffusion_art.config import build
 from diffusion_art.diffusion.denoiser import Denoiser
 from diffusion_art.diffusion.denoiser import Flow as FlowPrediction
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import SAMPLERS, Sampler, Tabular, by_name
+from diffusion_art.diffusion.samplers import SAMPLERS, NoiseSource, Sampler, Tabular, by_name
 from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun

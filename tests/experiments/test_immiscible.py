@@ -10,9 +10,8 @@ import torch
 
 from diffusion_art.config import build
 from diffusion_art.diffusion.denoiser import Epsilon
-from diffusion_art.diffusion.objective import NoWeighting, Objective
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Uniform
 from diffusion_art.diffusion.schedules import CosineSchedule
-from diffusion_art.diffusion.times import Uniform
 from diffusion_art.errors import UserError
 from diffusion_art.experiments.immiscible import Assigned, Nearest, assignment
 from diffusion_art.tensors import Batch

@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from diffusion_art.images import to_uint8
 from diffusion_art.runs import load_run
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.mixture import open_shards
@@ -31,6 +30,7 @@ from diffusion_art.shards.order import EpochOrder
 from diffusion_art.sources.painter import Painter
 from diffusion_art.streaming.answer import frames, samples_at
 from diffusion_art.streaming.wire import Read
+from diffusion_art.tensors import to_uint8
 from tests.shards.toy import write_toy
 
 HERE = Path(__file__).parent

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.accel.attention import attention
+from diffusion_art.accel.layers import Attend, attention
 from diffusion_art.models.attention_maps import attention_maps, word_maps
 from diffusion_art.models.tokenizer import ClipTokenizer
-from diffusion_art.models.unet_blocks import Attend
 from tests.fakes import JIT_CONFIG, toy_model
 from tests.models.backbones import all_random, inputs, small_jit, small_unet
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import by_name
+from diffusion_art.diffusion.samplers import NoiseSource, by_name
 from diffusion_art.errors import UserError
 from diffusion_art.models.interpolation import NoiseBetween, paint_between_captions, paint_between_seeds, slerp
 from tests.fakes import toy_model

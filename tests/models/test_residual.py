@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 
 from diffusion_art.devices import computes_in_bf16
-from diffusion_art.models.unet_blocks import ResidualBlock, Upsample
+from diffusion_art.models.unet import ResidualBlock, Upsample
 
 
 def pair(channels: int = 12, out: int = 12) -> tuple[ResnetBlock2D, ResidualBlock]:

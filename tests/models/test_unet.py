@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from diffusion_art.accel import attention
+from diffusion_art.accel import layers
 from diffusion_art.errors import UserError
-from diffusion_art.models.unet import UNet
-from diffusion_art.models.unet_blocks import Attention
+from diffusion_art.models.unet import Attention, UNet
 from tests.models.backbones import all_random, inputs, small_unet
 
 
@@ -15,7 +14,7 @@ def test_few_positions_attend_by_the_plain_formula_and_many_by_the_fused_kernel(
     net = all_random(small_unet(attention_sides=[8, 4]))
     answers = {}
     for limit in (0, 16, 64):
-        monkeypatch.setattr(attention, "FEW", limit)
+        monkeypatch.setattr(layers, "FEW_QUERIES", limit)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             answers[limit] = net(*inputs())
         calls = [event.key for event in profiled.events() if event.key == "aten::scaled_dot_product_attention"]

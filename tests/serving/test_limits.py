@@ -17,9 +17,10 @@ from diffusion_art.diffusion.samplers.euler import Heun
 from diffusion_art.errors import UserError
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.errors import ApiError
+from diffusion_art.serving.api.gate import answers_to
 from diffusion_art.serving.engine.jobs import Job
-from diffusion_art.serving.settings import Limits, Rates, Settings, check_address
-from diffusion_art.serving.studio import Files
+from diffusion_art.serving.settings import Limits, Settings, check_address
+from diffusion_art.serving.studio import Files, Rates
 from tests.serving.api.test_app import events_of
 from tests.serving.raw import connect, ended, eventually, post, read_head
 from tests.serving.running import serving
@@ -105,15 +106,15 @@ def test_a_health_check_in_http_1_0_names_no_host(server):
 
 
 def test_hosts_add_names_and_tokens_make_names_harmless():
-    assert Settings(hosts=("art.example",)).answers_to("Art.Example:443")
-    assert not Settings(hosts=("art.example",)).answers_to("example")
-    assert Settings(tokens=(TOKEN,)).answers_to("anything")
+    assert answers_to(Settings(hosts=("art.example",)), "Art.Example:443")
+    assert not answers_to(Settings(hosts=("art.example",)), "example")
+    assert answers_to(Settings(tokens=(TOKEN,)), "anything")
 
 
 def test_the_address_behind_a_proxy_names_the_server():
     settings = Settings(public_url="https://Art.Example:8443/art/")
-    assert settings.answers_to("art.example")
-    assert not settings.answers_to("example")
+    assert answers_to(settings, "art.example")
+    assert not answers_to(settings, "example")
 
 
 @pytest.mark.parametrize("url", ["art.example/art", "/art", "ws://art.example", "https://", "https://a?b", "https://["])

@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from diffusion_art.config import config_dir, plain
 from diffusion_art.errors import UserError
 from diffusion_art.files import CACHE_VARIABLE
+from diffusion_art.serving.api.gate import answers_to
 from diffusion_art.serving.engine.compiled import worth_trying
 from diffusion_art.serving.listening import listen_at, url_of
 from diffusion_art.serving.settings import OPENAI_NAMES, TOKEN_VARIABLE, Limits, Settings
@@ -56,8 +57,8 @@ def test_settings_from_the_command_line_and_the_environment(monkeypatch):
 def test_one_name_is_a_list_of_one_as_requests_and_browsers_write_it():
     settings = Settings.of(asked("hosts=Art.Example:8443", "cors=https://Example.org/", "aliases=mine"))
     assert (settings.hosts, settings.aliases) == (("art.example",), ("mine",))
-    assert settings.answers_to("art.example:8000")
-    assert not settings.answers_to("a")
+    assert answers_to(settings, "art.example:8000")
+    assert not answers_to(settings, "a")
     assert settings.cors == ("https://example.org",)
     assert Settings.of(asked("hosts=null", "cors=[]")).hosts == ()
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusion_art.shards import pixels
 from diffusion_art.shards.pixels import PAYLOADS, BadPicture, copy_into, decode, decode_into, fit
-from diffusion_art.sources.pictures.pictures import load_picture
+from diffusion_art.sources.pictures import load_picture
 
 
 def encoded(picture: np.ndarray, kind: str) -> bytes:

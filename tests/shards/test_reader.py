@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.index import INDEX_ROW, index_shard
 from diffusion_art.shards.reader import Sample, ShardInfo, ShardSet, ShardWriter, write_manifest
+from diffusion_art.shards.tables import INDEX_ROW, index_shard
 from tests.shards.toy import is_whole, toy_caption, toy_image, toy_key, write_toy
 
 

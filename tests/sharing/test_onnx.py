@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_art.diffusion.noise import NoiseSource
+from diffusion_art.diffusion.samplers import NoiseSource
 from diffusion_art.models.tokenizer import _WORDS, ClipTokenizer, clean
 from diffusion_art.runs import load_run
 from diffusion_art.sharing.folder import merges, vocabulary, write_tokenizer

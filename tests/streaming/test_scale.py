@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_art.shards.index import INDEX_ROW
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.reader import ShardInfo, ShardSet
+from diffusion_art.shards.tables import INDEX_ROW
 from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.streaming.client.shard_reader import ShardReader
 

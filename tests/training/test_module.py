@@ -9,8 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import Stratified
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.launching.fit import quieten
 from diffusion_art.tensors import Batch
 from diffusion_art.training.averages.ema import Ema

@@ -19,8 +19,7 @@ from diffusion_art.callbacks.cursor import Cursor
 from diffusion_art.callbacks.graceful_stop import GracefulStop
 from diffusion_art.callbacks.guard import NonFiniteGuard
 from diffusion_art.callbacks.throughput import LearningRate, Progress, Throughput
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.diffusion.objective import LogitNormal, NoWeighting, Objective
 from diffusion_art.experiments.immiscible import Nearest
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.tensors import Batch

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from diffusion_art.diffusion.times import LogitNormal
+from diffusion_art.diffusion.objective import LogitNormal
 from diffusion_art.randomness import fold
 from diffusion_art.tensors import Batch
 from diffusion_art.training.noise import draw_step, noise_at, spread_times

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from diffusion_art.checkpoints import load_text_to_image
 from diffusion_art.config import build
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import Stratified
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.tensors import Batch
 from diffusion_art.training.module import DiffusionModule

@@ -18,9 +18,20 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from diffusion_art.diffusion.samplers.base import SAMPLERS, Ask, Callback, Loop, Noise, Sampler, Tabular, by_name
+from diffusion_art.diffusion.samplers.base import (
+    SAMPLERS,
+    Ask,
+    Callback,
+    Loop,
+    Noise,
+    NoiseSource,
+    Sampler,
+    Tabular,
+    by_name,
+    seeds_from,
+)
 
-__all__ = ["SAMPLERS", "Ask", "Callback", "Loop", "Noise", "Sampler", "Tabular", "by_name"]
+__all__ = ["SAMPLERS", "Ask", "Callback", "Loop", "Noise", "NoiseSource", "Sampler", "Tabular", "by_name", "seeds_from"]
 
 for _module in sorted(module.name for module in iter_modules(__path__)):
     import_module(f"{__name__}.{_module}")

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.denoiser import image_scales
-from diffusion_art.diffusion.noise import per_image_generators, unit_noise
+from diffusion_art.diffusion.samplers.base import per_image_generators, unit_noise
 from diffusion_art.diffusion.schedules import Schedule
 from diffusion_art.errors import UserError
 from diffusion_art.evaluation.data import RunData

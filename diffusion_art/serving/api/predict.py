@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 from jaxtyping import UInt8
 
-from diffusion_art.diffusion.noise import seeds_from
+from diffusion_art.diffusion.samplers import seeds_from
 from diffusion_art.serving.api.errors import ApiError, invalid
 from diffusion_art.serving.api.generations import ERRORS, as_base64, unless_gone
 from diffusion_art.serving.api.schema import CaptionItem, ErrorAnswer, FloatPicture, Info, Predictions, Shape

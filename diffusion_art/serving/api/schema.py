@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from diffusion_art.diffusion.noise import ASKED_LIMIT
+from diffusion_art.diffusion.samplers.base import ASKED_LIMIT
 
 Time = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ignored = Annotated[Any, Field(description="OpenAI's clients send it; it is ignored.")]
@@ -146,15 +146,11 @@ class Usage(BaseModel):
     input_tokens_details: dict[str, int] = {"text_tokens": 0, "image_tokens": 0}
 
 
-class PartialImage(BaseModel):
-    """An event: the picture as the model sees it on the way.
+class PictureEvent(BaseModel):
+    """An event: one picture of a stream, on the way or done. `image_index` counts the pictures of the request."""
 
-    `image_index` counts the pictures of the request, `progress` is the share of network calls done.
-    """
-
-    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    type: str
     b64_json: str
-    partial_image_index: int
     created_at: int
     size: str
     painted_size: str
@@ -163,23 +159,21 @@ class PartialImage(BaseModel):
     background: Literal["opaque"] = "opaque"
     image_index: int
     seed: int
+
+
+class PartialImage(PictureEvent):
+    """The picture as the model sees it on the way. `progress` is the share of network calls done."""
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    partial_image_index: int
     progress: float
 
 
-class CompletedImage(BaseModel):
-    """An event: a picture is done. With `n` above 1 there is one for each."""
+class CompletedImage(PictureEvent):
+    """A picture is done. With `n` above 1 there is one event for each."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
-    b64_json: str
-    created_at: int
-    size: str
-    painted_size: str
-    output_format: Format
-    quality: Literal["auto"] = "auto"
-    background: Literal["opaque"] = "opaque"
     usage: Usage = Usage()
-    image_index: int
-    seed: int
 
 
 class ErrorBody(BaseModel):

@@ -18,7 +18,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from diffusion_art.diffusion.noise import seeds_from
+from diffusion_art.diffusion.samplers import seeds_from
 from diffusion_art.serving.api.errors import ApiError, invalid
 from diffusion_art.serving.api.generations import as_base64, unless_gone
 from diffusion_art.serving.api.sdapi_about import (

@@ -17,8 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_art.diffusion.guidance import bounded, guide
-from diffusion_art.diffusion.noise import NoiseSource
-from diffusion_art.diffusion.samplers import Ask, Sampler, Tabular
+from diffusion_art.diffusion.samplers import Ask, NoiseSource, Sampler, Tabular
 from diffusion_art.diffusion.samplers.base import Loop, Walk
 from diffusion_art.diffusion.samplers.table import Call
 from diffusion_art.models.text_to_image import Network, TextToImage

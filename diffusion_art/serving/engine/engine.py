@@ -26,7 +26,6 @@ import torch
 
 from diffusion_art.devices import computes_in_bf16, precision_named
 from diffusion_art.diffusion.samplers import Tabular
-from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import Network, TextToImage
 from diffusion_art.serving.engine.batch import LoopSlot, Slot, Stepper
 from diffusion_art.serving.engine.jobs import (
@@ -42,6 +41,7 @@ from diffusion_art.serving.engine.jobs import (
     deadline,
 )
 from diffusion_art.sizes import Size
+from diffusion_art.tensors import to_uint8
 
 __all__ = ["Busy", "Engine", "EngineStats", "Job", "Stopping", "Ticket"]
 

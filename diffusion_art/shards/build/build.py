@@ -2,38 +2,51 @@
 
 Deterministic: the same source and settings give the same bytes, on any number of cores, also when the build
 was killed and run again on the way.
+
+The pictures are written in one pass as they come, and where that was not enough in a second one. While pictures are
+still to come nobody knows whether the source names a validation split, nor whether a picture comes again with another
+caption. When it does, the shards are written once more from the spool, where all results are.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import logging
 import math
+import shutil
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
+from diffusion_art import __version__
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.encode import Encoder
-from diffusion_art.shards.build.engine import Engine, WorkerDiedError, engine_named
-from diffusion_art.shards.build.out_folder import CAPTION_RULES, RULES_KEY, OutFolder, of_older_rules
-from diffusion_art.shards.build.passes import write_shards
+from diffusion_art.shards.build.encode import Encoded, Encoder, Result
+from diffusion_art.shards.build.engine import Engine, LocalEngine, WorkerDiedError, engine_named
+from diffusion_art.shards.build.out_folder import CAPTION_RULES, RULES_KEY, OutFolder, Spool, of_older_rules
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS, Tally, summary
-from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest
-from diffusion_art.shards.reader import write_manifest
+from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, ShardInfo
+from diffusion_art.shards.reader import ShardWriter, write_manifest
 from diffusion_art.sizes import bucket_sizes
-from diffusion_art.sources.base import Source
+from diffusion_art.sources.base import BadPicture, LeftOut, Note, Source
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.sources.embedded import with_captions_within
-from diffusion_art.sources.pictures.pictures import check_fit
+from diffusion_art.sources.paths.listing import told
+from diffusion_art.sources.pictures import check_fit
+from diffusion_art.units import progress_bar
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "val")
+_IN_PROCESS_UP_TO = 64  # pictures; starting worker processes takes longer than these
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size_px": (4, 4096),
     "jpeg_quality": (1, 100),
@@ -213,3 +226,97 @@ def _build(
 
 def _write_bad_pictures(folder: Path, tally: Tally) -> None:
     (folder / BAD_PICTURES_FILE).write_text(tally.bad_pictures(), "utf-8", errors="replace")
+
+
+# ---------------------------------------------------------------------- pictures into staged shards
+
+
+def write_shards(
+    encoder: Encoder, folder: OutFolder, settings: dict[str, Any], tally: Tally, *, engine: Engine, progress: bool
+) -> dict[str, list[ShardInfo]]:
+    """Every chunk's pictures into the staging folder; {split: its shards}.
+
+    UserError as from `Tally`, or where there is no picture to train on.
+    """
+    source = encoder.source
+    total = min((n for n in (source.count, tally.limit) if n is not None), default=None)
+    few = source.count is not None and total is not None and total <= _IN_PROCESS_UP_TO
+    if few and isinstance(engine, LocalEngine):
+        engine = LocalEngine(workers=1)
+    fraction = settings["val_fraction"]
+    with closing(Spool(folder.spool, [__version__, CAPTION_RULES, settings])) as spool, _bar(progress) as bar:
+        task = bar.add_task(f"{source.name} {encoder.image_size_px} px", total=total, rate="")
+        with closing(_results(encoder, spool, engine)) as results:
+            shown = _shown(results, bar, task, tally)
+            shards = _write(folder, (new for chunk in shown for new in _new(chunk, tally)), tally, fraction)
+        tally.check_captions()
+        if tally.needs_another_pass:
+            shards = _write(folder, _kept(spool, tally), tally, fraction)
+    if "train" not in shards:
+        bad = f" ({len(tally.bad)} bad: {tally.bad[0].name}: {tally.bad[0].reason}; ...)" if tally.bad else ""
+        left_out = told(Counter(source.left_out()) + tally.left_out)
+        raise UserError(
+            f"{source.name} gave no picture to train on{bad}{left_out}. Check source.path and val_fraction."
+        )
+    return shards
+
+
+def _write(
+    folder: OutFolder, pictures: Iterable[Encoded], tally: Tally, val_fraction: float
+) -> dict[str, list[ShardInfo]]:
+    """These into new shards; once they have to be written again, they are only looked at."""
+    shutil.rmtree(folder.staging, ignore_errors=True)
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(ShardWriter(folder.staging, split=split)) for split in SPLITS}
+        for picture in pictures:
+            split = tally.split(picture, val_fraction=val_fraction)
+            writers[split].add(picture.key, picture.image, picture.caption, picture.metadata)
+        return {split: infos for split, writer in writers.items() if (infos := writer.close())}
+
+
+def _new(chunk: list[Result], tally: Tally) -> Iterator[Encoded]:
+    """The pictures of a chunk that come for the first time; the others, and what is none, are counted."""
+    for item in chunk:
+        if isinstance(item, BadPicture):
+            tally.note_bad(item)
+        elif isinstance(item, LeftOut):
+            tally.note_left_out(item)
+        elif tally.note_good(item) and not tally.needs_another_pass:
+            yield item
+
+
+def _kept(spool: Spool, tally: Tally) -> Iterator[Encoded]:
+    """Every picture that counts once more, with all its captions."""
+    waited_for = set(tally.seen)
+    for item in itertools.chain.from_iterable(spool.replay()):
+        if isinstance(item, Encoded) and (number := int(item.key, 16)) in waited_for:
+            waited_for.remove(number)
+            yield tally.merged(item)
+
+
+def _shown(results: Iterable[list[Result]], bar: Progress, task: Any, tally: Tally) -> Iterator[list[Result]]:
+    """The chunks, up to where the tally is full, each moving the bar once it is dealt with."""
+    started = time.monotonic()
+    for chunk in results:
+        yield chunk
+        rate = len(tally.seen) / max(time.monotonic() - started, 1e-9)
+        bar.update(task, advance=sum(not isinstance(item, Note) for item in chunk), rate=f"{rate:.0f} pictures/s")
+        if tally.full:
+            return
+
+
+def _results(encoder: Encoder, spool: Spool, engine: Engine) -> Generator[list[Result], None, None]:
+    """What each chunk gave: first as an interrupted build left it, then fresh, and remembered."""
+    done = 0
+    for results in spool.replay():
+        done += 1
+        yield results
+    chunks = itertools.islice(encoder.source.chunks(), done, None)
+    with closing(engine.map(encoder, chunks)) as fresh:
+        for results in fresh:
+            spool.append(results)
+            yield results
+
+
+def _bar(shown: bool) -> Progress:
+    return progress_bar(shown, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))

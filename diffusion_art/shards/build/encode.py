@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from diffusion_art.shards.captioning import CAPTIONS, Captioning, distinct
+from diffusion_art.captions.captioner import CAPTIONS, Captioning, distinct
 from diffusion_art.sizes import Size
 from diffusion_art.sources.base import BadPicture, LeftOut, Picture, Source
 from diffusion_art.sources.embedded import EMBEDDED, embedded_caption
 from diffusion_art.sources.paths.names import STEM, words_of_name
-from diffusion_art.sources.pictures.pictures import BadPictureError, Fit, encode_jpeg, load_picture
+from diffusion_art.sources.pictures import BadPictureError, Fit, encode_jpeg, load_picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shlex
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_art.captions.captioner import OWN
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards, check_settings, identity_of, unfinished
 from diffusion_art.shards.build.encode import key_of
 from diffusion_art.shards.build.out_folder import differences, digest_of, of_older_rules
-from diffusion_art.shards.captioning import OWN
 from diffusion_art.shards.leaks import refuse_leaks
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.mixture import open_shards
@@ -39,7 +37,7 @@ from diffusion_art.shards.places import Address, Component, Place, RemoteSetting
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Source, pictures_of
 from diffusion_art.sources.detect import open_source
-from diffusion_art.sources.paths.listing import folders_above
+from diffusion_art.sources.paths.listing import changed_since, fingerprint
 
 _PROOF = 8  # pictures of a collection that its shards must hold, where their manifest cannot tell
 # What earlier versions told otherwise, or not: of the files of a folder, of tars, and of pictures beside parquet. The
@@ -315,45 +313,3 @@ def _held_before(folder: Path, identity: Mapping[str, Any], source: Source, raw:
 
 def _digest(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-# ---------------------------------------------------------------------- whether a collection is as it was
-
-
-def fingerprint(path: Path) -> str:
-    """128 bits (hex) of the names, sizes and times of the files at and below `path`, links followed; none is read.
-    OSError where nothing is there."""
-    lines = sorted(_lines(path))
-    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def changed_since(path: Path, moment_ns: int) -> bool:
-    """Whether a file or folder at or below `path` is younger than `moment_ns`."""
-    newest = max(status.st_mtime_ns for _, status in _walk(path))
-    return newest > moment_ns
-
-
-def _lines(path: Path) -> Iterator[str]:
-    start = len(str(path))
-    for name, status in _walk(path):
-        yield f"{name[start:]}\0{status.st_size}\0{status.st_mtime_ns}"
-
-
-def _walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(path, what stat says) of each file and folder; a folder that lies within itself by a link comes once,
-    and those that hold `path` not at all."""
-    status = path.stat()
-    yield str(path), status
-    waiting = [str(path)] if path.is_dir() else []
-    seen = {(status.st_dev, status.st_ino), *folders_above(path)}
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat()
-                except OSError:  # a link to nothing, or to itself
-                    status = entry.stat(follow_symlinks=False)
-                yield entry.path, status
-                if stat.S_ISDIR(status.st_mode) and (place := (status.st_dev, status.st_ino)) not in seen:
-                    seen.add(place)
-                    waiting.append(entry.path)

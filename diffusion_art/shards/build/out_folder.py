@@ -1,9 +1,17 @@
-"""The folder a build writes to: whose it is, who may write, how finished files get there, and by which rules the
-captions there were read.
+"""The folder a build writes to: whose it is, who may write, how finished files get there, by which rules the captions
+there were read, and the spool that remembers what was done.
 
 Everything grows in `<out>/.building`. Finished files are moved out of it and the manifest goes last, so a
 folder with a manifest is whole, and a folder without one is never taken for shards. Finished shards are not built
 again: of those that older rules left without some captions it is said how to read them anew.
+
+The spool is the memory of a build that may be killed: what each finished chunk gave, in order, in one file.
+
+    record = magic, header bytes, payload bytes, CRC-32 of both | header (JSON) | payload
+
+Record 0 holds the settings of the build and the versions of this layout and of the rules for captions. A build that
+starts again with equal settings replays the records up to the first torn one, cuts that off, and goes on from there.
+Its shards are the same to the byte, for nothing but these results ever enters them.
 """
 
 from __future__ import annotations
@@ -15,15 +23,19 @@ import os
 import re
 import shlex
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from diffusion_art.errors import UserError
+from diffusion_art.shards.build.encode import Encoded, Result
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE
 from diffusion_art.shards.manifest import MANIFEST_FILE, Manifest, has_manifest
 from diffusion_art.shards.side_files import SIDE_FOLDER
+from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.detect import BUILDING_FOLDER
 from diffusion_art.units import counted_with
 
@@ -174,3 +186,86 @@ def of_older_rules(folder: Path, way: str | None = None) -> str:
         f"{folder}: its captions were read by older rules, and {' and '.join(lacking)}. More is read as captions now; "
         f"to read these anew: {way or f'`{command}`'}"
     )
+
+
+# ---------------------------------------------------------------------- the spool
+
+_RECORD = struct.Struct("<4sIQI")
+_MAGIC = b"DASP"
+_LAYOUT = 2  # of the headers
+_UNUSED = {kind.__name__: kind for kind in (BadPicture, LeftOut, Note)}
+
+
+class Spool:
+    """One spool file, opened: first iterate over `replay()` to its end, then `append`."""
+
+    def __init__(self, path: Path, settings: Any) -> None:
+        self._path = path
+        self._settings = json.loads(json.dumps([_LAYOUT, settings]))
+        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+
+    def replay(self) -> Iterator[list[Result]]:
+        """The results of each finished chunk, from the first. None when the file belongs to other settings."""
+        self._file.seek(0)
+        first = self._read()
+        if first is None or first[0] != self._settings:
+            self._cut(0)
+            self._write(self._settings, b"")
+            return
+        end = self._file.tell()
+        while (record := self._read()) is not None:
+            end = self._file.tell()
+            yield _unpack(*record)
+        self._cut(end)
+
+    def append(self, results: list[Result]) -> None:
+        """Remember one more finished chunk."""
+        header = [
+            [item.key, item.caption, item.metadata, item.split, len(item.image)]
+            if isinstance(item, Encoded)
+            else [type(item).__name__, item.name, item.reason]
+            for item in results
+        ]
+        self._write(header, b"".join(item.image for item in results if isinstance(item, Encoded)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, header: Any, payload: bytes) -> None:
+        text = json.dumps(header).encode()
+        crc = zlib.crc32(payload, zlib.crc32(text))
+        self._file.write(_RECORD.pack(_MAGIC, len(text), len(payload), crc) + text + payload)
+        self._file.flush()
+
+    def _read(self) -> tuple[Any, bytes] | None:
+        """The next record; None at the end, or where it is torn."""
+        start = self._file.read(_RECORD.size)
+        if len(start) < _RECORD.size:
+            return None
+        magic, header_bytes, payload_bytes, crc = _RECORD.unpack(start)
+        left = self._path.stat().st_size - self._file.tell()
+        if magic != _MAGIC or header_bytes + payload_bytes > left:
+            return None
+        text, payload = self._file.read(header_bytes), self._file.read(payload_bytes)
+        if zlib.crc32(payload, zlib.crc32(text)) != crc:
+            return None
+        return json.loads(text), payload
+
+    def _cut(self, end: int) -> None:
+        self._file.seek(end)
+        self._file.truncate()
+
+
+def _unpack(header: list[list[Any]], payload: bytes) -> list[Result]:
+    results: list[Result] = []
+    offset = 0
+    for entry in header:
+        if len(entry) == 3:
+            kind, *told = entry
+            results.append(_UNUSED[kind](*told))
+        else:
+            key, caption, metadata, split, length = entry
+            image = payload[offset : offset + length]
+            results.append(Encoded(key, image, caption, metadata, split))
+            offset += length
+    return results

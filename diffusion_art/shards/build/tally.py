@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from diffusion_art.captions.captioner import clean, nameable
+from diffusion_art.captions.captioner import CAPTIONS, READY, clean, distinct, nameable
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import Encoded, split_of
-from diffusion_art.shards.captioning import CAPTIONS, READY, distinct
 from diffusion_art.shards.manifest import Manifest
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 from diffusion_art.sources.embedded import EMBEDDED

@@ -26,7 +26,7 @@ from diffusion_art.shards.manifest import MANIFEST_FILE
 from diffusion_art.shards.places import Address, ShardSpec, components_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.base import Item, Note, Picture
-from diffusion_art.sources.pictures.pictures import BadPictureError, load_picture
+from diffusion_art.sources.pictures import BadPictureError, load_picture
 from diffusion_art.sources.tars.samples import headers
 from diffusion_art.sources.tars.tars import Tars
 from diffusion_art.units import progress_bar

@@ -16,11 +16,11 @@ import numpy as np
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.encode import split_of
 from diffusion_art.shards.build.tally import BAD_PICTURES_FILE, NAMED_SPLITS
-from diffusion_art.shards.index import index_shard
 from diffusion_art.shards.manifest import MANIFEST_FILE, sha256_of
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardInfo, ShardSet
 from diffusion_art.shards.side_files import SIDE_FOLDER
+from diffusion_art.shards.tables import index_shard
 from diffusion_art.sizes import named
 
 # Rule -> what it means, and whether training on the data would be wrong (an error) or only less good.

@@ -21,12 +21,12 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.files import write_all
-from diffusion_art.shards.index import BLOCK as HEADER_BYTES
-from diffusion_art.shards.index import MEMBERS, header_at
 from diffusion_art.shards.manifest import ShardInfo
 from diffusion_art.shards.remote.copies import PART_BYTES
 from diffusion_art.shards.remote.remote_store import RemoteStore
 from diffusion_art.shards.store import Key, Mapped, all_of
+from diffusion_art.shards.tables import BLOCK as HEADER_BYTES
+from diffusion_art.shards.tables import MEMBERS, header_at
 
 BLOCK_BYTES = 2**18
 _MOST_BLOCKS = PART_BYTES // BLOCK_BYTES  # of one request

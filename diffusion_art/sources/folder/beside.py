@@ -15,22 +15,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion_art.captions.columns import ready_captions, unique
-from diffusion_art.sources.paths.folders import is_layout
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import grouped, nfc
-from diffusion_art.sources.paths.suffixes import (
+from diffusion_art.captions.columns import ready_captions, text_of, unique
+from diffusion_art.sources.paths.listing import (
     JSON_SUFFIXES,
     SIDECAR_SUFFIXES,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
+    Listing,
+    grouped,
     stem_of,
     suffix_of,
 )
+from diffusion_art.sources.paths.names import is_layout, nfc
 from diffusion_art.sources.programs.exports import of_wikitext
 from diffusion_art.sources.programs.generators import prompt_of
 from diffusion_art.sources.tables.table import read_json
-from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode, text_of
+from diffusion_art.sources.tables.texts import CP1252_NOTE, MAX_TEXT_BYTES, Decoded, alternatives, decode
 
 _TEXT_FOLDER = re.compile(r"(?:\w+[_ -])?(captions?|texts?|txts?|prompts?|sentences?)(?:[_ -]\w{1,3})?")
 _JSON_FOLDER = re.compile(r"jsons?|meta(?:data)?|sidecars?")

@@ -16,18 +16,27 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.folder.beside import Neighbours, columns_beside
 from diffusion_art.sources.folder.copies import COPIES
 from diffusion_art.sources.folder.sidecars import read_sidecars
-from diffusion_art.sources.paths.folders import (
+from diffusion_art.sources.paths.listing import (
+    JSON_SUFFIXES,
+    SIDECAR_SUFFIXES,
+    TAR_SUFFIX,
+    TEXT_SUFFIXES,
+    Listing,
+    suffix_of,
+)
+from diffusion_art.sources.paths.names import (
     REGULARISATION,
     FolderNames,
+    PictureNames,
     class_names,
     columns_of_folders,
     names_of_columns,
+    painting,
+    paintings,
     regularisation,
+    title_words,
 )
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import PictureNames, painting, paintings, title_words
 from diffusion_art.sources.paths.splits import TEST_SPLIT, FolderSplits, agreed, divide, splits_of_prefixes
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, SIDECAR_SUFFIXES, TAR_SUFFIX, TEXT_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.classes import ClassNames, class_lists, together
 from diffusion_art.sources.tables.lists import read_list, read_side_by_side
 from diffusion_art.sources.tables.metadata import NO_TABLE, ORPHAN_TEXTS, Metadata, is_strict

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from diffusion_art.sources.folder.beside import Neighbours
-from diffusion_art.sources.paths.folders import is_layout
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import grouped
+from diffusion_art.sources.paths.listing import Listing, grouped, stem_of
+from diffusion_art.sources.paths.names import is_layout
 from diffusion_art.sources.paths.splits import split_of_folder
-from diffusion_art.sources.paths.suffixes import stem_of
 
 COPIES = "smaller copies or masks of other pictures (thumbs/, a_thumb.jpg, masks/)"
 

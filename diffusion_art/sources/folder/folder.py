@@ -25,11 +25,9 @@ from diffusion_art.sources.folder.beside import read_beside
 from diffusion_art.sources.folder.collection import Collection, Entry, collect
 from diffusion_art.sources.folder.copies import small_copies
 from diffusion_art.sources.folder.sidecars import read_sidecars
-from diffusion_art.sources.paths.folders import names_of_columns, regularisation
-from diffusion_art.sources.paths.listing import Listing, list_files
-from diffusion_art.sources.paths.names import data_set_name
-from diffusion_art.sources.paths.suffixes import picture_suffixes
-from diffusion_art.sources.pictures.formats import no_reader
+from diffusion_art.sources.paths.listing import Listing, list_files, picture_suffixes
+from diffusion_art.sources.paths.names import data_set_name, names_of_columns, regularisation
+from diffusion_art.sources.pictures import no_reader
 from diffusion_art.sources.tables.classes import ClassNames, with_names
 from diffusion_art.sources.tables.texts import overlaid
 

@@ -18,9 +18,15 @@ from diffusion_art.errors import UserError
 from diffusion_art.sources.folder.beside import Neighbours
 from diffusion_art.sources.folder.collection import Collection, assemble
 from diffusion_art.sources.folder.folder import ImageFolder
-from diffusion_art.sources.paths.listing import Listing, list_files
+from diffusion_art.sources.paths.listing import (
+    JSON_SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    Listing,
+    list_files,
+    why_unread,
+)
 from diffusion_art.sources.paths.names import PictureNames
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, why_unread
 from diffusion_art.sources.tables.classes import class_lists, together
 from diffusion_art.sources.tables.metadata import Metadata
 

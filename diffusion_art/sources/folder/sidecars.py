@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from diffusion_art.sources.paths.suffixes import suffix_of
+from diffusion_art.sources.paths.listing import suffix_of
 from diffusion_art.sources.programs.exports import of_a_camera
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, decode
 from diffusion_art.sources.tables.xml_shapes import parsed

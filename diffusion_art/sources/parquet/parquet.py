@@ -3,33 +3,62 @@
 The layout of `Artificio/WikiArt` (title artist date genre style description filename image), and any other
 with an image column, be it a struct of bytes and path or plain binary. Class labels become their names.
 Columns that no caption can use, such as embeddings, are never read. Neighbouring rows of one picture are one picture
-with several captions.
+with several captions. Rows are streamed: a few batches are held, also of a row group of many gigabytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import re
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from diffusion_art.captions.captioner import default_template
+from diffusion_art.captions.columns import is_caption_column
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
-from diffusion_art.sources.parquet.file import Layout, RowSplits, layout_in, open_parquet, row_splits
-from diffusion_art.sources.parquet.rows import ROWS_PER_CHUNK, Rows, pictures_in
-from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
 from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at, told
-from diffusion_art.sources.paths.names import PictureNames, data_set_name
+from diffusion_art.sources.paths.names import PictureNames, columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
-from diffusion_art.sources.pictures.formats import cell_of, no_reader
+from diffusion_art.sources.pictures import no_reader
 from diffusion_art.sources.tables.classes import class_names_in, with_names
-from diffusion_art.sources.tables.parquet_columns import other_images, without_images
+from diffusion_art.sources.tables.parquet_file import (
+    LIKELY_IMAGE,
+    Layout,
+    RowSplits,
+    broken,
+    cell_of,
+    identity_of,
+    image_columns,
+    item_type,
+    layout_in,
+    open_parquet,
+    row_splits,
+)
 
+ROWS_PER_CHUNK = 128  # about 2 MB of WikiArt, a third of a second of work
 NO_PICTURE_FILES = "parquet files without pictures"
 MORE = "pictures that are the first of several in column `{}`; the others of their rows are left out"
+
+_LINK = re.compile(r"(.*[_-])?(url|urls|link|uri|href)")
+
+
+class Rows(NamedTuple):
+    """A chunk: rows [start, stop) of one row group, `first_row` being the file's number of its row 0."""
+
+    file: str
+    row_group: int
+    start: int
+    stop: int
+    first_row: int
+    layout: Layout
+    split: str | None  # of the whole file
+    row_splits: RowSplits  # what a column of splits says
 
 
 class Parquet:
@@ -174,6 +203,31 @@ class Parquet:
         return Path(file).relative_to(self._root).as_posix()
 
 
+def other_images(schema: pa.Schema, chosen: str) -> list[str]:
+    """Columns of images besides `chosen`, as far as their types or names leave no doubt."""
+    found = (name for name in image_columns(schema) if name != chosen and not is_caption_column(name))
+    return [
+        name
+        for name in found
+        if pa.types.is_struct(item_type(schema.field(name).type)) or LIKELY_IMAGE.search(name.lower())
+    ]
+
+
+def without_images(schema: pa.Schema, asked: str | None) -> str:
+    """Why a file gives no pictures, and what helps."""
+    what = f"{f'`{asked}` is' if asked else 'there is'} no column of image bytes among {schema.names}."
+    if asked and (found := image_columns(schema)):
+        return f"{what} Those with images: {', '.join(found)}."
+    if asked is None and any(_LINK.fullmatch(name.lower()) for name in schema.names):
+        return f"{what} Its pictures are links: download them with img2dataset, and give the folder that it writes."
+    names = [asked] if asked in schema.names else [name for name in schema.names if LIKELY_IMAGE.search(name.lower())]
+    types = ", ".join(f"`{name}` is {str(schema.field(name).type)[:60]}" for name in names)
+    return (
+        f"{what} Images are bytes, or a struct of bytes and path{f'; {types}' if types else ''}. "
+        "Where a column names picture files, use source=csv source.path=FILE."
+    )
+
+
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -186,3 +240,86 @@ def _footer_digest(file: Path) -> str:
     with file.open("rb") as opened:
         opened.seek(max(0, file.stat().st_size - 2**16))
         return hashlib.blake2b(opened.read(), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------------- rows, streamed
+
+
+class RowReader:
+    """Reads forwards: chunks come to a process in rising order, so that it seldom starts a row group anew."""
+
+    def __init__(self) -> None:
+        self._group: tuple[str, int, tuple[str, ...]] | None = None  # a file, its row group, and the columns to read
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._held: deque[tuple[int, pa.RecordBatch]] = deque()  # (number of its first row, batch), ascending
+        self._next_row = 0  # that follows those held
+
+    def rows(self, chunk: Rows, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows [start, stop) of the row group of a chunk; fewer at its end. UserError where they cannot be read.
+
+        The row before `start` stays at hand, for a chunk that looks back.
+        """
+        group = chunk.file, chunk.row_group, chunk.layout.columns
+        try:
+            if group != self._group or start < (self._held[0][0] if self._held else self._next_row):
+                self._group = group
+                self._begin(*group)
+            found = []
+            for first, batch in self._cover(start, stop):
+                at = max(start - first, 0)
+                found += batch.slice(at, min(stop - first, batch.num_rows) - at).to_pylist()
+            return found
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            self._group = None
+            raise UserError(broken(chunk.file, f"row group {chunk.row_group} cannot be read ({error})")) from error
+
+    def _begin(self, file: str, row_group: int, columns: tuple[str, ...]) -> None:
+        self._next_row = 0
+        self._held.clear()
+        self._batches = open_parquet(file).iter_batches(
+            ROWS_PER_CHUNK, row_groups=[row_group], columns=list(columns), use_threads=False
+        )
+
+    def _cover(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches that rows [start, stop) lie in; what ends before the row before `start` is let go."""
+        while self._next_row < stop and (batch := next(self._batches, None)) is not None:
+            self._held.append((self._next_row, batch))
+            self._next_row += batch.num_rows
+            while self._held and self._held[0][0] + self._held[0][1].num_rows < start:
+                self._held.popleft()
+        yield from (held for held in self._held if held[0] < stop and held[0] + held[1].num_rows > start)
+
+
+_READER = RowReader()  # one per process; the source itself stays plain settings
+
+
+def pictures_in(chunk: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(number of its first row in the file, its rows) for each picture that begins in the chunk.
+
+    Neighbours with the same image are one picture, also over the end of a chunk, where the rows have captions.
+    """
+    layout = chunk.layout
+    look_around = layout.has_captions
+    before = _READER.rows(chunk, chunk.start - 1, chunk.start) if look_around and chunk.start else []
+    rows = _READER.rows(chunk, chunk.start, chunk.stop)
+    if len(rows) < chunk.stop - chunk.start:
+        raise UserError(broken(chunk.file, f"row group {chunk.row_group} has fewer rows than its footer says"))
+    number, last = chunk.first_row + chunk.start, _image_of(before, layout)
+    pictures: list[tuple[int, list[dict[str, Any]]]] = []
+    for number, row in enumerate(rows, chunk.first_row + chunk.start):
+        image = _image_of([row], layout)
+        if not look_around or image is None or image != last:
+            pictures.append((number, [row]))
+        elif pictures:
+            pictures[-1][1].append(row)
+        last = image
+    at = chunk.stop
+    while look_around and pictures and last and _image_of(more := _READER.rows(chunk, at, at + 1), layout) == last:
+        pictures[-1][1].extend(more)
+        at += 1
+    yield from pictures
+
+
+def _image_of(rows: list[dict[str, Any]], layout: Layout) -> bytes | str | None:
+    """What tells the image of the first of `rows` from another."""
+    return identity_of(rows[0][layout.image]) if rows else None

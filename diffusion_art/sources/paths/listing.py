@@ -1,25 +1,26 @@
-"""Every file below a folder that a source may read, found in one walk.
+"""Every file below a folder that a source may read, found in one walk; and what the suffixes of files say: which are
+pictures, texts, tables or tars, and why others are not read.
 
 Linked folders are followed; each real folder is read once, so that a link back into the collection ends there.
 Hidden files and folders, and those in which systems keep thumbnails, do not belong to a collection. What looks
 like a picture and cannot be read is counted by its suffix. Only of files without any suffix the first bytes are read.
+A `fingerprint` tells whether anything there has changed, known or not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.names import grouped
-from diffusion_art.sources.paths.suffixes import NO_READER, READ, picture_suffixes, suffix_of, why_unread
-from diffusion_art.sources.pictures.formats import HEAD_BYTES, looks_like_picture, other_kind
+from diffusion_art.sources.pictures import HEAD_BYTES, HEIC_EXTRA, PICKLE, can_read_heic, looks_like_picture, other_kind
 
 _NOT_FOLDERS_OF_PICTURES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _NAMED_BY_LINKS = "blobs/"  # the cache of Hugging Face: files by their hashes, to which links with names lead
@@ -209,3 +210,123 @@ def _is_picture(path: str, left_out: Counter[str]) -> bool:
     if kind := other_kind(head):
         left_out[f"files without a suffix: {kind}"] += 1
     return False
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """{first: [second, ...]} of pairs."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return groups
+
+
+# ---------------------------------------------------------------------- whether a collection is as it was
+
+
+def fingerprint(path: Path) -> str:
+    """128 bits (hex) of the names, sizes and times of the files at and below `path`, links followed; none is read.
+    OSError where nothing is there."""
+    lines = sorted(_lines(path))
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def changed_since(path: Path, moment_ns: int) -> bool:
+    """Whether a file or folder at or below `path` is younger than `moment_ns`."""
+    newest = max(status.st_mtime_ns for _, status in _walk_all(path))
+    return newest > moment_ns
+
+
+def _lines(path: Path) -> Iterator[str]:
+    start = len(str(path))
+    for name, status in _walk_all(path):
+        yield f"{name[start:]}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _walk_all(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """(path, what stat says) of each file and folder; a folder that lies within itself by a link comes once,
+    and those that hold `path` not at all."""
+    status = path.stat()
+    yield str(path), status
+    waiting = [str(path)] if path.is_dir() else []
+    seen = {(status.st_dev, status.st_ino), *folders_above(path)}
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nothing, or to itself
+                    status = entry.stat(follow_symlinks=False)
+                yield entry.path, status
+                if stat.S_ISDIR(status.st_mode) and (place := (status.st_dev, status.st_ino)) not in seen:
+                    seen.add(place)
+                    waiting.append(entry.path)
+
+
+# ---------------------------------------------------------------------- what suffixes say
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"}
+_OTHERS = {".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
+PICTURE_SUFFIXES = frozenset(_JPEG | _OTHERS)
+TEXT_SUFFIXES = frozenset({".txt", ".caption", ".captions", ".text", ".cap", ".prompt", ".description"})
+SIDECAR_SUFFIXES = frozenset({".tags", ".cls", ".xmp"})
+JSON_SUFFIXES = frozenset({".json", ".jsonld"})
+LINES_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines"})  # an object a line
+TABLE_SUFFIXES = JSON_SUFFIXES | LINES_SUFFIXES | {".csv", ".tsv", ".parquet", ".token", ".xml"}
+TAR_SUFFIX = ".tar"
+
+READ = PICTURE_SUFFIXES | TEXT_SUFFIXES | SIDECAR_SUFFIXES | TABLE_SUFFIXES | {TAR_SUFFIX}
+NO_READER = "no reader; write parquet or WebDataset"
+_NOT_READ = {  # why, of which suffixes
+    HEIC_EXTRA: " ".join(HEIC_SUFFIXES),
+    "an archive; unpack it": ".zip .cbz .rar .7z .tgz .gz .bz2 .xz .zst .zstd",
+    "a spreadsheet; save it as csv": ".xlsx .xls .ods",
+    NO_READER: ".feather .tfrecord .h5 .hdf5 .lmdb .mdb .msgpack .beton .ffcv .rec .mds .zarr",
+    "no reader; pandas.read_orc and the like, and .to_parquet(FILE), make parquet of them": ".avro .orc",
+    "a data base; export its table as csv, with a column that names the pictures": ".sqlite .sqlite3 .duckdb .db",
+    "no reader; lance.dataset(FOLDER).to_table() and pyarrow.parquet.write_table(..., FILE) make parquet": ".lance",
+    "no captions are read from these; write .txt, or a csv with the columns file_name and caption": (
+        ".docx .doc .odt .rtf .yaml .yml .html .htm"
+    ),
+    "no reader; datasets.load_from_disk(FOLDER) and .to_parquet(FILE) for each split make parquet of them": ".arrow",
+    PICKLE: ".pkl .pickle .pt .pth",
+    "pointers of DVC, not the files themselves; `dvc pull` in their repository brings these": ".dvc",
+    "parquet by another suffix; rename them to .parquet": ".pq .parq",
+    "a download that did not end": ".part .incomplete .crdownload .aria2",
+    "no reader for this format": (
+        ".jxl .jp2 .j2k .jpf .psd .svg .eps .ai .xcf .tga .ico .exr .hdr .pcx .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 "
+        ".raf .icns .dds .pdf .djvu .mp4 .mov .webm"
+    ),
+}
+_WHY_UNREAD = {suffix: why for why, suffixes in _NOT_READ.items() for suffix in suffixes.split()}
+_PART_OF_TABLE = re.compile(r"(\.(?:csv|tsv|jsonl))\d{1,4}")  # Unsplash's photos.tsv000
+_PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]+(?=[^a-z0-9])")
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes of what can be read here; HEIC is among them where `pillow-heif` is installed."""
+    return PICTURE_SUFFIXES | HEIC_SUFFIXES if can_read_heic() else PICTURE_SUFFIXES
+
+
+def suffix_of(file: str) -> str:
+    """The last suffix of a path, in lower case; "" without one."""
+    base = file[file.rfind("/") + 1 :]
+    dot = base.rfind(".")
+    return base[dot:].lower() if dot > 0 else ""
+
+
+def stem_of(file: str) -> str:
+    """A path without its last suffix."""
+    suffix = suffix_of(file)
+    return file[: -len(suffix)] if suffix else file
+
+
+def why_unread(suffix: str) -> str | None:
+    """Why files that look like pictures, tables or collections are not read; None for others."""
+    if table := _PART_OF_TABLE.fullmatch(suffix):
+        return f"a table by another suffix; rename it to {table[1]}"
+    if plain := _PLAIN_SUFFIX.match(suffix):  # `.tfrecord-00000-of-00001`, `.jpg_large`
+        suffix = plain[0]
+        if suffix in PICTURE_SUFFIXES:
+            return f"no suffix of pictures; rename them to {suffix}"
+    return _WHY_UNREAD.get(suffix)

@@ -1,4 +1,5 @@
-"""The names behind numbers of classes, in a list that data sets keep beside: `classes.txt`, `style_class.txt` ...
+"""The names behind numbers of classes: in the features of a parquet file of the hub, and in a list that data sets keep
+beside: `classes.txt`, `style_class.txt` ...
 
 tench                    a name a line, from 0; or all in one line, with commas
 0 Abstract_Expressionism a number and a name a line, or a name and its number (`/a/abbey 0`, Places)
@@ -7,16 +8,19 @@ tench                    a name a line, from 0; or all in one line, with commas
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diffusion_art.captions.columns import CLASS_COLUMNS, plain_name
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, stem_of, suffix_of
+import pyarrow as pa
+
+from diffusion_art.captions.columns import CLASS_COLUMNS, as_text, plain_name
+from diffusion_art.sources.paths.listing import JSON_SUFFIXES, Listing, stem_of, suffix_of
+from diffusion_art.sources.paths.names import title_words
 from diffusion_art.sources.tables.json_shapes import read_documents
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, read_text
 
@@ -98,3 +102,48 @@ def _of_json(content: Any) -> dict[str, str]:
         for number, name in pairs
         if number.isdigit() and isinstance(name, str) and name.strip()
     }
+
+
+# ---------------------------------------------------------------------- in the features of a parquet file
+
+Labels = dict[str, list[str]]  # names of the classes of a column that holds their numbers
+
+_SLUG = re.compile(r"[a-z0-9.'-]+")
+
+
+def labels_of(schema: pa.Schema) -> Labels:
+    """The names behind Hugging Face's `ClassLabel` columns, lists of them included."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = {name: _class_names(feature) for name, feature in features.items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {name: _readable(name, names) for name, names in found.items() if names}
+
+
+def label_text(names: Sequence[str], value: Any) -> str:
+    """Of one class number, or of a list of them; "" for an unknown one."""
+    if isinstance(value, list):
+        return as_text([text for item in value if (text := label_text(names, item))])
+    if isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else ""
+    return as_text(value)
+
+
+def _class_names(feature: Any) -> list[str]:
+    """Old files write a list of classes as a JSON list of one feature, newer ones as `Sequence` or `List`."""
+    if isinstance(feature, list):
+        return _class_names(feature[0]) if feature else []
+    if not isinstance(feature, dict):
+        return []
+    if feature.get("_type") == "ClassLabel":
+        return [str(name) for name in feature.get("names") or ()]
+    return _class_names(feature.get("feature"))
+
+
+def _readable(column: str, names: list[str]) -> list[str]:
+    """`Abstract_Expressionism` with a space; artists written as `claude-monet` by their names."""
+    plain = [name.replace("_", " ") for name in names]
+    known = [name for name in plain if not name.lower().startswith("unknown")]
+    slugs = column == "artist" and all(map(_SLUG.fullmatch, known)) and any("-" in name for name in known)
+    return [title_words(name) if name in known else name for name in plain] if slugs else plain

@@ -17,7 +17,7 @@ from typing import Any
 
 from diffusion_art.captions.columns import ART_COLUMNS, caption_columns
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.suffixes import suffix_of
+from diffusion_art.sources.paths.listing import suffix_of
 
 SHORT_ROWS = "rows with fewer fields than the header"
 UNCLOSED = "rows whose quotation mark is not closed, cut at the next row"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffusion_art.captions.columns import listed
-from diffusion_art.sources.paths.names import PictureNames, grouped, others_are_made_from
-from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
+from diffusion_art.sources.paths.listing import PICTURE_SUFFIXES, grouped, suffix_of
+from diffusion_art.sources.paths.names import PictureNames, others_are_made_from
 from diffusion_art.sources.tables.delimited import Row
 
 FILE_COLUMNS = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image_file", "image")

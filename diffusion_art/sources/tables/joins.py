@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import caption_columns, is_art_column, plain_name
-from diffusion_art.sources.paths.suffixes import stem_of
+from diffusion_art.captions.columns import as_text, caption_columns, is_art_column, plain_name
+from diffusion_art.sources.paths.listing import stem_of
 from diffusion_art.sources.tables.delimited import Row
-from diffusion_art.sources.tables.texts import Described, as_text
+from diffusion_art.sources.tables.texts import Described
 
 _ID = re.compile(r".*(?:id|uuid|key|number|code)")
 _NUMBER = re.compile(r"(?:uuid|id|key|number|code)$")

@@ -19,12 +19,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diffusion_art.captions.columns import CaptionColumns, caption_columns, is_caption_column, ready_captions
+from diffusion_art.captions.columns import (
+    CaptionColumns,
+    caption_columns,
+    is_caption_column,
+    names_scored,
+    ready_captions,
+)
 from diffusion_art.sources.paths.splits import split_of_folder
 from diffusion_art.sources.programs.annotators import OF_TOOLS, rows_of_classes, rows_of_via
 from diffusion_art.sources.programs.exports import OF_EXPORTS, posts_in
 from diffusion_art.sources.programs.museums import is_manifest, of_museum, rows_of_manifest
-from diffusion_art.sources.tables.texts import names_scored
 
 REJECTED = "captions that their data set marks as rejected, left out"
 KEY_COLUMN = "file_name"  # takes the key of a file that lists pictures by name

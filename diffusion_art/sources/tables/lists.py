@@ -7,8 +7,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+from diffusion_art.sources.paths.listing import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.paths.splits import numbered_splits, split_of_file
-from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
 from diffusion_art.sources.tables.metadata import NO_PICTURE, OF_CAPTIONS, Metadata
 from diffusion_art.sources.tables.table import first_lines
 from diffusion_art.sources.tables.texts import Described, read_text

@@ -15,9 +15,8 @@ from typing import Any
 
 from diffusion_art.captions.columns import caption_columns, plain_name
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.folders import columns_of_folders
-from diffusion_art.sources.paths.listing import Listing
-from diffusion_art.sources.paths.names import PictureNames, grouped
+from diffusion_art.sources.paths.listing import TEXT_SUFFIXES, Listing, grouped, stem_of, suffix_of
+from diffusion_art.sources.paths.names import PictureNames, columns_of_folders
 from diffusion_art.sources.paths.splits import (
     NumberedSplits,
     column_of_splits,
@@ -26,7 +25,6 @@ from diffusion_art.sources.paths.splits import (
     split_of_file,
     split_of_folder,
 )
-from diffusion_art.sources.paths.suffixes import TEXT_SUFFIXES, stem_of, suffix_of
 from diffusion_art.sources.programs.annotators import of_one_hot, of_via_csv
 from diffusion_art.sources.programs.exports import of_exiftool
 from diffusion_art.sources.tables.delimited import Row

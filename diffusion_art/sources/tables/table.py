@@ -18,15 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns, is_caption_column, ready_captions, strings
+from diffusion_art.captions.columns import caption_columns, is_caption_column, names_scored, ready_captions, strings
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, suffix_of
+from diffusion_art.sources.paths.listing import JSON_SUFFIXES, LINES_SUFFIXES, suffix_of
 from diffusion_art.sources.programs.annotators import of_labelme
 from diffusion_art.sources.programs.museums import is_manifest, rows_of_manifest
+from diffusion_art.sources.tables.classes import label_text, labels_of
 from diffusion_art.sources.tables.delimited import SEPARATORS, Row, delimited_rows
 from diffusion_art.sources.tables.json_shapes import plain_row, read_documents, rows_of
-from diffusion_art.sources.tables.parquet_columns import image_columns, label_text, labels_of, text_columns
-from diffusion_art.sources.tables.texts import CP1252_NOTE, Decoded, decode, names_scored, read_text
+from diffusion_art.sources.tables.parquet_file import image_columns, text_columns
+from diffusion_art.sources.tables.texts import CP1252_NOTE, Decoded, decode, read_text
 from diffusion_art.sources.tables.xml_shapes import rows_of_xml
 
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")

@@ -1,10 +1,8 @@
-"""Bytes of text files -> str, the values of any table -> text, and rows -> what is known of a picture.
+"""Bytes of text files -> str, and rows -> what is known of a picture.
 
-decode(bytes)         by byte order mark, else UTF-8, else Windows-1252: never a U+FFFD
-alternatives(text)    one caption per line
-as_text(value)        what a column of a shard keeps: lists are joined by ", "
-text_of(name, value)  the same of any value of that column
-Described             the columns, captions and split of one picture
+decode(bytes)       by byte order mark, else UTF-8, else Windows-1252: never a U+FFFD
+alternatives(text)  one caption per line
+Described           the columns, captions and split of one picture
 """
 
 from __future__ import annotations
@@ -18,13 +16,10 @@ from typing import Any, NamedTuple
 
 from diffusion_art.captions.columns import (
     CLASS_COLUMNS,
-    is_art_column,
     is_caption_column,
     is_no_name,
-    listed,
     ready_captions,
-    records_in,
-    strings,
+    text_of,
     unique,
 )
 from diffusion_art.sources.paths.splits import split_in_row
@@ -71,12 +66,6 @@ def alternatives(text: str) -> list[str]:
     return unique(re.split(r"[\r\n]+", text))
 
 
-def as_text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
-
-
 def overlaid(columns: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
     """`columns` with `more` over them, but for numbers of artists, styles and the like where their names are known, and
     for the same names as `claude-monet`.
@@ -115,9 +104,6 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 # ---------------------------------------------------------------------- what tables say of one picture
 
-# of a person, a title, a tag; of Cleveland's makers, of Denmark's SMK and of Omeka S
-_NAMES = ("name", "full_name", "username", "title", "label", "description", "period", "displayDate", "@value")
-
 
 @dataclass(slots=True)
 class Described:
@@ -143,42 +129,3 @@ class Described:
 def without_captions(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row but for its captions."""
     return {name: value for name, value in row.items() if not is_caption_column(name)}
-
-
-def text_of(name: str, value: Any) -> str | None:
-    """A raw value as a column keeps it: of captions the first, of records with a `name` these; None for another record,
-    which no caption can use.
-    """
-    if isinstance(value, str) and not value.startswith("["):
-        return value
-    if is_caption_column(name):
-        return next(iter(strings(value)), "")
-    if isinstance(value, str):
-        return as_text(listed(value) or _names_in(records_in(value)) or value)
-    records = [value] if isinstance(value, dict) and is_art_column(name) else value
-    if names := names_scored(value) or (_names_in(records) if isinstance(records, list) and records else []):
-        return as_text(names)
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)):
-        return None
-    return as_text(value)
-
-
-def names_scored(value: Any) -> list[str]:
-    """The names in what a tagger writes: {"castle": 0.9}, or [["castle", 0.9]]; [] of anything else."""
-    pairs = list(value.items()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    scored = all(isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_score(*pair) for pair in pairs)
-    return [name for name, _ in pairs] if scored else []
-
-
-def _is_score(name: Any, score: Any) -> bool:
-    return isinstance(name, str) and isinstance(score, float) and 0 <= score <= 1
-
-
-def _names_in(records: list[Any]) -> list[str]:
-    """What records of people, titles or tags are called; [] where one has no name."""
-    names = [next((item[key] for key in _NAMES if item.get(key)), None) for item in records if isinstance(item, dict)]
-    return [str(name) for name in names] if len(names) == len(records) and all(map(_is_text, names)) else []
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, (str, int))

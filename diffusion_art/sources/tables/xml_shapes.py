@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from diffusion_art.captions.columns import unique
-from diffusion_art.sources.paths.suffixes import PICTURE_SUFFIXES, suffix_of
+from diffusion_art.sources.paths.listing import PICTURE_SUFFIXES, suffix_of
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _RECORDS = ("lido", "mods", "metadata")  # elements that are about one object, where Dublin Core names none

@@ -17,10 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.paths.listing import Listing
+from diffusion_art.sources.paths.listing import (
+    JSON_SUFFIXES,
+    LINES_SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    Listing,
+    stem_of,
+)
 from diffusion_art.sources.paths.names import PictureNames
 from diffusion_art.sources.paths.splits import divide
-from diffusion_art.sources.paths.suffixes import JSON_SUFFIXES, LINES_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, stem_of
 from diffusion_art.sources.tables.metadata import Metadata
 from diffusion_art.sources.tables.texts import Described, alternatives, decode
 from diffusion_art.sources.tars.samples import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Entry, read_member, samples_of

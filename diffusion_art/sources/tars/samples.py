@@ -13,9 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 from diffusion_art.errors import UserError
 from diffusion_art.sources.folder.beside import TextsApart
-from diffusion_art.sources.paths.folders import FolderNames, class_names
+from diffusion_art.sources.paths.listing import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
+from diffusion_art.sources.paths.names import FolderNames, class_names
 from diffusion_art.sources.paths.splits import FolderSplits, divide
-from diffusion_art.sources.paths.suffixes import HEIC_SUFFIXES, PICTURE_SUFFIXES, stem_of
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in PICTURE_SUFFIXES | HEIC_SUFFIXES))
 IMAGE_SUFFIXES += ("img", "image")  # of programs that know by the name alone what it is

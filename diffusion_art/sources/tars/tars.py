@@ -20,12 +20,10 @@ from diffusion_art.captions.captioner import default_template
 from diffusion_art.errors import UserError
 from diffusion_art.sources.base import BadPicture, Item, LeftOut, Note, Picture
 from diffusion_art.sources.folder.beside import about
-from diffusion_art.sources.paths.folders import columns_of_folders, names_of_columns
-from diffusion_art.sources.paths.listing import Listing, digest, files_at, listing_at
-from diffusion_art.sources.paths.names import data_set_name
+from diffusion_art.sources.paths.listing import TAR_SUFFIX, Listing, digest, files_at, listing_at
+from diffusion_art.sources.paths.names import columns_of_folders, data_set_name, names_of_columns
 from diffusion_art.sources.paths.splits import TEST_SPLIT, splits_of_files
-from diffusion_art.sources.paths.suffixes import TAR_SUFFIX
-from diffusion_art.sources.pictures.formats import no_reader, pointer
+from diffusion_art.sources.pictures import no_reader, pointer
 from diffusion_art.sources.tables.classes import class_names_in, with_names
 from diffusion_art.sources.tables.texts import MAX_TEXT_BYTES, Described, decode, overlaid
 from diffusion_art.sources.tars.captions import (

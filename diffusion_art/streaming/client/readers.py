@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
-from diffusion_art.shards.buckets import samples_in
+from diffusion_art.shards.manifest import samples_in
 from diffusion_art.shards.order import spans
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import Line, LineError, Patience, Turns

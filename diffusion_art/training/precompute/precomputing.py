@@ -23,8 +23,8 @@ from diffusion_art.errors import UserError
 from diffusion_art.models.codec import Codec
 from diffusion_art.models.image_tower import ImageTower
 from diffusion_art.models.text_encoder import TextEncoder
-from diffusion_art.shards.buckets import split_of
 from diffusion_art.shards.build.engine import Engine, LocalEngine
+from diffusion_art.shards.manifest import split_of
 from diffusion_art.shards.pixels import BadPicture, decode_into
 from diffusion_art.shards.places import Address, Component
 from diffusion_art.shards.reader import ShardSet

@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.accel.maps import resized
+from diffusion_art.accel.layers import resized
 from diffusion_art.accel.shares import copy_into
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import ImageTower

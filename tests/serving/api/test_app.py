@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from diffusion_art.diffusion.samplers import SAMPLERS
 from diffusion_art.diffusion.samplers.euler import Heun
-from diffusion_art.images import to_uint8
 from diffusion_art.models.codec import Unshuffle2
 from diffusion_art.runs import load_run
 from diffusion_art.serving.settings import Settings
 from diffusion_art.sheets import encode
+from diffusion_art.tensors import to_uint8
 from tests.serving.raw import connect, read_head
 from tests.serving.running import serving
 

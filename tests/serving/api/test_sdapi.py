@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from diffusion_art.diffusion.samplers import SAMPLERS
-from diffusion_art.images import to_uint8
 from diffusion_art.runs import load_run
 from diffusion_art.serving.api.sdapi_about import sampler_named
 from diffusion_art.serving.settings import Settings
+from diffusion_art.tensors import to_uint8
 from tests.serving.api.test_app import GENERATIONS, pixels_of
 from tests.serving.running import serving
 

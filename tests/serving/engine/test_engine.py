@@ -17,10 +17,10 @@ from diffusion_art.diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion_art.diffusion.samplers.dpm_solver import DPMSolverPP2M, UniPC
 from diffusion_art.diffusion.samplers.euler import Euler, Heun
 from diffusion_art.diffusion.samplers.stochastic_heun import StochasticHeun
-from diffusion_art.images import to_uint8
 from diffusion_art.models.text_to_image import TextToImage
 from diffusion_art.serving.engine.engine import Busy, Engine, Job, Stopping
 from diffusion_art.serving.engine.jobs import bucket_of, buckets, choose, deadline
+from diffusion_art.tensors import to_uint8
 from tests.fakes import toy_model
 
 SAMPLERS = [

@@ -14,7 +14,7 @@ import pytest
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
-from diffusion_art.shards.build.locate import Shards, fingerprint
+from diffusion_art.shards.build.locate import Shards
 from diffusion_art.shards.build.out_folder import digest_of
 from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.places import Component, components_of
@@ -334,26 +334,6 @@ def test_finished_shards_are_checked_only_against_sources_that_open_at_once(tmp_
     monkeypatch.setattr(Album, "opens_at_once", True, raising=False)
     assert folder_of(plain, tmp_path, source=album) == plain
     assert Album.opened > 1
-
-
-def test_linked_folders_are_followed_and_loops_end(tmp_path: Path):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path / "a")
-    (tmp_path / "a" / "dangling").symlink_to(tmp_path / "nowhere")
-    seen = {fingerprint(tmp_path / "a")}
-    for change in (
-        lambda: (tmp_path / "elsewhere" / "x").write_text("1"),
-        lambda: (tmp_path / "elsewhere" / "x").write_text("22"),
-        lambda: os.utime(tmp_path / "elsewhere" / "x", (1, 1)),
-        lambda: (tmp_path / "elsewhere" / "x").rename(tmp_path / "elsewhere" / "y"),
-    ):
-        change()
-        seen.add(fingerprint(tmp_path / "a"))
-    assert len(seen) == 5
-    assert fingerprint(tmp_path / "a") in seen
-    assert fingerprint(tmp_path / "elsewhere" / "y") == fingerprint(tmp_path / "elsewhere" / "y")
 
 
 def test_every_run_says_how_many_pictures_have_no_caption(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -1,4 +1,4 @@
-"""The spool of `shards/build/passes.py`: what a killed build finished is there again, and nothing that it did not."""
+"""The spool of `shards/build/out_folder.py`: what a killed build finished is there again, and no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.shards.build.encode import Encoded
-from diffusion_art.shards.build.passes import Spool
+from diffusion_art.shards.build.out_folder import Spool
 from diffusion_art.sources.base import BadPicture, LeftOut, Note
 
 SETTINGS = {"image_size_px": 64, "source": {"files": [["a", 1]]}}

@@ -23,7 +23,7 @@ from diffusion_art.sources.folder.collection import (
 )
 from diffusion_art.sources.folder.folder import ImageFolder
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.paths.folders import REGULARISATION
+from diffusion_art.sources.paths.names import REGULARISATION
 from diffusion_art.sources.paths.splits import TEST_SPLIT
 from diffusion_art.sources.tables.delimited import SHORT_ROWS
 from diffusion_art.sources.tables.json_shapes import REJECTED

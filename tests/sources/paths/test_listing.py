@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from diffusion_art.errors import UserError
-from diffusion_art.shards.build.locate import fingerprint
 from diffusion_art.sources.detect import open_source
 from diffusion_art.sources.parquet.parquet import Parquet
-from diffusion_art.sources.paths import suffixes
-from diffusion_art.sources.paths.listing import list_files
-from diffusion_art.sources.paths.suffixes import why_unread
+from diffusion_art.sources.paths import listing
+from diffusion_art.sources.paths.listing import fingerprint, list_files, why_unread
 from diffusion_art.sources.tars.tars import Tars
 from tests.fakes_sources import jpegs, write_files
 
@@ -83,7 +81,7 @@ def test_the_digest_follows_names_sizes_and_times_and_reads_nothing(tmp_path: Pa
 
 def test_heic_is_named_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, dict.fromkeys(("a.heic", "b.HEIC", "c.hif", "d.jpg"), "x"))
-    monkeypatch.setattr(suffixes, "can_read_heic", lambda: False)
+    monkeypatch.setattr(listing, "can_read_heic", lambda: False)
     found = list_files(tmp_path)
     assert found.pictures() == ["d.jpg"]
     assert found.left_out == {
@@ -160,3 +158,23 @@ def test_a_file_without_a_suffix_that_is_no_picture_is_counted_as_what_it_is(tmp
         "files without a suffix: an archive; unpack it": 1,
         "files without a suffix: parquet without a suffix; rename them to .parquet": 1,
     }
+
+
+def test_a_fingerprint_follows_linked_folders_and_ends_in_loops(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "dangling").symlink_to(tmp_path / "nowhere")
+    seen = {fingerprint(tmp_path / "a")}
+    for change in (
+        lambda: (tmp_path / "elsewhere" / "x").write_text("1"),
+        lambda: (tmp_path / "elsewhere" / "x").write_text("22"),
+        lambda: os.utime(tmp_path / "elsewhere" / "x", (1, 1)),
+        lambda: (tmp_path / "elsewhere" / "x").rename(tmp_path / "elsewhere" / "y"),
+    ):
+        change()
+        seen.add(fingerprint(tmp_path / "a"))
+    assert len(seen) == 5
+    assert fingerprint(tmp_path / "a") in seen
+    assert fingerprint(tmp_path / "elsewhere" / "y") == fingerprint(tmp_path / "elsewhere" / "y")

@@ -6,8 +6,7 @@ import unicodedata
 
 import pytest
 
-from diffusion_art.sources.paths.folders import is_layout
-from diffusion_art.sources.paths.names import PictureNames, painting, paintings, words
+from diffusion_art.sources.paths.names import PictureNames, is_layout, painting, paintings, words
 
 FILES = (
     "a.jpg",

@@ -1,4 +1,4 @@
-"""`sources/tables/texts.py`: bytes of any encoding, and values of any shape, become text."""
+"""`sources/tables/texts.py`: bytes of any encoding become text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_art.captions.columns import strings
-from diffusion_art.sources.tables.texts import alternatives, as_text, decode, overlaid
+from diffusion_art.sources.tables.texts import alternatives, decode, overlaid
 
 TEXT = "Édouard Manet’s “Olympia” – 1863 …"
 
@@ -35,25 +34,6 @@ def test_lines_are_alternatives() -> None:
     assert alternatives("one\r\n\n two \none\r") == ["one", "two"]
 
 
-@pytest.mark.parametrize(
-    ("value", "texts"),
-    [
-        ("one", ["one"]),
-        (["one", "two"], ["one", "two"]),
-        ('["one", "two"]', ["one", "two"]),
-        ('["one", 2]', ['["one", 2]']),
-        ("['one', \"two's\"]", ["one", "two's"]),  # as pandas writes a list to csv
-        ("['one'] + x", ["['one'] + x"]),
-        ('["no json', ['["no json']),
-        ([{"raw": "one", "tokens": ["o"]}, {"caption": "two"}, {"x": 1}], ["one", "two"]),
-        (None, []),
-        (3, ["3"]),
-    ],
-)
-def test_captions_in_values(value: object, texts: list[str]) -> None:
-    assert strings(value) == texts
-
-
 def test_a_number_of_a_class_takes_no_names_place() -> None:
     known = {"artist": "Claude Monet", "title": "Sunrise", "style": "", "label": "7"}
     numbers = {"artist": "22", "title": "1984", "style": "12", "label": "8"}
@@ -64,7 +44,3 @@ def test_a_slug_takes_no_names_place() -> None:
     known = {"artist": "Claude Monet", "title": "Jean-Luc"}
     assert overlaid(known, {"artist": "claude-monet", "title": "jean-luc"}) == known
     assert overlaid(known, {"artist": "paul-klee"})["artist"] == "paul-klee"
-
-
-def test_values_as_columns() -> None:
-    assert [as_text(value) for value in (None, 1.5, ["a", "b"], "x")] == ["", "1.5", "a, b", "x"]

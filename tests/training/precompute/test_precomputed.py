@@ -20,8 +20,7 @@ from diffusion_art.checkpoints import find_checkpoint, read_checkpoint
 from diffusion_art.config import build
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.precomputed import ToldFirst, Wanted
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import Stratified
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.models.image_tower import OpenClipImage
 from diffusion_art.models.vae import Vae

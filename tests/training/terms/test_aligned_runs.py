@@ -13,8 +13,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from diffusion_art.checkpoints import find_checkpoint, load_text_to_image
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import Stratified
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.launching.fit import quieten
 from diffusion_art.record import KEY
 from diffusion_art.runs import load_run

@@ -13,8 +13,7 @@ from torch import Tensor
 from diffusion_art.checkpoints import find_checkpoint
 from diffusion_art.config import config_dir
 from diffusion_art.diffusion.denoiser import image_scales
-from diffusion_art.diffusion.objective import NoWeighting, Objective
-from diffusion_art.diffusion.times import Stratified
+from diffusion_art.diffusion.objective import NoWeighting, Objective, Stratified
 from diffusion_art.errors import UserError
 from diffusion_art.launching.settle import settle
 from diffusion_art.models.image_tower import Lite0, OpenClipImage

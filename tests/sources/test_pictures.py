@@ -1,4 +1,4 @@
-"""`sources/pictures/pictures.py`: every odd kind of picture file comes out as upright RGB, or as a named reason."""
+"""`sources/pictures.py`: every odd kind of picture file comes out as upright RGB, or as a named reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from diffusion_art.errors import UserError
-from diffusion_art.sources.pictures.pictures import BadPictureError, check_fit, encode_jpeg, load_picture
+from diffusion_art.sources.pictures import BadPictureError, check_fit, encode_jpeg, load_picture
 from tests.fakes_sources import encoded, picture
 from tests.sources.hostile import jpeg_of
 

@@ -1,18 +1,24 @@
-"""One parquet file: what its columns hold, so that files of other columns or another order read alike."""
+"""One parquet file: what its columns are for, by their names, types and first rows, so that files of other columns or
+another order read alike. Pictures, text that a caption can use, splits, or neither. And the picture in a cell: bytes, a
+record of bytes and path, a list of either, or text in base64.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffusion_art.captions.columns import caption_columns, ready_captions
+from diffusion_art.captions.columns import caption_columns, is_caption_column, ready_captions, text_of
 from diffusion_art.errors import UserError
+from diffusion_art.modes import DATA_URI, from_base64
+from diffusion_art.sources.paths.names import others_are_made_from
 from diffusion_art.sources.paths.splits import (
     NO_NUMBERS,
     NumberedSplits,
@@ -22,10 +28,10 @@ from diffusion_art.sources.paths.splits import (
     split_of_flag,
     split_of_folder,
 )
-from diffusion_art.sources.pictures.formats import cell_of, is_base64, looks_like_picture, pointer
+from diffusion_art.sources.pictures import looks_like_picture, pointer
+from diffusion_art.sources.tables.classes import Labels, label_text, labels_of
 from diffusion_art.sources.tables.json_shapes import tells_of_picture
-from diffusion_art.sources.tables.parquet_columns import image_columns, item_type, label_text, labels_of, text_columns
-from diffusion_art.sources.tables.texts import decode, text_of
+from diffusion_art.sources.tables.texts import decode
 
 EMPTY_ROW = "rows without a picture"
 _PACKED = "json"  # the hub's: what a WebDataset has in .json files
@@ -219,3 +225,106 @@ def explained(file: str, what: str) -> Iterator[None]:
 
 def broken(file: str, what: str) -> str:
     return f"{file} {what}. Copy or download it again."
+
+
+# ---------------------------------------------------------------------- what a column is for, by its type
+
+LIKELY_IMAGE = re.compile("image|img|picture|photo|pixel|painting|jpe?g|png")
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")  # preferred in this order
+
+
+def image_columns(schema: pa.Schema, *, paths: bool = True) -> list[str]:
+    """Columns of image bytes, the likeliest first, lists of them last; with `paths` also those with a struct of a path
+    alone.
+    """
+    found = [field.name for field in schema if _holds_bytes(field.type) or (paths and _holds_path(field.type))]
+    lists = [field.name for field in schema if is_list(field.type) and _holds_bytes(field.type.value_type)]
+    lower = {name.lower(): name for name in reversed(found)}
+    named = [lower[name] for name in IMAGE_COLUMNS if name in lower]
+    return list(dict.fromkeys([*named, *_likeliest_first(found), *_likeliest_first(lists)]))
+
+
+def _likeliest_first(columns: list[str]) -> list[str]:
+    return sorted(
+        columns,
+        key=lambda name: (is_caption_column(name), not LIKELY_IMAGE.search(name.lower()), others_are_made_from(name)),
+    )
+
+
+def text_columns(schema: pa.Schema, labels: Labels, *, without: list[str]) -> list[str]:
+    """Columns worth a caption: text, numbers, dates, lists of text, classes; captions as records or bytes too."""
+    wanted = (field for field in schema if field.name not in without)
+    return [
+        field.name
+        for field in wanted
+        if _is_text(field.type)
+        or field.name in labels
+        or _holds_path(field.type)
+        or (is_caption_column(field.name) and (pa.types.is_nested(field.type) or _holds_bytes(field.type)))
+    ]
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def item_type(kind: pa.DataType) -> pa.DataType:
+    """Of a list that of its items, else the type itself."""
+    return kind.value_type if is_list(kind) else kind
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _holds_path(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("path") >= 0 and kind.get_field_index("bytes") < 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return not pa.types.is_nested(kind) and not _holds_bytes(kind)
+
+
+# ---------------------------------------------------------------------- the picture in a cell
+
+_HEAD_CHARACTERS = 64  # of base64: 48 bytes of a picture
+
+
+class Cell(NamedTuple):
+    """The first picture in a cell, as bytes or by its path, and how many more there are."""
+
+    data: bytes | None
+    path: str | None = None
+    more: int = 0
+
+
+def cell_of(value: Any) -> Cell:
+    if isinstance(value, list):
+        filled = [item for item in value if item is not None]
+        return cell_of(filled[0])._replace(more=len(filled) - 1) if filled else Cell(None)
+    if isinstance(value, dict):
+        return Cell(value.get("bytes"), value.get("path"))
+    return Cell(from_base64(value) if isinstance(value, str) else value)
+
+
+def identity_of(value: Any) -> bytes | str | None:
+    """What tells the picture in a cell from another: its bytes or its text, or its path where there are none."""
+    if isinstance(value, str):
+        return value
+    cell = cell_of(value)
+    return cell.data or cell.path
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a text is a picture, by its first characters."""
+    if not isinstance(value, str):
+        return False
+    uri = DATA_URI.match(value)
+    start = uri.end() if uri else 0
+    return looks_like_picture(from_base64(value[start : start + _HEAD_CHARACTERS]))

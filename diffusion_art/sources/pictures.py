@@ -1,4 +1,6 @@
-"""Any picture file -> upright sRGB uint8 of the size training wants -> JPEG, encoded once.
+"""Any picture file -> upright sRGB uint8 of the size training wants -> JPEG, encoded once; and what bytes are by their
+first few: pictures, also of formats that Pillow alone does not read (HEIC with `pillow-heif`, the others by no means
+here), pointers to files elsewhere, other kinds.
 
     header checks -> decode -> upright -> over white -> resize -> sRGB -> uint8 [s s 3], or of its bucket's size
 
@@ -11,8 +13,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,7 +25,6 @@ from PIL import Image
 from diffusion_art.errors import UserError
 from diffusion_art.modes import WHITE, plain, to_srgb
 from diffusion_art.sizes import Size, nearest
-from diffusion_art.sources.pictures.formats import is_heic, no_reader, open_heic, pointer
 
 Fit = Literal["crop", "letterbox", "stretch"]
 
@@ -180,3 +182,97 @@ def _resize(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
     left, top = (width - kept[0]) / 2, (height - kept[1]) / 2
     box = (left, top, left + kept[0], top + kept[1])
     return image.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
+# ---------------------------------------------------------------------- what bytes are by their first few
+
+HEAD_BYTES = 32  # by which `looks_like_picture` knows one
+PICKLE = "pickles of Python, which may run any program and are not opened; save their pictures as PNG"
+HEIC_EXTRA = "install pillow-heif"
+
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_AVIF_BRANDS = {b"avif", b"avis", b"mif1", b"msf1"}
+_MARKS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
+_PNM = tuple(b"P%d" % kind + space for kind in range(1, 7) for space in (b"\n", b" ", b"\t", b"\r"))
+_OTHERS = (  # what a file without a suffix may be
+    (b"PK\3\4", "an archive; unpack it"),
+    (b"\x1f\x8b", "an archive; unpack it"),
+    (b"Rar!", "an archive; unpack it"),
+    (b"7z\xbc\xaf", "an archive; unpack it"),
+    (b"PAR1", "parquet without a suffix; rename them to .parquet"),
+    (b"%PDF", "PDF"),
+    (b"\x1aE\xdf\xa3", "video"),
+    *((b"\x80" + bytes([version]), PICKLE) for version in range(2, 6)),
+)
+_NO_READER = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+)
+_POINTERS = (
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS, not the file itself; `git lfs pull` in its repository brings that",
+    ),
+    (
+        b"/annex/objects/",
+        "a pointer of git-annex, not the file itself; `git annex get .` in its repository brings that",
+    ),
+)
+
+
+def pointer(head: bytes) -> str | None:
+    """What a file is that only points to another; None for one that is itself."""
+    return _by_mark(head, _POINTERS)
+
+
+def _by_mark(data: bytes, known: Iterable[tuple[bytes, str]]) -> str | None:
+    return next((what for mark, what in known if data.startswith(mark)), None)
+
+
+def can_read_heic() -> bool:
+    return find_spec("pillow_heif") is not None
+
+
+def is_heic(data: bytes) -> bool:
+    """By the brands in the first box: `mif1` alone may also be AVIF."""
+    return bool(_brands(data) & _HEIC_BRANDS)
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """Of HEIC, AVIF and video, as far as `data` shows them."""
+    if data[4:8] != b"ftyp":
+        return set()
+    box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+    return {box[at : at + 4] for at in range(0, len(box), 4)}
+
+
+def no_reader(data: bytes) -> str | None:
+    """Why pictures of this format are left out; None where they can be read, or are of no known format."""
+    if is_heic(data):
+        return None if can_read_heic() else f"HEIC pictures: {HEIC_EXTRA}"
+    found = _by_mark(data, _NO_READER)
+    return f"{found} pictures: no reader for this format" if found else None
+
+
+def looks_like_picture(data: bytes) -> bool:
+    """By its first bytes, also where there is no reader for it."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)
+    boxed = bool(_brands(data) & (_HEIC_BRANDS | _AVIF_BRANDS))
+    return data.startswith(_MARKS + _PNM) or _by_mark(data, _NO_READER) is not None or webp or bitmap or boxed
+
+
+def other_kind(data: bytes) -> str | None:
+    """What a file is by its first bytes, where it is of a known kind and no picture."""
+    if data[4:8] == b"ftyp" or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
+        return "video"
+    return _by_mark(data, _OTHERS)
+
+
+def open_heic(data: bytes) -> Image.Image:
+    from pillow_heif import HeifImageFile  # here: an extra, and it takes a quarter of a second
+
+    return HeifImageFile(io.BytesIO(data))

@@ -1,73 +1,24 @@
-"""From the columns of a picture to its captions: by a template, one, or one for each caption that its source has.
-
-`{caption}` in a template stands for a ready caption. A picture with several of them has as many captions by a template
-that names it, and as many by none.
+"""The captions of stored samples: made of their columns by another template than at their build, and those to draw from
+that their metadata holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusion_art.captions.captioner import Captioner, clean
+from diffusion_art.captions.captioner import CAPTIONS, READY, Captioning
 from diffusion_art.errors import UserError
 
 if TYPE_CHECKING:
     from diffusion_art.shards.reader import ShardSet
 
-CAPTIONS = "captions"  # of a sample's metadata: the texts to draw from, two or more; the first is its caption
-READY = "ready_captions"  # those of its source, where a template made others of them
-OWN = "{caption}"  # the template of a source that has ready captions
-
 _COLUMNS_OF = 256  # samples that are asked which columns there are, where the manifest does not say
 _COUNTED = 20_000  # samples at most that are looked at to see how many have no caption
 _REMEMBERED = 2**18  # samples whose captions by another template are kept
-
-
-class Captioning:
-    """Callable: (columns, ready captions) -> the captions of a picture, at least one, which may be "".
-
-    `template` None takes the ready captions, or what there is (Captioner); "" gives no captions.
-
-    Raises:
-        UserError: as from Captioner.
-    """
-
-    def __init__(self, template: str | None, columns: Collection[str] | None = None) -> None:
-        self.template = template
-        self._captioner = Captioner(template or None, columns)
-        self._by_caption = template is None or OWN in template
-
-    def __call__(self, columns: Mapping[str, str], ready: Sequence[str] = ()) -> tuple[str, ...]:
-        if self.template == "":
-            return ("",)
-        if not ready or not self._by_caption:
-            return (self._captioner(columns),)
-        texts = (self._captioner({**columns, "caption": text}) for text in distinct(map(clean, ready)))
-        return distinct(texts) or (self._captioner(columns),)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The columns that the template names."""
-        return self._captioner.names
-
-    def metadata(self, columns: Mapping[str, Any], texts: Sequence[str], ready: Sequence[str]) -> dict[str, Any]:
-        """The columns, and what else must be stored to draw among `texts` and to make others of `ready`."""
-        raw = distinct(map(clean, ready))
-        more: dict[str, Any] = {CAPTIONS: list(texts)} if len(texts) > 1 else {}
-        if raw and self.template is not None:
-            more[READY] = list(raw)
-        elif len(raw) == 1:
-            more["caption"] = raw[0]
-        return {**columns, **more}
-
-
-def distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    """Each text once and no empty one, in their order."""
-    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def told_template(template: str | None) -> str:
