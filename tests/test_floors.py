@@ -39,7 +39,12 @@ def test_no_module_imports_an_experiment(tmp_path):
 
 
 def test_importing_the_package_loads_no_torch():
-    streaming = ("streaming.server.run", "streaming.client.readers", "streaming.eir.client")
+    streaming = (
+        "streaming.server.run",
+        "streaming.client.readers",
+        "streaming.client.shard_reader",
+        "streaming.eir.client",
+    )
     modules = (*streaming, "sources.detect", "shards.__main__", "prepare", "stream")
     imports = "; ".join(f"import diffusion_art.{name}" for name in modules)
     code = f"import sys; {imports}; print('torch' in sys.modules)"

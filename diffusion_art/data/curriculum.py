@@ -1,31 +1,16 @@
 """Progressive resolution: small pictures first, so that the coarse part of painting is learned where it is cheap.
 
-The size of a batch is a pure function of its number: every process that prepares or trains on batch k knows
-it, on any rank or worker and after any interruption.
-
 Papers: Karras et al. 2017, https://arxiv.org/abs/1710.10196; of one network on several sizes, with its noise moved
 along (`Schedule.resized`): Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
+from diffusion_art.data.plan import BatchSizes
 from diffusion_art.errors import UserError
-
-
-@dataclass(frozen=True)
-class BatchSizes:
-    """The side of the pictures of each global batch: `sizes_px[i]` from batch `starts[i]` on."""
-
-    starts: tuple[int, ...]  # rising, the first one 0
-    sizes_px: tuple[int, ...]
-
-    def __call__(self, k: int) -> int:
-        return self.sizes_px[bisect_right(self.starts, k) - 1]
 
 
 class Curriculum:

@@ -27,10 +27,9 @@ from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.dataset import Reader, StreamDataset
 from diffusion_art.data.origin import Origin, SelfMade, training_samples_of
 from diffusion_art.data.plan import Bucketed, BucketsOnce, Consecutive
-from diffusion_art.data.precomputed import PLAIN, Wanted, on_device
-from diffusion_art.data.ring import Ring
-from diffusion_art.data.transforms import Augmentation
-from diffusion_art.data.workers import Crew, TimedLoader
+from diffusion_art.data.precomputed import PLAIN, Wanted
+from diffusion_art.data.transforms import Augmentation, on_device
+from diffusion_art.data.workers import Crew, Ring, TimedLoader
 from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.pixels import PAYLOADS, is_made, payload_of

@@ -17,11 +17,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from diffusion_art.data.curriculum import BatchSizes
-from diffusion_art.data.plan import Consecutive, Plan, Stretch
+from diffusion_art.data.plan import BatchSizes, Consecutive, Plan, Stretch
 from diffusion_art.data.precomputed import ToldFirst
-from diffusion_art.data.ring import Parcel, Ring, channels_first, private, shared
 from diffusion_art.data.transforms import Augmentation
+from diffusion_art.data.workers import Parcel, Ring, channels_first, private, shared
 from diffusion_art.errors import UserError
 from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.pixels import BadPicture, payload_of

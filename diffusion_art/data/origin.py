@@ -23,8 +23,8 @@ from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import Sample
 from diffusion_art.sizes import log_ratio, named, refuse_fractions, scaled_to, size_named
 from diffusion_art.streaming.client.line import OtherProtocol
-from diffusion_art.streaming.client.readers import ShardReader, StreamClient
-from diffusion_art.streaming.client.session import ReadRequest
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.eir.client import EirReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings

@@ -1,11 +1,13 @@
-"""What each global batch consists of: a stretch of the endless order of a split, or of one of its buckets.
+"""What each global batch consists of: a stretch of the endless order of a split, or of one of its buckets, and the side
+of its pictures.
 
-A plan is a pure function of the batch's number. It knows nothing of ranks and workers, so they all have pictures of one
-size at a step, whatever their number.
+Both are pure functions of the batch's number. They know nothing of ranks, workers and interruptions, so all processes
+that prepare or train on batch k have pictures of one size, whatever their number.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -122,3 +124,14 @@ class BucketsOnce:
 
     def __call__(self, k: int) -> Stretch:
         return self._stretches[k]
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """The side of the pictures of each global batch: `sizes_px[i]` from batch `starts[i]` on."""
+
+    starts: tuple[int, ...]  # rising, the first one 0
+    sizes_px: tuple[int, ...]
+
+    def __call__(self, k: int) -> int:
+        return self.sizes_px[bisect_right(self.starts, k) - 1]

@@ -5,16 +5,15 @@ what an image tower saw beside pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_art.data.transforms import to_float
 from diffusion_art.shards.pixels import BadPicture, Buffer
 from diffusion_art.shards.side_files import FEATURES, TEXT, BadRecord, Record, read_record
-from diffusion_art.tensors import Batch, Conditioning
+from diffusion_art.tensors import Conditioning
 
 CALLED = {TEXT: "text states", FEATURES: "image features"}
 PLAIN = "data.payload=jpeg data.text_states=false data.image_features=false"  # a run that asks for none of it
@@ -89,19 +88,3 @@ def stacked(features: Sequence[Record]) -> Float[Tensor, "b d g g"]:
     """The maps of a batch in bfloat16."""
     payload = bytearray(b"".join(record.payload for record in features))
     return torch.frombuffer(payload, dtype=torch.bfloat16).view(len(features), *features[0].shape[:3])
-
-
-def on_device(batch: Batch) -> Batch:
-    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents; states and features in float32. One
-    that is so already stays as it is.
-    """
-    if batch.images.is_floating_point():
-        return batch
-    images = latents_of(batch.images) if batch.encoded else to_float(batch.images)
-    features = None if batch.features is None else batch.features.float()
-    return replace(batch, images=images, cond=batch.cond and batch.cond.to(torch.float32), features=features)
-
-
-def latents_of(rows: UInt8[Tensor, "b c h w2"]) -> Float[Tensor, "b c h w"]:
-    """From the bytes of bfloat16."""
-    return rows.contiguous().view(torch.bfloat16).float()

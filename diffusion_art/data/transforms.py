@@ -1,10 +1,13 @@
-"""From decoded pixels to what training sees: augment as bytes on the loader, floats in [-1, 1] on the device.
+"""From decoded pixels to what training sees: augment as bytes on the loader, floats in [-1, 1] on the device. Latents,
+which come as the bytes of bfloat16, become floats there too.
 
 Every random choice is a pure function of (seed, position in the endless order), so the picture a run sees at a
 position does not depend on ranks, workers, or where the run was interrupted.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_art.randomness import uniforms
+from diffusion_art.tensors import Batch
 
 
 class Augmentation:
@@ -54,3 +58,19 @@ def to_float(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     # A divisor on the device: by a plain number a GPU multiplies with its reciprocal, which rounds differently.
     divisor = torch.full((), 127.5, device=images.device)
     return images.to(torch.float32).div_(divisor).sub_(1.0)
+
+
+def on_device(batch: Batch) -> Batch:
+    """A batch from a loader as a step takes it: pictures in [-1, 1], or latents; states and features in float32. One
+    that is so already stays as it is.
+    """
+    if batch.images.is_floating_point():
+        return batch
+    images = latents_of(batch.images) if batch.encoded else to_float(batch.images)
+    features = None if batch.features is None else batch.features.float()
+    return replace(batch, images=images, cond=batch.cond and batch.cond.to(torch.float32), features=features)
+
+
+def latents_of(rows: UInt8[Tensor, "b c h w2"]) -> Float[Tensor, "b c h w"]:
+    """From the bytes of bfloat16."""
+    return rows.contiguous().view(torch.bfloat16).float()

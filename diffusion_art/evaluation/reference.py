@@ -18,7 +18,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 REFERENCE_SEED = 9_101_000  # of the painter: far from the seeds of data sets, prompts and the judge
 COLUMNS = ("style", "genre", "artist")  # what slices are taken by

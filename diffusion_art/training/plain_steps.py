@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_art.data.precomputed import on_device
+from diffusion_art.data.transforms import on_device
 from diffusion_art.diffusion.objective import Reconstruction
 from diffusion_art.models.autoencoder import Autoencoder
 from diffusion_art.models.clip_to_train import Contrastive, TrainableClip

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffusion_art.accel.regions import compile_regions, keep_on_disk
 from diffusion_art.checkpoints import check_codec
-from diffusion_art.data.precomputed import on_device
+from diffusion_art.data.transforms import on_device
 from diffusion_art.diffusion.denoiser import image_scales
 from diffusion_art.diffusion.distillation import Distillation
 from diffusion_art.diffusion.objective import Objective

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from diffusion_art.data.curriculum import BatchSizes, Curriculum
+from diffusion_art.data.curriculum import Curriculum
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.data.ring import Ring
+from diffusion_art.data.plan import BatchSizes
 from diffusion_art.data.transforms import Augmentation
+from diffusion_art.data.workers import Ring
 from diffusion_art.errors import UserError
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 THREE = [{"until": 0.4, "shrink": 4}, {"until": 0.75, "shrink": 2}]
 

@@ -17,7 +17,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.shards.build.build import build_shards
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 
 def _dataset(shards, **settings) -> StreamDataset:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_art.data.datamodule import StreamDataModule
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.client.readers import ReadRequest
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from tests.fakes_buckets import bucketed_shards
 from tests.streaming.eir.serving import EirStreamer, serving, streaming
 

@@ -10,10 +10,10 @@ import torch
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.data.plan import Bucketed, BucketsOnce
+from diffusion_art.data.plan import BatchSizes, Bucketed, BucketsOnce
 from diffusion_art.data.transforms import Augmentation
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from tests.fakes_buckets import bucketed_shards
 
 BUCKETS = {"8x24": 3, "12x16": 50, "16x16": 70, "16x12": 37}
@@ -106,8 +106,6 @@ def test_the_socket_gives_the_same_batches_as_the_disk(shards):
 
 
 def test_smaller_pictures_are_scaled_buckets(shards):
-    from diffusion_art.data.curriculum import BatchSizes
-
     small = _batches(shards, sizes=BatchSizes((0, 6), (8, 16)))
     full = _batches(shards)
     for k, (one, other) in enumerate(zip(small, full, strict=True)):

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from diffusion_art.data.dataset import StreamDataset
-from diffusion_art.data.ring import Parcel, Ring
+from diffusion_art.data.workers import Parcel, Ring
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 
 def _dataset(shards, *, ring=None, batches=40, batch_size=8, **settings) -> StreamDataset:
@@ -131,7 +131,7 @@ def test_workers_that_are_not_forked_share_too(painter_shards, method):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("with_ring", [True, False])
 def test_rows_stay_in_the_cache_they_are_decoded_into(painter_shards, workers, with_ring):
-    """Not aligned to the 32 bytes at which libjpeg-turbo would write past it; see ring.py."""
+    """Not aligned to the 32 bytes at which libjpeg-turbo would write past it; see workers.py."""
     ring = Ring(workers=1, slots=2) if with_ring else None
     for batch in _loader(_dataset(painter_shards, ring=ring, batches=5), workers):
         assert batch.images.data_ptr() % 32 == 16

@@ -15,7 +15,7 @@ from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.places import ShardSpec
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client.readers import ShardReader
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 VAL_FRACTION = 0.2  # of the fixture
 

@@ -18,7 +18,8 @@ from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.order import draws
 from diffusion_art.shards.places import Component
 from diffusion_art.shards.reader import Manifest, ShardSet, ShardWriter, write_manifest
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from tests.streaming.eir.serving import eir, serving

@@ -22,7 +22,8 @@ from diffusion_art.shards.pixels import PAYLOADS, Payload, copy_into, decode
 from diffusion_art.shards.places import components_of
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.sources.painter import Painter
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from tests.fakes_buckets import bucketed_shards

@@ -14,7 +14,8 @@ import pytest
 from diffusion_art.errors import UserError
 from diffusion_art.shards.pixels import BadPicture, decode
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.client.readers import ReadRequest
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from tests.shards.toy import is_whole, write_toy
 from tests.sources.hostile import Bomb, jpeg_of
 

@@ -16,7 +16,8 @@ from diffusion_art.shards.mixture import Mixture, open_shards
 from diffusion_art.shards.order import EpochOrder, OrderMemo, rank_slice, spans
 from diffusion_art.shards.places import arguments_of, components_of, spec_of_arguments
 from diffusion_art.shards.reader import ShardSet, ShardWriter, write_manifest
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.run import main
 from tests.shards.toy import toy_image, write_toy

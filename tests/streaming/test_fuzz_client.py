@@ -18,8 +18,8 @@ from websockets.sync.server import ServerConnection, serve
 from diffusion_art.errors import UserError
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import Line, LineError
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.client.session import Session, parts_of
+from diffusion_art.streaming.client.readers import ReadRequest, Session, StreamClient, parts_of
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.eir.line import EirLine
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, WireError, decode_frame, unpack_message

@@ -16,7 +16,8 @@ import torch
 
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.data.workers import TimedLoader
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.client.readers import ReadRequest
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.tensors import Batch
 from tests.streaming.truth import SEED, expected_keys

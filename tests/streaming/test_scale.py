@@ -12,7 +12,8 @@ from diffusion_art.shards.mixture import open_shards
 from diffusion_art.shards.order import rank_slice
 from diffusion_art.shards.reader import ShardInfo, ShardSet
 from diffusion_art.shards.tables import INDEX_ROW
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.client.readers import ReadRequest
+from diffusion_art.streaming.client.shard_reader import ShardReader
 
 EACH, ROOM, IMAGE = 10_000, 8192, 5000  # samples of a shard; bytes for each; bytes of its picture, all zero
 

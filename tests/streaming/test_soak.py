@@ -16,7 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.wire import SUBPROTOCOL, Hello, Read, decode_frame, pack_message
 from tests.conftest import ROOT
@@ -25,7 +26,6 @@ from tests.streaming.truth import SEED, expected_keys
 
 SLEEPER = """
 import sys
-from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
 requests = [ReadRequest("train", 3, 100 * k, 100 * (k + 1)) for k in range(int(sys.argv[2]))]
 for k, samples in enumerate(StreamClient(sys.argv[1], timeout_s=120).read(requests, window=8)):
     print(" ".join(sample.key for sample in samples), flush=True)

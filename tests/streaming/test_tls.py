@@ -8,7 +8,8 @@ import trustme
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import Tls, client_context
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Settings
 from tests.streaming.running import running

@@ -4,34 +4,42 @@
     batches = (ReadRequest("train", seed=0, start=64 * k, stop=64 * (k + 1)) for k in range(1000))
     for samples in client.read(batches): ...
 
-`ShardReader` is the same without a server, for debugging: identical samples straight from the shards.
+Requests are cut by epochs into parts, which are asked over a line and put together again from frames. `ShardReader`
+(shard_reader.py) is the same without a server.
 """
 
 import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
-from diffusion_art.shards.mixture import Shards, open_shards
-from diffusion_art.shards.pixels import give
-from diffusion_art.shards.places import ShardSpec, components_of
+from diffusion_art.shards.manifest import samples_in
+from diffusion_art.shards.order import spans
 from diffusion_art.shards.reader import Sample
-from diffusion_art.streaming.answer import describe, draws_at, samples_at, views
 from diffusion_art.streaming.client.line import Line, LineError, Patience, Turns
-from diffusion_art.streaming.client.session import Part, ReadRequest, Session, cut, parts_of, samples_of
-from diffusion_art.streaming.wire import Read, StreamInfo
+from diffusion_art.streaming.wire import Error, Frame, Read, StreamInfo
 
-__all__ = ["ReadRequest", "Sample", "ShardReader", "StreamClient", "StreamInfo"]
+__all__ = ["ReadRequest", "Sample", "StreamClient", "StreamInfo"]
 
 _STREAM = "python -m diffusion_art.stream data.path=FOLDER"
 _START = f"`{_STREAM}`"
 _DECODE = f"{_STREAM} decode=true"
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """Positions [start, stop) of the endless order of `split` under `seed`; None: the order of the index."""
+
+    split: str
+    seed: int | None
+    start: int
+    stop: int
 
 
 class StreamClient:
@@ -190,57 +198,6 @@ def _other(line: Line, known: StreamInfo) -> str | None:
     return None
 
 
-class ShardReader:
-    """Reads as StreamClient does, straight from the shards that `spec` names, opened when first read.
-
-    A form that is not the stored one is made in the folder `cache` where that was not done before (pixels.py).
-    """
-
-    def __init__(self, spec: ShardSpec, *, codec: str = "jpeg", cache: str | Path | None = None) -> None:
-        self._components = components_of(spec)
-        self.codec, self._cache = codec, cache
-        self._shards: Shards | None = None
-
-    def info(self) -> StreamInfo:
-        """What the shards hold."""
-        return describe(self._open())
-
-    def read(self, requests: Iterable[ReadRequest], *, window: int = 8) -> Iterator[list[Sample]]:
-        """The samples of each request, those of up to `window` brought from their disk or store at once."""
-        shards = self._open()
-        info, waiting = describe(shards), deque[list[tuple[Read, np.ndarray]]]()
-        for request in requests:
-            waiting.append([self._begun(shards, part.read(0)) for part in parts_of(request, info)])
-            if len(waiting) >= window:
-                yield self._samples(shards, waiting.popleft())
-        while waiting:
-            yield self._samples(shards, waiting.popleft())
-
-    def _begun(self, shards: Shards, read: Read) -> tuple[Read, np.ndarray]:
-        """The samples that `read` means, on their way."""
-        wanted = samples_at(shards, read)
-        shards.prefetch(read.split, wanted, self.codec)
-        return read, wanted
-
-    def _samples(self, shards: Shards, begun: list[tuple[Read, np.ndarray]]) -> list[Sample]:
-        found = (views(shards, read.split, wanted, self.codec, draws_at(shards, read)) for read, wanted in begun)
-        return [sample for seen in found for sample in samples_of(*seen)]
-
-    def close(self) -> None:
-        """Let go of the shards; reading opens them again."""
-        self._shards = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": None}
-
-    def _open(self) -> Shards:
-        if self._shards is None:
-            shards = open_shards(self._components)
-            give(shards, self.codec, cache=self._cache)
-            self._shards = shards
-        return self._shards
-
-
 class _Room:
     """How much may be asked for ahead: requests whose samples, as large as those that came, fill `limit_bytes`.
 
@@ -263,3 +220,104 @@ class _Room:
         if samples:
             mean = size / samples
             self._mean_bytes = max(mean, 0.5 * (self._mean_bytes + mean))  # quick to rise, slow to fall
+
+
+# ---------------------------------------------------------------------- requests on their way
+
+
+@dataclass(eq=False)
+class Part:
+    """Places of one epoch, read up to `place`: what one message asks for."""
+
+    split: str
+    seed: int | None
+    epoch: int
+    place: int
+    stop: int
+    samples: list[Sample] = field(default_factory=list)
+    bytes: int = 0  # of their images
+    session: "Session | None" = None  # that has been asked
+
+    @property
+    def done(self) -> bool:
+        return self.place == self.stop
+
+    def read(self, number: int, codec: str = "jpeg", checksum: bool = True) -> Read:
+        return Read(number, self.split, self.seed, self.epoch, self.place, self.stop, codec, checksum)
+
+    def take(self, frame: Frame) -> bool:
+        """Append the samples of `frame` if it goes on where we are: this makes reading exactly-once."""
+        end = self.place + len(frame.keys)
+        if frame.position != self.place or not self.place < end <= self.stop or frame.last != (end == self.stop):
+            return False
+        self.samples += samples_of(frame.keys, frame.captions, frame.images)
+        self.bytes += sum(map(len, frame.images))
+        self.place = end
+        return True
+
+
+class Session:
+    """What has been asked over one line and not yet answered."""
+
+    def __init__(self, line: Line, *, codec: str = "jpeg", checksum: bool = True) -> None:
+        self.line = line
+        self._codec, self._checksum = codec, checksum
+        self._asked: dict[int, Part] = {}
+        self._numbers = count()
+
+    def ask(self, parts: Iterable[Part]) -> None:
+        """Ask for the rest of those that this line was not asked yet, in one go."""
+        new = {next(self._numbers): part for part in parts if part.session is not self and not part.done}
+        if new:
+            self.line.send(*(part.read(number, self._codec, self._checksum) for number, part in new.items()))
+        for number, part in new.items():
+            self._asked[number] = part
+            part.session = self
+
+    def receive(self) -> None:
+        """Take the next frame."""
+        answer = self.line.receive()
+        if isinstance(answer, Error):
+            raise UserError(f"the stream server at {self.line.url} refuses a request: {answer.message} ({answer.code})")
+        if not isinstance(answer, Frame):
+            raise LineError(f"{self.line.url}: sent a {type(answer).__name__} message for an answer")
+        part = self._asked.get(answer.request)
+        if part is None or not part.take(answer):
+            raise LineError(f"{self.line.url}: answered what was not asked")
+        if part.done:
+            del self._asked[answer.request]
+
+
+def parts_of(request: ReadRequest, info: StreamInfo) -> list[Part]:
+    """`request` by epochs, and by what a server gives at once."""
+    samples = samples_in(request.split, info.splits, info.buckets)
+    if not samples:
+        has = ", ".join(f"{n} in {split!r}" for split, n in info.splits.items())
+        raise UserError(f"data set {info.name!r} has no samples in split {request.split!r}, but {has}")
+    whole = [
+        Part(request.split, request.seed, epoch, first, stop)
+        for epoch, first, stop in spans(samples, request.start, request.stop - request.start)
+    ]
+    return cut(whole, info.max_count)
+
+
+def cut(parts: Iterable[Part], most: int) -> list[Part]:
+    """`parts` in pieces of which each has no more than `most` samples to come."""
+    return [piece for part in parts for piece in _pieces(part, most)]
+
+
+def _pieces(part: Part, most: int) -> Iterator[Part]:
+    """`part`, with what it has got, up to where a request for its rest may end, and parts of what comes after."""
+    after, part.stop = part.stop, min(part.stop, part.place + most)
+    yield part
+    for start in range(part.stop, after, most):
+        yield Part(part.split, part.seed, part.epoch, start, min(start + most, after))
+
+
+def samples_of(
+    keys: np.ndarray, captions: Sequence[memoryview | None], images: Sequence[memoryview | None]
+) -> list[Sample]:
+    return [
+        Sample(f"{key:016x}", b"" if image is None else image, str(caption or b"", "utf-8", "replace"))
+        for key, caption, image in zip(keys.tolist(), captions, images, strict=True)
+    ]

@@ -14,7 +14,7 @@ from diffusion_art.errors import UserError
 from diffusion_art.net import token_of
 from diffusion_art.shards.reader import Sample
 from diffusion_art.streaming.client.line import LineError, Patience, Turns
-from diffusion_art.streaming.client.session import ReadRequest
+from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.streaming.eir.line import EirLine
 from diffusion_art.streaming.wire import StreamInfo
 

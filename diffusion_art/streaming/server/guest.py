@@ -1,4 +1,4 @@
-"""One connection at the server: what is counted of it, and how its answers go out.
+"""One connection at the server: its wait at the entrance, what is counted of it, and how its answers go out.
 
 Large answers go from the page cache to the network without passing through a buffer of ours. asyncio joins what it is
 given and copies what a socket does not take at once, and `websockets` copies a message twice before that. For a
@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from asyncio import Transport
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -18,11 +18,38 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from diffusion_art.streaming.server.metrics import Row
-from diffusion_art.streaming.server.settings import Entrance
 from diffusion_art.streaming.wire import Buffer
+
+MAX_STRANGERS = 256  # connections of one process that are still in their opening handshake
 
 _WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82  # FIN and the opcode of a message (RFC 6455, 5.2)
 _MAX_PARTS = min(1024, os.sysconf("SC_IOV_MAX")) if hasattr(os, "sysconf") else 16
+
+
+class Entrance:
+    """The connections that have not said what they want. Too many of them, and the oldest is shown out.
+
+    A client of ours is through in milliseconds, so the oldest one is a port scanner or holds its socket open to
+    keep others from theirs; `open_timeout_s` ends these too, and this bounds their number until then.
+    """
+
+    def __init__(self, most: int = MAX_STRANGERS) -> None:
+        self._most = most
+        self._waiting: dict[object, Callable[[], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, who: object, show_out: Callable[[], None]) -> None:
+        """`who` has come in; `show_out` is what ends it."""
+        if len(self._waiting) >= self._most:
+            oldest = next(iter(self._waiting))
+            self._waiting.pop(oldest)()
+        self._waiting[who] = show_out
+
+    def leave(self, who: object) -> None:
+        """Forget `who`: it has been let in, or has left."""
+        self._waiting.pop(who, None)
 
 
 class Guest(ServerConnection):

@@ -4,7 +4,7 @@ Settings are the same for each process of a server, and travel to it as JSON.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -13,8 +13,6 @@ from diffusion_art.net import Tls, token_of
 from diffusion_art.shards.mixture import Shards, open_shards
 from diffusion_art.shards.places import Component
 from diffusion_art.streaming.wire import MAX_COUNT, MAX_MESSAGE_BYTES
-
-MAX_STRANGERS = 256  # connections of one process that are still in their opening handshake
 
 _RANGES = {
     "max_connections": (1, 10**6),
@@ -47,32 +45,6 @@ class Limits:
         """What a config asks for, which reads 1e3 as 1000.0."""
         floats = {name: value for name, value in asked.items() if isinstance(value, float) and value.is_integer()}
         return cls(**{**asked, **{name: int(value) for name, value in floats.items()}})
-
-
-class Entrance:
-    """The connections that have not said what they want. Too many of them, and the oldest is shown out.
-
-    A client of ours is through in milliseconds, so the oldest one is a port scanner or holds its socket open to
-    keep others from theirs; `open_timeout_s` ends these too, and this bounds their number until then.
-    """
-
-    def __init__(self, most: int = MAX_STRANGERS) -> None:
-        self._most = most
-        self._waiting: dict[object, Callable[[], None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def enter(self, who: object, show_out: Callable[[], None]) -> None:
-        """`who` has come in; `show_out` is what ends it."""
-        if len(self._waiting) >= self._most:
-            oldest = next(iter(self._waiting))
-            self._waiting.pop(oldest)()
-        self._waiting[who] = show_out
-
-    def leave(self, who: object) -> None:
-        """Forget `who`: it has been let in, or has left."""
-        self._waiting.pop(who, None)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from diffusion_art.shards.places import (
 )
 from diffusion_art.shards.reader import ShardSet
 from diffusion_art.shards.remote.counts import totals
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader
+from diffusion_art.streaming.client.readers import ReadRequest
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from tests.shards.remote.web import Web
 
 REQUESTS = [ReadRequest("train", 3, 64 * k, 64 * (k + 1)) for k in range(4)]

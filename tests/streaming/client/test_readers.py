@@ -18,8 +18,8 @@ import pytest
 
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Component
-from diffusion_art.streaming.client.readers import ReadRequest, Sample, ShardReader, StreamClient
-from diffusion_art.streaming.client.session import Part, Session, cut
+from diffusion_art.streaming.client.readers import Part, ReadRequest, Sample, Session, StreamClient, cut
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.settings import Limits, Settings
 from tests.conftest import ROOT

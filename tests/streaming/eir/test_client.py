@@ -16,7 +16,7 @@ import pytest
 from diffusion_art.data.datamodule import StreamDataModule
 from diffusion_art.errors import UserError
 from diffusion_art.shards.reader import Sample
-from diffusion_art.streaming.client.session import ReadRequest
+from diffusion_art.streaming.client.readers import ReadRequest
 from diffusion_art.streaming.eir.client import DIGEST, EirReader
 from diffusion_art.streaming.server.settings import Settings
 from tests.streaming.eir.serving import EirStreamer, serving, streaming

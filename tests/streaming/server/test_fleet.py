@@ -12,7 +12,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from diffusion_art.errors import UserError
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.fleet import _delay_s
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.run import serve

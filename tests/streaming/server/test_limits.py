@@ -11,8 +11,10 @@ from websockets.sync.client import connect
 
 from diffusion_art.errors import UserError
 from diffusion_art.net import authorised, headers_of
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server.settings import MAX_STRANGERS, Entrance, Limits, Settings
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
+from diffusion_art.streaming.server.guest import MAX_STRANGERS, Entrance
+from diffusion_art.streaming.server.settings import Limits, Settings
 from diffusion_art.streaming.wire import SUBPROTOCOL, Read, pack_message, unpack_message
 from tests.streaming.running import figures_of, running
 

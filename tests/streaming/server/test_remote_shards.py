@@ -16,8 +16,9 @@ from diffusion_art.data.origin import Origin
 from diffusion_art.errors import UserError
 from diffusion_art.shards.places import Address, RemoteSettings
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
-from diffusion_art.streaming.server import speak
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
+from diffusion_art.streaming.server import service
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.status import Scraper, _cells
 from tests.shards.remote.web import Web
@@ -62,7 +63,7 @@ def test_a_client_waits_for_as_long_as_samples_are_on_their_way(
     web: Web, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The server tells it by pings that it is not hanging."""
-    monkeypatch.setattr(speak, "_PING_S", 0.1)
+    monkeypatch.setattr(service, "_PING_S", 0.1)
     web.fault = lambda file, number: 2.5 if (file, number) == ("train-000001.tar", 0) else None
     with running(ShardSet.open(Address(web.url, settings(tmp_path)))) as url:
         client = StreamClient(url, timeout_s=1, retry_for_s=0.1)

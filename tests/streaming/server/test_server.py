@@ -24,7 +24,8 @@ from websockets.typing import Origin
 from diffusion_art.errors import UserError
 from diffusion_art.net import headers_of
 from diffusion_art.shards.reader import ShardSet
-from diffusion_art.streaming.client.readers import ReadRequest, ShardReader, StreamClient
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
+from diffusion_art.streaming.client.shard_reader import ShardReader
 from diffusion_art.streaming.server.process import ServerProcess
 from diffusion_art.streaming.server.service import open_server
 from diffusion_art.streaming.server.settings import Settings
