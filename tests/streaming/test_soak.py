@@ -26,6 +26,7 @@ from tests.streaming.truth import SEED, expected_keys
 
 SLEEPER = """
 import sys
+from diffusion_art.streaming.client.readers import ReadRequest, StreamClient
 requests = [ReadRequest("train", 3, 100 * k, 100 * (k + 1)) for k in range(int(sys.argv[2]))]
 for k, samples in enumerate(StreamClient(sys.argv[1], timeout_s=120).read(requests, window=8)):
     print(" ".join(sample.key for sample in samples), flush=True)
